@@ -1,0 +1,42 @@
+# Every command of the project. Each stands on `setup`, so none needs anything done before.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup demo check test test-fast bench docs clean help
+
+help:            ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(STAMP)  ## make .venv and install the project with pinned dependencies
+
+# torch goes first and by pip: the pin then takes the CPU build where one is offered.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch $(STAMP)
+
+demo: setup      ## the main job end to end on the data at hand: train, evaluate, score
+	$(BIN)/python examples/demo.py
+
+check: setup     ## format, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup      ## the whole suite
+	$(BIN)/python -m pytest -q -n auto
+
+test-fast: setup ## the suite without the slow tests
+	$(BIN)/python -m pytest -q -n auto -m 'not slow'
+
+bench: setup     ## every benchmark; writes benchmarks/results (hours)
+	$(BIN)/python -m benchmarks.run_all
+
+docs: setup      ## rewrite the generated parts of README.md and docs/
+	$(BIN)/python -m benchmarks.write_docs
+
+clean:           ## remove what the other targets made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist src/*.egg-info

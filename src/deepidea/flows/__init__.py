@@ -1,0 +1,1 @@
+"""Flow tables: what columns mean, where data sets come from, how files are read."""
