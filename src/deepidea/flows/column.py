@@ -1,0 +1,70 @@
+"""One column of a flow table: its name, what kind of thing it holds, and the names that tools give it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["number", "flag", "category", "port", "identity"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+_NOT_WORD = re.compile(r"[^a-z0-9]+")
+
+
+def column_key(raw: str) -> str:
+    """Return the spelling under which two headers count as the same name.
+
+    Case, spaces around and the choice of separator do not matter, so that ``" Flow Bytes/s"`` and
+    ``flow_bytes_s`` are one name.
+
+    Examples
+    --------
+    >>> column_key(" Flow Bytes/s")
+    'flow_bytes_s'
+    """
+    return _NOT_WORD.sub("_", raw.lower()).strip("_")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a schema.
+
+    Parameters
+    ----------
+    name
+        Canonical name, with direction and unit where it has one: ``fwd_iat_mean_us``.
+    kind
+        ``number``, ``flag`` (0 or 1) and ``category`` are features; ``port`` is a feature only where the schema
+        says so; ``identity`` (addresses, times, row numbers) never reaches a model.
+    unit
+        Unit of the values, empty where they have none.
+    aliases
+        Names that tools and data sets use for it.
+    description
+        One line for people.
+    optional
+        True where not every tool gives it: see `deepidea.flows.schema.Schema.restrict`.
+
+    Examples
+    --------
+    >>> Column("duration_us", "number", "us", ("Flow Duration",)).is_number
+    True
+    """
+
+    name: str
+    kind: Kind
+    unit: str = ""
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    optional: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the column reaches a model as a number without being asked for."""
+        return self.kind in ("number", "flag")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every spelling under which the column is found."""
+        return tuple(dict.fromkeys(column_key(name) for name in (self.name, *self.aliases)))

@@ -1,0 +1,371 @@
+"""Schemas: which columns a flow table has, of what kind, and under which names tools write them.
+
+A schema turns any tool's table into one with canonical names and types, and refuses what it cannot. Registered:
+`kdd99` (also NSL-KDD), `cicflow` (CICFlowMeter of every spelling) and `conn` (Zeek, Suricata, NetFlow). Tables of
+a user's own get one from `deepidea.flows.custom.infer_schema`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from deepidea.errors import CellError, SchemaError
+from deepidea.flows.cicflow import CICFLOW_COLUMNS
+from deepidea.flows.column import KINDS, Column, Kind, column_key
+from deepidea.flows.conn import CONN_COLUMNS
+from deepidea.flows.kdd import KDD99_COLUMNS
+
+__all__ = ["SCHEMAS", "Column", "Kind", "Schema", "get_schema", "register", "suggest"]
+
+PORT_RANGE = (0, 65535)
+_DOUBLED = re.compile(r"_duplicated_\d+$")  # how polars renames the second column of one name
+_MOST_COLUMNS, _LONGEST_TEXT, _MOST_ALIASES = 10_000, 500, 50  # of a contract that comes from a file
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """Return ``"; nearest: a, b"`` for a name that is not known, empty where nothing is near.
+
+    Examples
+    --------
+    >>> suggest("benin", ["benign", "dos"])
+    '; nearest: benign'
+    """
+    by_key = {column_key(other): other for other in known}
+    near = difflib.get_close_matches(column_key(name), by_key, n=3)
+    return f"; nearest: {', '.join(by_key[key] for key in near)}" if near else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The columns of a flow table.
+
+    Parameters
+    ----------
+    name
+        Name in the registry, or ``custom``.
+    columns
+        Columns in order.
+    use_port
+        Whether columns of kind ``port`` are features. Off, they are kept beside the features and never used.
+
+    Examples
+    --------
+    >>> schema = get_schema("cicflow")
+    >>> schema.canonical_names([" Flow Duration", "Tot Fwd Pkts", "Label"])
+    {' Flow Duration': 'duration_us', 'Tot Fwd Pkts': 'fwd_packets'}
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    use_port: bool = False
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the columns that a model may see, in order."""
+        return tuple(column.name for column in self.columns if self.is_feature(column))
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the features that are numbers (flags and used ports too), in order."""
+        return tuple(c.name for c in self.columns if self.is_feature(c) and c.kind != "category")
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the features that are words, in order."""
+        return tuple(column.name for column in self.columns if column.kind == "category")
+
+    def is_feature(self, column: Column) -> bool:
+        """Whether a model may see the column."""
+        return column.kind == "category" or column.is_number or (column.kind == "port" and self.use_port)
+
+    def __getitem__(self, name: str) -> Column:
+        """Return the column of a canonical name."""
+        return next(column for column in self.columns if column.name == name)
+
+    def with_port(self, use_port: bool = True) -> Schema:
+        """Return the schema with ports used as features, or not."""
+        return replace(self, use_port=use_port)
+
+    def restrict(self, columns: Collection[str]) -> Schema:
+        """Return the schema of a table at hand: optional columns that it lacks go, those that it has become required.
+
+        Parameters
+        ----------
+        columns
+            Canonical names that the table has.
+
+        Examples
+        --------
+        >>> "protocol" in get_schema("cicflow").restrict(["fwd_packets"]).features
+        False
+        """
+        kept = (column for column in self.columns if not column.optional or column.name in columns)
+        return replace(self, columns=tuple(replace(column, optional=False) for column in kept))
+
+    def canonical_names(self, raw: Sequence[str]) -> dict[str, str]:
+        """Return canonical names of raw headers; headers that the schema does not know are left out.
+
+        Spaces around, case and separators do not matter; aliases count.
+        """
+        by_key = {key: column.name for column in self.columns for key in column.keys}
+        found = {header: by_key.get(column_key(header)) for header in raw}
+        return {header: name for header, name in found.items() if name is not None}
+
+    def conform(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return the table with canonical names and types.
+
+        Numbers become integers or ``Float64`` (NaN, infinity and null stay as they are), booleans 0 and 1, categories
+        ``String``; ports and identities are kept where present; columns that the schema does not know go. Rows keep
+        their order. Optional features that are absent stay absent: see `restrict`.
+
+        Raises
+        ------
+        SchemaError
+            A feature is missing, there twice, or of a type that cannot hold it.
+        CellError
+            A cell holds text where a number belongs, or a port outside 0..65535; row and column are named.
+        """
+        table = self._rename(table)
+        self._refuse_bad_cells(table)
+        return table.with_columns(self._typed(table, column) for column in self._present(table))
+
+    def bad_cells(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return the cells that `conform` would refuse, one a row, in order of rows.
+
+        Parameters
+        ----------
+        table
+            Raw or conformed table with every feature column.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``row`` (UInt32, counted from 0), ``column`` (canonical name), ``value`` (String).
+        """
+        table = self._rename(table)
+        parts = [_bad_of(table[column.name], column) for column in self._present(table)]
+        return pl.concat([_NO_BAD_CELLS, *(part for part in parts if part is not None)]).sort(
+            "row", maintain_order=True
+        )
+
+    def contract(self) -> dict[str, Any]:
+        """Return the schema as plain data for a JSON document; `from_contract` reads it back."""
+        return {
+            "name": self.name,
+            "use_port": self.use_port,
+            "columns": [{field: _plain(getattr(c, field)) for field in _COLUMN_FIELDS} for c in self.columns],
+        }
+
+    @classmethod
+    def from_contract(cls, contract: Mapping[str, Any]) -> Schema:
+        """Return the schema that `contract` wrote; the input may come from anyone and is checked.
+
+        Raises
+        ------
+        SchemaError
+            The input is not what `contract` writes.
+
+        Examples
+        --------
+        >>> schema = get_schema("conn")
+        >>> Schema.from_contract(schema.contract()) == schema
+        True
+        """
+        _check(isinstance(contract, Mapping), "a schema contract must be a JSON object", contract)
+        name, use_port, columns = (contract.get(key) for key in ("name", "use_port", "columns"))
+        _check(_is_text(name) and bool(name), "name must be a short text", name)
+        _check(isinstance(use_port, bool), "use_port must be true or false", use_port)
+        _check(isinstance(columns, list) and 0 < len(columns) <= _MOST_COLUMNS, "columns must be a list", columns)
+        assert isinstance(name, str)  # for the type checker: checked above
+        assert isinstance(use_port, bool)
+        assert isinstance(columns, list)
+        schema = cls(name, tuple(_column_from(entry) for entry in columns), use_port)
+        _check_whole(schema)
+        return schema
+
+    def _rename(self, table: pl.DataFrame) -> pl.DataFrame:
+        names = self.canonical_names(table.columns)
+        self._refuse_doubled(table.columns, names)
+        self._refuse_missing(table.columns, set(names.values()))
+        return table.select(pl.col(raw).alias(name) for raw, name in names.items()).select(
+            [column.name for column in self.columns if column.name in names.values()]
+        )
+
+    def _refuse_doubled(self, raw: Sequence[str], names: Mapping[str, str]) -> None:
+        again = self.canonical_names([_DOUBLED.sub("", header) for header in raw if _DOUBLED.search(header)])
+        counts = Counter([*names.values(), *(n for n in again.values() if n not in _KNOWN_DOUBLED)])
+        doubled = [name for name, count in counts.items() if count > 1 and self.is_feature(self[name])]
+        if doubled:
+            sources = [header for header, name in names.items() if name in doubled]
+            raise SchemaError(
+                f"each feature of schema {self.name} must come from one column, however: {', '.join(doubled)} "
+                f"comes twice (columns {', '.join(map(repr, sources))}); drop one of them"
+            )
+
+    def _refuse_missing(self, raw: Sequence[str], present: Collection[str]) -> None:
+        needed = (c for c in self.columns if self.is_feature(c) and not c.optional)
+        missing = [column.name for column in needed if column.name not in present]
+        if missing:
+            listed = "; ".join(f"{name}{suggest(name, raw).replace(';', ',')}" for name in missing[:8])
+            more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+            raise SchemaError(
+                f"a table of schema {self.name} must have all of its {len(self.features)} features, however: "
+                f"{len(missing)} missing: {listed}{more}"
+            )
+
+    def _present(self, table: pl.DataFrame) -> list[Column]:
+        return [column for column in self.columns if column.name in table.columns and self.is_feature(column)]
+
+    def _refuse_bad_cells(self, table: pl.DataFrame) -> None:
+        bad = self.bad_cells(table)
+        if bad.height:
+            row, name, value = bad.row(0)
+            rule = "in 0..65535" if self[name].kind == "port" else "a number"
+            more = f" ({bad.height - 1} more such cells)" if bad.height > 1 else ""
+            raise CellError(f"{name} must be {rule}, however: {name}={value!r} (row {row + 1}, column {name}){more}")
+
+    def _typed(self, table: pl.DataFrame, column: Column) -> pl.Expr:
+        values, dtype = pl.col(column.name), table.schema[column.name]
+        if column.kind == "category":
+            return _as_words(values, dtype)
+        if dtype.is_numeric() and not dtype.is_decimal():
+            return values
+        return (
+            _stripped(values).cast(pl.Float64) if dtype == pl.String else values.cast(_NUMERIC.get(dtype, pl.Float64))
+        )
+
+
+_COLUMN_FIELDS = ("name", "kind", "unit", "aliases", "description", "optional")
+_KNOWN_DOUBLED = ("fwd_header_bytes",)  # the files of CICIDS2017 hold it twice; the second is dropped
+_NUMERIC: dict[Any, Any] = {pl.Boolean: pl.UInt8}
+_NO_BAD_CELLS = pl.DataFrame(schema={"row": pl.UInt32, "column": pl.String, "value": pl.String})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _stripped(values: pl.Expr) -> pl.Expr:
+    """Strip cells and turn empty ones into null."""
+    stripped = values.str.strip_chars()
+    return pl.when(stripped != "").then(stripped)
+
+
+def _as_words(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return categories as text; 6, 6.0 and "6" are the same word."""
+    if dtype.is_float():
+        whole = values.cast(pl.Int64, strict=False)
+        return pl.when(whole == values).then(whole.cast(pl.String)).otherwise(values.cast(pl.String))
+    return values.cast(pl.String).str.strip_chars()
+
+
+def _bad_of(values: pl.Series, column: Column) -> pl.DataFrame | None:
+    """Return the cells that a column cannot hold, or None."""
+    if column.kind == "category":
+        return None
+    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.String, pl.Null)):
+        raise SchemaError(f"column {column.name} must hold numbers, however: its type is {values.dtype}")
+    bad = _not_numbers(values) if values.dtype == pl.String else pl.Series([False]).new_from_index(0, len(values))
+    if column.kind == "port" and values.dtype != pl.Boolean:
+        bad = bad | _not_ports(values)
+    rows = bad.fill_null(False).arg_true()
+    return _NO_BAD_CELLS.clear() if rows.is_empty() else _bad_frame(values, rows, column.name)
+
+
+def _not_numbers(values: pl.Series) -> pl.Series:
+    text = values.to_frame("v").select(_stripped(pl.col("v"))).to_series()
+    return text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
+
+
+def _not_ports(values: pl.Series) -> pl.Series:
+    numbers = values.cast(pl.Float64, strict=False)
+    return numbers.is_not_null() & ~numbers.is_between(*PORT_RANGE)
+
+
+def _bad_frame(values: pl.Series, rows: pl.Series, name: str) -> pl.DataFrame:
+    return pl.DataFrame({"row": rows, "column": [name] * len(rows), "value": values.gather(rows).cast(pl.String)})
+
+
+def _check(holds: bool, rule: str, fact: object) -> None:
+    if not holds:
+        raise SchemaError(f"{rule}, however: {str(fact)[:80]!r} stands in the schema contract; the file is not ours")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT
+
+
+def _column_from(entry: object) -> Column:
+    _check(isinstance(entry, Mapping), "a column must be a JSON object", entry)
+    assert isinstance(entry, Mapping)
+    _check(set(entry) == set(_COLUMN_FIELDS), f"a column must have exactly {', '.join(_COLUMN_FIELDS)}", sorted(entry))
+    for field in ("name", "unit", "description"):
+        _check(_is_text(entry[field]), f"{field} must be a short text", entry[field])
+    aliases = entry["aliases"]
+    _check(isinstance(aliases, list) and len(aliases) <= _MOST_ALIASES, "aliases must be a list", aliases)
+    _check(all(_is_text(alias) for alias in aliases), "aliases must be short texts", aliases)
+    _check(entry["kind"] in KINDS, f"kind must be one of {', '.join(KINDS)}", entry["kind"])
+    _check(isinstance(entry["optional"], bool), "optional must be true or false", entry["optional"])
+    return Column(**{**entry, "aliases": tuple(aliases)})
+
+
+def _check_whole(schema: Schema) -> None:
+    doubled = [name for name, count in Counter(c.name for c in schema.columns).items() if count > 1]
+    _check(not doubled, "column names must differ", ", ".join(doubled))
+    keys = Counter(key for column in schema.columns for key in column.keys)
+    _check(max(keys.values()) == 1, "no alias may stand for two columns", keys.most_common(1)[0][0])
+    _check(bool(schema.features), "a schema must have a feature", schema.name)
+
+
+_registry: dict[str, Schema] = {}
+SCHEMAS: Mapping[str, Schema] = MappingProxyType(_registry)
+"""Every registered schema by name."""
+
+
+def register(schema: Schema) -> Schema:
+    """Add a schema to `SCHEMAS` under its name and return it; names must be new.
+
+    Raises
+    ------
+    SchemaError
+        The name is taken, or two columns share a name or an alias.
+    """
+    if schema.name in _registry:
+        raise SchemaError(f"schema names must be new, however: {schema.name} is registered; choose another name")
+    _check_whole(schema)
+    _registry[schema.name] = schema
+    return schema
+
+
+def get_schema(name: str, *, use_port: bool = False) -> Schema:
+    """Return a registered schema.
+
+    Raises
+    ------
+    SchemaError
+        No schema has the name; the known ones are listed.
+
+    Examples
+    --------
+    >>> len(get_schema("kdd99").features)
+    41
+    """
+    if name not in _registry:
+        raise SchemaError(
+            f"a schema must be registered, however: {name!r} is not one of {', '.join(_registry)}"
+            f"{suggest(name, _registry)}"
+        )
+    return _registry[name].with_port(use_port)
+
+
+register(Schema("kdd99", KDD99_COLUMNS))
+register(Schema("cicflow", CICFLOW_COLUMNS))
+register(Schema("conn", CONN_COLUMNS))
