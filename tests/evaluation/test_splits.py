@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepidea.errors import DataError, LabelError
+from deepidea.evaluation import splits
+
+
+@st.composite
+def tables(draw):
+    """Classes with at least two rows each, and fingerprints of which some repeat, also across classes."""
+    sizes = draw(st.dictionaries(st.sampled_from(["benign", "dos", "probe", "u2r"]), st.integers(2, 40), min_size=1))
+    classes = np.repeat(list(sizes), list(sizes.values()))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return rng.permutation(classes).tolist(), rng.integers(0, draw(st.sampled_from([3, 10_000])), classes.size).astype(
+        np.uint64
+    )
+
+
+@given(tables(), st.floats(0.05, 0.95), st.integers(0, 2**62))
+def test_kept_duplicates_leave_a_partition_stratified_by_class(drawn, fraction, seed):
+    classes, prints = drawn
+    split = splits.stratified_split(classes, prints, test_fraction=fraction, seed=seed, duplicates="keep")
+    assert sorted([*split.train, *split.test]) == list(range(len(classes)))
+    tested, whole = Counter(np.take(classes, split.test).tolist()), Counter(classes)
+    for name, rows in whole.items():
+        assert 1 <= tested[name] < rows
+        assert abs(tested[name] - rows * fraction) <= 1
+
+
+@given(tables(), st.integers(0, 99))
+def test_dropped_duplicates_leave_no_twin_and_are_counted(drawn, seed):
+    classes, prints = drawn
+    kept = splits.stratified_split(classes, prints, seed=seed, duplicates="keep")
+    fresh = [row for row in kept.test if prints[row] not in set(prints[kept.train])]
+    if {classes[row] for row in fresh} != set(classes):
+        with pytest.raises(LabelError, match="duplicates='keep'"):
+            splits.stratified_split(classes, prints, seed=seed)
+        return
+    split = splits.stratified_split(classes, prints, seed=seed)
+    assert split.test.tolist() == fresh
+    assert split.train.tolist() == kept.train.tolist()
+    assert not set(prints[split.train]) & set(prints[split.test])
+    assert sum(split.dropped.values()) == len(kept.test) - len(split.test)
+
+
+@given(tables())
+def test_contradictory_rows_are_counted(drawn):
+    classes, prints = drawn
+    seen = defaultdict(set)
+    for name, mark in zip(classes, prints.tolist(), strict=True):
+        seen[mark].add(name)
+    expected = sum(len(seen[mark]) > 1 for mark in prints.tolist())
+    assert splits.count_contradictory(classes, prints) == expected
+
+
+def test_a_split_never_changes():
+    classes, prints = ["benign"] * 60 + ["dos"] * 30 + ["u2r"] * 3, np.arange(93, dtype=np.uint64)
+    split = splits.stratified_split(pl.Series(classes), prints, seed=7)
+    assert split.sha256 == "885a1409f2e68fc89d23f08bd491785e21b5c1c580136f6957b18c5b1b7ca94a"
+    assert splits.stratified_split(np.array(classes), prints, seed=7).sha256 == split.sha256
+    assert splits.stratified_split(classes, prints, seed=8).sha256 != split.sha256
+
+
+def test_shuffled_order_is_uniform():
+    first_tenth = splits._shuffle_keys(100_000, 0) < 2**64 // 10
+    assert first_tenth.mean() == pytest.approx(0.1, abs=0.005)
+    assert np.corrcoef(first_tenth[:-1], first_tenth[1:])[0, 1] == pytest.approx(0, abs=0.02)
+
+
+def test_a_class_too_small_is_told():
+    with pytest.raises(LabelError, match="a single row of 'u2r'"):
+        splits.stratified_split(["benign", "benign", "u2r"], np.arange(3, dtype=np.uint64))
+    with pytest.raises(LabelError, match=r"all repeat in 'dos' \(1 rows\)"):
+        splits.stratified_split(["benign"] * 4 + ["dos"] * 2, np.array([1, 2, 3, 4, 9, 9], np.uint64))
+
+
+@pytest.mark.parametrize(
+    "change", [{"test_fraction": 0.0}, {"test_fraction": 1.0}, {"seed": -1}, {"duplicates": "some"}]
+)
+def test_bad_arguments_are_told(change):
+    with pytest.raises(DataError, match="however"):
+        splits.stratified_split(["a"] * 4, np.arange(4, dtype=np.uint64), **change)
+
+
+def test_rows_without_class_or_fingerprint_are_told():
+    with pytest.raises(LabelError, match="1 of 2 rows have none"):
+        splits.stratified_split(pl.Series(["a", None]), np.arange(2, dtype=np.uint64))
+    with pytest.raises(DataError, match="needs a fingerprint"):
+        splits.stratified_split(["a", "a"], np.arange(3, dtype=np.uint64))
+    with pytest.raises(LabelError, match="empty"):
+        splits.stratified_split([], np.arange(0, dtype=np.uint64))
+
+
+@st.composite
+def labelled(draw):
+    types = {"normal": "benign", "smurf": "dos", "neptune": "dos", "back": "dos", "nmap": "probe", "satan": "probe"}
+    types["perl"] = "u2r"
+    counts = draw(st.lists(st.integers(1, 12), min_size=7, max_size=7))
+    labels = np.random.default_rng(draw(st.integers(0, 99))).permutation(np.repeat(list(types), counts)).tolist()
+    return labels, [types[label] for label in labels]
+
+
+@given(labelled(), st.integers(2, 5), st.integers(0, 99))
+def test_folds_never_train_on_a_left_out_type(drawn, n_folds, seed):
+    labels, classes = drawn
+    for fold in splits.leave_types_out_folds(labels, classes, n_folds, seed):
+        trained, left_out = {labels[row] for row in fold.train}, set(fold.params["left_out"])
+        assert left_out
+        assert not trained & left_out
+        assert {labels[row] for row in fold.test} >= left_out
+        assert {classes[row] for row in fold.train} >= set(classes) - {"benign"}
+        assert sorted([*fold.train, *fold.test]) == list(range(len(labels)))
+
+
+@given(labelled(), st.integers(2, 5), st.integers(0, 99))
+def test_folds_test_every_row_once_and_every_type_once(drawn, n_folds, seed):
+    labels, classes = drawn
+    folds = list(splits.leave_types_out_folds(labels, classes, n_folds, seed))
+    tested = Counter(row for fold in folds for row in fold.test.tolist())
+    alone = {row for row, label in enumerate(labels) if label in ("perl", "normal") and labels.count(label) == 1}
+    assert tested == Counter(set(range(len(labels))) - alone)
+    left_out = [label for fold in folds for label in fold.params["left_out"]]
+    assert sorted(left_out) == ["back", "neptune", "nmap", "satan", "smurf"]
+
+
+def test_folds_need_types_to_leave_out():
+    with pytest.raises(LabelError, match="two native labels"):
+        list(splits.leave_types_out_folds(["benign", "dos"], ["benign", "dos"], 2))
+    with pytest.raises(LabelError, match=r"in 2\.\.2"):
+        list(splits.leave_types_out_folds(["n", "a", "b"], ["benign", "dos", "dos"], 3))
+    with pytest.raises(DataError, match="each label needs a class"):
+        list(splits.leave_types_out_folds(["n", "a", "b"], ["benign", "dos"], 2))
+
+
+@given(tables(), st.integers(0, 99))
+def test_a_recorded_split_replays(drawn, seed):
+    classes, prints = drawn
+    split = splits.stratified_split(classes, prints, seed=seed, duplicates="keep")
+    contract = json.loads(json.dumps(split.to_contract()))
+    again = splits.split_from_contract(contract, classes, fingerprints=prints)
+    assert again.test.tolist() == split.test.tolist()
+    assert again.to_contract() == contract
+
+
+def test_a_recorded_fold_replays():
+    labels, classes = ["n", "n", "a", "b"], ["benign", "benign", "dos", "dos"]
+    for fold in splits.leave_types_out_folds(labels, classes, 2, seed=5):
+        again = splits.split_from_contract(fold.to_contract(), classes, labels=labels)
+        assert again.sha256 == fold.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "official"}, "known kind"),
+        ({"kind": ["stratified"]}, "known kind"),
+        ({"params": None}, "known kind"),
+        ({"params": {"seed": "0", "test_fraction": 0.5, "duplicates": "keep"}}, "known kind"),
+        ({"n_rows": 9}, "of 9 rows"),
+        ({"sha256": "0"}, "rows differ"),
+        ({"params": {"seed": 1, "test_fraction": 0.5, "duplicates": "keep"}}, "rows differ"),
+        ({"kind": "leave_types_out", "params": {"seed": 1, "n_folds": 2, "fold": 0}}, "needs native labels"),
+    ],
+)
+def test_a_damaged_record_is_refused(change, message):
+    classes, prints = ["benign"] * 6 + ["dos"] * 6, np.arange(12, dtype=np.uint64)
+    contract = splits.stratified_split(classes, prints).to_contract()
+    with pytest.raises(DataError, match=message):
+        splits.split_from_contract({**contract, **change}, classes, fingerprints=prints)
+
+
+def test_replaying_needs_what_split():
+    contract = splits.stratified_split(["a"] * 4, np.arange(4, dtype=np.uint64)).to_contract()
+    with pytest.raises(DataError, match="needs fingerprints"):
+        splits.split_from_contract(contract, ["a"] * 4)
+    fold = {"kind": "leave_types_out", "params": {"seed": 0, "n_folds": 2, "fold": 2}, "n_rows": 3}
+    with pytest.raises(DataError, match="fold must lie"):
+        splits.split_from_contract(fold, ["benign", "dos", "dos"], labels=["n", "a", "b"])
