@@ -1,0 +1,206 @@
+"""A schema for a user's own table: what may be a feature, and what is refused because it would give the label away.
+
+Addresses, times, row numbers, names of the capture and everything that spells the label let a model learn who was
+attacking in one capture instead of what attacks look like. They are refused by name and, since names lie, by content.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+
+import polars as pl
+
+from deepidea.errors import LeakError, SchemaError
+from deepidea.flows.column import Column, Kind, column_key
+from deepidea.flows.schema import Schema, suggest
+
+_SIDE = "(src|dst|source|destination|dest|orig|resp|client|server|id_orig|id_resp|local|remote|attacker|victim)"
+_NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (reason, re.compile(f"^({pattern})$"))
+    for reason, pattern in (
+        (
+            "a row number or identifier",
+            r"|id|uid|uuid|guid|index|idx|row|row_(id|number|no)|no|seq|unnamed.*|level_0|.*_id",
+        ),
+        (
+            "an address",
+            rf"ip|mac|{_SIDE}_?(ip|mac|addr|address|host|h|ip_?addr|ip_?address)|[sd]addr|(ipv4|ipv6)_.*addr",
+        ),
+        ("an address", rf"ip_{_SIDE}|mac_{_SIDE}|{_SIDE}|hostname|host"),
+        ("a source port", r"(src|source|orig|id_orig|client|local)_?(p|port)|sport|l4_src_port|spt"),
+        (
+            "a time of capture",
+            r"ts|time|timestamp|date|datetime|day|hour|weekday|stime|ltime|frame_time.*|flow_start.*",
+        ),
+        ("a time of capture", r"(start|end|first|last|begin)(_?(time|seen|timestamp|date|ms|us|s|switched))?"),
+        (
+            "a name of the capture",
+            r"file|filename|file_name|pcap|capture|source_file|scenario|session|split|fold|subset|set",
+        ),
+        (
+            "another label",
+            r"label|class|classes|target|y|ground_truth|attack|attack_?(cat|type|name|class|label|category)",
+        ),
+        (
+            "another label",
+            r"(sub_?)?(category|label)|(is_)?(anomaly|malicious|attack|intrusion|benign)|detailed_label|threat",
+        ),
+        ("another label", r"difficulty(_level)?|attempted_category|traffic_(type|category)|malware(_family)?"),
+    )
+)
+_DST_PORT = re.compile(r"^((dst|dest|destination|resp|id_resp|server|remote)_?(p|port)|dport|dsport|l4_dst_port|dpt)$")
+_PROTOCOL = re.compile(r"^(proto|protocol|ip_proto(col)?)$")
+
+_ADDRESS = r"^(\d{1,3}(\.\d{1,3}){3}|([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|[0-9a-fA-F]{0,4}(:[0-9a-fA-F]{0,4}){2,7})$"
+_CLOCK = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]+\d{1,2}:\d{2}.*)?$"
+_CAPTURE = r"(?i)\.(pcap|pcapng|csv|gz|binetflow|parquet)(_iscx)?$|^(mon|tues|wednes|thurs|fri|satur|sun)day"
+
+_ENOUGH_ROWS = 20  # fewer rows say nothing of uniqueness or order
+_NEAR_UNIQUE = 0.5  # distinct words a row
+_SAMPLE_ROWS = 10_000
+_EPOCH_S = (8.6e8, 2.6e9)  # 1997 to 2052
+_KINDS: dict[str, Kind] = {"bool": "flag", "word": "category", "number": "number"}
+
+
+def infer_schema(table: pl.DataFrame, *, label: str, keep: Collection[str] = ()) -> tuple[Schema, dict[str, str]]:
+    """Return a schema for a table of any origin, and why the other columns are refused.
+
+    Numbers become numbers, booleans flags, text and protocol numbers categories. Refused are identifiers, addresses,
+    source ports, times, row numbers, near-unique text, names of the capture, and columns that spell the label. The
+    destination port becomes a column of kind ``port``, unused unless `keep` names it. Constant columns stay.
+
+    Parameters
+    ----------
+    table
+        Flows with their label.
+    label
+        Name of the label column.
+    keep
+        Columns that must be features.
+
+    Returns
+    -------
+    tuple
+        The schema, named ``custom``, and ``{refused column: reason}``.
+
+    Raises
+    ------
+    SchemaError
+        The label or a column to keep is absent, or no column is left.
+    LeakError
+        A column to keep would give the label away.
+
+    Examples
+    --------
+    >>> table = pl.DataFrame({"src_ip": ["a", "b"], "bytes": [1.5, 2.5], "dst_port": [80, 80], "y": ["ok", "bad"]})
+    >>> schema, refused = infer_schema(table, label="y")
+    >>> schema.features, refused
+    (('bytes',), {'src_ip': 'an address, by its name'})
+    """
+    _refuse_absent(table, [label, *keep])
+    reasons = {name: _reason(table[name], table[label]) for name in table.columns if name != label}
+    refused = {name: reason for name, reason in reasons.items() if reason is not None}
+    _refuse_leaks(refused, keep)
+    columns = tuple(_column(table[name]) for name, reason in reasons.items() if reason is None)
+    schema = Schema("custom", columns, use_port=any(c.kind == "port" and c.name in keep for c in columns))
+    if not schema.features:
+        raise SchemaError(f"a table must have a feature beside its label, however: all are refused: {refused}")
+    return schema, refused
+
+
+def _refuse_absent(table: pl.DataFrame, names: Collection[str]) -> None:
+    absent = [name for name in names if name not in table.columns]
+    if absent:
+        near = suggest(absent[0], table.columns)
+        raise SchemaError(f"a column that is asked for must be in the table, however: {absent[0]!r} is not{near}")
+
+
+def _refuse_leaks(refused: dict[str, str], keep: Collection[str]) -> None:
+    leaks = [f"{name} ({refused[name]})" for name in keep if name in refused]
+    if leaks:
+        raise LeakError(
+            f"a model must not see what gives the label away, however: {', '.join(leaks)} was asked for; leave it out"
+        )
+
+
+def _column(values: pl.Series) -> Column:
+    if _DST_PORT.match(column_key(values.name)) and values.dtype.is_numeric():
+        return Column(values.name, "port")
+    if _PROTOCOL.match(column_key(values.name)):
+        return Column(values.name, "category")
+    return Column(values.name, _KINDS[_shape(values.dtype)])
+
+
+def _shape(dtype: pl.DataType) -> str:
+    """Return ``bool``, ``word``, ``number``, ``time`` or ``other``."""
+    if dtype == pl.Boolean:
+        return "bool"
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "word"
+    if dtype.is_numeric() or dtype == pl.Null:
+        return "number"
+    return "time" if dtype.is_temporal() else "other"
+
+
+def _reason(values: pl.Series, labels: pl.Series) -> str | None:
+    """Return why a column must not be a feature, or None."""
+    by_name = next((reason for reason, names in _NAMES if names.match(column_key(values.name))), None)
+    if by_name is not None:
+        return f"{by_name}, by its name"
+    by_content = _CONTENT[_shape(values.dtype)](values)
+    if by_content is not None:
+        return by_content
+    return "it spells the label: each value goes with one label" if _spells(values, labels) else None
+
+
+def _reason_of_word(values: pl.Series) -> str | None:
+    words = values.cast(pl.String).drop_nulls().head(_SAMPLE_ROWS).str.strip_chars()
+    for reason, pattern in (("addresses", _ADDRESS), ("times", _CLOCK), ("names of captures", _CAPTURE)):
+        if len(words) and _share(words.str.contains(pattern)) > 0.5:
+            return f"its values are {reason}"
+    many = len(values) >= _ENOUGH_ROWS and values.n_unique() > _NEAR_UNIQUE * len(values)
+    return "near-unique text: it names rows, it does not describe them" if many else None
+
+
+def _share(true: pl.Series) -> float:
+    return float(true.sum()) / len(true)
+
+
+def _reason_of_number(values: pl.Series) -> str | None:
+    present = values.drop_nulls()
+    if len(present) < _ENOUGH_ROWS or present.n_unique() <= _NEAR_UNIQUE * len(present):
+        return None
+    if values.dtype.is_integer() and _numbers_rows(present):
+        return "it numbers the rows"
+    return "its values are times of day and year" if _is_epoch(present.cast(pl.Float64)) else None
+
+
+def _numbers_rows(values: pl.Series) -> bool:
+    """Whether the values are one run of whole numbers, in any order."""
+    low, high = values.cast(pl.Int128).min(), values.cast(pl.Int128).max()
+    assert isinstance(low, int)  # not empty, no nulls
+    assert isinstance(high, int)
+    return high - low + 1 == len(values) == values.n_unique()
+
+
+def _is_epoch(values: pl.Series) -> bool:
+    """Whether all values are seconds, ms, us or ns since 1970 of years near ours."""
+    return any(bool(values.is_between(_EPOCH_S[0] * unit, _EPOCH_S[1] * unit).all()) for unit in (1, 1e3, 1e6, 1e9))
+
+
+def _spells(values: pl.Series, labels: pl.Series) -> bool:
+    """Whether values and labels go one to one; where no label comes twice that says nothing."""
+    n_labels = labels.n_unique()
+    if not 2 <= n_labels < len(labels) or values.n_unique() != n_labels:
+        return False
+    return pl.DataFrame({"value": values, "label": labels}).n_unique() == n_labels
+
+
+_CONTENT: dict[str, Callable[[pl.Series], str | None]] = {
+    "bool": lambda _: None,
+    "word": _reason_of_word,
+    "number": _reason_of_number,
+    "time": lambda _: "its values are times",
+    "other": lambda values: f"its type, {values.dtype}, is none that a feature can have",
+}
