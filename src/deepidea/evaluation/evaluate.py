@@ -1,0 +1,287 @@
+"""A detector against labelled flows: on all rows, on distinct rows, and on vectors it never saw in training.
+
+Flow tables repeat themselves: most rows of a test file often stand in the training file too, feature for feature. One
+score over all rows then measures memory. So every score here comes three times, with the counts beside it, and next
+to two references that need no network (`Baselines`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from deepidea.errors import DataError, LabelError
+from deepidea.evaluation.metrics import BENIGN, Ints, OneRule, Scores, evaluate, majority_class, one_rule
+from deepidea.evaluation.splits import count_contradictory, is_among
+from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.flows.schema import Schema
+
+if TYPE_CHECKING:
+    from deepidea.flows.datasets import LabelledFlows
+
+Fingerprints = npt.NDArray[np.uint64]
+
+
+class Scorer(Protocol):
+    """What an evaluation asks of a detector; `deepidea.model.detector.Detector` has it."""
+
+    @property
+    def schema(self) -> Schema:
+        """Columns that it reads."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, benign first."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What its file records about it, JSON-able."""
+
+    @property
+    def training_fingerprints(self) -> Fingerprints | None:
+        """Fingerprints of the vectors it was trained on, or None."""
+
+    def score(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return columns class, score and p_<class>, one row per flow, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of a detector on labelled flows, with the facts needed to judge them.
+
+    Attributes
+    ----------
+    scores : Scores
+        On all rows.
+    subsets : mapping of "all", "distinct", "unseen" to Scores or None
+        Distinct: the first row of each feature vector and class. Unseen: rows whose vector was not trained on; None
+        where the detector does not know what it was trained on, or no row is left.
+    baselines : mapping of name to Scores
+        Majority class and one rule, on all rows; empty where no training rows were at hand.
+    data : mapping
+        source, rows, class_rows, distinct_rows, duplicate_rows, contradictory_rows (same features, another class),
+        twins_in_training and unseen_rows (None where not known).
+    model : mapping
+        Summary of the detector's manifest.
+    """
+
+    scores: Scores
+    subsets: Mapping[str, Scores | None]
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    baselines: Mapping[str, Scores] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values: the scores on all rows on top, then subsets, baselines, data and model."""
+        subsets = {name: scores.to_dict() if scores else None for name, scores in self.subsets.items()}
+        baselines = {name: scores.to_dict() for name, scores in self.baselines.items()}
+        facts = {"data": dict(self.data), "model": dict(self.model)}
+        return {**self.scores.to_dict(), "subsets": subsets, "baselines": baselines, **facts}
+
+
+# --- references --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """Two references fitted on training rows: the majority class, and one comparison on one feature.
+
+    If the rule nearly wins, the test set is easy and a good score on it says little.
+
+    Attributes
+    ----------
+    majority : str
+        The most frequent training class.
+    rule : OneRule
+    rule_class : str
+        What the rule calls the flows it alarms on: the most frequent attack class of the training rows.
+    """
+
+    majority: str
+    rule: OneRule
+    rule_class: str
+
+    @classmethod
+    def fit(cls, train: LabelledFlows) -> Baselines:
+        """Fit both on training rows.
+
+        Raises
+        ------
+        LabelError
+            The rows are all attack or all benign.
+        """
+        codes = _codes_of(train.classes, train.class_order)
+        rule = one_rule(train.features, codes != train.class_order.index(BENIGN))
+        attack = majority_class(codes[codes != train.class_order.index(BENIGN)])
+        return cls(train.class_order[majority_class(codes)], rule, train.class_order[attack])
+
+    def scores(self, features: pl.DataFrame, truth: Ints, classes: tuple[str, ...]) -> dict[str, Scores]:
+        """Score both on labelled flows; names are "majority: <class>" and "one rule: <rule>"."""
+        majority = np.full(truth.size, classes.index(self.majority))
+        alarms = self.rule.predict(features)
+        ruled = np.where(alarms, classes.index(self.rule_class), classes.index(BENIGN))
+        return {
+            f"majority: {self.majority}": evaluate(truth, majority, None, np.zeros(truth.size), classes),
+            f"one rule: {self.rule}": evaluate(truth, ruled, None, alarms.astype(np.float64), classes),
+        }
+
+    def to_contract(self) -> dict[str, Any]:
+        """Return JSON-able values, to be kept in a detector's manifest under "baselines"."""
+        return {"majority": self.majority, "rule": self.rule.to_contract(), "rule_class": self.rule_class}
+
+    @classmethod
+    def from_contract(cls, contract: Mapping[str, Any], detector: Scorer) -> Baselines:
+        """Rebuild from a manifest, which somebody else may have written; DataError where it does not fit."""
+        named = [contract.get("majority"), contract.get("rule_class")]
+        rule = contract.get("rule")
+        if not isinstance(rule, Mapping) or any(name not in detector.classes for name in named):
+            raise DataError(f"baselines must name known classes and a rule, however: {dict(contract)}")
+        baselines = cls(str(named[0]), OneRule.from_contract(rule), str(named[1]))
+        if baselines.rule.column not in detector.schema.features:
+            raise DataError(f"the baseline rule must be on a feature, however: {baselines.rule.column!r}")
+        return baselines
+
+
+# --- the one entry -----------------------------------------------------------------------------------------------
+
+
+def evaluate_detector(
+    detector: Scorer,
+    flows: LabelledFlows,
+    *,
+    training_fingerprints: Fingerprints | None = None,
+    baselines: Baselines | None = None,
+) -> Evaluation:
+    """Score a detector on labelled flows.
+
+    Parameters
+    ----------
+    detector : Detector
+    flows : LabelledFlows
+        At least one row; each class must be one of the detector's.
+    training_fingerprints : ndarray of uint64, optional
+        Of the rows it was trained on; by default those that the detector carries.
+    baselines : Baselines, optional
+        By default those in the detector's manifest under "baselines", if any.
+
+    Raises
+    ------
+    LabelError
+        A class that the detector does not know.
+    SchemaError, CellError
+        The flows do not have the detector's columns.
+    DataError
+        There are no flows.
+    """
+    if len(flows) == 0:
+        raise DataError(f"an evaluation needs flows, however: {flows.source} has none")
+    _refuse_unknown_classes(flows.classes, detector.classes)
+    features = detector.schema.conform(flows.features)
+    known = detector.training_fingerprints if training_fingerprints is None else training_fingerprints
+    fingerprints = row_fingerprints(features, detector.schema)
+    verdicts = _Verdicts.of(detector, features, _codes_of(flows.classes, detector.classes))
+    baselines = baselines or _recorded_baselines(detector)
+    rows = _subset_rows(verdicts.truth, fingerprints, known)
+    everything = verdicts.scores()
+    parts = {name: verdicts.scores(at) if at is not None and len(at) else None for name, at in rows.items()}
+    return Evaluation(
+        scores=everything,
+        subsets={"all": everything, **parts},
+        data=_data_facts(flows, everything, rows, count_contradictory(flows.classes, fingerprints)),
+        model=_model_facts(detector),
+        baselines=baselines.scores(features, verdicts.truth, detector.classes) if baselines else {},
+    )
+
+
+def _refuse_unknown_classes(truth: pl.Series, classes: tuple[str, ...]) -> None:
+    unknown = truth.filter(~truth.is_in(list(classes))).value_counts(sort=True)
+    if unknown.height:
+        counts = ", ".join(f"{name!r} ({rows} rows)" for name, rows in unknown.iter_rows())
+        raise LabelError(
+            f"every class must be one the detector was trained on ({', '.join(classes)}), however: {counts}; "
+            "choose the taxonomy it was trained with, train with those classes, or leave the rows out"
+        )
+
+
+def _codes_of(values: pl.Series, classes: tuple[str, ...]) -> Ints:
+    positions = pl.Series(range(len(classes)), dtype=pl.Int64)
+    return values.cast(pl.String).replace_strict(list(classes), positions, return_dtype=pl.Int64).to_numpy()
+
+
+def _recorded_baselines(detector: Scorer) -> Baselines | None:
+    recorded = detector.manifest.get("baselines")
+    return Baselines.from_contract(recorded, detector) if isinstance(recorded, Mapping) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    """Truth and verdicts as arrays of one row per flow."""
+
+    classes: tuple[str, ...]
+    truth: Ints
+    predicted: Ints
+    probabilities: npt.NDArray[np.float32]  # (n_flows, n_classes)
+    attack_score: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, detector: Scorer, features: pl.DataFrame, truth: Ints) -> _Verdicts:
+        verdicts = detector.score(features)
+        if verdicts.height != truth.size:
+            raise DataError(f"a detector must judge every flow, however: {verdicts.height} verdicts on {truth.size}")
+        probabilities = verdicts.select(pl.col([f"p_{name}" for name in detector.classes])).to_numpy()
+        predicted = _codes_of(verdicts["class"], detector.classes)
+        return cls(detector.classes, truth, predicted, probabilities, verdicts["score"].to_numpy())
+
+    def scores(self, rows: Ints | slice = slice(None)) -> Scores:
+        """Score some rows, by default all."""
+        columns = (self.truth, self.predicted, self.probabilities, self.attack_score)
+        truth, predicted, probabilities, score = (column[rows] for column in columns)
+        return evaluate(truth, predicted, probabilities, score, self.classes)
+
+
+def _subset_rows(truth: Ints, fingerprints: Fingerprints, known: Fingerprints | None) -> dict[str, Ints | None]:
+    table = pl.DataFrame({"fingerprint": fingerprints, "truth": truth}).with_row_index("row")
+    first = table.unique(["fingerprint", "truth"], keep="first", maintain_order=True)["row"]
+    unseen = None if known is None else np.flatnonzero(~is_among(fingerprints, known))
+    return {"distinct": first.to_numpy().astype(np.int64), "unseen": unseen}
+
+
+# --- facts beside the scores -------------------------------------------------------------------------------------
+
+
+def _data_facts(
+    flows: LabelledFlows, scores: Scores, rows: Mapping[str, Ints | None], contradictory: int
+) -> dict[str, Any]:
+    distinct, unseen = rows["distinct"], rows["unseen"]
+    n_distinct = 0 if distinct is None else len(distinct)
+    return {
+        "source": flows.source,
+        "schema": flows.schema.name,
+        "rows": len(flows),
+        "class_rows": {name: of.support for name, of in scores.per_class.items()},
+        "distinct_rows": n_distinct,
+        "duplicate_rows": len(flows) - n_distinct,
+        "contradictory_rows": contradictory,
+        "twins_in_training": None if unseen is None else len(flows) - len(unseen),
+        "unseen_rows": None if unseen is None else len(unseen),
+    }
+
+
+def _model_facts(detector: Scorer) -> dict[str, Any]:
+    bulky = {"schema", "encoder", "members", "baselines", "classes"}
+    told = {name: _brief(value) for name, value in detector.manifest.items() if name not in bulky}
+    return {"schema": detector.schema.name, "classes": list(detector.classes), **told}
+
+
+def _brief(value: Any, most_items: int = 40) -> Any:
+    """Keep what a reader can take in of a manifest's JSON value: a long list becomes its length."""
+    if isinstance(value, Mapping):
+        return {str(name): _brief(item) for name, item in list(value.items())[:most_items]}
+    if isinstance(value, list | tuple):
+        return [_brief(item) for item in value] if len(value) <= most_items else f"{len(value)} values"
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
