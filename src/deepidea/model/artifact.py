@@ -1,0 +1,145 @@
+"""The bytes of a detector file: a zip of four members, read, audited, and only then built.
+
+=====================  ==================================================================================
+``manifest.json``      format number, schema, encoder, classes, decision, what it was trained on and how,
+                       and size and SHA-256 of every other member
+``model.onnx``         encoder and network as one graph (:mod:`deepidea.model.graph`)
+``weights.safetensors``  the network's weights by their torch names, for continued training
+``training_rows.u64``  sorted 64-bit fingerprints of the distinct training vectors, little-endian
+=====================  ==================================================================================
+
+Nothing in the file is executed or unpickled. The zip comment holds the manifest's SHA-256. The hashes show damage and
+careless edits; they are no signature: whoever can write a whole file can write its hashes too.
+
+A change that old readers cannot take raises :data:`FORMAT`; every format ever written stays readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepidea.errors import ArtifactError
+from deepidea.flows.atomic import replacing
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+MEMBERS = ("model.onnx", "weights.safetensors", "training_rows.u64")
+_REQUIRED = ("model.onnx",)
+_MAX_BYTES = {MANIFEST: 64 << 20, "model.onnx": 1 << 30, "weights.safetensors": 1 << 30, "training_rows.u64": 2 << 30}
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed time stamps: equal detectors are equal files
+
+
+def write_artifact(path: str | Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+    """Write a detector file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    manifest : mapping
+        JSON values; ``format`` and ``members`` are added here.
+    members : mapping of name to bytes
+        Names out of :data:`MEMBERS`.
+
+    Raises
+    ------
+    StorageError
+        When the file cannot be written; an old file at ``path`` stays.
+    """
+    hashes = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in members.items()}
+    document = json.dumps({"format": FORMAT, **manifest, "members": hashes}, indent=1, allow_nan=False).encode()
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        archive.comment = _sha256(document).encode()
+        for name, data in {MANIFEST: document, **members}.items():
+            kind = zipfile.ZIP_STORED if name == "training_rows.u64" else zipfile.ZIP_DEFLATED  # random bits
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, kind)
+
+
+def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the manifest and the members of a detector file, after every check that needs no schema.
+
+    Raises
+    ------
+    ArtifactError
+        When the file is missing, not a detector file, damaged, changed, or of a format this version does not know.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_audited(path, archive)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"a detector file must exist, however: {path} does not; train one first") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise ArtifactError(_not_a_detector(path, error)) from error
+
+
+def _not_a_detector(path: Path, error: Exception) -> str:
+    if path.is_file() and path.open("rb").read(2) in _PICKLES:
+        return (
+            f"a detector file must be a zip as `deepidea train` writes it, however: {path} is a Python pickle, "
+            "which could run any code when read; it was not opened"
+        )
+    return f"a detector file must be a zip as `deepidea train` writes it, however: {path}: {error}; get a fresh copy"
+
+
+def _read_audited(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:
+    _check_names(path, archive)
+    document = _read_member(path, archive, MANIFEST)
+    if archive.comment != _sha256(document).encode():
+        raise ArtifactError(f"manifest.json must be as it was written, however: {path} holds a changed one")
+    manifest = _parse_manifest(path, document)
+    members = {name: _read_member(path, archive, name) for name in archive.namelist() if name != MANIFEST}
+    _check_hashes(path, manifest["members"], members)
+    return manifest, members
+
+
+def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
+    names = archive.namelist()
+    unknown = sorted(set(names) - {MANIFEST, *MEMBERS})
+    missing = sorted({MANIFEST, *_REQUIRED} - set(names))
+    if unknown or missing or len(set(names)) < len(names):
+        raise ArtifactError(
+            f"a detector file must hold {MANIFEST} and members out of {list(MEMBERS)}, each once, however: "
+            f"{path} holds {names[:8]}"
+        )
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    size = archive.getinfo(name).file_size
+    if size > _MAX_BYTES[name]:
+        raise ArtifactError(f"{name} must be at most {_MAX_BYTES[name]} bytes, however: {path} declares {size}")
+    return archive.read(name)
+
+
+def _parse_manifest(path: Path, document: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"manifest.json must be JSON, however: {path}: {error}") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("members"), dict):
+        raise ArtifactError(f"manifest.json must list the members, however: {path} does not")
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(
+            f"a detector file must be of a format up to {FORMAT}, however: {path} is of format "
+            f"{manifest.get('format')!r}; update deepidea, or train again"
+        )
+    return manifest
+
+
+def _check_hashes(path: Path, declared: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+    if set(declared) != set(members):
+        raise ArtifactError(f"{path} must hold the members its manifest lists, however: {sorted(members)}")
+    for name, data in members.items():
+        entry = declared[name]
+        if not isinstance(entry, dict) or entry.get("sha256") != _sha256(data):
+            raise ArtifactError(f"{name} must have the SHA-256 of its manifest, however: {path} holds other bytes")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

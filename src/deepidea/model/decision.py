@@ -1,0 +1,123 @@
+"""From network outputs to verdicts: calibration, then correction for the training prior.
+
+Class-balanced accuracy is maximised by ``argmax_j P(j | flow) / P(j)``, not by ``argmax_j P(j | flow)``: in traffic that
+is 98 % benign the second rarely names a rare attack. The correction is only as good as the probabilities, and a
+network that fits its training rows well is over-confident on attacks it has not met, hence the temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepidea.errors import ArtifactError
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How logits become a class and an attack score.
+
+    Parameters
+    ----------
+    prior : tuple of float
+        Share of each class among the training flows, benign first; positive, sums to 1.
+    temperature : float
+        Logits are divided by it before the softmax; above 1 softens.
+    tau : float
+        Strength of the prior correction ``argmax(log p - tau log prior)``: 0 is plain argmax, 1 balances the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.log([[0.90, 0.10]])
+    >>> Decision((0.99, 0.01), tau=0.0).classify(logits), Decision((0.99, 0.01), tau=1.0).classify(logits)
+    (array([0]), array([1]))
+    """
+
+    prior: tuple[float, ...]
+    temperature: float = 1.0
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.prior) < 2 or min(self.prior) <= 0 or abs(sum(self.prior) - 1) > 1e-6:
+            raise ValueError(f"prior must be positive shares that sum to 1, however: prior={self.prior}")
+        if not 0 < self.temperature < float("inf") or not 0 <= self.tau < float("inf"):
+            raise ValueError(
+                f"temperature must be > 0 and tau >= 0, however: temperature={self.temperature}, tau={self.tau}"
+            )
+
+    def log_probabilities(self, logits: NDArray[Any]) -> NDArray[np.float32]:
+        """Return calibrated log P(class | flow), float32 ``(n_flows, n_classes)``."""
+        return log_softmax(np.asarray(logits, np.float32) / np.float32(self.temperature))
+
+    def classify(self, logits: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the index of each flow's class, int64 ``(n_flows,)``."""
+        return self.choose(self.log_probabilities(logits))
+
+    def choose(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return ``argmax(log p - tau log prior)`` of calibrated log-probabilities."""
+        return np.argmax(log_probabilities - np.float32(self.tau) * np.log(self.prior).astype(np.float32), axis=1)
+
+    def contract(self) -> dict[str, Any]:
+        """Return the decision as plain JSON values."""
+        return {"prior": list(self.prior), "temperature": self.temperature, "tau": self.tau}
+
+    @classmethod
+    def from_contract(cls, contract: dict[str, Any]) -> Decision:
+        """Rebuild a decision from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
+        try:
+            prior = tuple(float(share) for share in contract["prior"])
+            return cls(prior, temperature=float(contract["temperature"]), tau=float(contract["tau"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"a decision contract must be complete, however: {error!r}") from error
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return log softmax over the last axis, in the precision of its input."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    normalised: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return normalised
+
+
+def fit_temperature(
+    logits: NDArray[np.float32], target: NDArray[np.int64], weight: NDArray[np.float64] | None = None
+) -> float:
+    """Return the temperature that minimises the weighted cross-entropy of held-out rows (Guo et al. 2017).
+
+    Parameters
+    ----------
+    logits : array, float32, (n_flows, n_classes)
+    target : array, int64, (n_flows,)
+    weight : array, float64, (n_flows,), optional
+
+    Notes
+    -----
+    Golden-section search of log T in [log 0.05, log 20]; the loss is unimodal in T. Cost: 40 passes over the logits.
+    """
+    weight = np.ones(len(target)) if weight is None else weight
+    rows = np.arange(len(target))
+
+    def loss(log_temperature: float) -> float:
+        log_p = log_softmax(logits / np.float32(np.exp(log_temperature)))
+        return float(-(log_p[rows, target] * weight).sum() / weight.sum())
+
+    return float(np.exp(_golden_section(loss, np.log(0.05), np.log(20.0))))
+
+
+def _golden_section(function: Any, low: float, high: float, n_steps: int = 40) -> float:
+    ratio = (np.sqrt(5) - 1) / 2
+    a, b = high - ratio * (high - low), low + ratio * (high - low)
+    fa, fb = function(a), function(b)
+    for _ in range(n_steps):
+        if fa < fb:
+            high, b, fb = b, a, fa
+            a = high - ratio * (high - low)
+            fa = function(a)
+        else:
+            low, a, fa = a, b, fb
+            b = low + ratio * (high - low)
+            fb = function(b)
+    return float((low + high) / 2)

@@ -1,0 +1,220 @@
+"""The detector: schema, encoder, network and decision in one object and one file; scores without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from deepidea.errors import ArtifactError
+from deepidea.flows.schema import Schema
+from deepidea.model.artifact import read_artifact, write_artifact
+from deepidea.model.decision import Decision
+from deepidea.model.features import FlowEncoder
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+BLOCK_ROWS = 4096  # flows in one call of the network: large enough to be fast, small enough to stay in the cache
+
+
+class Detector:
+    """A trained detector.
+
+    Made by :meth:`load`, or by ``DeepIDEAClassifier.to_detector`` after training. The verdict on a flow depends on that
+    flow alone: not on its neighbours, the chunk size or the number of threads, to the last bit.
+
+    Parameters
+    ----------
+    encoder : FlowEncoder
+        Fitted; carries the schema.
+    decision : Decision
+    classes : tuple of str
+        Benign first, in the order of the network's outputs.
+    graph : bytes
+        ONNX graph from raw features to logits (:func:`deepidea.model.graph.build_graph`).
+    weights : bytes, optional
+        The network as safetensors.
+    training_fingerprints : array, uint64, optional
+        Sorted fingerprints of the distinct vectors it was trained on.
+    card : dict, optional
+        What is told of the training: data, parameters, scores. Plain JSON values.
+    n_threads : int, optional
+        Threads that score; all cores where absent.
+
+    Attributes
+    ----------
+    schema : Schema
+        What a table must hold to be scored.
+    """
+
+    def __init__(
+        self,
+        encoder: FlowEncoder,
+        decision: Decision,
+        classes: tuple[str, ...],
+        graph: bytes,
+        *,
+        weights: bytes | None = None,
+        training_fingerprints: NDArray[np.uint64] | None = None,
+        card: dict[str, Any] | None = None,
+        n_threads: int | None = None,
+    ) -> None:
+        if len(classes) != len(decision.prior) or len(classes) < 2:
+            raise ArtifactError(f"each class must have a prior, however: {classes} and prior {decision.prior}")
+        self.encoder, self.decision, self.classes = encoder, decision, classes
+        self.graph, self.weights, self.training_fingerprints = graph, weights, training_fingerprints
+        self.card = card or {}
+        self.n_threads = n_threads or os.cpu_count() or 1
+        self._session = _open_session(graph, encoder, len(classes))
+
+    @property
+    def schema(self) -> Schema:
+        """Schema of the tables that this detector scores."""
+        return self.encoder.schema
+
+    @property
+    def benign(self) -> str:
+        """Name of the benign class."""
+        return self.classes[0]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """All that the file tells besides its members, as JSON values."""
+        contracts = {"schema": self.schema.contract(), "encoder": self.encoder.contract()}
+        return {**contracts, "classes": list(self.classes), "decision": self.decision.contract(), **self.card}
+
+    def save(self, path: str | Path) -> None:
+        """Write the detector file, whole or not at all; equal detectors are equal files."""
+        members = {"model.onnx": self.graph}
+        if self.weights is not None:
+            members["weights.safetensors"] = self.weights
+        if self.training_fingerprints is not None:
+            members["training_rows.u64"] = self.training_fingerprints.astype("<u8").tobytes()
+        write_artifact(path, self.manifest, members)
+
+    @classmethod
+    def load(cls, path: str | Path, *, n_threads: int | None = None) -> Detector:
+        """Read a detector file.
+
+        Raises
+        ------
+        ArtifactError
+            When it is missing, damaged, changed, or not what a detector file may be.
+        """
+        from deepidea.model.graph import audit_graph  # the ONNX reader takes a moment to import
+
+        manifest, members = read_artifact(path)
+        audit_graph(members["model.onnx"])
+        encoder = FlowEncoder.from_contract(_schema_of(manifest), _entry(manifest, "encoder", dict))
+        rows = members.get("training_rows.u64")
+        return cls(
+            encoder,
+            Decision.from_contract(_entry(manifest, "decision", dict)),
+            tuple(str(name) for name in _entry(manifest, "classes", list)),
+            members["model.onnx"],
+            weights=members.get("weights.safetensors"),
+            training_fingerprints=None if rows is None else _read_fingerprints(rows),
+            card={k: v for k, v in manifest.items() if k not in _OWN_ENTRIES},
+            n_threads=n_threads,
+        )
+
+    def score(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return one verdict a flow, in the order of the table.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Flows under any names that the schema knows; other columns do not matter.
+
+        Returns
+        -------
+        DataFrame
+            ``class`` (String), ``score`` (Float32, probability of attack in 0..1), and ``p_<class>`` (Float32), the
+            calibrated probability of each class. ``class`` is corrected for the training prior, so it need not be the
+            most probable one.
+
+        Raises
+        ------
+        SchemaError, CellError
+            When the table lacks a feature or a cell cannot be one.
+        """
+        flows = self.schema.conform(table)
+        blocks = [flows.slice(start, BLOCK_ROWS) for start in range(0, max(len(flows), 1), BLOCK_ROWS)]
+        if self.n_threads == 1 or len(blocks) == 1:
+            return pl.concat([self._score_block(block) for block in blocks])
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            return pl.concat(pool.map(self._score_block, blocks), rechunk=True)
+
+    def score_stream(self, chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Yield the verdicts of each chunk of flows; memory holds one chunk at a time."""
+        for chunk in chunks:
+            yield self.score(chunk)
+
+    def logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
+        """Return the network's outputs for conformed flows, float32 ``(n_flows, n_classes)``."""
+        raw = self.encoder.raw(flows)
+        arrays = {"numbers": raw.numbers, "codes": raw.codes}
+        feeds = {entry.name: arrays[entry.name] for entry in self._session.get_inputs()}
+        logits: NDArray[np.float32] = self._session.run(["logits"], feeds)[0]
+        return logits
+
+    def _score_block(self, flows: pl.DataFrame) -> pl.DataFrame:
+        log_p = self.decision.log_probabilities(self.logits(flows))
+        p = np.exp(log_p)  # (n_flows, n_classes)
+        names = pl.Series(self.classes, dtype=pl.String)
+        columns = {"class": names.gather(self.decision.choose(log_p)), "score": p[:, 1:].sum(axis=1).clip(0, 1)}
+        return pl.DataFrame({**columns, **{f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}})
+
+
+_OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "decision"}
+
+
+def _open_session(graph: bytes, encoder: FlowEncoder, n_classes: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # threads work on different blocks, which scales better than sharing one
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ArtifactError(f"model.onnx must be a graph that runs, however: {error}") from error
+    _check_shapes(session, encoder, n_classes)
+    return session
+
+
+def _check_shapes(session: onnxruntime.InferenceSession, encoder: FlowEncoder, n_classes: int) -> None:
+    expected = {"numbers": len(encoder.schema.numbers), "codes": len(encoder.vocabulary_)}
+    found = {entry.name: entry.shape[-1] for entry in session.get_inputs()}
+    outputs = [(entry.name, entry.shape[-1]) for entry in session.get_outputs()]
+    if found != {name: d for name, d in expected.items() if d} or outputs != [("logits", n_classes)]:
+        raise ArtifactError(
+            f"model.onnx must map {expected} to {n_classes} logits, however: it maps {found} to {outputs}"
+        )
+
+
+def _schema_of(manifest: dict[str, Any]) -> Schema:
+    try:
+        return Schema.from_contract(_entry(manifest, "schema", dict))
+    except ValueError as error:
+        raise ArtifactError(f"a detector file must hold a whole schema, however: {error}") from error
+
+
+def _entry(manifest: dict[str, Any], name: str, kind: type) -> Any:
+    value = manifest.get(name)
+    if not isinstance(value, kind):
+        raise ArtifactError(f"manifest.json must hold {name!r} ({kind.__name__}), however: {str(value)[:80]!r}")
+    return value
+
+
+def _read_fingerprints(data: bytes) -> NDArray[np.uint64]:
+    if len(data) % 8:
+        raise ArtifactError(f"training_rows.u64 must hold whole 64-bit words, however: {len(data)} bytes")
+    return np.frombuffer(data, "<u8").astype(np.uint64)

@@ -1,0 +1,474 @@
+"""DeepIDEA as a scikit-learn estimator, and as the maker of detectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state, compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+
+from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.flows.schema import Column, Schema
+from deepidea.model.decision import Decision, fit_temperature
+from deepidea.model.detector import Detector
+from deepidea.model.features import FlowEncoder, NumberScaling
+from deepidea.model.losses import AttackSharingLoss
+from deepidea.model.networks import MLP
+from deepidea.model.threads import fastest_thread_count, torch_threads
+from deepidea.model.training import Epoch, Schedule, draw_epoch, train_network, train_step
+
+Device = Literal["auto", "cpu", "cuda"]
+Duplicates = Literal["weigh", "drop"]
+OnEpoch = Callable[[Epoch], None]
+
+
+class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Feed-forward network with attack-sharing loss, calibration and prior-corrected decision.
+
+    Takes polars tables (numbers and text) or numeric arrays; missing and infinite values are allowed. Rows that repeat
+    are collapsed first, so the result depends neither on the order of rows nor on whether a row of weight 3 is written
+    once or three times.
+
+    Parameters
+    ----------
+    attack_weight : float
+        Lambda of the loss: what calling an attack benign costs beside confusing two classes. 0 is cross-entropy.
+    benign : label, optional
+        The class that is no attack: where absent, the label ``"benign"`` if there is one, else the first of the sorted
+        classes.
+    hidden : sequence of int
+        Units of each hidden layer.
+    dropout : float
+        Share of the units dropped while training, on the input and on every hidden layer.
+    scaling : {"log-z-score", "min-max"}
+        How numbers are scaled, see :class:`deepidea.model.features.FlowEncoder`.
+    duplicates : {"weigh", "drop"}
+        Whether a feature vector counts as often as it occurs, or once.
+    class_weight : dict, "balanced" or None
+        Factors on the weights of the rows of each class.
+    learning_rate, weight_decay, batch_size, n_epochs, schedule
+        Adam and its step size, see :func:`deepidea.model.training.train_network`.
+    min_steps : int
+        A small table is passed over more than ``n_epochs`` times, until this many steps are taken.
+    temperature : float or "auto"
+        Divides the logits; "auto" fits it on the held-out rows.
+    tau : float
+        Strength of the prior correction of the decision; 0 is plain argmax.
+    validation_fraction : float
+        Share of the distinct rows of each class held out of training, for the validation score and the temperature.
+    random_state : int, RandomState or None
+        An int makes a run on a CPU reproducible to the last bit.
+    n_threads : int or "auto", optional
+        Training threads; "auto" measures which number is fastest. Where absent: 1 with an int ``random_state``, because
+        the number of threads changes the last bits of a sum, else "auto".
+    device : {"auto", "cpu", "cuda"}
+        "auto" takes CUDA where there is one.
+    schema : Schema, optional
+        What the columns of a table are; where absent, text is a category and anything else a number.
+
+    Attributes
+    ----------
+    classes_ : array (n_classes,)
+        Sorted labels.
+    benign_ : label
+    encoder_ : FlowEncoder
+    network_ : MLP
+    decision_ : Decision
+        Over the network's class order: benign first.
+    epochs_ : list of Epoch
+    n_threads_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepidea import DeepIDEAClassifier
+    >>> x = np.array([[0.0], [0.1], [5.0], [5.1]] * 10)
+    >>> y = np.array(["benign", "benign", "scan", "scan"] * 10)
+    >>> classifier = DeepIDEAClassifier(random_state=0).fit(x, y)
+    >>> classifier.predict([[0.05], [5.05]])
+    array(['benign', 'scan'], dtype='<U6')
+    """
+
+    def __init__(
+        self,
+        attack_weight: float = 1.0,
+        *,
+        benign: Any = None,
+        hidden: Sequence[int] = (256, 256, 256),
+        dropout: float = 0.2,
+        scaling: NumberScaling = "log-z-score",
+        duplicates: Duplicates = "weigh",
+        class_weight: Any = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        batch_size: int = 256,
+        n_epochs: int = 10,
+        schedule: Schedule = "one-cycle",
+        min_steps: int = 300,
+        temperature: float | Literal["auto"] = 1.0,
+        tau: float = 1.0,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        n_threads: int | Literal["auto"] | None = None,
+        device: Device = "auto",
+        schema: Schema | None = None,
+    ) -> None:
+        self.attack_weight = attack_weight
+        self.benign = benign
+        self.hidden = hidden
+        self.dropout = dropout
+        self.scaling = scaling
+        self.duplicates = duplicates
+        self.class_weight = class_weight
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.schedule = schedule
+        self.min_steps = min_steps
+        self.temperature = temperature
+        self.tau = tau
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.n_threads = n_threads
+        self.device = device
+        self.schema = schema
+
+    # --- fitting -----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, on_epoch: OnEpoch | None = None
+    ) -> Self:
+        """Train on flows.
+
+        Parameters
+        ----------
+        X : DataFrame (n_flows, n_features) or array of float
+        y : array (n_flows,)
+            Class of each flow.
+        sample_weight : array (n_flows,), optional
+            How many flows each row stands for; a row of weight 0 is as if it were not there.
+        on_epoch : callable, optional
+            Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
+        """
+        self._check_parameters()
+        table, y = self._read_training(X, y, reset=True)
+        self._set_classes(np.unique(y))
+        rows = self._collapse(table, self._codes(y), self._read_weight(sample_weight, table, y))
+        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        held_out = _hold_out(rows, self.validation_fraction, self._seed)
+        training, validation = rows.take(~held_out), rows.take(held_out)
+        self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(training.table, training.weight)
+        self._start_network()
+        self._prior_counts = np.bincount(training.target, training.weight, minlength=len(self.classes_))
+        self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
+        self._train(training, validation, on_epoch)
+        if self.temperature == "auto" and len(validation):
+            self._set_decision(fit_temperature(self._logits(validation.table), validation.target, validation.weight))
+        return self
+
+    def partial_fit(
+        self, X: Any, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Continue training with one pass over more flows, at a constant learning rate.
+
+        The first call without an earlier :meth:`fit` needs all ``classes``, and learns the encoder from its flows; later
+        calls leave classes and encoder as they are, and add to the prior.
+        """
+        first = not hasattr(self, "network_")
+        self._check_parameters()
+        table, y = self._read_training(X, y, reset=first)
+        if first:
+            if classes is None:
+                raise ValueError("classes must be given on the first call of partial_fit, however: classes=None")
+            self._set_classes(np.unique(np.asarray(classes)))
+        rows = self._collapse(table, self._codes(y), self._read_weight(sample_weight, table, y))
+        if first:
+            self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+            self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(rows.table, rows.weight)
+            self._start_network()
+            self._prior_counts = np.zeros(len(self.classes_))
+        self._prior_counts = self._prior_counts + np.bincount(rows.target, rows.weight, minlength=len(self.classes_))
+        self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
+        self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
+        return self
+
+    def _check_parameters(self) -> None:
+        choices = {"duplicates": ("weigh", "drop"), "device": ("auto", "cpu", "cuda")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, however: {name}={getattr(self, name)!r}")
+        for name in ("n_epochs", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, however: {name}={getattr(self, name)!r}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be in [0, 1), however: {self.validation_fraction}")
+
+    def _read_training(self, X: Any, y: ArrayLike, *, reset: bool) -> tuple[pl.DataFrame, NDArray[Any]]:
+        if isinstance(X, pl.DataFrame):
+            table = self._read_table(X, reset=reset)
+            y = column_or_1d(y.to_numpy() if isinstance(y, pl.Series) else y)
+        else:
+            X, y = validate_data(self, X, y, reset=reset, dtype=np.float32, ensure_all_finite=False)
+            table = self._name_columns(X, reset=reset)
+        check_classification_targets(y)
+        if len(y) != len(table):
+            raise ValueError(f"X and y must have one row a flow, however: {len(table)} and {len(y)}")
+        return table, np.asarray(y)
+
+    def _read_features(self, X: Any) -> pl.DataFrame:
+        check_is_fitted(self, "network_")
+        if isinstance(X, pl.DataFrame):
+            return self._read_table(X, reset=False)
+        return self._name_columns(validate_data(self, X, reset=False, dtype=np.float32, ensure_all_finite=False))
+
+    def _read_table(self, table: pl.DataFrame, *, reset: bool) -> pl.DataFrame:
+        if reset:
+            self.schema_ = (self.schema or schema_of(table)).restrict(table.columns)
+            self.feature_names_in_ = np.array(self.schema_.features, dtype=object)
+            self.n_features_in_ = len(self.schema_.features)
+        return self.schema_.conform(table)
+
+    def _name_columns(self, matrix: NDArray[np.float32], *, reset: bool = False) -> pl.DataFrame:
+        table = pl.from_numpy(matrix, schema=[f"x{j}" for j in range(matrix.shape[1])])
+        if reset:
+            self.schema_ = schema_of(table)
+        return table
+
+    def _set_classes(self, classes: NDArray[Any]) -> None:
+        if len(classes) < 2:
+            raise ValueError(f"training needs at least two classes, however: there is one class, {classes.tolist()}")
+        self.classes_ = classes
+        self.benign_ = self._find_benign(classes)
+        place = int(np.flatnonzero(classes == self.benign_)[0])
+        self._network_order = np.array([place, *(j for j in range(len(classes)) if j != place)])
+
+    def _find_benign(self, classes: NDArray[Any]) -> Any:
+        if self.benign is not None:
+            if self.benign not in classes:
+                raise ValueError(f"benign must be among the classes {classes.tolist()}, however: {self.benign!r}")
+            return self.benign
+        return "benign" if "benign" in classes.tolist() else classes[0]
+
+    def _codes(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return each label's place among the network's outputs."""
+        places = np.searchsorted(self.classes_, y)
+        if not (self.classes_[np.minimum(places, len(self.classes_) - 1)] == y).all():
+            raise ValueError(f"y must hold classes out of {self.classes_.tolist()}, however: {np.unique(y).tolist()}")
+        return np.argsort(self._network_order)[places]
+
+    def _read_weight(
+        self, sample_weight: ArrayLike | None, table: pl.DataFrame, y: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        matrix = np.empty((len(table), 0))
+        weight = _check_sample_weight(sample_weight, matrix, dtype=np.float64, ensure_non_negative=True)
+        if self.class_weight is not None:
+            weight = weight * compute_sample_weight(self.class_weight, y)
+        return np.asarray(weight, np.float64)
+
+    def _collapse(self, table: pl.DataFrame, target: NDArray[np.int64], weight: NDArray[np.float64]) -> _Rows:
+        fingerprints = row_fingerprints(table, self.schema_)
+        rows, weight = collapse_duplicates(fingerprints, target, weight)
+        if self.duplicates == "drop":
+            factor = {} if self.class_weight is None else _mean_weight(target[rows], weight)
+            weight = np.array([factor.get(code, 1.0) for code in target[rows]])
+        return _Rows(table[rows], target[rows], weight, fingerprints[rows])
+
+    def _start_network(self) -> None:
+        self.network_ = MLP(
+            self.encoder_.d_out,
+            len(self.classes_),
+            hidden=self.hidden,
+            dropout=self.dropout,
+            random_state=self._seed,
+        )
+
+    def _set_decision(self, temperature: float) -> None:
+        counts = np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum())
+        prior = tuple((counts / counts.sum()).tolist())
+        self.decision_ = Decision(prior, temperature=float(temperature), tau=float(self.tau))
+
+    def _train(self, rows: _Rows, validation: _Rows, on_epoch: OnEpoch | None, n_epochs: int | None = None) -> None:
+        device = _find_device(self.device)
+        self.network_.to(device)
+        x = self.encoder_.transform(rows.table)
+        loss = AttackSharingLoss(self.attack_weight)
+        steps = math.ceil(max(rows.weight.sum(), 1) / self.batch_size)
+        self.n_threads_ = self._choose_threads(x, rows, loss, device)
+        with torch_threads(self.n_threads_):
+            self.epochs_ = train_network(
+                self.network_,
+                x,
+                rows.target,
+                rows.weight,
+                loss=loss,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                batch_size=self.batch_size,
+                n_epochs=n_epochs or max(self.n_epochs, math.ceil(self.min_steps / steps)),
+                schedule="constant" if n_epochs else self.schedule,
+                random_state=self._seed,
+                device=device,
+                validate=self._validator(validation) if len(validation) else None,
+                on_epoch=on_epoch,
+            )
+        self.network_.to("cpu").eval()
+        self._fingerprints = np.union1d(getattr(self, "_fingerprints", []), rows.fingerprints).astype(np.uint64)
+
+    def _choose_threads(self, x: NDArray[np.float32], rows: _Rows, loss: AttackSharingLoss, device: str) -> int:
+        if isinstance(self.n_threads, int):
+            return self.n_threads
+        if device != "cpu" or (self.n_threads is None and isinstance(self.random_state, (int, np.integer))):
+            return 1
+        probe = MLP(x.shape[1], len(self.classes_), hidden=self.hidden, dropout=self.dropout)
+        optimiser = torch.optim.Adam(probe.parameters(), lr=self.learning_rate, fused=True)
+        data = (torch.from_numpy(x), torch.from_numpy(rows.target))
+        batch = next(draw_epoch(rows.weight, self.batch_size, np.random.default_rng(0)))
+        return fastest_thread_count(lambda: train_step(probe.train(), data, batch, loss, optimiser))
+
+    def _validator(self, validation: _Rows) -> Callable[[torch.nn.Module], float]:
+        x = self.encoder_.transform(validation.table)
+
+        def validate(network: torch.nn.Module) -> float:
+            codes = self.decision_.classify(_run(network, x))
+            hit = codes == validation.target
+            return float(np.mean([hit[validation.target == code].mean() for code in np.unique(validation.target)]))
+
+        return validate
+
+    # --- using -------------------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the class of each flow, after the prior correction."""
+        codes = self.decision_codes(X)
+        predicted: NDArray[Any] = self.classes_[self._network_order[codes]]
+        return predicted
+
+    def decision_codes(self, X: Any) -> NDArray[np.int64]:
+        """Return the class of each flow by its place in the network's order, benign 0."""
+        table = self._read_features(X)
+        return self.decision_.classify(self._logits(table))
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the calibrated probability of each class, ``(n_flows, n_classes)`` in the order of ``classes_``."""
+        table = self._read_features(X)
+        p = np.exp(self.decision_.log_probabilities(self._logits(table)).astype(np.float64))
+        ordered: NDArray[np.float64] = p[:, np.argsort(self._network_order)]
+        return ordered / ordered.sum(axis=1, keepdims=True)
+
+    def _logits(self, table: pl.DataFrame) -> NDArray[np.float32]:
+        return _run(self.network_, self.encoder_.transform(table))
+
+    def to_detector(self, **card: Any) -> Detector:
+        """Return the detector: what scores flows without torch, and is saved to a file.
+
+        Parameters
+        ----------
+        **card
+            Told of the training in the file, as JSON values.
+        """
+        from safetensors.torch import save
+
+        from deepidea.model.graph import build_graph
+
+        check_is_fitted(self, "network_")
+        weights = {name: value.detach().contiguous() for name, value in self.network_.state_dict().items()}
+        layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in self.network_.layers]
+        return Detector(
+            self.encoder_,
+            self.decision_,
+            tuple(str(name) for name in self.classes_[self._network_order]),
+            build_graph(self.encoder_, layers),
+            weights=save(weights),
+            training_fingerprints=self._fingerprints,
+            card=card,
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn may expect: missing and infinite values are fine."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Distinct training rows: conformed features, place of the class, weight, fingerprint."""
+
+    table: pl.DataFrame
+    target: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    fingerprints: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, mask: NDArray[np.bool_]) -> _Rows:
+        return _Rows(self.table.filter(mask), self.target[mask], self.weight[mask], self.fingerprints[mask])
+
+
+def schema_of(table: pl.DataFrame) -> Schema:
+    """Return the plainest schema of a table of features: text is a category, anything else a number."""
+    text = (pl.String, pl.Categorical, pl.Enum)
+    kinds = {name: "category" if dtype in text else "number" for name, dtype in table.schema.items()}
+    return Schema("custom", tuple(Column(name, kind) for name, kind in kinds.items()))  # type: ignore[arg-type]
+
+
+def collapse_duplicates(
+    fingerprints: NDArray[np.uint64], target: NDArray[np.int64], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return one row for each distinct pair of vector and class, and the summed weight of its copies.
+
+    The order is by fingerprint, so it does not depend on the order of the rows; rows of weight 0 are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> prints = np.array([7, 3, 7, 7], dtype=np.uint64)
+    >>> collapse_duplicates(prints, np.array([0, 0, 0, 1]), np.array([1.0, 1.0, 2.0, 0.0]))
+    (array([1, 0]), array([1., 3.]))
+    """
+    kept = np.flatnonzero(weight > 0)
+    order = kept[np.lexsort((target[kept], fingerprints[kept]))]
+    changes = (np.diff(fingerprints[order]) != 0) | (np.diff(target[order]) != 0)
+    starts = np.flatnonzero(np.concatenate([[True], changes])[: len(order)])
+    return order[starts], np.add.reduceat(weight[order], starts)
+
+
+def _mean_weight(target: NDArray[np.int64], weight: NDArray[np.float64]) -> dict[int, float]:
+    return {int(code): float(weight[target == code].mean()) for code in np.unique(target)}
+
+
+def _hold_out(rows: _Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Choose the validation rows: this share of each class's distinct rows, none of a class with fewer than two."""
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(rows), bool)
+    for code in np.unique(rows.target):
+        members = rng.permutation(np.flatnonzero(rows.target == code))
+        held_out[members[: round(fraction * len(members))]] = True
+    return held_out
+
+
+def _find_device(device: Device) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _run(network: torch.nn.Module, x: NDArray[np.float32], block: int = 16_384) -> NDArray[np.float32]:
+    """Return the network's logits, block by block, on the device it is on."""
+    device = next(network.parameters()).device
+    network.eval()
+    with torch.no_grad():
+        parts = [network(torch.from_numpy(x[i : i + block]).to(device)).cpu() for i in range(0, max(len(x), 1), block)]
+    logits: NDArray[np.float32] = torch.cat(parts).numpy()
+    return logits

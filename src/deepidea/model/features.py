@@ -1,0 +1,224 @@
+"""Flow tables to network inputs: numbers scaled, categories one-hot, everything learnt from training rows alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from deepidea.errors import ArtifactError, DataError
+from deepidea.flows.schema import Schema
+
+NumberScaling = Literal["min-max", "log-z-score"]
+NUMBER_SCALINGS: tuple[NumberScaling, ...] = ("min-max", "log-z-score")
+MOST_DEVIATIONS = np.float32(5)  # "log-z-score" holds numbers this near to the mean: rare columns would dwarf the rest
+UNKNOWN = 0  # code of a category value that training did not hold; known values count from 1
+
+
+@dataclass(frozen=True, slots=True)
+class RawFeatures:
+    """A flow table as arrays, before anything learnt is applied.
+
+    ``numbers`` is float32 ``(n_flows, n_numbers)`` and may hold NaN and infinities; ``codes`` is int32
+    ``(n_flows, n_categories)``, 0 where training did not hold the value.
+    """
+
+    numbers: NDArray[np.float32]
+    codes: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(slots=True)
+class FlowEncoder:
+    """Encodes the features of one schema for a network.
+
+    Numbers are held inside the range seen in training (so an infinite rate counts as the largest finite one), missing
+    ones take the training median, then they are scaled: ``"min-max"`` to 0..1, or ``"log-z-score"``: sign(x) log(1+|x|),
+    minus mean, over standard deviation, held in -5..5. Each category is one-hot over the values of training; an unknown value is all
+    zeros.
+
+    Parameters
+    ----------
+    schema : Schema
+        The feature columns in order.
+    scaling : {"log-z-score", "min-max"}
+    max_values : int
+        Most values one category may have; the rarest beyond that count as unknown.
+
+    Attributes
+    ----------
+    low_, high_, fill_, offset_, scale_ : arrays, float32, (n_numbers,)
+        Bounds and median of training, in the units of the table; centre and divisor, after the logarithm if any.
+    vocabulary_ : dict of str to list of str
+        Values of each category, sorted; a value's code is its place in the list plus one.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from deepidea.flows.schema import Column, Schema
+    >>> schema = Schema("custom", (Column("bytes", "number"), Column("service", "category")))
+    >>> flows = pl.DataFrame({"bytes": [0.0, 10.0], "service": ["dns", "http"]})
+    >>> FlowEncoder(schema, scaling="min-max").fit(flows).transform(flows)
+    array([[0., 1., 0.],
+           [1., 0., 1.]], dtype=float32)
+    """
+
+    schema: Schema
+    scaling: NumberScaling = "log-z-score"
+    max_values: int = 256
+    low_: NDArray[np.float32] = field(init=False, repr=False)
+    high_: NDArray[np.float32] = field(init=False, repr=False)
+    fill_: NDArray[np.float32] = field(init=False, repr=False)
+    offset_: NDArray[np.float32] = field(init=False, repr=False)
+    scale_: NDArray[np.float32] = field(init=False, repr=False)
+    vocabulary_: dict[str, list[str]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.scaling not in NUMBER_SCALINGS:
+            raise ValueError(f"scaling must be one of {NUMBER_SCALINGS}, however: scaling={self.scaling!r}")
+
+    @property
+    def d_out(self) -> int:
+        """Width of an encoded flow."""
+        return len(self.schema.numbers) + sum(len(values) for values in self.vocabulary_.values())
+
+    def fit(self, table: pl.DataFrame, weight: NDArray[np.float64] | None = None) -> FlowEncoder:
+        """Learn ranges, centres and vocabularies from training flows.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Holds at least the schema's features.
+        weight : array, float64, (n_flows,), optional
+            How many flows each row stands for; matters to the centre, the spread and the median.
+        """
+        if table.is_empty():
+            raise DataError("an encoder must be fitted on at least one flow, however: the table has 0 rows")
+        weight = np.ones(len(table)) if weight is None else weight
+        numbers = read_numbers(table, self.schema)
+        self._fit_range(numbers, weight)
+        self._fit_scale(self._bounded(numbers), weight)
+        self.vocabulary_ = {name: _most_common(table[name], weight, self.max_values) for name in self.schema.categories}
+        return self
+
+    def _fit_range(self, numbers: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
+        k = numbers.shape[1]
+        self.low_, self.high_, self.fill_ = (np.zeros(k, np.float32) for _ in range(3))
+        for j in range(k):
+            finite = np.isfinite(numbers[:, j])
+            if finite.any():
+                column = numbers[finite, j]
+                self.low_[j], self.high_[j] = column.min(), column.max()
+                self.fill_[j] = _weighted_median(column, weight[finite])
+
+    def _fit_scale(self, bounded: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
+        if self.scaling == "min-max":
+            self.offset_ = self.low_.copy()
+            self.scale_ = _nonzero(self.high_ - self.low_)
+            return
+        logs = signed_log(bounded).astype(np.float64)
+        mean = np.average(logs, axis=0, weights=weight) if logs.size else np.zeros(0)
+        deviation = np.sqrt(np.average((logs - mean) ** 2, axis=0, weights=weight)) if logs.size else np.zeros(0)
+        self.offset_, self.scale_ = mean.astype(np.float32), _nonzero(deviation.astype(np.float32))
+        self.low_ = np.maximum(self.low_, _signed_exp(self.offset_ - MOST_DEVIATIONS * self.scale_))
+        self.high_ = np.minimum(self.high_, _signed_exp(self.offset_ + MOST_DEVIATIONS * self.scale_))
+
+    def _bounded(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+        filled = np.where(np.isnan(numbers), self.fill_, numbers)
+        return np.minimum(np.maximum(filled, self.low_), self.high_)
+
+    def raw(self, table: pl.DataFrame) -> RawFeatures:
+        """Return the arrays that the ONNX graph takes; nothing is scaled yet."""
+        codes = [encode_category(table[name], values) for name, values in self.vocabulary_.items()]
+        stacked = np.stack(codes, axis=1) if codes else np.zeros((len(table), 0), np.int32)
+        return RawFeatures(read_numbers(table, self.schema), stacked)
+
+    def encode(self, raw: RawFeatures) -> NDArray[np.float32]:
+        """Return ``(n_flows, d_out)``: scaled numbers, then the one-hot blocks."""
+        bounded = self._bounded(raw.numbers)
+        values = signed_log(bounded) if self.scaling == "log-z-score" else bounded
+        blocks = [(values - self.offset_) / self.scale_]
+        for j, known in enumerate(self.vocabulary_.values()):
+            blocks.append(np.eye(len(known) + 1, dtype=np.float32)[raw.codes[:, j], 1:])
+        return np.concatenate(blocks, axis=1, dtype=np.float32)
+
+    def transform(self, table: pl.DataFrame) -> NDArray[np.float32]:
+        """Return the encoded flows, float32 ``(n_flows, d_out)``."""
+        return self.encode(self.raw(table))
+
+    def contract(self) -> dict[str, Any]:
+        """Return what a detector file must keep of the encoder, as plain JSON values."""
+        learnt = {name: getattr(self, name).tolist() for name in _LEARNT}
+        return {"scaling": self.scaling, "max_values": self.max_values, "vocabulary": self.vocabulary_, **learnt}
+
+    @classmethod
+    def from_contract(cls, schema: Schema, contract: dict[str, Any]) -> FlowEncoder:
+        """Rebuild an encoder from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
+        try:
+            encoder = cls(schema, scaling=contract["scaling"], max_values=int(contract["max_values"]))
+            for name in _LEARNT:
+                setattr(encoder, name, np.asarray(contract[name], dtype=np.float32))
+            encoder.vocabulary_ = {str(k): [str(v) for v in values] for k, values in contract["vocabulary"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"an encoder contract must be complete, however: {error!r}") from error
+        encoder._check_against_schema()
+        return encoder
+
+    def _check_against_schema(self) -> None:
+        shapes = {getattr(self, name).shape for name in _LEARNT}
+        if shapes != {(len(self.schema.numbers),)} or tuple(self.vocabulary_) != self.schema.categories:
+            raise ArtifactError(
+                f"an encoder must match its schema ({len(self.schema.numbers)} numbers, categories "
+                f"{list(self.schema.categories)}), however: shapes {sorted(shapes)}, categories {list(self.vocabulary_)}"
+            )
+
+
+_LEARNT = ("low_", "high_", "fill_", "offset_", "scale_")
+
+
+def read_numbers(table: pl.DataFrame, schema: Schema) -> NDArray[np.float32]:
+    """Return the numeric features as float32 ``(n_flows, n_numbers)``; missing cells are NaN."""
+    if not schema.numbers:
+        return np.zeros((len(table), 0), np.float32)
+    columns = table.select(pl.col(name).cast(pl.Float32) for name in schema.numbers)
+    return np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
+
+
+def encode_category(column: pl.Series, values: list[str]) -> NDArray[np.int32]:
+    """Return each value's place in ``values`` plus one, 0 where it is not there; int32 ``(n_flows,)``."""
+    if not values:
+        return np.zeros(len(column), np.int32)
+    codes = pl.Series(range(1, len(values) + 1), dtype=pl.Int32)
+    return column.cast(pl.String).replace_strict(pl.Series(values), codes, default=UNKNOWN).to_numpy()
+
+
+def signed_log(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return sign(x) log(1 + |x|)."""
+    logs: NDArray[np.float32] = np.copysign(np.log(1 + np.abs(values)), values)
+    return logs
+
+
+def _signed_exp(logs: NDArray[np.float32]) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = np.copysign(np.expm1(np.minimum(np.abs(logs), np.float32(88))), logs)
+    return values
+
+
+def _nonzero(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(scale > 1e-6, scale, np.float32(1))
+
+
+def _weighted_median(values: NDArray[np.float32], weight: NDArray[np.float64]) -> float:
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weight[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
+
+
+def _most_common(column: pl.Series, weight: NDArray[np.float64], most: int) -> list[str]:
+    counts = pl.DataFrame({"value": column.cast(pl.String), "weight": weight}).drop_nulls("value")
+    ranked = counts.group_by("value").agg(pl.col("weight").sum()).sort(["weight", "value"], descending=[True, False])
+    return sorted(ranked["value"].head(most).to_list())

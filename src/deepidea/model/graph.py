@@ -1,0 +1,115 @@
+"""A trained network and its encoder as one ONNX graph: raw numbers and category codes in, logits out.
+
+The graph is written node by node, so that the file holds exactly the operators listed in :data:`ALLOWED_OPERATORS`;
+:func:`audit_graph` refuses any other before a graph that came from outside is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from deepidea.errors import ArtifactError
+from deepidea.model.features import FlowEncoder
+
+OPSET, IR_VERSION = 17, 8
+ALLOWED_OPERATORS = frozenset(
+    ["Abs", "Add", "Div", "Gather", "Gemm", "Identity", "IsNaN", "Log", "MatMul", "Max", "Min", "Mul", "Relu", "Sign"]
+    + ["Sub", "Where"]
+)
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # weight (d_out, d_in) and bias (d_out,), as torch keeps them
+
+
+def build_graph(encoder: FlowEncoder, layers: Sequence[Layer]) -> bytes:
+    """Return the ONNX model of an encoder followed by fully connected ReLU layers.
+
+    Inputs of the graph are ``numbers`` float32 ``(n_flows, n_numbers)`` and ``codes`` int32 ``(n_flows,
+    n_categories)``, as :meth:`FlowEncoder.raw` gives them; its output is ``logits`` float32 ``(n_flows, n_classes)``.
+    One-hot blocks are never made: their part of the first layer is one row looked up for each category.
+    """
+    graph = _GraphWriter()
+    value = _first_layer(graph, encoder, layers[0])
+    for weight, bias in layers[1:]:
+        value = graph.add("Gemm", graph.add("Relu", value), graph.keep(weight), graph.keep(bias), transB=1)
+    graph.add("Identity", value, output="logits")
+    return graph.serialize(encoder, n_classes=len(layers[-1][1]))
+
+
+def _first_layer(graph: _GraphWriter, encoder: FlowEncoder, layer: Layer) -> str:
+    weight, bias = layer
+    k = len(encoder.schema.numbers)
+    total = graph.keep(bias)
+    if k:
+        scaled = _scaled_numbers(graph, encoder)
+        total = graph.add("Gemm", scaled, graph.keep(weight[:, :k]), total, transB=1)  # (n_flows, d_hidden)
+    start = k
+    for j, values in enumerate(encoder.vocabulary_.values()):
+        unknown_then_known = np.zeros((len(values) + 1, len(bias)), np.float32)
+        unknown_then_known[1:] = weight[:, start : start + len(values)].T
+        code = graph.add("Gather", "codes", graph.keep(np.array(j, np.int64)), axis=1)  # (n_flows,)
+        total = graph.add("Add", total, graph.add("Gather", graph.keep(unknown_then_known), code, axis=0))
+        start += len(values)
+    return total
+
+
+def _scaled_numbers(graph: _GraphWriter, encoder: FlowEncoder) -> str:
+    filled = graph.add("Where", graph.add("IsNaN", "numbers"), graph.keep(encoder.fill_), "numbers")
+    value = graph.add("Min", graph.add("Max", filled, graph.keep(encoder.low_)), graph.keep(encoder.high_))
+    if encoder.scaling == "log-z-score":
+        one_plus = graph.add("Add", graph.add("Abs", value), graph.keep(np.array(1, np.float32)))
+        value = graph.add("Mul", graph.add("Log", one_plus), graph.add("Sign", value))
+    return graph.add("Div", graph.add("Sub", value, graph.keep(encoder.offset_)), graph.keep(encoder.scale_))
+
+
+class _GraphWriter:
+    """Collects nodes and constants under running names."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def keep(self, array: NDArray[np.generic]) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
+        return name
+
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: int) -> str:
+        output = output or f"value_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def serialize(self, encoder: FlowEncoder, *, n_classes: int) -> bytes:
+        widths = {"numbers": (TensorProto.FLOAT, len(encoder.schema.numbers))}
+        if encoder.vocabulary_:
+            widths["codes"] = (TensorProto.INT32, len(encoder.vocabulary_))
+        inputs = [helper.make_tensor_value_info(name, kind, ["n_flows", d]) for name, (kind, d) in widths.items() if d]
+        output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n_flows", n_classes])
+        graph = helper.make_graph(self.nodes, "deepidea", inputs, [output], self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        onnx.checker.check_model(model)
+        serialized: bytes = model.SerializeToString(deterministic=True)
+        return serialized
+
+
+def audit_graph(serialized: bytes) -> None:
+    """Refuse a graph that does more than a detector needs: other operators, sub-graphs, functions, outside files."""
+    try:
+        model = onnx.load_model_from_string(serialized)
+    except DecodeError as error:
+        raise ArtifactError("model.onnx must be an ONNX graph, however: it cannot be read as one") from error
+    problems = [
+        f"operator {node.domain}:{node.op_type}"
+        for node in model.graph.node
+        if node.domain
+        or node.op_type not in ALLOWED_OPERATORS
+        or any(a.HasField("g") or a.graphs for a in node.attribute)
+    ]
+    problems += [f"outside file in {t.name!r}" for t in model.graph.initializer if t.external_data or t.data_location]
+    problems += ["functions"] * bool(model.functions) + ["sparse tensors"] * bool(model.graph.sparse_initializer)
+    if problems:
+        raise ArtifactError(f"model.onnx may hold only plain network operators, however it holds: {problems[0]}")

@@ -1,0 +1,222 @@
+"""The training loop: weighted distinct rows in, a trained network out.
+
+A batch is drawn from *all* flows, duplicates included, as the paper does it. Equal rows of one batch are then computed
+once and weighted by their number, which leaves the batch loss as it is: on KDD99's 10 % file a batch of 128 flows holds
+65 distinct rows on average.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Schedule = Literal["constant", "one-cycle"]
+Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch of training came to; handed to ``on_epoch`` when it ends.
+
+    ``validation_cba`` is the class-balanced accuracy on the held-out rows in 0..1, NaN where none were held out.
+    """
+
+    number: int
+    n_epochs: int
+    loss: float
+    validation_cba: float
+    elapsed_s: float
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left, at the pace so far."""
+        return self.elapsed_s / self.number * (self.n_epochs - self.number)
+
+
+def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Yield the batches of one shuffled pass over the flows that weighted rows stand for.
+
+    A row of weight 3 is drawn three times an epoch, one of weight 0.5 every other epoch (systematic resampling), so
+    that integer weights are exactly the repeated rows.
+
+    Parameters
+    ----------
+    weight : array, float64, (n_rows,)
+        How many flows each row stands for.
+    batch_size : int
+        Flows in a batch.
+    rng : Generator
+
+    Yields
+    ------
+    rows : array, int64
+        The distinct rows of the batch.
+    counts : array, float32
+        How many flows of the batch each stands for; they add up to ``batch_size``, but for the last batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> batches = list(draw_epoch(np.array([3.0, 1.0]), 4, np.random.default_rng(0)))
+    >>> [(rows.tolist(), counts.tolist()) for rows, counts in batches]
+    [([0, 1], [3.0, 1.0])]
+    """
+    ends = np.cumsum(weight)
+    copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
+    flows = rng.permutation(np.repeat(np.arange(len(weight)), copies))
+    for start in range(0, len(flows), batch_size):
+        rows, counts = np.unique(flows[start : start + batch_size], return_counts=True)
+        yield rows, counts.astype(np.float32)
+
+
+def train_network(
+    network: nn.Module,
+    x: NDArray[np.float32],
+    target: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    *,
+    loss: nn.Module,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    batch_size: int,
+    n_epochs: int,
+    schedule: Schedule = "constant",
+    random_state: int = 0,
+    device: str = "cpu",
+    validate: Callable[[nn.Module], float] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train ``network`` in place with Adam and return what each epoch came to.
+
+    Parameters
+    ----------
+    x : array, float32, (n_rows, d_in)
+    target : array, int64, (n_rows,)
+    weight : array, float64, (n_rows,)
+        How many flows each row stands for.
+    loss : Module
+        Called as ``loss(logits, target, counts)``.
+    schedule : {"constant", "one-cycle"}
+        The paper's constant step size, or one linear warm-up and a cosine descent to 0.
+    validate : callable, optional
+        Maps the network in evaluation mode to its score on held-out rows; higher is better.
+
+    Raises
+    ------
+    FloatingPointError
+        When the loss is no longer a number.
+
+    Notes
+    -----
+    On ``KeyboardInterrupt`` the weights of the best epoch so far are put back and the epochs so far returned; an
+    interruption before the first epoch ended is raised.
+    """
+    # NOTE[DIFF]: "100 consecutive connections are one training sample" cannot hold for a per-flow network: a sample is
+    # one flow here.
+    n_steps = n_epochs * math.ceil(max(weight.sum(), 1) / batch_size)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate_factor(schedule, n_steps))
+    data = (torch.from_numpy(x).to(device), torch.from_numpy(target).to(device))
+    rng = np.random.default_rng(random_state)
+    keeper = _BestWeights(network)
+    epochs: list[Epoch] = []
+    started = time.perf_counter()
+    try:
+        for number in range(1, n_epochs + 1):
+            batches = draw_epoch(weight, batch_size, rng)
+            mean_loss = _run_epoch(network, data, batches, loss, optimiser, scheduler)
+            score = _validation_score(network, validate)
+            epochs.append(Epoch(number, n_epochs, mean_loss, score, time.perf_counter() - started))
+            keeper.offer(score)
+            if on_epoch is not None:
+                on_epoch(epochs[-1])
+    except KeyboardInterrupt:
+        if not epochs:
+            raise
+        keeper.restore()
+    network.eval()
+    return epochs
+
+
+def _rate_factor(schedule: Schedule, n_steps: int) -> Callable[[int], float]:
+    warm_up = max(1, n_steps // 10)
+
+    def one_cycle(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, n_steps - warm_up))))
+
+    return one_cycle if schedule == "one-cycle" else lambda step: 1.0  # noqa: ARG005
+
+
+def _run_epoch(
+    network: nn.Module,
+    data: tuple[Tensor, Tensor],
+    batches: Iterator[Batch],
+    loss: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> float:
+    network.train()
+    total, n_flows = torch.zeros((), device=data[0].device), 0.0
+    for rows, counts in batches:
+        value = train_step(network, data, (rows, counts), loss, optimiser)
+        scheduler.step()
+        n_batch = float(counts.sum())
+        total += value.detach() * n_batch
+        n_flows += n_batch
+    mean = float(total) / max(n_flows, 1.0)
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the training loss must stay a number, however: loss={mean}; lower learning_rate")
+    return mean
+
+
+def train_step(
+    network: nn.Module,
+    data: tuple[Tensor, Tensor],
+    batch: Batch,
+    loss: nn.Module,
+    optimiser: torch.optim.Optimizer,
+) -> Tensor:
+    """Take one optimiser step on one batch and return its loss."""
+    x, target = data
+    rows = torch.from_numpy(batch[0]).to(x.device)
+    counts = torch.from_numpy(batch[1]).to(x.device)
+    optimiser.zero_grad(set_to_none=True)
+    value: Tensor = loss(network(x.index_select(0, rows)), target.index_select(0, rows), counts)
+    value.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return value
+
+
+def _validation_score(network: nn.Module, validate: Callable[[nn.Module], float] | None) -> float:
+    if validate is None:
+        return math.nan
+    network.eval()
+    with torch.no_grad():
+        return validate(network)
+
+
+class _BestWeights:
+    """Remembers the weights of the epoch with the best validation score (the latest, where there is none)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.score = -math.inf
+        self.weights: dict[str, Tensor] = {}
+
+    def offer(self, score: float) -> None:
+        if math.isnan(score) or score >= self.score:
+            self.score = score
+            self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def restore(self) -> None:
+        self.network.load_state_dict(self.weights)
