@@ -1,0 +1,349 @@
+"""Writing flow tables of any size: Parquet, CSV, JSON lines, chunk by chunk, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Protocol, Self, cast, get_args
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+from polars.io.plugins import register_io_source
+
+from deepidea.errors import DataError, SchemaError, StorageError
+from deepidea.flows.atomic import replacing
+
+__all__ = ["Format", "write_flows"]
+
+Format = Literal["parquet", "csv", "jsonl"]
+ROW_GROUP_ROWS = 65_536
+TEXT_ROWS = 8_192  # made into text at a time
+
+_SUFFIXES: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+
+
+def write_flows(
+    chunks: Iterable[pl.DataFrame],
+    path: str | Path,
+    *,
+    format: Format | None = None,
+    schema: pl.Schema | None = None,
+) -> int:
+    """Write chunks of a table to one file, in their order, and return how many rows that were.
+
+    The file appears at ``path`` when it is whole and on the disk. Until then, and after any failure, what stood
+    there stays. Memory holds a few chunks, however long the table. `chunks` is drawn from in the caller's thread.
+
+    Parameters
+    ----------
+    chunks
+        Tables of the same columns. Those of a later chunk are put into the first one's order and types; one that
+        lacks a column gets nulls there.
+    path
+        Where to: ``.parquet``, ``.csv``, ``.jsonl``, the last two also with ``.gz`` behind; ``-`` is the standard
+        output. Pipes and devices are written to as the rows come.
+    format
+        Format where the name does not tell it; the standard output gets CSV unless told otherwise.
+    schema
+        Polars schema of the file; without one the first chunk's counts. With one, a file without rows can be
+        written too.
+
+    Raises
+    ------
+    StorageError
+        The system refuses to write: a full disk, a folder that is not there.
+    SchemaError
+        A chunk has other columns than the first, or of types that the file cannot hold.
+    DataError
+        No format is known by that name, or no chunk came and no schema was given.
+
+    Notes
+    -----
+    JSON knows neither infinity nor NaN: JSON lines hold null for them. CSV holds ``inf`` and ``NaN``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
+    >>> write_flows([pl.DataFrame({"fwd_packets": [3, 1]}), pl.DataFrame({"fwd_packets": [7]})], path)
+    3
+    >>> path.read_text().split()
+    ['fwd_packets', '3', '1', '7']
+    """
+    chosen, packed = _format_of(str(path), format)
+    with _open_target(path) as stream, _maybe_packed(stream, packed) as file:
+        return _write_all(chunks, file, _WRITERS[chosen], schema)
+
+
+def _format_of(path: str, format: str | None) -> tuple[Format, bool]:
+    """Return the format and whether the file is gzipped."""
+    packed = path.lower().endswith(".gz")
+    suffix = Path(path[:-3] if packed else path).suffix.lower()
+    chosen = format or ("csv" if path == "-" else _SUFFIXES.get(suffix))
+    if chosen not in get_args(Format):
+        raise DataError(
+            f"an output must be {', '.join(get_args(Format))}, however: {format or path!r} is none of them; "
+            "choose another suffix or name the format"
+        )
+    if packed and chosen == "parquet":
+        raise DataError(f"Parquet is packed inside, however: {path!r} asks for gzip around it; drop the .gz")
+    return cast("Format", chosen), packed
+
+
+@contextlib.contextmanager
+def _open_target(path: str | Path) -> Iterator[IO[bytes]]:
+    if str(path) == "-":
+        with _storage_errors("the standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+    elif Path(path).exists() and not Path(path).is_file():  # a pipe or device cannot be replaced, only written to
+        with _storage_errors(str(path)), open(path, "wb") as stream:
+            yield stream
+    else:
+        with replacing(path) as partial, open(partial, "wb") as stream:
+            yield stream
+
+
+@contextlib.contextmanager
+def _storage_errors(target: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        reason = error.strerror or error
+        raise StorageError(
+            f"the output must take every row, however: {target}: {reason}; what was written is not whole"
+        ) from error
+
+
+@contextlib.contextmanager
+def _maybe_packed(stream: IO[bytes], packed: bool) -> Iterator[IO[bytes]]:
+    if not packed:
+        yield stream
+        return
+    with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as file:
+        yield cast("IO[bytes]", file)
+
+
+class _Writer(Protocol):
+    """Takes chunks of one schema; leaving its ``with`` block finishes the file."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def write(self, chunk: pl.DataFrame) -> None: ...
+
+
+def _write_all(
+    chunks: Iterable[pl.DataFrame],
+    file: IO[bytes],
+    make_writer: Callable[[IO[bytes], pl.Schema], _Writer],
+    schema: pl.Schema | None,
+) -> int:
+    rest = iter(chunks)
+    first = list(_take_one(rest))
+    if schema is None and not first:
+        raise DataError("a file must have columns, however: no chunk came and no schema was given; pass schema=")
+    schema = first[0].schema if schema is None else schema
+    rows = 0
+    with make_writer(file, schema) as writer:
+        for chunk in chain(_emptying(first), rest):
+            writer.write(_fitted(chunk, schema))
+            rows += chunk.height
+            del chunk  # or it would live until the next one has been made
+    return rows
+
+
+def _take_one(chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    for chunk in chunks:
+        yield chunk
+        return
+
+
+def _emptying(chunks: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    while chunks:
+        yield chunks.pop()
+
+
+def _fitted(chunk: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Return the chunk in the columns and types of the file."""
+    if chunk.schema == schema:
+        return chunk
+    extra = [name for name in chunk.columns if name not in schema]
+    if extra:
+        raise SchemaError(
+            f"every chunk must have the columns of the first, however: {', '.join(extra)} came later; "
+            "write tables of different columns to different files"
+        )
+    columns = (_column_of(chunk, name, dtype) for name, dtype in schema.items())
+    try:
+        return chunk.select(columns) if chunk.width else pl.DataFrame(schema=schema)
+    except PolarsError as error:
+        raise SchemaError(f"every chunk must have the types of the first, however: {error}") from error
+
+
+def _column_of(chunk: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
+    return pl.col(name).cast(dtype) if name in chunk.columns else pl.lit(None, dtype).alias(name)
+
+
+class _TextWriter:
+    """CSV or JSON lines: every chunk is made into text and appended."""
+
+    def __init__(self, file: IO[bytes], schema: pl.Schema) -> None:
+        self._file = file
+        self._append(self._head(schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Nothing is left to do."""
+
+    def write(self, chunk: pl.DataFrame) -> None:
+        for piece in chunk.iter_slices(TEXT_ROWS):
+            try:
+                text = self._text(piece)
+            except PolarsError as error:
+                raise SchemaError(f"a text file holds plain values only, however: {error}; write Parquet") from error
+            self._append(text)
+
+    def _append(self, text: io.BytesIO) -> None:
+        with text.getbuffer() as data:
+            self._file.write(data)
+
+    def _head(self, schema: pl.Schema) -> io.BytesIO:
+        raise NotImplementedError
+
+    def _text(self, chunk: pl.DataFrame) -> io.BytesIO:
+        raise NotImplementedError
+
+
+class _CsvWriter(_TextWriter):
+    def _head(self, schema: pl.Schema) -> io.BytesIO:
+        head = io.BytesIO()
+        pl.DataFrame(schema=dict.fromkeys(schema, pl.String)).write_csv(head)
+        return head
+
+    def _text(self, chunk: pl.DataFrame) -> io.BytesIO:
+        text = io.BytesIO()
+        chunk.write_csv(text, include_header=False)
+        return text
+
+
+class _JsonLinesWriter(_TextWriter):
+    def _head(self, schema: pl.Schema) -> io.BytesIO:  # noqa: ARG002
+        return io.BytesIO()
+
+    def _text(self, chunk: pl.DataFrame) -> io.BytesIO:
+        text = io.BytesIO()
+        chunk.write_ndjson(text)
+        return text
+
+
+class _Abandoned(Exception):
+    """Tells the engine to stop: the caller's own error is on its way."""
+
+
+class _ParquetWriter:
+    """Parquet by the engine's streaming sink, which pulls; a thread lets the caller push.
+
+    The engine calls its source from a thread of its own. Chunks therefore cross a queue of one, so that the
+    generator which makes them, the caller's code, runs where the caller called and is interrupted there.
+    """
+
+    def __init__(self, file: IO[bytes], schema: pl.Schema) -> None:
+        self._file = _Recording(file)
+        self._schema = schema
+        self._queue: queue.Queue[pl.DataFrame | BaseException | None] = queue.Queue(maxsize=1)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._sink, name="deepidea-parquet", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._put(_Abandoned() if error is not None else None)
+        self._thread.join()
+        if error is None:
+            self._tell()
+
+    def write(self, chunk: pl.DataFrame) -> None:
+        if chunk.height:
+            self._put(chunk)
+        self._tell()
+
+    def _put(self, item: pl.DataFrame | BaseException | None) -> None:
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=0.05)
+                return
+
+    def _tell(self) -> None:
+        """Raise what the sink met: the system's own error where there was one."""
+        if self._file.error is not None:
+            raise self._file.error
+        if self._error is not None:
+            raise SchemaError(f"Parquet must be able to hold every column, however: {self._error}") from self._error
+
+    def _sink(self) -> None:
+        table = register_io_source(lambda *_hints: self._drawn(), schema=self._schema, is_pure=True)
+        target = cast("Any", self._file)
+        try:
+            table.sink_parquet(target, row_group_size=ROW_GROUP_ROWS, maintain_order=True)
+        except (PolarsError, PanicException, OSError, TypeError, _Abandoned) as error:
+            self._error = error
+
+    def _drawn(self) -> Iterator[pl.DataFrame]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            del item
+
+
+class _Recording:
+    """A file that remembers the system's error: the engine would tell it as one of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.error = error
+            raise
+
+
+_WRITERS: dict[Format, Callable[[IO[bytes], pl.Schema], _Writer]] = {
+    "parquet": _ParquetWriter,
+    "csv": _CsvWriter,
+    "jsonl": _JsonLinesWriter,
+}
