@@ -1,7 +1,7 @@
 """From network outputs to verdicts: calibration, then correction for the training prior.
 
-Class-balanced accuracy is maximised by ``argmax_j P(j | flow) / P(j)``, not by ``argmax_j P(j | flow)``: in traffic that
-is 98 % benign the second rarely names a rare attack. The correction is only as good as the probabilities, and a
+Class-balanced accuracy is maximised by ``argmax_j P(j | flow) / P(j)``, not by ``argmax_j P(j | flow)``: in traffic
+that is 98 % benign the second rarely names a rare attack. The correction is only as good as the probabilities, and a
 network that fits its training rows well is over-confident on attacks it has not met, hence the temperature.
 """
 
@@ -59,7 +59,8 @@ class Decision:
 
     def choose(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return ``argmax(log p - tau log prior)`` of calibrated log-probabilities."""
-        return np.argmax(log_probabilities - np.float32(self.tau) * np.log(self.prior).astype(np.float32), axis=1)
+        balanced = log_probabilities - np.float32(self.tau) * np.log(self.prior).astype(np.float32)
+        return np.asarray(balanced.argmax(axis=1), np.int64)
 
     def contract(self) -> dict[str, Any]:
         """Return the decision as plain JSON values."""

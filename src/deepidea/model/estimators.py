@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state, compute_sample_weight
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
@@ -31,7 +31,7 @@ Duplicates = Literal["weigh", "drop"]
 OnEpoch = Callable[[Epoch], None]
 
 
-class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     """Feed-forward network with attack-sharing loss, calibration and prior-corrected decision.
 
     Takes polars tables (numbers and text) or numeric arrays; missing and infinite values are allowed. Rows that repeat
@@ -54,7 +54,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     duplicates : {"weigh", "drop"}
         Whether a feature vector counts as often as it occurs, or once.
     class_weight : dict, "balanced" or None
-        Factors on the weights of the rows of each class.
+        Factors on the weights of the rows of each class; the prior of the decision follows them.
     learning_rate, weight_decay, batch_size, n_epochs, schedule
         Adam and its step size, see :func:`deepidea.model.training.train_network`.
     min_steps : int
@@ -163,13 +163,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_parameters()
         table, y = self._read_training(X, y, reset=True)
         self._set_classes(np.unique(y))
-        rows = self._collapse(table, self._codes(y), self._read_weight(sample_weight, table, y))
+        rows = self._collapse(table, self._codes(y), _read_weight(sample_weight, len(table)))
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         held_out = _hold_out(rows, self.validation_fraction, self._seed)
         training, validation = rows.take(~held_out), rows.take(held_out)
         self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(training.table, training.weight)
         self._start_network()
-        self._prior_counts = np.bincount(training.target, training.weight, minlength=len(self.classes_))
+        self._prior_counts = self._count_classes(training)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(training, validation, on_epoch)
         if self.temperature == "auto" and len(validation):
@@ -181,7 +181,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Continue training with one pass over more flows, at a constant learning rate.
 
-        The first call without an earlier :meth:`fit` needs all ``classes``, and learns the encoder from its flows; later
+        The first call without an earlier :meth:`fit` needs all ``classes`` and learns the encoder from its flows; later
         calls leave classes and encoder as they are, and add to the prior.
         """
         first = not hasattr(self, "network_")
@@ -191,13 +191,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if classes is None:
                 raise ValueError("classes must be given on the first call of partial_fit, however: classes=None")
             self._set_classes(np.unique(np.asarray(classes)))
-        rows = self._collapse(table, self._codes(y), self._read_weight(sample_weight, table, y))
+        rows = self._collapse(table, self._codes(y), _read_weight(sample_weight, len(table)))
         if first:
             self._seed = check_random_state(self.random_state).randint(2**31 - 1)
             self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(rows.table, rows.weight)
             self._start_network()
             self._prior_counts = np.zeros(len(self.classes_))
-        self._prior_counts = self._prior_counts + np.bincount(rows.target, rows.weight, minlength=len(self.classes_))
+        self._prior_counts = self._prior_counts + self._count_classes(rows)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
         return self
@@ -216,14 +216,14 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _read_training(self, X: Any, y: ArrayLike, *, reset: bool) -> tuple[pl.DataFrame, NDArray[Any]]:
         if isinstance(X, pl.DataFrame):
             table = self._read_table(X, reset=reset)
-            y = column_or_1d(y.to_numpy() if isinstance(y, pl.Series) else y)
+            labels = column_or_1d(y.to_numpy() if isinstance(y, pl.Series) else y)
         else:
-            X, y = validate_data(self, X, y, reset=reset, dtype=np.float32, ensure_all_finite=False)
+            X, labels = validate_data(self, X, y, reset=reset, dtype=np.float32, ensure_all_finite=False)
             table = self._name_columns(X, reset=reset)
-        check_classification_targets(y)
-        if len(y) != len(table):
-            raise ValueError(f"X and y must have one row a flow, however: {len(table)} and {len(y)}")
-        return table, np.asarray(y)
+        check_classification_targets(labels)
+        if len(labels) != len(table):
+            raise ValueError(f"X and y must have one row a flow, however: {len(table)} and {len(labels)}")
+        return table, np.asarray(labels)
 
     def _read_features(self, X: Any) -> pl.DataFrame:
         check_is_fitted(self, "network_")
@@ -264,24 +264,24 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         places = np.searchsorted(self.classes_, y)
         if not (self.classes_[np.minimum(places, len(self.classes_) - 1)] == y).all():
             raise ValueError(f"y must hold classes out of {self.classes_.tolist()}, however: {np.unique(y).tolist()}")
-        return np.argsort(self._network_order)[places]
-
-    def _read_weight(
-        self, sample_weight: ArrayLike | None, table: pl.DataFrame, y: NDArray[Any]
-    ) -> NDArray[np.float64]:
-        matrix = np.empty((len(table), 0))
-        weight = _check_sample_weight(sample_weight, matrix, dtype=np.float64, ensure_non_negative=True)
-        if self.class_weight is not None:
-            weight = weight * compute_sample_weight(self.class_weight, y)
-        return np.asarray(weight, np.float64)
+        return np.asarray(np.argsort(self._network_order)[places], np.int64)
 
     def _collapse(self, table: pl.DataFrame, target: NDArray[np.int64], weight: NDArray[np.float64]) -> _Rows:
         fingerprints = row_fingerprints(table, self.schema_)
-        rows, weight = collapse_duplicates(fingerprints, target, weight)
+        rows, summed = collapse_duplicates(fingerprints, target, weight)
         if self.duplicates == "drop":
-            factor = {} if self.class_weight is None else _mean_weight(target[rows], weight)
-            weight = np.array([factor.get(code, 1.0) for code in target[rows]])
-        return _Rows(table[rows], target[rows], weight, fingerprints[rows])
+            summed = np.ones(len(rows))
+        if self.class_weight is not None:
+            summed = summed * self._class_factors(target[rows], summed)[target[rows]]
+        return _Rows(table[rows], target[rows], summed, fingerprints[rows])
+
+    def _class_factors(self, target: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the factor of each class in the network's order; "balanced" gives all classes one total weight."""
+        if self.class_weight == "balanced":
+            counts = np.bincount(target, weight, minlength=len(self.classes_))
+            return np.asarray(counts.sum() / (len(counts) * np.maximum(counts, 1e-12)), np.float64)
+        labels = self.classes_[self._network_order].tolist()
+        return np.array([self.class_weight.get(label, 1.0) for label in labels], np.float64)
 
     def _start_network(self) -> None:
         self.network_ = MLP(
@@ -291,6 +291,9 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             dropout=self.dropout,
             random_state=self._seed,
         )
+
+    def _count_classes(self, rows: _Rows) -> NDArray[np.float64]:
+        return np.bincount(rows.target, rows.weight, minlength=len(self.classes_)).astype(np.float64)
 
     def _set_decision(self, temperature: float) -> None:
         counts = np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum())
@@ -362,8 +365,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the calibrated probability of each class, ``(n_flows, n_classes)`` in the order of ``classes_``."""
         table = self._read_features(X)
         p = np.exp(self.decision_.log_probabilities(self._logits(table)).astype(np.float64))
-        ordered: NDArray[np.float64] = p[:, np.argsort(self._network_order)]
-        return ordered / ordered.sum(axis=1, keepdims=True)
+        ordered = p[:, np.argsort(self._network_order)]
+        return np.asarray(ordered / ordered.sum(axis=1, keepdims=True), np.float64)
 
     def _logits(self, table: pl.DataFrame) -> NDArray[np.float32]:
         return _run(self.network_, self.encoder_.transform(table))
@@ -382,7 +385,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         check_is_fitted(self, "network_")
         weights = {name: value.detach().contiguous() for name, value in self.network_.state_dict().items()}
-        layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in self.network_.layers]
+        layers = [(w.detach().numpy(), b.detach().numpy()) for w, b in self.network_.weights_and_biases()]
         return Detector(
             self.encoder_,
             self.decision_,
@@ -444,8 +447,10 @@ def collapse_duplicates(
     return order[starts], np.add.reduceat(weight[order], starts)
 
 
-def _mean_weight(target: NDArray[np.int64], weight: NDArray[np.float64]) -> dict[int, float]:
-    return {int(code): float(weight[target == code].mean()) for code in np.unique(target)}
+def _read_weight(sample_weight: ArrayLike | None, n_flows: int) -> NDArray[np.float64]:
+    rows = np.empty((n_flows, 0))
+    weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    return np.asarray(weight, np.float64)
 
 
 def _hold_out(rows: _Rows, fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -38,9 +38,9 @@ class FlowEncoder:
     """Encodes the features of one schema for a network.
 
     Numbers are held inside the range seen in training (so an infinite rate counts as the largest finite one), missing
-    ones take the training median, then they are scaled: ``"min-max"`` to 0..1, or ``"log-z-score"``: sign(x) log(1+|x|),
-    minus mean, over standard deviation, held in -5..5. Each category is one-hot over the values of training; an unknown value is all
-    zeros.
+    ones take the training median, then they are scaled: ``"min-max"`` to 0..1, or ``"log-z-score"``:
+    sign(x) log(1+|x|), minus mean, over standard deviation, held in -5..5. Each category is one-hot over the values of
+    training; an unknown value is all zeros.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class FlowEncoder:
         if shapes != {(len(self.schema.numbers),)} or tuple(self.vocabulary_) != self.schema.categories:
             raise ArtifactError(
                 f"an encoder must match its schema ({len(self.schema.numbers)} numbers, categories "
-                f"{list(self.schema.categories)}), however: shapes {sorted(shapes)}, categories {list(self.vocabulary_)}"
+                f"{list(self.schema.categories)}), however: {sorted(shapes)}, {list(self.vocabulary_)}"
             )
 
 

@@ -7,6 +7,7 @@ The graph is written node by node, so that the file holds exactly the operators 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,7 +79,7 @@ class _GraphWriter:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
         return name
 
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: int) -> str:
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         output = output or f"value_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output

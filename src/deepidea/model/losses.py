@@ -69,7 +69,9 @@ class AttackSharingLoss(nn.Module):
         """
         self._validate(logits, target)
         weight = torch.ones_like(logits[:, 0]) if sample_weight is None else sample_weight.to(logits.dtype)
-        loss: Tensor = _AttackSharing.apply(logits, target, weight / weight.sum(), self.attack_weight, self.benign)
+        loss: Tensor = _AttackSharing.apply(  # type: ignore[no-untyped-call]
+            logits, target, weight / weight.sum(), self.attack_weight, self.benign
+        )
         return loss
 
     def _validate(self, logits: Tensor, target: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ class MLP(nn.Module):
         if min([d_in, n_classes, *hidden]) < 1:
             raise ValueError(f"every layer must have a unit, however: {(d_in, *hidden, n_classes)}")
         sizes = [d_in, *hidden, n_classes]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.sizes = tuple(sizes)
         self.dropout = dropout
         self._initialise(random_state)
         self._mask_bits = np.random.Generator(np.random.SFC64(random_state))
@@ -62,9 +64,14 @@ class MLP(nn.Module):
     def _initialise(self, random_state: int) -> None:
         # NOTE[DIFF]: the paper gives no initialisation; this is He's, drawn from a generator of our own.
         generator = torch.Generator().manual_seed(random_state)
-        for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
+        for weight, bias in self.weights_and_biases():
+            nn.init.kaiming_uniform_(weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(bias)
+
+    def weights_and_biases(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Return each layer's weight ``(d_out, d_in)`` and bias ``(d_out,)``, from the input on."""
+        parameters = list(self.layers.parameters())
+        return list(zip(parameters[0::2], parameters[1::2], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(n_flows, n_classes)`` of encoded features ``(n_flows, d_in)``."""
@@ -78,10 +85,10 @@ class MLP(nn.Module):
         return logits
 
     def _forward_fused(self, x: Tensor) -> Tensor:
-        widths = [layer.in_features for layer in self.layers]
-        masks = draw_masks(self._mask_bits, len(x), widths, self.dropout)
-        parameters = [p for layer in self.layers for p in (layer.weight, layer.bias)]
-        logits: Tensor = _FusedMLP.apply(x, masks, 1 / (1 - self.dropout), *parameters)
+        masks = draw_masks(self._mask_bits, len(x), self.sizes[:-1], self.dropout)
+        logits: Tensor = _FusedMLP.apply(  # type: ignore[no-untyped-call]
+            x, masks, 1 / (1 - self.dropout), *self.layers.parameters()
+        )
         return logits
 
 

@@ -1,0 +1,89 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepidea.errors import ArtifactError, DataError
+from deepidea.flows.schema import Column, Schema
+from deepidea.model.features import NUMBER_SCALINGS, FlowEncoder
+
+SCHEMA = Schema("custom", (Column("bytes", "number"), Column("rate", "number"), Column("service", "category")))
+numbers = st.lists(st.one_of(st.floats(width=32), st.none()), min_size=1, max_size=20)
+
+
+def flows(values, services=("dns", "http")):
+    n = len(values)
+    service = [services[i % len(services)] for i in range(n)]
+    return pl.DataFrame({"bytes": values, "rate": values[::-1], "service": service}, schema_overrides=FLOATS)
+
+
+FLOATS = {"bytes": pl.Float64, "rate": pl.Float64}
+
+
+@pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
+@given(training=numbers, scored=numbers)
+def test_any_table_is_encoded_to_finite_numbers(scaling, training, scored):
+    encoder = FlowEncoder(SCHEMA, scaling=scaling).fit(flows(training))
+    encoded = encoder.transform(flows(scored))
+    assert encoded.shape == (len(scored), encoder.d_out)
+    assert np.isfinite(encoded).all()
+
+
+@pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
+def test_scored_rows_change_nothing_that_was_fitted(scaling):
+    encoder = FlowEncoder(SCHEMA, scaling=scaling).fit(flows([1.0, 2.0, 50.0]))
+    before = encoder.contract()
+    encoder.transform(flows([1e30, math.inf, math.nan], services=("never seen",)))
+    assert encoder.contract() == before
+
+
+def test_unknown_category_is_all_zeros():
+    encoder = FlowEncoder(SCHEMA).fit(flows([1.0, 2.0]))
+    encoded = encoder.transform(flows([1.0], services=("gopher",)))
+    assert encoded[0, 2:].tolist() == [0, 0]
+
+
+def test_missing_takes_the_median_and_infinity_the_edge():
+    encoder = FlowEncoder(SCHEMA, scaling="min-max").fit(flows([0.0, 5.0, 10.0]))
+    assert encoder.transform(flows([math.nan, math.inf, -math.inf]))[:, 0].tolist() == [0.5, 1.0, 0.0]
+
+
+def test_log_z_scores_stay_within_five_deviations():
+    encoder = FlowEncoder(SCHEMA).fit(flows([0.0] * 999 + [1e9]))
+    assert np.abs(encoder.transform(flows([1e9, 0.0]))[:, :2]).max() <= 5.001
+
+
+def test_a_row_of_weight_three_is_three_rows():
+    values = [1.0, 4.0, 90.0]
+    weighted = FlowEncoder(SCHEMA).fit(flows(values), np.array([3.0, 1.0, 1.0]))
+    rows = flows(values)[[0, 0, 0, 1, 2]]
+    repeated = FlowEncoder(SCHEMA).fit(rows)
+    assert np.allclose(weighted.transform(flows(values)), repeated.transform(flows(values)), atol=1e-6)
+
+
+def test_rarest_values_beyond_the_limit_are_unknown():
+    table = flows([1.0] * 6, services=("a", "b", "a", "c", "a", "b"))
+    encoder = FlowEncoder(SCHEMA, max_values=2).fit(table)
+    assert encoder.vocabulary_ == {"service": ["a", "b"]}
+
+
+@given(numbers)
+def test_contract_rebuilds_the_same_encoder(values):
+    encoder = FlowEncoder(SCHEMA).fit(flows(values))
+    rebuilt = FlowEncoder.from_contract(SCHEMA, encoder.contract())
+    assert np.array_equal(rebuilt.transform(flows(values)), encoder.transform(flows(values)))
+
+
+@pytest.mark.parametrize("damage", [{"low_": [1.0]}, {"vocabulary": {}}, {"scaling": "magic"}, {"scale_": "x"}])
+def test_a_contract_that_does_not_fit_is_refused(damage):
+    contract = {**FlowEncoder(SCHEMA).fit(flows([1.0, 2.0])).contract(), **damage}
+    with pytest.raises(ArtifactError, match="encoder"):
+        FlowEncoder.from_contract(SCHEMA, contract)
+
+
+def test_an_empty_table_cannot_be_fitted():
+    with pytest.raises(DataError, match="at least one flow"):
+        FlowEncoder(SCHEMA).fit(flows([1.0]).clear())
