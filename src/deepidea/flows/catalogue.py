@@ -1,0 +1,199 @@
+"""The data sets that the project knows: their files, hashes, days of capture and where their publishers offer them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from deepidea.errors import DatasetError
+from deepidea.flows.schema import suggest
+
+Role = Literal["train", "test", "extra"]
+Training = Literal["auto", "full", "10-percent"]
+
+_KDD = "http://kdd.ics.uci.edu/databases/kddcup99/"
+_CIC18 = "https://cse-cic-ids2018.s3.amazonaws.com/Processed%20Traffic%20Data%20for%20ML%20Algorithms/"
+_CIC18_DAYS = (
+    *(
+        "Wednesday-14-02-2018",
+        "Thursday-15-02-2018",
+        "Friday-16-02-2018",
+        "Thuesday-20-02-2018",
+        "Wednesday-21-02-2018",
+    ),
+    *("Thursday-22-02-2018", "Friday-23-02-2018", "Wednesday-28-02-2018", "Thursday-01-03-2018", "Friday-02-03-2018"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialFile:
+    """A file of a data set.
+
+    Parameters
+    ----------
+    names
+        File names under which it is found, without ``.gz``; the first one is the official name.
+    role
+        What it is for.
+    sha256
+        Hashes of the official file, packed or unpacked; empty where the publisher's are not known.
+    variant
+        Which of several training files it is, empty where there is one.
+    address
+        Where the publisher offers it, relative to the data set's base address; empty where only a page does.
+    needed
+        Whether the data set cannot do without it.
+    """
+
+    names: tuple[str, ...]
+    role: Role
+    sha256: tuple[str, ...] = ()
+    variant: str = ""
+    address: str = ""
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogued:
+    """A data set that the project knows.
+
+    Parameters
+    ----------
+    name, title
+        Its name in commands, and in sentences.
+    schema
+        Name of the schema of its files.
+    page
+        The publisher's page.
+    files
+        Files with a role of their own; empty where every CSV file of the folder counts and there is no split.
+    trailing
+        Columns after the features in files without a header line; empty where files have one.
+    days
+        First and last day of capture: they tell day/month from month/day.
+    afternoon_from_12
+        Whether clocks run to 12 and say neither AM nor PM.
+    has_column, lacks_column
+        A canonical column that tells this data set from others of its schema.
+    base
+        Address before the files' own; empty where the publisher offers a page or a form alone.
+    """
+
+    name: str
+    title: str
+    schema: str
+    page: str
+    files: tuple[OfficialFile, ...] = ()
+    trailing: tuple[str, ...] = ()
+    days: tuple[dt.date, dt.date] | None = None
+    afternoon_from_12: bool = False
+    has_column: str = ""
+    lacks_column: str = ""
+    base: str = ""
+    downloads: tuple[str, ...] = ()
+
+
+_2017 = (dt.date(2017, 7, 3), dt.date(2017, 7, 7))
+
+_ALL = (
+    Catalogued(
+        "kdd99",
+        "KDD Cup 1999",
+        "kdd99",
+        "http://kdd.ics.uci.edu/databases/kddcup99/kddcup99.html",
+        (
+            OfficialFile(
+                ("kddcup.data", "kddcup.data.corrected"),
+                "train",
+                ("3b6c942aa0356c0ca35b7b595a26c89d343652c9db428893e7494f837b274292",),
+                "full",
+                "kddcup.data.gz",
+            ),
+            OfficialFile(
+                ("kddcup.data_10_percent", "kddcup.data_10_percent_corrected"),
+                "train",
+                ("8045aca0d84e70e622d1148d7df782496f6333bf6eb979a1b0837c42a9fd9561",),
+                "10-percent",
+                "kddcup.data_10_percent.gz",
+            ),
+            OfficialFile(
+                ("corrected",),
+                "test",
+                (
+                    "abd8165508378859b07e38537271f0ebf8a4d7319f643188cd7361e939a05c43",
+                    "547dfb9c0f0dc1d9944219ec79e851191faebaeb8acbfa1cd171c418397052a4",
+                ),
+                address="corrected.gz",
+            ),
+        ),
+        trailing=("label",),
+        base=_KDD,
+    ),
+    Catalogued(
+        "nsl-kdd",
+        "NSL-KDD",
+        "kdd99",
+        "https://www.unb.ca/cic/datasets/nsl.html",
+        (
+            OfficialFile(("KDDTrain+.txt",), "train"),
+            OfficialFile(("KDDTest+.txt",), "test"),
+            OfficialFile(("KDDTest-21.txt",), "extra", needed=False),
+        ),
+        trailing=("label", "difficulty"),
+    ),
+    Catalogued(
+        "cicids17",
+        "CICIDS2017",
+        "cicflow",
+        "https://www.unb.ca/cic/datasets/ids-2017.html",
+        days=_2017,
+        afternoon_from_12=True,
+        lacks_column="attempted_category",
+    ),
+    Catalogued(
+        "cicids17-improved",
+        "CICIDS2017, corrected by Engelen, Liu and others",
+        "cicflow",
+        "https://intrusion-detection.distrinet-research.be/CNS2022/",
+        days=_2017,
+        has_column="attempted_category",
+    ),
+    Catalogued(
+        "cicids18",
+        "CSE-CIC-IDS2018",
+        "cicflow",
+        "https://www.unb.ca/cic/datasets/ids-2018.html",
+        days=(dt.date(2018, 2, 14), dt.date(2018, 3, 2)),
+        afternoon_from_12=True,
+        lacks_column="attempted_category",
+        base=_CIC18,
+        downloads=tuple(f"{day}_TrafficForML_CICFlowMeter.csv" for day in _CIC18_DAYS),
+    ),
+)
+
+CATALOGUE: Mapping[str, Catalogued] = MappingProxyType({entry.name: entry for entry in _ALL})
+"""Every data set that the project knows, by name."""
+
+
+def get_entry(name: str) -> Catalogued:
+    """Return what is known of a data set.
+
+    Raises
+    ------
+    DatasetError
+        No data set has the name; the known ones are listed.
+
+    Examples
+    --------
+    >>> get_entry("kdd99").title
+    'KDD Cup 1999'
+    """
+    if name not in CATALOGUE:
+        raise DatasetError(
+            f"a data set must be known, however: {name!r} is not one of {', '.join(CATALOGUE)}"
+            f"{suggest(name, CATALOGUE)}; a table of your own needs no registration"
+        )
+    return CATALOGUE[name]

@@ -1,0 +1,163 @@
+"""Flows with their labels: the one form in which data reaches training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from deepidea.errors import LabelError
+from deepidea.flows.custom import infer_schema
+from deepidea.flows.schema import Schema, suggest
+from deepidea.flows.taxonomy import BENIGN, Taxonomy, list_counts
+
+FILE_COLUMN = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFlows:
+    """A flow table with labels and classes.
+
+    Parameters
+    ----------
+    table
+        Canonical columns: features, and ports, identities and the name of the file where at hand.
+    labels
+        Native labels in one spelling, String, shape ``(n_flows,)``.
+    classes
+        Class of each flow, String, shape ``(n_flows,)``, no nulls.
+    schema
+        What the columns are.
+    class_order
+        Classes that occur, benign first.
+    source
+        Where the flows come from: ``kdd99/train``.
+    """
+
+    table: pl.DataFrame
+    labels: pl.Series
+    classes: pl.Series
+    schema: Schema
+    class_order: tuple[str, ...]
+    source: str = ""
+
+    @property
+    def features(self) -> pl.DataFrame:
+        """The columns that a model may see, in schema order."""
+        return self.table.select(self.schema.features)
+
+    def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> LabelledFlows:
+        """Return the flows of some rows, by index (in that order) or by mask; the class order stays."""
+        chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return replace(self, table=self.table[chosen], labels=self.labels[chosen], classes=self.classes[chosen])
+
+    def __len__(self) -> int:
+        return self.table.height
+
+
+def label_flows(
+    table: pl.DataFrame, labels: pl.Series, schema: Schema, taxonomy: Taxonomy, source: str
+) -> LabelledFlows:
+    """Return conformed flows with their classes; flows whose label the taxonomy drops are left out.
+
+    Parameters
+    ----------
+    table
+        Flows; columns that the schema does not know are dropped, but the name of the file is kept.
+    labels
+        Normalised native labels, shape ``(n_flows,)``.
+    """
+    classes = taxonomy.apply(labels)
+    concrete = schema.restrict(list(schema.canonical_names(table.columns).values()))
+    flows = concrete.conform(table)
+    if FILE_COLUMN in table.columns:
+        flows = flows.with_columns(table[FILE_COLUMN])
+    kept = classes.is_not_null()
+    if not kept.all():
+        flows, labels, classes = flows.filter(kept), labels.filter(kept), classes.filter(kept)
+    present = set(classes.unique())
+    order = tuple(name for name in taxonomy.classes if name in present)
+    return LabelledFlows(flows, labels.alias("label"), classes, concrete, order, source)
+
+
+def labelled_flows_from_table(
+    table: pl.DataFrame, label: str, benign: str, keep: Collection[str] = ()
+) -> tuple[LabelledFlows, dict[str, str]]:
+    """Return labelled flows from a table of any origin, and which columns were refused and why.
+
+    Parameters
+    ----------
+    table
+        Flows with a label column.
+    label
+        Name of the label column.
+    benign
+        Its value for benign flows; every other value is an attack class of its own.
+    keep
+        Columns that must be features: see `deepidea.flows.custom.infer_schema`.
+
+    Raises
+    ------
+    LabelError
+        The label column or the benign value is absent, a label is missing, there is a single class, or a class has
+        one row.
+
+    Examples
+    --------
+    >>> table = pl.DataFrame({"bytes": [1, 2, 3, 3], "verdict": ["ok", "scan", "ok", "scan"]})
+    >>> flows, refused = labelled_flows_from_table(table, "verdict", "ok")
+    >>> flows.class_order, flows.features.columns, refused
+    (('benign', 'scan'), ['bytes'], {})
+    """
+    labels = _label_column(table, label)
+    _refuse_labels(labels, benign)
+    schema, refused = infer_schema(table, label=label, keep=keep)
+    attacks = sorted(set(labels.unique()) - {benign})
+    taxonomy = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})
+    return label_flows(table, labels, schema, taxonomy, "table"), refused
+
+
+def _label_column(table: pl.DataFrame, label: str) -> pl.Series:
+    if label not in table.columns:
+        raise LabelError(
+            f"the label column must be in the table, however: {label!r} is not{suggest(label, table.columns)}; "
+            f"columns: {', '.join(table.columns[:20])}{', ...' if table.width > 20 else ''}"
+        )
+    return table[label].cast(pl.String).str.strip_chars().replace("", None)
+
+
+def _refuse_labels(labels: pl.Series, benign: str) -> None:
+    if labels.null_count():
+        row = int(labels.is_null().arg_true()[0]) + 1
+        raise LabelError(
+            f"every flow must have a label, however: {labels.null_count():,} have none (first: row {row}, column "
+            f"{labels.name}); drop those rows"
+        )
+    values = set(labels.unique())
+    if benign not in values:
+        raise LabelError(
+            f"the benign value must occur in column {labels.name}, however: {benign!r} does not"
+            f"{suggest(benign, values)}; values: {list_counts(labels)}"
+        )
+    _refuse_classes(labels, benign, values)
+
+
+def _refuse_classes(labels: pl.Series, benign: str, values: set[str]) -> None:
+    if len(values) < 2:
+        raise LabelError(
+            f"there must be a benign class and an attack class, however: column {labels.name} holds {benign!r} alone; "
+            f"add flows of an attack"
+        )
+    if BENIGN in values and benign != BENIGN:
+        raise LabelError(
+            f"one value must mean benign, however: column {labels.name} holds {benign!r} and {BENIGN!r}; rename one"
+        )
+    counts = labels.value_counts().filter(pl.col("count") == 1)[labels.name].sort().to_list()
+    if counts:
+        raise LabelError(
+            f"a class must have at least two flows, one to train and one to test, however: {', '.join(counts[:8])} of "
+            f"column {labels.name} has one; drop those rows, merge the class into another, or add flows"
+        )
