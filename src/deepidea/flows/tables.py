@@ -1,0 +1,578 @@
+"""Reading flow tables of any size: CSV, CSV in gzip, Parquet, folders, globs and the standard input.
+
+Tables are read in pieces of a bounded size, in their order. What a file is, its first bytes say, not its name.
+
+Parquet is read in slices of rows rather than by the engine's own batches: those run ahead of whoever takes them, by
+several row groups, and a gigabyte of a wide table is soon in memory. CSV is cut into blocks of lines here
+(`deepidea.flows.lines`) and each is parsed by itself, as numbers at once; only where that fails is the block read
+as text, to find the cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import gzip
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from deepidea.errors import CellError, DataError, FileFormatError, SchemaError, StorageError
+from deepidea.flows.lines import Block, CsvLines
+from deepidea.flows.schema import Schema
+from deepidea.flows.skipping import OnError, SkipCount, refuse_rows, shown
+
+__all__ = ["FlowChunk", "expand_inputs", "iter_chunks", "iter_flows", "read_table"]
+
+CHUNK_ROWS = 65_536
+SLICE_BYTES = 80 << 20  # of a Parquet file, unpacked, at a time
+STDIN = "-"
+
+_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive (or a workbook)",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\xfd7zXZ": "packed with xz",
+    b"BZh": "packed with bzip2",
+    b"\xd4\xc3\xb2\xa1": "a packet capture",
+    b"\xa1\xb2\xc3\xd4": "a packet capture",
+    b"\x0a\x0d\x0d\x0a": "a packet capture",
+}
+
+
+def expand_inputs(inputs: Sequence[str | Path]) -> list[Path]:
+    """Return the files that paths, globs and folders stand for, each once, in order.
+
+    Parameters
+    ----------
+    inputs
+        A folder stands for the CSV and Parquet files in it and below, sorted by path; names that begin with ``.`` or
+        ``_`` are passed over. A glob stands for its matches, sorted. ``-``, the standard input, stays as it is.
+
+    Raises
+    ------
+    DataError
+        An input stands for no file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.csv", "a.csv", "notes.txt"):
+    ...     _ = (folder / name).write_text("x")
+    >>> [path.name for path in expand_inputs([folder])]
+    ['a.csv', 'b.csv']
+    """
+    if not inputs:
+        raise DataError("a table must come from somewhere, however: no input was named; name files, folders or -")
+    return list(dict.fromkeys(path for given in inputs for path in _expand(given)))
+
+
+def _expand(given: str | Path) -> list[Path]:
+    path = Path(given)
+    if str(given) == STDIN or (path.exists() and not path.is_dir()):
+        return [path]
+    if path.is_dir():
+        found = sorted(
+            inner for inner in path.rglob("*") if _is_table_name(inner.relative_to(path)) and inner.is_file()
+        )
+        return found or _nothing(f"{path} has no file that ends in {', '.join(_SUFFIXES)}")
+    matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
+    return [match for match in matches if match.is_file()] or _nothing(f"{given} is not there")
+
+
+def _is_table_name(path: Path) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in path.parts)
+    return not hidden and path.name.lower().endswith(_SUFFIXES)
+
+
+def _nothing(fact: str) -> list[Path]:
+    raise DataError(f"an input must stand for at least one file, however: {fact}; check the path")
+
+
+@dataclass(frozen=True, slots=True)
+class FlowChunk:
+    """Flows that follow each other in one file.
+
+    Attributes
+    ----------
+    flows
+        Table in the schema's columns; see `iter_flows`.
+    original
+        The same rows with every column of the file under its own name, or None where it was not asked for. Cells of a
+        CSV file are text, as they stand there; those of Parquet keep their types.
+    source
+        Name of the file.
+    unit
+        What `positions` counts: lines of a CSV file (its header is line 1), or rows of a Parquet file, from 1.
+    positions
+        Where each flow stands in the file, int64 (n_flows,).
+
+    Examples
+    --------
+    >>> chunk = FlowChunk(pl.DataFrame({"x": [1]}), None, "conn.csv", "line", np.array([812]))
+    >>> chunk.where(0)
+    'conn.csv line 812'
+    """
+
+    flows: pl.DataFrame
+    original: pl.DataFrame | None
+    source: str
+    unit: Literal["line", "row"]
+    positions: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return self.flows.height
+
+    def where(self, row: int) -> str:
+        """Return where a flow of the chunk comes from, for people."""
+        return f"{self.source} {self.unit} {self.positions[row]}"
+
+    def slices(self, rows: int) -> Iterator[FlowChunk]:
+        """Yield chunks of at most so many rows; they share this one's memory."""
+        for start in range(0, len(self), rows):
+            original = None if self.original is None else self.original.slice(start, rows)
+            positions = self.positions[start : start + rows]
+            yield FlowChunk(self.flows.slice(start, rows), original, self.source, self.unit, positions)
+
+
+def iter_flows(
+    inputs: Sequence[str | Path],
+    schema: Schema,
+    *,
+    chunk_rows: int = CHUNK_ROWS,
+    on_error: OnError = "raise",
+    skipped: SkipCount | None = None,
+    header: Sequence[str] | None = None,
+) -> Iterator[pl.DataFrame]:
+    r"""Yield the flows of files in chunks, in order, in the schema's columns.
+
+    Numbers are ``Float64``, categories ``String``, ports that are no features ``Int64`` (null where they are none),
+    so that chunks of different files go together; identity columns that a file has are kept, as text from CSV and
+    in their own types from Parquet. Columns that the schema does not know go. Memory is bounded by the size of a
+    chunk and of a row group, not by that of the files.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, globs or ``-``: see `expand_inputs`.
+    schema
+        Schema that every file must have.
+    chunk_rows
+        Most rows of a chunk. Where a chunk ends has no influence on any cell.
+    on_error
+        ``raise`` ends at the first row that breaks a rule; ``skip`` leaves such rows out and counts them.
+    skipped
+        Where they are counted; ``skip`` demands one, so that nothing goes unseen.
+    header
+        Column names of CSV files that have no header line.
+
+    Raises
+    ------
+    FileFormatError
+        A file is empty, damaged, cut off or neither CSV nor Parquet.
+    SchemaError
+        A file lacks columns; every file is looked at before the first chunk.
+    CellError
+        A row breaks a rule and `on_error` is ``raise``: file, line and column are named.
+    StorageError
+        The standard input does not fit on the disk, where it is kept while it is read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.flows.column import Column
+    >>> schema = Schema("tiny", (Column("fwd_packets", "number"), Column("protocol", "category")))
+    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
+    >>> _ = path.write_text("Fwd Packets,protocol\n3,tcp\nmany,udp\n,icmp\n")
+    >>> skipped = SkipCount()
+    >>> [chunk.rows() for chunk in iter_flows([path], schema, on_error="skip", skipped=skipped)]
+    [[(3.0, 'tcp'), (None, 'icmp')]]
+    >>> print(skipped)
+    1 rows skipped: 1 x fwd_packets is not a number
+    """
+    chunks = iter_chunks(
+        inputs, schema, chunk_rows=chunk_rows, on_error=on_error, skipped=skipped, header=header, keep_original=False
+    )
+    return (chunk.flows for chunk in chunks)
+
+
+def iter_chunks(
+    inputs: Sequence[str | Path],
+    schema: Schema,
+    *,
+    chunk_rows: int = CHUNK_ROWS,
+    on_error: OnError = "raise",
+    skipped: SkipCount | None = None,
+    header: Sequence[str] | None = None,
+    keep_original: bool = True,
+) -> Iterator[FlowChunk]:
+    r"""Yield what `iter_flows` does, with the place of every flow and, if wanted, the original columns beside.
+
+    Parameters
+    ----------
+    inputs, schema, chunk_rows, on_error, skipped, header
+        As for `iter_flows`.
+    keep_original
+        Whether chunks carry every column of the file. CSV takes about twice the time then: it is read as text.
+
+    Raises
+    ------
+    FileFormatError, SchemaError, CellError, StorageError
+        As `iter_flows`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.flows.column import Column
+    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
+    >>> _ = path.write_text("note,fwd packets\nfirst,3\n")
+    >>> [chunk] = iter_chunks([path], Schema("tiny", (Column("fwd_packets", "number"),)))
+    >>> chunk.flows.rows(), chunk.original.rows()
+    ([(3.0,)], [('first', '3')])
+    """
+    if chunk_rows < 1:
+        raise ValueError(f"chunk_rows must be at least 1, however: chunk_rows={chunk_rows}")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', however: on_error={on_error!r}")
+    if on_error == "skip" and skipped is None:
+        raise ValueError("on_error='skip' must come with skipped=SkipCount(), so that no row goes unseen")
+    reading = _Reading(schema, skipped if on_error == "skip" else None, keep_original)
+    return _iter_files(expand_inputs(inputs), reading, chunk_rows, header)
+
+
+def read_table(path: str | Path, *, header: Sequence[str] | None = None) -> pl.DataFrame:
+    r"""Return a whole table: CSV, CSV in gzip, Parquet, or ``-``, the standard input.
+
+    Names are the file's own; the second column of one name is ``<name>_duplicated_0``. The types of CSV columns are
+    inferred from all their cells; a column of numbers stays one with ``Infinity``, ``NaN`` and empty cells in it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    header
+        Column names of a CSV file that has no header line.
+
+    Raises
+    ------
+    FileFormatError
+        The file is empty, damaged, cut off or neither CSV nor Parquet.
+    CellError
+        A line of a CSV file has more or fewer cells than the header; file and line are named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
+    >>> _ = path.write_text("rate,label\nInfinity,DoS\n1.5,BENIGN\n")
+    >>> read_table(path).dtypes
+    [Float64, String]
+    """
+    with _on_disk(Path(path)) as (file, name):
+        return _open_table(file, name, header).whole()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one run of reading keeps to; `skipped` is None where a bad row ends it."""
+
+    schema: Schema
+    skipped: SkipCount | None
+    keep_original: bool
+
+    def wanted(self, columns: Sequence[str]) -> list[str]:
+        """Return the columns of a file that have to be read."""
+        known = self.schema.canonical_names(columns)
+        return [name for name in columns if self.keep_original or name in known]
+
+
+class _Table(Protocol):
+    """A file that holds a table."""
+
+    def check(self, schema: Schema) -> None:
+        """Raise unless the columns are there."""
+
+    def chunks(self, reading: _Reading) -> Iterator[FlowChunk]:
+        """Yield the flows in order, as many at a time as fit."""
+
+    def whole(self) -> pl.DataFrame:
+        """Return all rows and columns."""
+
+
+def _iter_files(
+    paths: Iterable[Path], reading: _Reading, chunk_rows: int, header: Sequence[str] | None
+) -> Iterator[FlowChunk]:
+    with contextlib.ExitStack() as opened:
+        tables = [_open_table(*opened.enter_context(_on_disk(path)), header) for path in paths]
+        for table in tables:
+            table.check(reading.schema)
+        for table in tables:
+            for chunk in table.chunks(reading):
+                yield from chunk.slices(chunk_rows)
+                del chunk  # or it would live until the next one has been read
+
+
+@contextlib.contextmanager
+def _on_disk(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a file that can be opened again and its name in messages; the standard input is copied to one."""
+    if str(path) != STDIN:
+        yield path, str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="deepidea-") as folder:
+        copy = Path(folder) / "standard-input"
+        try:
+            with copy.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            raise StorageError(
+                f"the standard input must fit on the disk, however: {folder}: {error.strerror or error}; "
+                "set TMPDIR to a folder with more room, or name a file"
+            ) from error
+        yield copy, "standard input"
+
+
+def _open_table(path: Path, name: str, header: Sequence[str] | None) -> _Table:
+    """Return the reader of what the file's first bytes say that it is."""
+    magic = _first_bytes(path, name)
+    if magic.startswith(b"PAR1"):
+        return _ParquetTable(path, name)
+    if path.name.lower().endswith((".parquet", ".pq")):
+        raise FileFormatError(f"a Parquet file must begin with PAR1, however: {name} begins with {magic[:4]!r}")
+    packed = magic.startswith(b"\x1f\x8b")
+    if path.name.lower().endswith(".gz") and not packed:
+        raise FileFormatError(f"a gzip file must begin with 1f 8b, however: {name} begins with {magic[:4]!r}")
+    for mark, kind in _FOREIGN.items():
+        if magic.startswith(mark):
+            raise FileFormatError(f"a table must be CSV, CSV in gzip or Parquet, however: {name} is {kind}")
+    return _CsvTable(path, name, packed, header)
+
+
+def _first_bytes(path: Path, name: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+    except OSError as error:
+        raise DataError(f"an input must be readable, however: {name}: {error.strerror or error}") from error
+    if not magic:
+        raise FileFormatError(f"a table must have at least a header, however: {name} is empty")
+    return magic
+
+
+class _CsvTable:
+    """A CSV file, plain or in gzip."""
+
+    def __init__(self, path: Path, name: str, packed: bool, header: Sequence[str] | None) -> None:
+        self._path = path
+        self._name = name
+        self._packed = packed
+        self._header = header
+
+    @contextlib.contextmanager
+    def _lines(self) -> Iterator[CsvLines]:
+        with self._path.open("rb") as file:
+            if not self._packed:
+                yield CsvLines(file, self._name, self._header)
+                return
+            with gzip.open(file) as stream:
+                yield CsvLines(cast("IO[bytes]", stream), self._name, self._header)
+
+    def check(self, schema: Schema) -> None:
+        with self._lines() as lines:
+            try:
+                _check_columns(pl.Schema(dict.fromkeys(lines.columns, pl.String())), schema, self._name)
+            except SchemaError as error:
+                if lines.looks_headless:
+                    raise FileFormatError(
+                        f"a CSV file must begin with a header line, however: the first line of {self._name} is "
+                        f"mostly numbers ({shown(','.join(lines.columns))}); put the column names above it"
+                    ) from error
+                raise
+
+    def chunks(self, reading: _Reading) -> Iterator[FlowChunk]:
+        with self._lines() as lines:
+            wanted = reading.wanted(lines.columns)
+            for block in lines.blocks(reading.skipped):
+                if len(block.lines):
+                    yield self._chunk(block, lines, wanted, reading)
+
+    def _chunk(self, block: Block, lines: CsvLines, wanted: Sequence[str], reading: _Reading) -> FlowChunk:
+        if not reading.keep_original:
+            with contextlib.suppress(PolarsError, CellError):  # the reading as text below finds the cell
+                flows = reading.schema.conform(_parse(block, lines, wanted, _typed_columns(lines, reading.schema)))
+                return FlowChunk(_settled(flows, reading.schema), None, self._name, "line", block.lines)
+        with _engine_errors(self._name):
+            text = _parse(block, lines, wanted, {})
+        return _conformed(text, self._name, "line", block.lines, reading)
+
+    def whole(self) -> pl.DataFrame:
+        joined = io.BytesIO()
+        with self._lines() as lines:
+            for block in lines.blocks(None):
+                joined.write(block.data)
+        if not joined.tell():
+            return pl.DataFrame(schema=dict.fromkeys(lines.columns, pl.String))
+        with _engine_errors(self._name):
+            return _numbers_from_text(
+                pl.read_csv(
+                    joined.getvalue(),
+                    has_header=False,
+                    new_columns=lines.columns,
+                    separator=lines.separator,
+                    infer_schema_length=None,
+                )
+            )
+
+
+def _typed_columns(lines: CsvLines, schema: Schema) -> dict[str, pl.DataType]:
+    names = schema.canonical_names(lines.columns)
+    return {raw: pl.Float64() for raw, name in names.items() if name in schema.numbers}
+
+
+def _parse(block: Block, lines: CsvLines, wanted: Sequence[str], types: dict[str, pl.DataType]) -> pl.DataFrame:
+    """Parse a block; columns without a type are text."""
+    return pl.read_csv(
+        block.data,
+        has_header=False,
+        schema={name: types.get(name, pl.String()) for name in lines.columns},
+        columns=[lines.columns.index(name) for name in wanted],
+        separator=lines.separator,
+    )
+
+
+def _numbers_from_text(table: pl.DataFrame) -> pl.DataFrame:
+    """Make numbers of text columns that hold nothing else; polars leaves those with an ``Infinity`` as text."""
+    return table.with_columns(
+        number
+        for column in table.iter_columns()
+        if column.dtype == pl.String and (number := _as_number(column)) is not None
+    )
+
+
+def _as_number(text: pl.Series) -> pl.Series | None:
+    if not _all_numbers(text.head(1000)) or text.null_count() == len(text) or not _all_numbers(text):
+        return None
+    return text.str.strip_chars().cast(pl.Float64, strict=False)
+
+
+def _all_numbers(text: pl.Series) -> bool:
+    stripped = text.str.strip_chars()
+    empty = stripped.is_null() | (stripped == "")
+    return bool((empty | stripped.cast(pl.Float64, strict=False).is_not_null()).all())
+
+
+class _ParquetTable:
+    """A Parquet file."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._name = name
+        with _engine_errors(name):
+            self._rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            self._schema = self._rows.collect_schema()
+
+    def check(self, schema: Schema) -> None:
+        _check_columns(self._schema, schema, self._name)
+
+    def chunks(self, reading: _Reading) -> Iterator[FlowChunk]:
+        wanted = reading.wanted(self._schema.names())
+        rows = _slice_rows([self._schema[name] for name in wanted])
+        with _engine_errors(self._name):
+            height = self._rows.select(pl.len()).collect().item()
+        for start in range(0, height, rows):
+            with _engine_errors(self._name):
+                table = self._rows.select(wanted).slice(start, rows).collect()
+            positions = np.arange(start + 1, start + 1 + table.height)
+            yield _conformed(table, self._name, "row", positions, reading)
+            del table  # or it would live until the next one has been read
+
+    def whole(self) -> pl.DataFrame:
+        with _engine_errors(self._name):
+            return self._rows.collect()
+
+
+def _slice_rows(types: Sequence[pl.DataType]) -> int:
+    """Return how many rows fit; a power of two, because row groups mostly are."""
+    row_bytes = sum(8 if dtype.is_numeric() else 32 for dtype in types)
+    return 1 << (max(SLICE_BYTES // max(row_bytes, 1), 1).bit_length() - 1)
+
+
+def _check_columns(columns: pl.Schema, schema: Schema, source: str) -> None:
+    try:
+        schema.conform(pl.DataFrame(schema=columns))
+    except SchemaError as error:
+        raise SchemaError(f"{source}: {error}") from error
+
+
+def _conformed(
+    table: pl.DataFrame,
+    source: str,
+    unit: Literal["line", "row"],
+    positions: npt.NDArray[np.int64],
+    reading: _Reading,
+) -> FlowChunk:
+    """Return the rows that keep the schema's rules; see to those that do not."""
+    try:
+        flows = reading.schema.conform(table)
+    except CellError:
+        kept = _refuse_bad_cells(table, source, unit, positions, reading)
+        table, positions = table.filter(kept), positions[kept.to_numpy()]
+        flows = reading.schema.conform(table)
+    original = table if reading.keep_original else None
+    return FlowChunk(_settled(flows, reading.schema), original, source, unit, positions)
+
+
+def _refuse_bad_cells(
+    table: pl.DataFrame, source: str, unit: str, positions: npt.NDArray[np.int64], reading: _Reading
+) -> pl.Series:
+    """Refuse rows by their first bad cell; return which rows are left, Boolean (n_rows,)."""
+    bad = reading.schema.bad_cells(table).unique("row", keep="first", maintain_order=True)
+    for (column,), cells in bad.group_by("column", maintain_order=True):
+        row, _, value = cells.row(0)
+        rule = "a port (0..65535)" if reading.schema[str(column)].kind == "port" else "a number"
+        refuse_rows(
+            f"{column} is not {rule}",
+            cells.height,
+            f"{column} must be {rule}, however: {column}={shown(str(value))} ({source} {unit} {positions[row]})",
+            reading.skipped,
+        )
+    kept = np.ones(table.height, np.bool_)
+    kept[bad["row"].to_numpy()] = False
+    return pl.Series(kept)
+
+
+def _settled(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Give columns the same type whatever file they came from."""
+    ports = (c.name for c in schema.columns if c.kind == "port" and not schema.is_feature(c))
+    present = [name for name in ports if name in flows.columns]
+    text = [name for name in present if flows.schema[name] == pl.String]
+    numbers = [name for name in schema.numbers if name in flows.columns]
+    return flows.with_columns(pl.col(text).str.strip_chars()).with_columns(
+        pl.col(numbers).cast(pl.Float64), pl.col(present).cast(pl.Int64, strict=False)
+    )
+
+
+@contextlib.contextmanager
+def _engine_errors(source: str) -> Iterator[None]:
+    """Tell what polars cannot read as an error of ours.
+
+    A damaged file can also make polars panic: that reaches Python as `PanicException`, which is no `Exception`, so
+    that it is named here.
+    """
+    try:
+        yield
+    except (PolarsError, PanicException, OSError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise FileFormatError(
+            f"a file must be whole and of its kind, however: {source} cannot be read: {first_line}; "
+            "make it or fetch it again"
+        ) from error
