@@ -279,11 +279,22 @@ def load_dataset(
     """
     entry = get_entry(name)
     mapping = get_taxonomy(name, taxonomy, attempted=attempted)
-    registration = registry.find(name) or _add_from_environment(entry)
     schema = get_schema(entry.schema, use_port=use_port)
-    tables = _read_parts(registration, schema)
+    registration, tables = _read_current(entry, schema)
     loaded = {role: _labelled(table, schema, mapping, f"{name}/{role}") for role, table in tables.items()}
     return _dataset(entry, registration, mapping, loaded)
+
+
+def _read_current(entry: Catalogued, schema: Schema) -> tuple[Registration, dict[str, pl.DataFrame]]:
+    """Read the current registration, once more where another process replaced it meanwhile."""
+    registration = registry.find(entry.name) or _add_from_environment(entry)
+    try:
+        return registration, _read_parts(registration, schema)
+    except DatasetError:
+        newer = registry.find(entry.name)
+        if newer is None or newer.folder == registration.folder:
+            raise
+        return newer, _read_parts(newer, schema)
 
 
 def _add_from_environment(entry: Catalogued) -> Registration:

@@ -68,7 +68,7 @@ def download(
         The file did not come, or came with another hash.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     _Transfer(url, target, timeout_s, progress).run(attempts, wait_s)
     part = _part_of(target)
     if sha256 is not None:
@@ -76,6 +76,13 @@ def download(
     os.replace(part, target)
     _note_of(target).unlink(missing_ok=True)
     return target
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"{folder} must be a folder, however: {error}; choose another place") from error
 
 
 def _part_of(target: Path) -> Path:
@@ -108,14 +115,13 @@ class _Transfer:
 
     def run(self, attempts: int, wait_s: float) -> None:
         """Attempt until the file is whole; attempts that bring bytes do not count."""
-        failed = 0
+        failed, most = 0, self.have
         while True:
-            before = self.have
             try:
                 self._attempt()
                 return
             except _BROKEN as error:
-                failed = 1 if self.have > before else failed + 1
+                failed, most = (1, self.have) if self.have > most else (failed + 1, most)
                 if failed >= attempts or not _is_passing(error):
                     raise self._gave_up(error) from error
             time.sleep(wait_s * 2 ** (failed - 1))
@@ -134,7 +140,9 @@ class _Transfer:
             with error:
                 if error.code != 416:
                     raise
-            self._start_over()  # nothing after what we have: the part is not of this file, or is more than it
+                if self.have and error.headers.get("Content-Range") == f"bytes */{self.have}":
+                    return  # there is nothing after what we have: it is whole
+            self._start_over()
             raise ConnectionError("the server has no such part of the file") from error
 
     def _headers(self) -> dict[str, str]:

@@ -121,7 +121,7 @@ def ingest_file(path: Path, layout: Layout, folder: Path, *, advance: Callable[[
 
 def _hash_and_unpack(path: Path, unpacked: Path, done: Ingested) -> Path:
     """Hash the file; unpack it if it is gzip; return the path of the plain one."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         done.sha256 = _sha256_of(file)
@@ -137,6 +137,13 @@ def _hash_and_unpack(path: Path, unpacked: Path, done: Ingested) -> Path:
                 f"a gzip file must be whole, however: {path} is damaged or cut off ({error}); fetch it again"
             ) from error
     return unpacked
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise FileFormatError(f"a data file must be readable, however: {path}: {error.strerror}") from error
 
 
 def _sha256_of(source: BinaryIO, copy: BinaryIO | None = None) -> str:
@@ -268,18 +275,26 @@ def _typed(batch: pl.DataFrame, path: Path, header: _Header, layout: Layout, don
 def _drop_idle_rows(batch: pl.DataFrame, path: Path, header: _Header, quirks: Counter[str]) -> pl.DataFrame:
     """Drop empty rows and repeated header lines; refuse rows that stop short."""
     label = pl.col(LABEL)
-    if batch[LABEL].null_count():
-        unlabelled = batch.filter(label.is_null())
-        short = unlabelled.filter(pl.any_horizontal(pl.exclude(LINE, LABEL).is_not_null()))
-        if short.height:
-            line = header.line_of(short[LINE][0])
-            raise FileFormatError(f"every flow must have a label, however: {path} line {line} has none; is it cut off?")
-        quirks["empty_rows"] += unlabelled.height
+    last = header.names.get(header.fields[-1], LABEL)
+    if batch[LABEL].null_count() or batch[last].null_count():
+        idle = batch.filter(pl.all_horizontal(pl.exclude(LINE).is_null()))
+        _refuse_short(batch.filter(label.is_null() | pl.col(last).is_null()), idle, path, header)
+        quirks["empty_rows"] += idle.height
         batch = batch.filter(label.is_not_null())
     repeated = label.str.strip_chars().str.to_lowercase().is_in(list(_LABEL_KEYS))
     kept = batch.filter(~repeated)
     quirks["repeated_header_rows"] += batch.height - kept.height
     return kept
+
+
+def _refuse_short(suspects: pl.DataFrame, idle: pl.DataFrame, path: Path, header: _Header) -> None:
+    short = suspects.filter(~pl.col(LINE).is_in(idle[LINE].implode()))
+    if short.height:
+        line = header.line_of(short[LINE][0])
+        raise FileFormatError(
+            f"every line must have {len(header.fields)} fields and a label, however: {path} line {line} stops short; "
+            f"is the file cut off?"
+        )
 
 
 def _labels(batch: pl.DataFrame, path: Path, header: _Header, layout: Layout, quirks: Counter[str]) -> pl.Series:

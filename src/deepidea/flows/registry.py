@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from deepidea.errors import DatasetError, StorageError
 from deepidea.flows.atomic import replacing
 
 FORMAT = 1
+_ABANDONED_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,23 @@ def save(registration: Registration) -> None:
         partial.write_text(json.dumps(registration.to_dict(), indent=1), encoding="utf-8")
     if before is not None and before != registration.folder:
         shutil.rmtree(home() / before, ignore_errors=True)
+    _sweep()
+
+
+def _sweep() -> None:
+    """Remove folders that no record names and that no one can still be writing: leftovers of killed processes."""
+    named = {_folder_of(record) for record in home().glob("*.json")}
+    for folder in home().iterdir():
+        if _is_token(folder.name) and folder.name not in named and _age_s(folder) > _ABANDONED_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _age_s(folder: Path) -> float:
+    """Return the seconds since something was written into a folder, 0 where another process has removed it."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _folder_of(record: Path) -> str | None:
