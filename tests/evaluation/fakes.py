@@ -7,27 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.schema import Column, Schema
 
 SCHEMA = Schema("custom", (Column("evidence", "number"), Column("size", "number"), Column("protocol", "category")))
 CLASSES = ("benign", "dos", "probe")
 
 
-@dataclass(frozen=True)
-class FakeFlows:
-    """The face of deepidea.flows.datasets.LabelledFlows."""
-
-    features: pl.DataFrame
-    classes: pl.Series
-    class_order: tuple[str, ...] = CLASSES
-    schema: Schema = SCHEMA
-    source: str = "fake/test"
-
-    def __len__(self):
-        return self.features.height
-
-    def take(self, rows):
-        return FakeFlows(self.features[rows], self.classes.gather(rows), self.class_order, self.schema, self.source)
+def labelled(table, classes, source="fake/test"):
+    return LabelledFlows(table, classes, classes, SCHEMA, CLASSES, source)
 
 
 @dataclass(frozen=True)
@@ -58,4 +46,4 @@ def draw_flows(n_rows, seed=0, grid=None):
     icmp = rng.random(n_rows) < np.array([0.3, 0.1, 0.85])[truth]
     protocol = pl.Series(np.where(icmp, "icmp", "tcp").tolist(), dtype=pl.String)
     table = pl.DataFrame({"evidence": evidence, "size": np.zeros(n_rows), "protocol": protocol})
-    return FakeFlows(table, pl.Series([CLASSES[at] for at in truth.tolist()]))
+    return labelled(table, pl.Series([CLASSES[at] for at in truth.tolist()]))

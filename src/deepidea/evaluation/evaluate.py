@@ -16,13 +16,14 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import DataError, LabelError
-from deepidea.evaluation.metrics import BENIGN, Ints, OneRule, Scores, evaluate, majority_class, one_rule
+from deepidea.evaluation.metrics import Ints, OneRule, Scores, evaluate, majority_class, one_rule
 from deepidea.evaluation.splits import count_contradictory, is_among
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.schema import Schema
+from deepidea.flows.taxonomy import BENIGN
 
 if TYPE_CHECKING:
-    from deepidea.flows.datasets import LabelledFlows
+    from deepidea.flows.labelled import LabelledFlows
 
 Fingerprints = npt.NDArray[np.uint64]
 
@@ -64,8 +65,9 @@ class Evaluation:
     baselines : mapping of name to Scores
         Majority class and one rule, on all rows; empty where no training rows were at hand.
     data : mapping
-        source, rows, class_rows, distinct_rows, duplicate_rows, contradictory_rows (same features, another class),
-        twins_in_training and unseen_rows (None where not known).
+        source, schema, rows, class_rows, distinct_rows, duplicate_rows, contradictory_rows (same features, another
+        class), unavoidable_errors (rows that any detector with these features gets wrong), twins_in_training and
+        unseen_rows (None where not known).
     model : mapping
         Summary of the detector's manifest.
     """
@@ -115,9 +117,8 @@ class Baselines:
         LabelError
             The rows are all attack or all benign.
         """
-        codes = _codes_of(train.classes, train.class_order)
-        rule = one_rule(train.features, codes != train.class_order.index(BENIGN))
-        attack = majority_class(codes[codes != train.class_order.index(BENIGN)])
+        codes, is_attack = _codes_of(train.classes, train.class_order), (train.classes != BENIGN).to_numpy()
+        rule, attack = one_rule(train.features, is_attack), majority_class(codes[is_attack])
         return cls(train.class_order[majority_class(codes)], rule, train.class_order[attack])
 
     def scores(self, features: pl.DataFrame, truth: Ints, classes: tuple[str, ...]) -> dict[str, Scores]:
@@ -192,7 +193,7 @@ def evaluate_detector(
     return Evaluation(
         scores=everything,
         subsets={"all": everything, **parts},
-        data=_data_facts(flows, everything, rows, count_contradictory(flows.classes, fingerprints)),
+        data={**_data_facts(flows, everything, rows), **_contradictions(verdicts.truth, fingerprints)},
         model=_model_facts(detector),
         baselines=baselines.scores(features, verdicts.truth, detector.classes) if baselines else {},
     )
@@ -254,9 +255,16 @@ def _subset_rows(truth: Ints, fingerprints: Fingerprints, known: Fingerprints | 
 # --- facts beside the scores -------------------------------------------------------------------------------------
 
 
-def _data_facts(
-    flows: LabelledFlows, scores: Scores, rows: Mapping[str, Ints | None], contradictory: int
-) -> dict[str, Any]:
+def _contradictions(truth: Ints, fingerprints: Fingerprints) -> dict[str, int]:
+    """Count rows whose features occur with several classes, and those outside the most frequent class of theirs."""
+    table = pl.LazyFrame({"fingerprint": fingerprints, "truth": truth})
+    minority = pl.col("rows").sum() - pl.col("rows").max()
+    vectors = table.group_by("fingerprint", "truth").agg(rows=pl.len()).group_by("fingerprint").agg(minority)
+    unavoidable = int(vectors.select(pl.col("rows").sum()).collect().item())
+    return {"contradictory_rows": count_contradictory(truth, fingerprints), "unavoidable_errors": unavoidable}
+
+
+def _data_facts(flows: LabelledFlows, scores: Scores, rows: Mapping[str, Ints | None]) -> dict[str, Any]:
     distinct, unseen = rows["distinct"], rows["unseen"]
     n_distinct = 0 if distinct is None else len(distinct)
     return {
@@ -266,7 +274,6 @@ def _data_facts(
         "class_rows": {name: of.support for name, of in scores.per_class.items()},
         "distinct_rows": n_distinct,
         "duplicate_rows": len(flows) - n_distinct,
-        "contradictory_rows": contradictory,
         "twins_in_training": None if unseen is None else len(flows) - len(unseen),
         "unseen_rows": None if unseen is None else len(unseen),
     }

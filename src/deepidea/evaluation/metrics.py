@@ -28,8 +28,8 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import DataError, LabelError
+from deepidea.flows.taxonomy import BENIGN
 
-BENIGN = "benign"
 FALSE_POSITIVE_RATES = (1e-2, 1e-3, 1e-4)
 PREVALENCES = (1e-2, 1e-3, 1e-4, 1e-5)
 CALIBRATION_BINS = 15

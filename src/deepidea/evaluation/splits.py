@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import DataError, LabelError
-from deepidea.evaluation.metrics import BENIGN
+from deepidea.flows.taxonomy import BENIGN
 
 Ints = npt.NDArray[np.int64]
 Column = pl.Series | npt.NDArray[Any] | Sequence[str] | Sequence[int]
