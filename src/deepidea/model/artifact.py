@@ -80,12 +80,19 @@ def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _not_a_detector(path: Path, error: Exception) -> str:
-    if path.is_file() and path.open("rb").read(2) in _PICKLES:
+    if _starts_as_pickle(path):
         return (
             f"a detector file must be a zip as `deepidea train` writes it, however: {path} is a Python pickle, "
             "which could run any code when read; it was not opened"
         )
     return f"a detector file must be a zip as `deepidea train` writes it, however: {path}: {error}; get a fresh copy"
+
+
+def _starts_as_pickle(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(2) in _PICKLES
 
 
 def _read_audited(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BLOCK_ROWS = 4096  # flows in one call of the network: large enough to be fast, small enough to stay in the cache
+PADDED_TO = 16  # rows of a call are filled up to a multiple of the widest vector: no element takes a kernel's tail path
 
 
 class Detector:
@@ -159,18 +160,36 @@ class Detector:
 
     def logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
         """Return the network's outputs for conformed flows, float32 ``(n_flows, n_classes)``."""
+        return self._padded_logits(flows)[: len(flows)]
+
+    def _padded_logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
         raw = self.encoder.raw(flows)
-        arrays = {"numbers": raw.numbers, "codes": raw.codes}
+        arrays = {"numbers": _padded(raw.numbers), "codes": _padded(raw.codes)}
         feeds = {entry.name: arrays[entry.name] for entry in self._session.get_inputs()}
         logits: NDArray[np.float32] = self._session.run(["logits"], feeds)[0]
         return logits
 
     def _score_block(self, flows: pl.DataFrame) -> pl.DataFrame:
-        log_p = self.decision.log_probabilities(self.logits(flows))
-        p = np.exp(log_p)  # (n_flows, n_classes)
+        log_p = self.decision.log_probabilities(self._padded_logits(flows))
+        p = np.exp(log_p)  # (n_padded, n_classes)
         names = pl.Series(self.classes, dtype=pl.String)
         columns = {"class": names.gather(self.decision.choose(log_p)), "score": p[:, 1:].sum(axis=1).clip(0, 1)}
-        return pl.DataFrame({**columns, **{f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}})
+        verdicts = pl.DataFrame({**columns, **{f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}})
+        return verdicts.head(len(flows))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an ONNX Runtime session cannot be copied; it is opened anew
+        rest = (self.weights, self.training_fingerprints, self.card, self.n_threads)
+        return _rebuild, (self.encoder, self.decision, self.classes, self.graph, *rest)
+
+
+def _rebuild(encoder: FlowEncoder, decision: Decision, classes: tuple[str, ...], graph: bytes, *rest: Any) -> Detector:
+    names = ("weights", "training_fingerprints", "card", "n_threads")
+    return Detector(encoder, decision, classes, graph, **dict(zip(names, rest, strict=True)))
+
+
+def _padded(rows: NDArray[Any]) -> NDArray[Any]:
+    missing = -len(rows) % PADDED_TO or PADDED_TO * (len(rows) == 0)
+    return np.concatenate([rows, np.zeros((missing, rows.shape[1]), rows.dtype)]) if missing else rows
 
 
 _OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "decision"}

@@ -54,7 +54,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     duplicates : {"weigh", "drop"}
         Whether a feature vector counts as often as it occurs, or once.
     class_weight : dict, "balanced" or None
-        Factors on the weights of the rows of each class; the prior of the decision follows them.
+        "balanced" gives all classes one weight, in training and in the prior of the decision. A dict gives factors on
+        the loss that the prior does not follow: they shift decisions, as costs do.
     learning_rate, weight_decay, batch_size, n_epochs, schedule
         Adam and its step size, see :func:`deepidea.model.training.train_network`.
     min_steps : int
@@ -82,6 +83,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     benign_ : label
     encoder_ : FlowEncoder
     network_ : MLP
+    detector_ : Detector
+        What :meth:`predict` scores with.
     decision_ : Decision
         Over the network's class order: benign first.
     epochs_ : list of Epoch
@@ -113,7 +116,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int = 256,
         n_epochs: int = 10,
         schedule: Schedule = "one-cycle",
-        min_steps: int = 300,
+        min_steps: int = 1000,
         temperature: float | Literal["auto"] = 1.0,
         tau: float = 1.0,
         validation_fraction: float = 0.1,
@@ -173,7 +176,9 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(training, validation, on_epoch)
         if self.temperature == "auto" and len(validation):
-            self._set_decision(fit_temperature(self._logits(validation.table), validation.target, validation.weight))
+            logits = _run(self.network_, self.encoder_.transform(validation.table))
+            self._set_decision(fit_temperature(logits, validation.target, validation.weight))
+        self.detector_ = self.to_detector()
         return self
 
     def partial_fit(
@@ -200,6 +205,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._prior_counts = self._prior_counts + self._count_classes(rows)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
+        self.detector_ = self.to_detector()
         return self
 
     def _check_parameters(self) -> None:
@@ -226,7 +232,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return table, np.asarray(labels)
 
     def _read_features(self, X: Any) -> pl.DataFrame:
-        check_is_fitted(self, "network_")
+        check_is_fitted(self, "detector_")
         if isinstance(X, pl.DataFrame):
             return self._read_table(X, reset=False)
         return self._name_columns(validate_data(self, X, reset=False, dtype=np.float32, ensure_all_finite=False))
@@ -271,17 +277,15 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         rows, summed = collapse_duplicates(fingerprints, target, weight)
         if self.duplicates == "drop":
             summed = np.ones(len(rows))
-        if self.class_weight is not None:
-            summed = summed * self._class_factors(target[rows], summed)[target[rows]]
-        return _Rows(table[rows], target[rows], summed, fingerprints[rows])
-
-    def _class_factors(self, target: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the factor of each class in the network's order; "balanced" gives all classes one total weight."""
         if self.class_weight == "balanced":
-            counts = np.bincount(target, weight, minlength=len(self.classes_))
-            return np.asarray(counts.sum() / (len(counts) * np.maximum(counts, 1e-12)), np.float64)
-        labels = self.classes_[self._network_order].tolist()
-        return np.array([self.class_weight.get(label, 1.0) for label in labels], np.float64)
+            counts = np.bincount(target[rows], summed, minlength=len(self.classes_))
+            summed = summed * (counts.sum() / (len(counts) * np.maximum(counts, 1e-12)))[target[rows]]
+        return _Rows(table[rows], target[rows], summed * self._costs()[target[rows]], summed, fingerprints[rows])
+
+    def _costs(self) -> NDArray[np.float64]:
+        """Return the factor that a ``class_weight`` dict gives each class, in the network's order."""
+        costs = self.class_weight if isinstance(self.class_weight, dict) else {}
+        return np.array([costs.get(label, 1.0) for label in self.classes_[self._network_order].tolist()], np.float64)
 
     def _start_network(self) -> None:
         self.network_ = MLP(
@@ -293,7 +297,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _count_classes(self, rows: _Rows) -> NDArray[np.float64]:
-        return np.bincount(rows.target, rows.weight, minlength=len(self.classes_)).astype(np.float64)
+        return np.bincount(rows.target, rows.prior_weight, minlength=len(self.classes_)).astype(np.float64)
 
     def _set_decision(self, temperature: float) -> None:
         counts = np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum())
@@ -325,7 +329,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
                 on_epoch=on_epoch,
             )
         self.network_.to("cpu").eval()
-        self._fingerprints = np.union1d(getattr(self, "_fingerprints", []), rows.fingerprints).astype(np.uint64)
+        seen = getattr(self, "_fingerprints", np.zeros(0, np.uint64))
+        self._fingerprints = np.unique(np.concatenate([seen, rows.fingerprints]))
 
     def _choose_threads(self, x: NDArray[np.float32], rows: _Rows, loss: AttackSharingLoss, device: str) -> int:
         if isinstance(self.n_threads, int):
@@ -351,25 +356,19 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     # --- using -------------------------------------------------------------------------------------------------------
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class of each flow, after the prior correction."""
-        codes = self.decision_codes(X)
+        """Return the class of each flow, after the prior correction: the verdict of the detector, bit for bit."""
+        verdicts = self._read_features(X).pipe(self.detector_.score)
+        places = {name: place for place, name in enumerate(self.detector_.classes)}
+        codes = verdicts["class"].replace_strict(places, return_dtype=pl.Int64).to_numpy()
         predicted: NDArray[Any] = self.classes_[self._network_order[codes]]
         return predicted
-
-    def decision_codes(self, X: Any) -> NDArray[np.int64]:
-        """Return the class of each flow by its place in the network's order, benign 0."""
-        table = self._read_features(X)
-        return self.decision_.classify(self._logits(table))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the calibrated probability of each class, ``(n_flows, n_classes)`` in the order of ``classes_``."""
         table = self._read_features(X)
-        p = np.exp(self.decision_.log_probabilities(self._logits(table)).astype(np.float64))
+        p = self.detector_.score(table).select(r"^p_.*$").to_numpy().astype(np.float64)
         ordered = p[:, np.argsort(self._network_order)]
         return np.asarray(ordered / ordered.sum(axis=1, keepdims=True), np.float64)
-
-    def _logits(self, table: pl.DataFrame) -> NDArray[np.float32]:
-        return _run(self.network_, self.encoder_.transform(table))
 
     def to_detector(self, **card: Any) -> Detector:
         """Return the detector: what scores flows without torch, and is saved to a file.
@@ -405,18 +404,20 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Distinct training rows: conformed features, place of the class, weight, fingerprint."""
+    """Distinct training rows: conformed features, place of the class, weight in the loss and in the prior."""
 
     table: pl.DataFrame
     target: NDArray[np.int64]
     weight: NDArray[np.float64]
+    prior_weight: NDArray[np.float64]
     fingerprints: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.target)
 
     def take(self, mask: NDArray[np.bool_]) -> _Rows:
-        return _Rows(self.table.filter(mask), self.target[mask], self.weight[mask], self.fingerprints[mask])
+        weights = (self.weight[mask], self.prior_weight[mask])
+        return _Rows(self.table.filter(mask), self.target[mask], *weights, self.fingerprints[mask])
 
 
 def schema_of(table: pl.DataFrame) -> Schema:

@@ -1,0 +1,128 @@
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from deepidea.model.estimators import DeepIDEAClassifier
+from tests.model.conftest import simulated_flows
+
+SMALL = {"hidden": (16,), "dropout": 0.0, "learning_rate": 1e-2, "min_steps": 300, "random_state": 0}
+
+
+@parametrize_with_checks([DeepIDEAClassifier(hidden=(64, 64), random_state=0)])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def test_learns_overlapping_classes(classifier):
+    table, classes = simulated_flows(2000, seed=2)
+    predicted = classifier.predict(table)
+    recalls = [np.mean(predicted[classes == name] == name) for name in np.unique(classes)]
+    assert np.mean(recalls) > 0.85
+
+
+def test_runs_are_reproducible_to_the_bit():
+    table, classes = simulated_flows()
+    first, second = (DeepIDEAClassifier(**SMALL).fit(table, classes) for _ in range(2))
+    assert np.array_equal(first.predict_proba(table), second.predict_proba(table))
+    other = DeepIDEAClassifier(**{**SMALL, "random_state": 1}).fit(table, classes)
+    assert not np.array_equal(first.predict_proba(table), other.predict_proba(table))
+
+
+@pytest.mark.parametrize("duplicates", ["weigh", "drop"])
+def test_order_of_rows_does_not_matter(duplicates):
+    table, classes = simulated_flows()
+    order = np.random.default_rng(0).permutation(len(table))
+    first = DeepIDEAClassifier(**SMALL, duplicates=duplicates).fit(table, classes)
+    second = DeepIDEAClassifier(**SMALL, duplicates=duplicates).fit(table[order], classes[order])
+    assert np.array_equal(first.predict_proba(table), second.predict_proba(table))
+
+
+def test_a_weight_of_three_is_the_row_three_times():
+    table, classes = simulated_flows(200)
+    weight = np.random.default_rng(0).integers(0, 4, 200)
+    repeated = np.repeat(np.arange(200), weight)
+    first = DeepIDEAClassifier(**SMALL).fit(table, classes, sample_weight=weight)
+    second = DeepIDEAClassifier(**SMALL).fit(table[repeated], classes[repeated])
+    assert np.array_equal(first.predict_proba(table), second.predict_proba(table))
+
+
+def test_dropping_duplicates_forgets_how_often_a_row_came():
+    table, classes = simulated_flows(200)
+    twice = np.concatenate([np.arange(200), np.arange(50)])
+    first = DeepIDEAClassifier(**SMALL, duplicates="drop").fit(table, classes)
+    second = DeepIDEAClassifier(**SMALL, duplicates="drop").fit(table[twice], classes[twice])
+    assert np.array_equal(first.predict_proba(table), second.predict_proba(table))
+
+
+def test_benign_is_found_or_told():
+    table, classes = simulated_flows(200)
+    assert DeepIDEAClassifier(**SMALL).fit(table, classes).benign_ == "benign"
+    assert DeepIDEAClassifier(**SMALL, benign="scan").fit(table, classes).to_detector().benign == "scan"
+    with pytest.raises(ValueError, match="benign must be among"):
+        DeepIDEAClassifier(**SMALL, benign="normal").fit(table, classes)
+
+
+def test_balanced_weights_give_an_even_prior():
+    table, classes = simulated_flows()
+    prior = DeepIDEAClassifier(**SMALL, class_weight="balanced").fit(table, classes).decision_.prior
+    assert prior == pytest.approx([1 / 3] * 3, abs=0.01)
+
+
+def test_costs_shift_decisions_and_not_the_prior():
+    table, classes = simulated_flows()
+    plain = DeepIDEAClassifier(**SMALL).fit(table, classes)
+    shifted = DeepIDEAClassifier(**SMALL, class_weight={"scan": 20.0}).fit(table, classes)
+    assert shifted.decision_.prior == plain.decision_.prior
+    assert (shifted.predict(table) == "scan").sum() > (plain.predict(table) == "scan").sum()
+
+
+def test_partial_fit_continues():
+    table, classes = simulated_flows(1200)
+    classifier = DeepIDEAClassifier(**SMALL).fit(table[:600], classes[:600])
+    before = classifier.predict_proba(table)
+    classifier.partial_fit(table[600:], classes[600:])
+    assert not np.array_equal(before, classifier.predict_proba(table))
+    with pytest.raises(ValueError, match="y must hold classes"):
+        classifier.partial_fit(table[:2], ["benign", "never seen"])
+
+
+def test_partial_fit_needs_all_classes_first():
+    table, classes = simulated_flows(100)
+    with pytest.raises(ValueError, match="classes must be given"):
+        DeepIDEAClassifier(**SMALL).partial_fit(table, classes)
+
+
+def test_temperature_is_fitted_on_held_out_rows():
+    table, classes = simulated_flows(2000)
+    fitted = DeepIDEAClassifier(**SMALL, temperature="auto").fit(table, classes)
+    assert 0.2 < fitted.decision_.temperature < 5
+    assert fitted.decision_.temperature != 1.0
+
+
+def test_takes_infinite_and_missing_values():
+    table, classes = simulated_flows(200)
+    hostile = table.with_columns(
+        pl.when(pl.int_range(pl.len()) % 5 == 0).then(float("inf")).otherwise("bytes").alias("bytes")
+    )
+    hostile = hostile.with_columns(
+        pl.when(pl.int_range(pl.len()) % 7 == 0).then(None).otherwise("packets").alias("packets")
+    )
+    assert np.isfinite(DeepIDEAClassifier(**SMALL).fit(hostile, classes).predict_proba(hostile)).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"duplicates": "maybe"}, {"device": "tpu"}, {"n_epochs": 0}, {"learning_rate": -1}, {"validation_fraction": 1.0}],
+)
+def test_refuses_wrong_parameters_when_fitted(wrong):
+    table, classes = simulated_flows(50)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        clone(DeepIDEAClassifier(**{**SMALL, **wrong})).fit(table, classes)
+
+
+def test_a_single_class_is_told():
+    table, _ = simulated_flows(50)
+    with pytest.raises(ValueError, match="at least two classes"):
+        DeepIDEAClassifier(**SMALL).fit(table, ["benign"] * 50)
