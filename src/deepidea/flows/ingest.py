@@ -24,7 +24,7 @@ from deepidea.flows.schema import Schema, suggest
 from deepidea.flows.taxonomy import Taxonomy, list_counts, normalise_labels
 
 LABEL, LINE = "label", "__line"
-BATCH_ROWS = 131_072
+BATCH_ROWS = 65_536
 _BLOCK_BYTES = 1 << 20
 _LABEL_KEYS = ("label", "labels", "class")
 _WINDOWS = ("fwd_init_window_bytes", "bwd_init_window_bytes")
