@@ -552,12 +552,12 @@ def _refuse_bad_cells(
 
 def _settled(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """Give columns the same type whatever file they came from."""
-    ports = (c.name for c in schema.columns if c.kind == "port" and not schema.is_feature(c))
-    present = [name for name in ports if name in flows.columns]
-    text = [name for name in present if flows.schema[name] == pl.String]
-    numbers = [name for name in schema.numbers if name in flows.columns]
+    kinds = {column.name: column.kind for column in schema.columns if not schema.is_feature(column)}
+    ports = [name for name in flows.columns if kinds.get(name) == "port"]
+    text = [name for name in flows.columns if name in kinds and flows.schema[name] == pl.String]
+    numbers = [name for name in flows.columns if name in schema.numbers]
     return flows.with_columns(pl.col(text).str.strip_chars()).with_columns(
-        pl.col(numbers).cast(pl.Float64), pl.col(present).cast(pl.Int64, strict=False)
+        pl.col(numbers).cast(pl.Float64), pl.col(ports).cast(pl.Int64, strict=False)
     )
 
 
