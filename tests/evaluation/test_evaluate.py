@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from deepidea.errors import DataError, LabelError
 from deepidea.evaluation.evaluate import Baselines, evaluate_detector
+from deepidea.flows.datasets import load_dataset
 from deepidea.flows.fingerprint import row_fingerprints
 from tests.evaluation.fakes import CLASSES, SCHEMA, FakeDetector, draw_flows, labelled
 
@@ -150,3 +151,25 @@ def test_model_facts_are_brief():
         "seed": 1,
         "training": {"rows": 5, "losses": "1000 values"},
     }
+
+
+@pytest.mark.data
+def test_known_facts_of_the_kdd99_test_set(data_root, monkeypatch):
+    monkeypatch.setenv("DEEPIDEA_DATA", str(data_root))
+    data = load_dataset("kdd99")
+    known = row_fingerprints(data.train.features, data.train.schema)
+
+    class Silent(FakeDetector):
+        def score(self, table):
+            columns = {f"p_{name}": np.full(table.height, float(name == "benign")) for name in self.classes}
+            return pl.DataFrame({"class": ["benign"] * table.height, "score": np.zeros(table.height), **columns})
+
+    detector = Silent(classes=data.test.class_order, schema=data.test.schema)
+    evaluation = evaluate_detector(
+        detector, data.test, training_fingerprints=known, baselines=Baselines.fit(data.train)
+    )
+    facts, (majority, ruled) = evaluation.data, evaluation.baselines.values()
+    assert (facts["rows"], facts["distinct_rows"]) == (311_029, 77_287)
+    assert facts["twins_in_training"] / facts["rows"] == pytest.approx(0.582, abs=5e-4)
+    assert (evaluation.scores.cba, majority.cba) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert ruled.detection_rate > 0.85 > 0.05 > ruled.false_alarm_rate

@@ -120,6 +120,15 @@ def test_recall_at_a_rate_keeps_the_budget_and_is_the_best_that_does(drawn):
     assert at.false_positive_rate <= 0.01
 
 
+def test_a_saturated_score_leaves_no_threshold_and_says_so():
+    truth = np.repeat([0, 1], [1000, 50])
+    at = metrics.evaluate(truth, truth, None, np.repeat([0.0, 1.0, 1.0], [988, 12, 50]), CLASSES[:2]).recall_at_fpr[
+        "0.01"
+    ]
+    assert (at.recall, at.threshold) == (0.0, None)
+    assert at.reason == "no threshold keeps it: 12 benign rows share the highest score"
+
+
 def test_precision_at_prevalence_is_bayes():
     truth, predicted = np.repeat([0, 1], [10_000, 100]), np.repeat([0, 1, 0, 1], [9_790, 210, 2, 98])
     scores = metrics.evaluate(truth, predicted, None, None, CLASSES[:2])

@@ -212,6 +212,8 @@ def test_an_easy_test_set_is_called_easy(evaluation):
 def test_unresolved_rates_are_told():
     told = notes_of(evaluation_of(np.repeat([0, 1], [500, 60]), np.repeat([0, 1], [500, 60])))
     assert told["Low false-positive rates"].startswith("500 benign rows cannot resolve a rate of 0.001, 0.0001.")
+    saturated = notes_of(evaluation_of(np.repeat([0, 1], [500, 60]), np.repeat([0, 1, 1], [480, 20, 60])))
+    assert "At 0.01, no threshold keeps it: 20 benign rows share" in saturated["Low false-positive rates"]
 
 
 @pytest.mark.parametrize(

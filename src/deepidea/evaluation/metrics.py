@@ -170,7 +170,8 @@ class RecallAtRate:
     """The best recall of attacks that a budget of false alarms leaves, read off these very rows.
 
     The threshold is the lowest that keeps the budget *here*; carried to other rows it will not keep it exactly.
-    Where there are fewer benign rows than one budgeted false alarm needs, all is None and `reason` says so.
+    Where there are fewer benign rows than one budgeted false alarm needs, all is None and `reason` says so. Where so
+    many benign rows share the highest score that no threshold keeps the budget, the recall is 0 and `reason` says so.
     """
 
     recall: float | None
@@ -543,7 +544,8 @@ def _recall_at_rate(ranking: _Ranking, rate: float) -> RecallAtRate:
         return RecallAtRate(None, reason=f"{rule}, however: {benign}")
     kept = int(np.searchsorted(ranking.false, math.floor(benign * rate + 1e-9), side="right"))
     if kept == 0:  # even the highest score costs more false alarms than the budget has
-        return RecallAtRate(0.0, wilson_interval(0, attacks), None, 0.0, 0)
+        reason = f"no threshold keeps it: {int(ranking.false[0])} benign rows share the highest score"
+        return RecallAtRate(0.0, wilson_interval(0, attacks), None, 0.0, 0, reason)
     true, false = int(ranking.true[kept - 1]), int(ranking.false[kept - 1])
     limits = wilson_interval(true, attacks)
     return RecallAtRate(true / attacks, limits, float(ranking.threshold[kept - 1]), false / benign, false)

@@ -287,11 +287,12 @@ def _note_on_calibration(scores: Scores) -> str:
 
 
 def _note_on_resolution(scores: Scores) -> str:
-    unresolved = [rate for rate, at in scores.recall_at_fpr.items() if at.recall is None]
     kept = "Recall at a false-positive rate takes the threshold from these very rows; carried over, it will drift."
-    if not unresolved or scores.benign_rows == 0:
-        return kept
-    return f"{_count(scores.benign_rows)} benign rows cannot resolve a rate of {', '.join(unresolved)}. {kept}"
+    told = [f"At {rate}, {at.reason}." for rate, at in scores.recall_at_fpr.items() if at.reason and at.recall == 0]
+    unresolved = [rate for rate, at in scores.recall_at_fpr.items() if at.recall is None]
+    if unresolved and scores.benign_rows:
+        told.append(f"{_count(scores.benign_rows)} benign rows cannot resolve a rate of {', '.join(unresolved)}.")
+    return " ".join([*told, kept])
 
 
 # --- the page, top to bottom -------------------------------------------------------------------------------------
