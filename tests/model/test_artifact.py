@@ -93,7 +93,8 @@ def forged(path, **changes):
         ({"schema": None}, "'schema'"),
         ({"encoder": {}}, "encoder contract"),
         ({"decision": {"prior": [1, 2]}}, "decision contract"),
-        ({"classes": ["benign"]}, "prior"),
+        ({"classes": ["benign"]}, "over 1 classes"),
+        ({"labels": ["benign", "flood", "flood"]}, "different labels"),
         ({"classes": None}, "'classes'"),
     ],
 )

@@ -19,7 +19,7 @@ def test_without_correction_the_most_probable_class_wins(logits):
 
 @given(logits_arrays, st.floats(0.1, 10))
 def test_probabilities_sum_to_one(logits, temperature):
-    p = np.exp(Decision(PRIOR, temperature=temperature).log_probabilities(logits))
+    p = Decision(PRIOR, temperature=temperature).probabilities(logits)
     assert p.sum(1) == pytest.approx(np.ones(5), abs=1e-5)
 
 
@@ -39,8 +39,21 @@ def test_temperature_is_found_again(true_temperature):
     assert fit_temperature(calibrated * true_temperature, target) == pytest.approx(true_temperature, rel=0.05)
 
 
+def test_labels_are_corrected_before_they_are_added_up():
+    decision = Decision((0.9, 0.05, 0.05), tau=1.0, class_of=(0, 1, 1))
+    p = np.array([[0.80, 0.12, 0.08]], np.float32)
+    assert decision.by_class(p) == pytest.approx(np.array([[0.8, 0.2]]))
+    assert decision.by_class(decision.corrected(p)).argmax(1).tolist() == [1]
+
+
+@pytest.mark.parametrize("class_of", [(0, 0, 2), (1, 1, 2), (0, 1), (0, 1, 0)])
+def test_refuses_outputs_without_order(class_of):
+    with pytest.raises(ValueError, match="class_of must ascend"):
+        Decision(PRIOR, class_of=class_of)
+
+
 def test_contract_rebuilds_the_same_decision():
-    decision = Decision(PRIOR, temperature=2.0, tau=0.5)
+    decision = Decision(PRIOR, temperature=2.0, tau=0.5, class_of=(0, 1, 1))
     assert Decision.from_contract(decision.contract()) == decision
 
 

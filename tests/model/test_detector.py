@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -49,7 +50,8 @@ def test_a_stream_of_any_chunk_size_is_the_batch_to_the_bit(detector, flows, chu
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 def test_threads_and_order_change_no_bit(detector, n_threads):
     flows, _ = simulated_flows(3 * BLOCK_ROWS + 17)
-    other = Detector(detector.encoder, detector.decision, detector.classes, detector.graph, n_threads=n_threads)
+    other = copy.copy(detector)
+    other.n_threads = n_threads
     verdicts = detector.score(flows)
     assert other.score(flows).equals(verdicts)
     assert other.score(flows.reverse()).equals(verdicts.reverse())
@@ -82,7 +84,9 @@ def test_text_where_a_number_belongs_is_told(detector, flows):
 def test_knows_the_vectors_it_was_trained_on(detector):
     table, _ = simulated_flows()
     seen = np.isin(row_fingerprints(table, detector.schema), detector.training_fingerprints)
-    assert 0.85 < seen.mean() < 1.0  # a tenth was held out
+    assert seen.all()  # those held out for choices too
+    strangers, _ = simulated_flows(seed=5)
+    assert np.isin(row_fingerprints(strangers, detector.schema), detector.training_fingerprints).mean() < 0.5
 
 
 def test_scoring_needs_neither_torch_nor_scikit_learn(detector, flows, tmp_path):

@@ -78,6 +78,27 @@ def test_costs_shift_decisions_and_not_the_prior():
     assert (shifted.predict(table) == "scan").sum() > (plain.predict(table) == "scan").sum()
 
 
+def test_labels_are_told_apart_and_added_up():
+    table, classes = simulated_flows(1200)
+    attack = np.where(classes == "benign", "benign", "attack")
+    classifier = DeepIDEAClassifier(**SMALL, balance=0.5).fit(table, attack, labels=classes)
+    verdicts = classifier.detector_.score(table)
+    assert classifier.detector_.labels == ("benign", "flood", "scan")
+    assert verdicts.columns == ["class", "label", "score", "p_benign", "p_attack"]
+    assert np.mean(verdicts["class"].to_numpy() == attack) > 0.9
+    assert np.mean(verdicts["label"].to_numpy() == classes) > 0.9
+    assert ((verdicts["label"] == "benign") == (verdicts["class"] == "benign")).all()
+
+
+def test_labels_must_fit():
+    table, classes = simulated_flows(50)
+    attack = np.where(classes == "benign", "benign", "attack")
+    with pytest.raises(ValueError, match="labels must name each"):
+        DeepIDEAClassifier(**SMALL).fit(table, attack, labels=classes[:10])
+    with pytest.raises(ValueError, match="one class"):
+        DeepIDEAClassifier(**SMALL).fit(table, classes, labels=["same"] * 50)
+
+
 def test_partial_fit_continues():
     table, classes = simulated_flows(1200)
     classifier = DeepIDEAClassifier(**SMALL).fit(table[:600], classes[:600])
@@ -114,7 +135,14 @@ def test_takes_infinite_and_missing_values():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"duplicates": "maybe"}, {"device": "tpu"}, {"n_epochs": 0}, {"learning_rate": -1}, {"validation_fraction": 1.0}],
+    [
+        {"duplicates": "maybe"},
+        {"device": "tpu"},
+        {"n_epochs": 0},
+        {"learning_rate": -1},
+        {"validation_fraction": 1.0},
+        {"balance": 2},
+    ],
 )
 def test_refuses_wrong_parameters_when_fitted(wrong):
     table, classes = simulated_flows(50)

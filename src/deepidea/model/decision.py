@@ -8,6 +8,7 @@ network that fits its training rows well is over-confident on attacks it has not
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,21 @@ from deepidea.errors import ArtifactError
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How logits become a class and an attack score.
+    """How the network's outputs become a class and an attack score.
+
+    An output stands for a class, or for one label of it where the network was trained on finer labels than classes;
+    then each label is corrected for its own prior before the labels of a class are added up.
 
     Parameters
     ----------
     prior : tuple of float
-        Share of each class among the training flows, benign first; positive, sums to 1.
+        Share of each output among the training flows; positive, sums to 1.
     temperature : float
         Logits are divided by it before the softmax; above 1 softens.
     tau : float
-        Strength of the prior correction ``argmax(log p - tau log prior)``: 0 is plain argmax, 1 balances the classes.
+        Strength of the prior correction ``p / prior^tau``: 0 is none, 1 balances the outputs.
+    class_of : tuple of int, optional
+        Class of each output, ascending from 0 without gaps; one output a class where absent.
 
     Examples
     --------
@@ -40,6 +46,7 @@ class Decision:
     prior: tuple[float, ...]
     temperature: float = 1.0
     tau: float = 1.0
+    class_of: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.prior) < 2 or min(self.prior) <= 0 or abs(sum(self.prior) - 1) > 1e-6:
@@ -48,32 +55,61 @@ class Decision:
             raise ValueError(
                 f"temperature must be > 0 and tau >= 0, however: temperature={self.temperature}, tau={self.tau}"
             )
+        if not self.class_of:
+            object.__setattr__(self, "class_of", tuple(range(len(self.prior))))
+        steps = [b - a for a, b in pairwise((0, *self.class_of))]
+        if len(self.class_of) != len(self.prior) or steps[0] or not set(steps) <= {0, 1}:
+            raise ValueError(f"class_of must ascend from 0 without gaps, however: class_of={self.class_of}")
 
-    def log_probabilities(self, logits: NDArray[Any]) -> NDArray[np.float32]:
-        """Return calibrated log P(class | flow), float32 ``(n_flows, n_classes)``."""
-        return log_softmax(np.asarray(logits, np.float32) / np.float32(self.temperature))
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, at most that of outputs."""
+        return self.class_of[-1] + 1
+
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the calibrated probability of each output, float32 ``(n_flows, n_outputs)``."""
+        return softmax(np.asarray(logits, np.float32) / np.float32(self.temperature))
+
+    def corrected(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return ``p / prior^tau`` of each output, not normalised, float32 ``(n_flows, n_outputs)``."""
+        # the largest weight is 1, so that no product overflows
+        weights = (np.array(self.prior) / min(self.prior)) ** -self.tau
+        return probabilities * weights.astype(np.float32)
+
+    def by_class(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Add up the outputs of each class, float32 ``(n_flows, n_classes)``."""
+        if self.n_classes == len(self.class_of):
+            return values
+        starts = np.searchsorted(self.class_of, np.arange(self.n_classes))
+        summed: NDArray[np.float32] = np.add.reduceat(values, starts, axis=1)
+        return summed
 
     def classify(self, logits: NDArray[Any]) -> NDArray[np.int64]:
         """Return the index of each flow's class, int64 ``(n_flows,)``."""
-        return self.choose(self.log_probabilities(logits))
-
-    def choose(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return ``argmax(log p - tau log prior)`` of calibrated log-probabilities."""
-        balanced = log_probabilities - np.float32(self.tau) * np.log(self.prior).astype(np.float32)
+        balanced = self.by_class(self.corrected(self.probabilities(logits)))
         return np.asarray(balanced.argmax(axis=1), np.int64)
 
     def contract(self) -> dict[str, Any]:
         """Return the decision as plain JSON values."""
-        return {"prior": list(self.prior), "temperature": self.temperature, "tau": self.tau}
+        numbers = {"temperature": self.temperature, "tau": self.tau}
+        return {"prior": list(self.prior), **numbers, "class_of": list(self.class_of)}
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> Decision:
         """Rebuild a decision from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
         try:
             prior = tuple(float(share) for share in contract["prior"])
-            return cls(prior, temperature=float(contract["temperature"]), tau=float(contract["tau"]))
+            class_of = tuple(int(code) for code in contract["class_of"])
+            return cls(prior, float(contract["temperature"]), float(contract["tau"]), class_of)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"a decision contract must be complete, however: {error!r}") from error
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the softmax over the last axis, in the precision of its input."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    normalised: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -37,7 +37,9 @@ class Detector:
         Fitted; carries the schema.
     decision : Decision
     classes : tuple of str
-        Benign first, in the order of the network's outputs.
+        Benign first.
+    labels : tuple of str
+        What each output of the network stands for: the classes, or the finer labels it was trained on, by class.
     graph : bytes
         ONNX graph from raw features to logits (:func:`deepidea.model.graph.build_graph`).
     weights : bytes, optional
@@ -60,6 +62,7 @@ class Detector:
         encoder: FlowEncoder,
         decision: Decision,
         classes: tuple[str, ...],
+        labels: tuple[str, ...],
         graph: bytes,
         *,
         weights: bytes | None = None,
@@ -67,13 +70,16 @@ class Detector:
         card: dict[str, Any] | None = None,
         n_threads: int | None = None,
     ) -> None:
-        if len(classes) != len(decision.prior) or len(classes) < 2:
-            raise ArtifactError(f"each class must have a prior, however: {classes} and prior {decision.prior}")
-        self.encoder, self.decision, self.classes = encoder, decision, classes
+        if len(classes) != decision.n_classes or len(labels) != len(decision.prior) or len(set(labels)) < len(labels):
+            raise ArtifactError(
+                f"the decision must be over {len(classes)} classes and {len(labels)} different labels, however: it is "
+                f"over {decision.n_classes} and {len(decision.prior)}"
+            )
+        self.encoder, self.decision, self.classes, self.labels = encoder, decision, classes, labels
         self.graph, self.weights, self.training_fingerprints = graph, weights, training_fingerprints
         self.card = card or {}
         self.n_threads = n_threads or os.cpu_count() or 1
-        self._session = _open_session(graph, encoder, len(classes))
+        self._session = _open_session(graph, encoder, len(labels))
 
     @property
     def schema(self) -> Schema:
@@ -89,7 +95,10 @@ class Detector:
     def manifest(self) -> dict[str, Any]:
         """All that the file tells besides its members, as JSON values."""
         contracts = {"schema": self.schema.contract(), "encoder": self.encoder.contract()}
-        return {**contracts, "classes": list(self.classes), "decision": self.decision.contract(), **self.card}
+        return {**contracts, **self._names(), "decision": self.decision.contract(), **self.card}
+
+    def _names(self) -> dict[str, list[str]]:
+        return {"classes": list(self.classes), "labels": list(self.labels)}
 
     def save(self, path: str | Path) -> None:
         """Write the detector file, whole or not at all; equal detectors are equal files."""
@@ -119,6 +128,7 @@ class Detector:
             encoder,
             Decision.from_contract(_entry(manifest, "decision", dict)),
             tuple(str(name) for name in _entry(manifest, "classes", list)),
+            tuple(str(name) for name in _entry(manifest, "labels", list)),
             members["model.onnx"],
             weights=members.get("weights.safetensors"),
             training_fingerprints=None if rows is None else _read_fingerprints(rows),
@@ -137,9 +147,10 @@ class Detector:
         Returns
         -------
         DataFrame
-            ``class`` (String), ``score`` (Float32, probability of attack in 0..1), and ``p_<class>`` (Float32), the
-            calibrated probability of each class. ``class`` is corrected for the training prior, so it need not be the
-            most probable one.
+            ``class`` (String), ``score`` (Float64, probability of attack in 0..1, as fine near 1 as near 0), and
+            ``p_<class>`` (Float32), the calibrated probability of each class. ``class`` is corrected for the training
+            prior, so it need not be the most probable one. Where the detector was trained on labels finer than classes,
+            ``label`` (String) is the likeliest one of the class.
 
         Raises
         ------
@@ -170,21 +181,30 @@ class Detector:
         return logits
 
     def _score_block(self, flows: pl.DataFrame) -> pl.DataFrame:
-        log_p = self.decision.log_probabilities(self._padded_logits(flows))
-        p = np.exp(log_p)  # (n_padded, n_classes)
-        names = pl.Series(self.classes, dtype=pl.String)
-        columns = {"class": names.gather(self.decision.choose(log_p)), "score": p[:, 1:].sum(axis=1).clip(0, 1)}
+        p = self.decision.probabilities(self._padded_logits(flows))  # (n_padded, n_labels)
+        corrected = self.decision.corrected(p)
+        codes = self.decision.by_class(corrected).argmax(axis=1)
+        p = self.decision.by_class(p)  # (n_padded, n_classes)
+        columns: dict[str, Any] = {"class": pl.Series(self.classes, dtype=pl.String).gather(codes)}
+        if self.labels != self.classes:
+            columns["label"] = self._likeliest_label(corrected, codes)
+        columns["score"] = 1.0 - p[:, 0].astype(np.float64)  # near 1, p_benign is far finer than its complement
         verdicts = pl.DataFrame({**columns, **{f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}})
         return verdicts.head(len(flows))
 
+    def _likeliest_label(self, corrected: NDArray[np.float32], codes: NDArray[np.int64]) -> pl.Series:
+        of_other_class = np.array(self.decision.class_of) != codes[:, None]
+        places = np.where(of_other_class, np.float32(-1), corrected).argmax(axis=1)
+        return pl.Series(self.labels, dtype=pl.String).gather(places)
+
     def __reduce__(self) -> tuple[Any, ...]:  # an ONNX Runtime session cannot be copied; it is opened anew
         rest = (self.weights, self.training_fingerprints, self.card, self.n_threads)
-        return _rebuild, (self.encoder, self.decision, self.classes, self.graph, *rest)
+        return _rebuild, (self.encoder, self.decision, self.classes, self.labels, self.graph, *rest)
 
 
-def _rebuild(encoder: FlowEncoder, decision: Decision, classes: tuple[str, ...], graph: bytes, *rest: Any) -> Detector:
+def _rebuild(*state: Any) -> Detector:
     names = ("weights", "training_fingerprints", "card", "n_threads")
-    return Detector(encoder, decision, classes, graph, **dict(zip(names, rest, strict=True)))
+    return Detector(*state[:5], **dict(zip(names, state[5:], strict=True)))
 
 
 def _padded(rows: NDArray[Any]) -> NDArray[Any]:
@@ -192,10 +212,10 @@ def _padded(rows: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([rows, np.zeros((missing, rows.shape[1]), rows.dtype)]) if missing else rows
 
 
-_OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "decision"}
+_OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "labels", "decision"}
 
 
-def _open_session(graph: bytes, encoder: FlowEncoder, n_classes: int) -> onnxruntime.InferenceSession:
+def _open_session(graph: bytes, encoder: FlowEncoder, n_outputs: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -205,17 +225,17 @@ def _open_session(graph: bytes, encoder: FlowEncoder, n_classes: int) -> onnxrun
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ArtifactError(f"model.onnx must be a graph that runs, however: {error}") from error
-    _check_shapes(session, encoder, n_classes)
+    _check_shapes(session, encoder, n_outputs)
     return session
 
 
-def _check_shapes(session: onnxruntime.InferenceSession, encoder: FlowEncoder, n_classes: int) -> None:
+def _check_shapes(session: onnxruntime.InferenceSession, encoder: FlowEncoder, n_outputs: int) -> None:
     expected = {"numbers": len(encoder.schema.numbers), "codes": len(encoder.vocabulary_)}
     found = {entry.name: entry.shape[-1] for entry in session.get_inputs()}
     outputs = [(entry.name, entry.shape[-1]) for entry in session.get_outputs()]
-    if found != {name: d for name, d in expected.items() if d} or outputs != [("logits", n_classes)]:
+    if found != {name: d for name, d in expected.items() if d} or outputs != [("logits", n_outputs)]:
         raise ArtifactError(
-            f"model.onnx must map {expected} to {n_classes} logits, however: it maps {found} to {outputs}"
+            f"model.onnx must map {expected} to {n_outputs} logits, however: it maps {found} to {outputs}"
         )
 
 

@@ -53,9 +53,12 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         How numbers are scaled, see :class:`deepidea.model.features.FlowEncoder`.
     duplicates : {"weigh", "drop"}
         Whether a feature vector counts as often as it occurs, or once.
+    balance : float
+        How far the weights of the labels are evened out: a label of n flows weighs n^(1 - balance), in training and in
+        the prior of the decision. 0 leaves them, 1 makes them equal.
     class_weight : dict, "balanced" or None
-        "balanced" gives all classes one weight, in training and in the prior of the decision. A dict gives factors on
-        the loss that the prior does not follow: they shift decisions, as costs do.
+        "balanced" is ``balance=1``. A dict gives factors on the loss of each class that the prior does not follow: they
+        shift decisions, as costs do.
     learning_rate, weight_decay, batch_size, n_epochs, schedule
         Adam and its step size, see :func:`deepidea.model.training.train_network`.
     min_steps : int
@@ -86,7 +89,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     detector_ : Detector
         What :meth:`predict` scores with.
     decision_ : Decision
-        Over the network's class order: benign first.
+        Over the network's outputs: benign first, then the labels of one attack class after the other.
     epochs_ : list of Epoch
     n_threads_ : int
 
@@ -110,6 +113,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         dropout: float = 0.2,
         scaling: NumberScaling = "log-z-score",
         duplicates: Duplicates = "weigh",
+        balance: float = 0.0,
         class_weight: Any = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
@@ -131,6 +135,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self.dropout = dropout
         self.scaling = scaling
         self.duplicates = duplicates
+        self.balance = balance
         self.class_weight = class_weight
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -149,7 +154,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     # --- fitting -----------------------------------------------------------------------------------------------------
 
     def fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, *, on_epoch: OnEpoch | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        labels: ArrayLike | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> Self:
         """Train on flows.
 
@@ -160,13 +171,16 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             Class of each flow.
         sample_weight : array (n_flows,), optional
             How many flows each row stands for; a row of weight 0 is as if it were not there.
+        labels : array (n_flows,), optional
+            Finer names of the attacks: the network then tells labels apart, and the decision adds them up to classes.
         on_epoch : callable, optional
             Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
         """
         self._check_parameters()
         table, y = self._read_training(X, y, reset=True)
         self._set_classes(np.unique(y))
-        rows = self._collapse(table, self._codes(y), _read_weight(sample_weight, len(table)))
+        self._set_outputs(y, labels)
+        rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)))
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         held_out = _hold_out(rows, self.validation_fraction, self._seed)
         training, validation = rows.take(~held_out), rows.take(held_out)
@@ -175,6 +189,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._prior_counts = self._count_classes(training)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(training, validation, on_epoch)
+        self._remember(validation)
         if self.temperature == "auto" and len(validation):
             logits = _run(self.network_, self.encoder_.transform(validation.table))
             self._set_decision(fit_temperature(logits, validation.target, validation.weight))
@@ -182,12 +197,19 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def partial_fit(
-        self, X: Any, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        labels: ArrayLike | None = None,
     ) -> Self:
         """Continue training with one pass over more flows, at a constant learning rate.
 
         The first call without an earlier :meth:`fit` needs all ``classes`` and learns the encoder from its flows; later
-        calls leave classes and encoder as they are, and add to the prior.
+        calls leave classes and encoder as they are, and add to the prior. After a :meth:`fit` with ``labels``, labels
+        out of the same ones are needed here too.
         """
         first = not hasattr(self, "network_")
         self._check_parameters()
@@ -196,12 +218,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             if classes is None:
                 raise ValueError("classes must be given on the first call of partial_fit, however: classes=None")
             self._set_classes(np.unique(np.asarray(classes)))
-        rows = self._collapse(table, self._codes(y), _read_weight(sample_weight, len(table)))
+            self._set_outputs(self.classes_, None)
+        rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)))
         if first:
             self._seed = check_random_state(self.random_state).randint(2**31 - 1)
             self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(rows.table, rows.weight)
             self._start_network()
-            self._prior_counts = np.zeros(len(self.classes_))
+            self._prior_counts = np.zeros(len(self._output_labels))
         self._prior_counts = self._prior_counts + self._count_classes(rows)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
@@ -216,6 +239,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         for name in ("n_epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, however: {name}={getattr(self, name)!r}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be in [0, 1], however: balance={self.balance}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must be in [0, 1), however: {self.validation_fraction}")
 
@@ -265,44 +290,77 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             return self.benign
         return "benign" if "benign" in classes.tolist() else classes[0]
 
-    def _codes(self, y: NDArray[Any]) -> NDArray[np.int64]:
-        """Return each label's place among the network's outputs."""
+    def _set_outputs(self, y: NDArray[Any], labels: ArrayLike | None) -> None:
+        """Fix what the network's outputs stand for: (class in network order, label), by class; benign is one output."""
+        found = (
+            pl.DataFrame({"class": self._class_codes(y), "label": self._fine_labels(y, labels)}).unique().sort(pl.all())
+        )
+        doubled = found.filter(pl.col("label").is_duplicated())["label"].unique().to_list()
+        if doubled:
+            raise ValueError(f"each label must belong to one class, however: {doubled[:5]} belong to several")
+        self._output_labels = tuple(found["label"].to_list())
+        self._class_of = tuple(found["class"].to_list())
+
+    def _class_codes(self, y: NDArray[Any]) -> NDArray[np.int64]:
+        """Return each class's place in the network's order, benign 0."""
         places = np.searchsorted(self.classes_, y)
         if not (self.classes_[np.minimum(places, len(self.classes_) - 1)] == y).all():
             raise ValueError(f"y must hold classes out of {self.classes_.tolist()}, however: {np.unique(y).tolist()}")
         return np.asarray(np.argsort(self._network_order)[places], np.int64)
+
+    def _fine_labels(self, y: NDArray[Any], labels: ArrayLike | None) -> pl.Series:
+        """Return the label of each flow's output: its own where labels are given, but one for all that is benign."""
+        classes = pl.Series("label", [str(name) for name in self.classes_]).gather(np.searchsorted(self.classes_, y))
+        if labels is None:
+            return classes
+        own = pl.Series("label", np.asarray(labels), dtype=pl.String)
+        if len(own) != len(y) or own.null_count():
+            raise ValueError(f"labels must name each of the {len(y)} flows, however: {len(own) - own.null_count()} do")
+        return own.zip_with(pl.Series(np.asarray(y != self.benign_)), classes)
+
+    def _codes(self, y: NDArray[Any], labels: ArrayLike | None) -> NDArray[np.int64]:
+        """Return the network output of each flow."""
+        self._class_codes(y)
+        places = {label: place for place, label in enumerate(self._output_labels)}
+        codes = self._fine_labels(y, labels).replace_strict(places, default=None, return_dtype=pl.Int64)
+        if codes.null_count():
+            raise ValueError(
+                f"labels must be out of {list(self._output_labels)}, however: {codes.null_count()} are not"
+            )
+        return codes.to_numpy()
 
     def _collapse(self, table: pl.DataFrame, target: NDArray[np.int64], weight: NDArray[np.float64]) -> _Rows:
         fingerprints = row_fingerprints(table, self.schema_)
         rows, summed = collapse_duplicates(fingerprints, target, weight)
         if self.duplicates == "drop":
             summed = np.ones(len(rows))
-        if self.class_weight == "balanced":
-            counts = np.bincount(target[rows], summed, minlength=len(self.classes_))
-            summed = summed * (counts.sum() / (len(counts) * np.maximum(counts, 1e-12)))[target[rows]]
-        return _Rows(table[rows], target[rows], summed * self._costs()[target[rows]], summed, fingerprints[rows])
+        balance = 1.0 if self.class_weight == "balanced" else self.balance
+        counts = np.bincount(target[rows], summed, minlength=len(self._output_labels)).astype(np.float64)
+        evened = summed * even_out(counts, balance)[target[rows]]
+        return _Rows(table[rows], target[rows], evened * self._costs()[target[rows]], evened, fingerprints[rows])
 
     def _costs(self) -> NDArray[np.float64]:
-        """Return the factor that a ``class_weight`` dict gives each class, in the network's order."""
+        """Return the factor that a ``class_weight`` dict gives each output's class."""
         costs = self.class_weight if isinstance(self.class_weight, dict) else {}
-        return np.array([costs.get(label, 1.0) for label in self.classes_[self._network_order].tolist()], np.float64)
+        of_class = [costs.get(label, 1.0) for label in self.classes_[self._network_order].tolist()]
+        return np.array(of_class, np.float64)[list(self._class_of)]
 
     def _start_network(self) -> None:
         self.network_ = MLP(
             self.encoder_.d_out,
-            len(self.classes_),
+            len(self._output_labels),
             hidden=self.hidden,
             dropout=self.dropout,
             random_state=self._seed,
         )
 
     def _count_classes(self, rows: _Rows) -> NDArray[np.float64]:
-        return np.bincount(rows.target, rows.prior_weight, minlength=len(self.classes_)).astype(np.float64)
+        return np.bincount(rows.target, rows.prior_weight, minlength=len(self._output_labels)).astype(np.float64)
 
     def _set_decision(self, temperature: float) -> None:
         counts = np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum())
         prior = tuple((counts / counts.sum()).tolist())
-        self.decision_ = Decision(prior, temperature=float(temperature), tau=float(self.tau))
+        self.decision_ = Decision(prior, float(temperature), float(self.tau), self._class_of)
 
     def _train(self, rows: _Rows, validation: _Rows, on_epoch: OnEpoch | None, n_epochs: int | None = None) -> None:
         device = _find_device(self.device)
@@ -329,6 +387,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
                 on_epoch=on_epoch,
             )
         self.network_.to("cpu").eval()
+        self._remember(rows)
+
+    def _remember(self, rows: _Rows) -> None:
+        """Keep which vectors were at hand: held-out rows too, since choices were made by them."""
         seen = getattr(self, "_fingerprints", np.zeros(0, np.uint64))
         self._fingerprints = np.unique(np.concatenate([seen, rows.fingerprints]))
 
@@ -337,7 +399,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             return self.n_threads
         if device != "cpu" or (self.n_threads is None and isinstance(self.random_state, (int, np.integer))):
             return 1
-        probe = MLP(x.shape[1], len(self.classes_), hidden=self.hidden, dropout=self.dropout)
+        probe = MLP(x.shape[1], len(self._output_labels), hidden=self.hidden, dropout=self.dropout)
         optimiser = torch.optim.Adam(probe.parameters(), lr=self.learning_rate, fused=True)
         data = (torch.from_numpy(x), torch.from_numpy(rows.target))
         batch = next(draw_epoch(rows.weight, self.batch_size, np.random.default_rng(0)))
@@ -345,11 +407,11 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
     def _validator(self, validation: _Rows) -> Callable[[torch.nn.Module], float]:
         x = self.encoder_.transform(validation.table)
+        truth = np.array(self._class_of)[validation.target]
 
         def validate(network: torch.nn.Module) -> float:
-            codes = self.decision_.classify(_run(network, x))
-            hit = codes == validation.target
-            return float(np.mean([hit[validation.target == code].mean() for code in np.unique(validation.target)]))
+            hit = self.decision_.classify(_run(network, x)) == truth
+            return float(np.mean([hit[truth == code].mean() for code in np.unique(truth)]))
 
         return validate
 
@@ -389,6 +451,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             self.encoder_,
             self.decision_,
             tuple(str(name) for name in self.classes_[self._network_order]),
+            self._output_labels,
             build_graph(self.encoder_, layers),
             weights=save(weights),
             training_fingerprints=self._fingerprints,
@@ -446,6 +509,19 @@ def collapse_duplicates(
     changes = (np.diff(fingerprints[order]) != 0) | (np.diff(target[order]) != 0)
     starts = np.flatnonzero(np.concatenate([[True], changes])[: len(order)])
     return order[starts], np.add.reduceat(weight[order], starts)
+
+
+def even_out(counts: NDArray[np.float64], balance: float) -> NDArray[np.float64]:
+    """Return the factors that turn total weights n into ones proportional to n^(1 - balance), of the same sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> (np.array([90.0, 10.0]) * even_out(np.array([90.0, 10.0]), 0.5)).round(6)
+    array([75., 25.])
+    """
+    shares = np.where(counts > 0, np.maximum(counts, 1e-300) ** (1 - balance), 0)
+    return np.asarray(shares / shares.sum() * counts.sum() / np.where(counts > 0, counts, 1), np.float64)
 
 
 def _read_weight(sample_weight: ArrayLike | None, n_flows: int) -> NDArray[np.float64]:
