@@ -92,6 +92,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         Over the network's outputs: benign first, then the labels of one attack class after the other.
     epochs_ : list of Epoch
     n_threads_ : int
+    fingerprints_ : array, uint64
+        Sorted fingerprints of the distinct vectors at hand while training.
 
     Examples
     --------
@@ -391,8 +393,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
     def _remember(self, rows: _Rows) -> None:
         """Keep which vectors were at hand: held-out rows too, since choices were made by them."""
-        seen = getattr(self, "_fingerprints", np.zeros(0, np.uint64))
-        self._fingerprints = np.unique(np.concatenate([seen, rows.fingerprints]))
+        seen = getattr(self, "fingerprints_", np.zeros(0, np.uint64))
+        self.fingerprints_ = np.unique(np.concatenate([seen, rows.fingerprints]))
 
     def _choose_threads(self, x: NDArray[np.float32], rows: _Rows, loss: AttackSharingLoss, device: str) -> int:
         if isinstance(self.n_threads, int):
@@ -454,7 +456,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             self._output_labels,
             build_graph(self.encoder_, layers),
             weights=save(weights),
-            training_fingerprints=self._fingerprints,
+            training_fingerprints=self.fingerprints_,
             card=card,
         )
 

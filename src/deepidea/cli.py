@@ -1,0 +1,287 @@
+"""The command line: one short function a command, no logic.
+
+Exit codes: 0 done; 1 a fault of the program; 2 a wrong command line; 3 data that breaks a rule; 4 a detector file that
+cannot be used; 5 a file or download that the system refused; 6 an optional dependency missing; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import deepidea
+from deepidea import console
+from deepidea.errors import DataError, DeepIDEAError
+
+app = typer.Typer(
+    help="A trainable network intrusion detector: labelled flows in, a detector out, verdicts on new flows.",
+    epilog=__doc__.split("\n\n")[1].replace("\n", " "),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Public data sets: register, fetch, describe.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Preset(StrEnum):
+    """Recipes of training."""
+
+    default = "default"
+    paper = "paper"
+
+
+class SplitKind(StrEnum):
+    """Ways to hold out flows for testing."""
+
+    auto = "auto"
+    official = "official"
+    stratified = "stratified"
+    none = "none"
+
+
+class OnError(StrEnum):
+    """What becomes of a row that breaks a rule."""
+
+    raise_ = "raise"
+    skip = "skip"
+
+
+class OutputFormat(StrEnum):
+    """Formats of verdict files."""
+
+    parquet = "parquet"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
+Inputs = Annotated[list[str], typer.Argument(help="Name of a data set, or files of flows (CSV, Parquet, gz, globs).")]
+ModelFile = Annotated[Path, typer.Argument(help="Detector file, as `deepidea train` writes it.")]
+TaxonomyName = Annotated[str | None, typer.Option(help="Which labels are which class, see `deepidea data describe`.")]
+Label = Annotated[str | None, typer.Option(help="Label column of a table.")]
+Benign = Annotated[str | None, typer.Option(help="Value of the label column that means benign.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        console.out.print(f"deepidea {deepidea.__version__}")
+        raise typer.Exit
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets that the project knows, and which are registered here."""
+    from deepidea.flows.catalogue import CATALOGUE
+    from deepidea.flows.datasets import registered
+
+    console.show_datasets(registered(), {name: entry.title for name, entry in CATALOGUE.items()})
+
+
+@data_app.command("add")
+def data_add(
+    name: Annotated[str, typer.Argument(help="Name of the data set, see `deepidea data list`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of its official files, gz or plain, one day or all.")],
+    training: Annotated[str, typer.Option(help="kdd99: 10-percent or full training file.")] = "auto",
+) -> None:
+    """Register a folder of official files: check them, count their quirks, keep typed Parquet."""
+    from deepidea.flows.datasets import add_dataset
+
+    with console.byte_progress(f"reading {name}") as progress:
+        record = add_dataset(name, folder, training=_training(training), progress=progress)
+    console.say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="Name of the data set, see `deepidea data list`.")],
+    folder: Annotated[Path | None, typer.Option(help="Where the files go.")] = None,
+    training: Annotated[str, typer.Option(help="kdd99: 10-percent or full training file.")] = "auto",
+    base: Annotated[str | None, typer.Option(help="Address to fetch from in place of the publisher's.")] = None,
+) -> None:
+    """Fetch a data set from its publisher, resuming where an earlier try stopped, and register it."""
+    from deepidea.flows.datasets import get_dataset
+
+    with console.byte_progress(f"fetching {name}") as progress:
+        record = get_dataset(name, folder=folder, training=_training(training), base=base, progress=progress)
+    console.say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
+
+
+@data_app.command("describe")
+def data_describe(
+    name: Annotated[str, typer.Argument(help="Name of a registered data set.")],
+    taxonomy: TaxonomyName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what is in a data set: classes, duplicates, contradictions, odd cells, files."""
+    from deepidea.flows.datasets import load_dataset
+    from deepidea.flows.description import describe
+
+    description = describe(load_dataset(name, taxonomy=taxonomy))
+    if as_json:
+        sys.stdout.write(json.dumps(description.to_dict(), indent=1) + "\n")
+    else:
+        console.show_description(description)
+
+
+@app.command()
+def train(
+    data: Inputs,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write.")],
+    preset: Annotated[Preset, typer.Option(help="Recipe: the project's best, or the paper's.")] = Preset.default,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes the run reproducible to the bit, on one thread unless --threads says.")
+    ] = None,
+    label: Label = None,
+    benign: Benign = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Column of a table to keep as a feature.")] = None,
+    taxonomy: TaxonomyName = None,
+    port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False,
+    split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
+    test_fraction: Annotated[float, typer.Option(help="Share held out by a stratified split.")] = 1 / 6,
+    attack_weight: Annotated[float | None, typer.Option(help="The loss's lambda; 0 is cross-entropy.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training flows.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Training threads; measured where absent.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
+    from deepidea.evaluation.protocol import flows_to_train
+    from deepidea.model.presets import train_detector
+
+    _refuse_unwritable(output)
+    options: dict[str, Any] = {"taxonomy": taxonomy, "use_port": port, "label": label, "benign": benign}
+    part = flows_to_train(
+        _one_name(data),
+        split=split.value,
+        test_fraction=test_fraction,
+        split_seed=seed or 0,
+        keep=keep or (),
+        **options,
+    )
+    console.show_refused(part.refused)
+    console.say(f"training on {len(part.flows):,} flows of {part.contract['source']}: {part.contract['class_rows']}")
+    given = {"attack_weight": attack_weight, "n_epochs": epochs, "random_state": seed, "n_threads": threads}
+    changes = {name: value for name, value in given.items() if value is not None}
+    with console.epoch_progress() as on_epoch:
+        detector = train_detector(
+            part.flows, preset=preset.value, card=part.card(), on_epoch=on_epoch, device=device, **changes
+        )
+    detector.save(output)
+    console.show_card(detector)
+    console.say(f"wrote {output}; next: deepidea evaluate {output} {' '.join(data)}")
+
+
+@app.command()
+def evaluate(
+    model: ModelFile,
+    data: Inputs,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
+    label: Label = None,
+    benign: Benign = None,
+    taxonomy: TaxonomyName = None,
+) -> None:
+    """Tell how good a detector is: on all flows, on distinct ones, on vectors it never saw."""
+    from deepidea.evaluation.evaluate import evaluate_detector
+    from deepidea.evaluation.protocol import flows_to_test
+    from deepidea.evaluation.report import trust_notes, write_report
+    from deepidea.flows.atomic import replacing
+    from deepidea.model.detector import Detector
+
+    detector = Detector.load(model)
+    options = {"taxonomy": taxonomy, "label": label, "benign": benign}
+    flows = flows_to_test(_one_name(data), detector.schema, detector.card.get("data", {}), **options)
+    evaluation = evaluate_detector(detector, flows)
+    if json_file is not None:
+        with replacing(json_file) as partial:
+            partial.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
+    if report is not None:
+        write_report(evaluation, report)
+    console.show_evaluation(evaluation, trust_notes(evaluation))
+
+
+@app.command()
+def score(
+    model: ModelFile,
+    inputs: Annotated[list[str], typer.Argument(help="Files of flows: CSV, Parquet, gz, folders, globs, - for stdin.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Verdicts: .parquet, .csv or .jsonl; - for stdout.")],
+    format: Annotated[OutputFormat | None, typer.Option(help="Format, where the name does not tell.")] = None,
+    keep_columns: Annotated[bool, typer.Option(help="Write the columns of the flows beside the verdicts.")] = False,
+    on_error: Annotated[OnError, typer.Option(help="Stop at a bad row, or skip and count it.")] = OnError.raise_,
+    header: Annotated[bool, typer.Option(help="Whether CSV files have a header line; KDD files have none.")] = True,
+    threads: Annotated[int | None, typer.Option(help="Scoring threads; all cores where absent.")] = None,
+) -> None:
+    """Score flows: one verdict each, in input order, in bounded memory."""
+    from deepidea.flows.skipping import SkipCount
+    from deepidea.flows.tables import expand_inputs
+    from deepidea.model.detector import Detector
+    from deepidea.model.scoring import headerless_names, score_files
+
+    detector = Detector.load(model, n_threads=threads)
+    paths, skipped = expand_inputs(inputs), SkipCount()
+    names = None if header else headerless_names(detector, paths[0])
+    with console.flow_progress("scoring") as progress:
+        n_scored = score_files(
+            detector,
+            paths,
+            output,
+            format=format.value if format else None,
+            keep_original=keep_columns,
+            on_error=on_error.value,
+            skipped=skipped,
+            header=names,
+            progress=progress,
+        )
+    console.say(f"scored {n_scored:,} flows into {output}" + (f"; {skipped}" if skipped else ""))
+
+
+@app.command()
+def inspect(
+    model: ModelFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
+) -> None:
+    """Print a detector's model card: what it reads, how it decides, what it was trained on."""
+    from deepidea.model.detector import Detector
+
+    detector = Detector.load(model)
+    if as_json:
+        sys.stdout.write(json.dumps(detector.manifest, indent=1) + "\n")
+    else:
+        console.show_card(detector)
+
+
+def _one_name(data: list[str]) -> str | list[str]:
+    return data[0] if len(data) == 1 else data
+
+
+def _training(name: str) -> Any:
+    if name not in ("auto", "full", "10-percent"):
+        raise DataError(f"--training must be auto, full or 10-percent, however: {name!r}")
+    return name
+
+
+def _refuse_unwritable(output: Path) -> None:
+    """Find out before hours of training, not after."""
+    if not output.parent.is_dir():
+        raise DataError(f"the output's folder must exist, however: {output.parent} does not; make it first")
+
+
+def main() -> None:
+    """Run the command line; errors of the library become one line and their exit code."""
+    try:
+        app()
+    except DeepIDEAError as error:
+        console.fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""What the command line shows: progress on the standard error, results on the standard output."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from deepidea.errors import DeepIDEAError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Tell the user something about the run, on the standard error."""
+    err.print(escape(text))
+
+
+def fail(error: DeepIDEAError) -> None:
+    """Print an error of the library, without a traceback."""
+    err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def byte_progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a callback of bytes done and bytes in all that draws a bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def epoch_progress() -> Iterator[Callable[[Any], None]]:
+    """Yield a callback of epochs that prints a line each, with the time left."""
+    say("epoch       loss  validation CBA      time      left")
+
+    def show(epoch: Any) -> None:
+        cba = "       -" if epoch.validation_cba != epoch.validation_cba else f"{100 * epoch.validation_cba:7.2f} %"
+        say(
+            f"{epoch.number:2d}/{epoch.n_epochs:<3d} {epoch.loss:10.4f}  {cba:>14s}  "
+            f"{duration(epoch.elapsed_s):>8s}  {duration(epoch.left_s):>8s}"
+        )
+
+    yield show
+
+
+@contextlib.contextmanager
+def flow_progress(title: str) -> Iterator[Callable[[int], None]]:
+    """Yield a callback of the flows done so far that shows count and rate."""
+    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(title, total=None, told="")
+
+        def show(done: int) -> None:
+            elapsed = progress.tasks[task].elapsed or 0.0
+            rate = f"  {done / elapsed:,.0f} flows/s" if elapsed > 0 else ""
+            progress.update(task, told=f"{done:,} flows{rate}")
+
+        yield show
+
+
+def duration(seconds: float) -> str:
+    """Return seconds for people.
+
+    Examples
+    --------
+    >>> duration(3.21), duration(75), duration(7300)
+    ('3.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent, a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def show_datasets(registered: Mapping[str, Any], titles: Mapping[str, str]) -> None:
+    """Print the data sets that the project knows and which are registered."""
+    table = Table("name", "data set", "flows", "files", "from", box=None, header_style="bold", pad_edge=False)
+    for name, record in registered.items():
+        told = (f"{record.rows:,}", str(len(record.files)), record.source) if record else ("-", "-", "not registered")
+        table.add_row(name, escape(titles[name]), *map(escape, told))
+    out.print(table)
+
+
+def show_description(description: Any) -> None:
+    """Print what is in a data set."""
+    out.print(f"[bold]{escape(description.title)}[/]  ({description.name}, taxonomy {description.taxonomy})")
+    out.print(f"schema {description.schema}, {description.n_features} features")
+    _show_files(description.files)
+    for table in (description.train, description.test, *description.extras.values()):
+        if table is not None:
+            _show_flows(table)
+    _show_split(description.split)
+    if description.quirks:
+        _show_pairs("quirks of the raw files, handled", {k: f"{v:,}" for k, v in description.quirks.items()})
+
+
+def _show_files(files: Any) -> None:
+    table = Table("file", "role", "rows", "sha256", "official", box=None, header_style="bold", pad_edge=False)
+    told = {True: "yes", False: "no: its hash is not the publisher's", None: "publisher states no hash"}
+    for file in files:
+        table.add_row(escape(file.name), file.role, f"{file.rows:,}", file.sha256[:16], told[file.official])
+    out.print(table)
+
+
+def _show_flows(table: Any) -> None:
+    out.print(f"\n[bold]{escape(table.source)}[/]  {table.rows:,} flows, imbalance (eq. 13) {table.imbalance:.2f}")
+    out.print(
+        f"  {table.distinct_rows:,} distinct ({table.duplicate_rows:,} duplicates); "
+        f"{table.contradictory_rows:,} rows share their features with another class, "
+        f"{table.benign_or_attack_rows:,} of them benign with attack"
+    )
+    for title, counts in (("class", table.classes), ("label", table.labels)):
+        out.print(f"  {title}: " + escape(", ".join(f"{name} {count:,}" for name, count in counts.items())))
+    cells = {"missing": table.missing_cells, "infinite": table.infinite_cells, "-1 window": table.minus_one_windows}
+    for kind, columns in cells.items():
+        if columns:
+            out.print(f"  {kind} cells: " + ", ".join(f"{name} {count:,}" for name, count in columns.items()))
+
+
+def _show_split(split: Any) -> None:
+    if split is None:
+        return
+    out.print("\n[bold]test against training[/]")
+    out.print(
+        f"  {split.seen_rows:,} test flows ({100 * split.seen_share:.1f} %) have a twin in training, "
+        f"{split.contradicting_rows:,} of them with the opposite verdict"
+    )
+    if split.new_labels:
+        total = sum(split.new_labels.values())
+        named = ", ".join(f"{name} {count:,}" for name, count in split.new_labels.items())
+        out.print(f"  {len(split.new_labels)} labels occur only in the test, {total:,} flows: {escape(named)}")
+
+
+def show_refused(refused: Mapping[str, str]) -> None:
+    """Tell which columns of a table are no features, and why."""
+    for column, reason in refused.items():
+        say(f"not a feature: {column}: {reason}")
+
+
+def show_evaluation(evaluation: Any, notes: Any) -> None:
+    """Print the scores of a detector, subset by subset and class by class, and how far to trust them."""
+    out.print(f"[bold]{escape(str(evaluation.data['source']))}[/]  {evaluation.data['rows']:,} flows")
+    subsets = {name: scores for name, scores in evaluation.subsets.items() if scores is not None}
+    columns = {**subsets, **evaluation.baselines}
+    table = Table("percent", *(escape(_short(name)) for name in columns), box=None, header_style="bold", pad_edge=False)
+    table.add_row("flows", *(f"{scores.n_rows:,}" for scores in columns.values()))
+    for title, value in _SCORES.items():
+        table.add_row(title, *(percent(value(scores)) for scores in columns.values()))
+    out.print(table)
+    _show_classes(evaluation.scores)
+    for note in notes:
+        out.print(f"[bold]{escape(note.heading)}[/] {escape(note.text)}", soft_wrap=True)
+
+
+_SCORES: dict[str, Callable[[Any], float | None]] = {
+    "class-balanced accuracy": lambda s: s.cba,
+    "macro F1": lambda s: s.macro_f1,
+    "accuracy": lambda s: s.accuracy,
+    "detection rate": lambda s: s.detection_rate,
+    "false-alarm rate": lambda s: s.false_alarm_rate,
+    "PR-AUC": lambda s: s.pr_auc,
+    "recall at FPR 1e-2": lambda s: s.recall_at_fpr["0.01"].recall,
+    "recall at FPR 1e-3": lambda s: s.recall_at_fpr["0.001"].recall,
+    "recall at FPR 1e-4": lambda s: s.recall_at_fpr["0.0001"].recall,
+    "precision at prevalence 1e-4": lambda s: s.precision_at_prevalence["0.0001"],
+    "calibration error": lambda s: s.calibration_error,
+}
+
+
+def _short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _show_classes(scores: Any) -> None:
+    columns = ("class", "flows", "precision", "recall", "95 %", "F1")
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for name, of in scores.per_class.items():
+        span = (
+            "-"
+            if of.recall_interval is None
+            else f"{percent(of.recall_interval.low)}-{percent(of.recall_interval.high)}"
+        )
+        shares = (percent(of.precision), percent(of.recall), span, percent(of.f1))
+        table.add_row(escape(name), f"{of.support:,}", *shares)
+    out.print(table)
+
+
+def show_card(detector: Any) -> None:
+    """Print a detector's model card."""
+    data, training = detector.card.get("data", {}), detector.card.get("training", {})
+    out.print(f"[bold]DeepIDEA detector[/]  {escape(str(detector.card.get('created_with', '')))}")
+    _show_pairs("input", _told_input(detector))
+    _show_pairs("decision", _told_decision(detector))
+    _show_pairs("trained on", _told_data(data))
+    _show_pairs("training", _told_training(training))
+
+
+def _told_input(detector: Any) -> dict[str, str]:
+    schema = detector.schema
+    categories = {name: len(values) for name, values in detector.encoder.vocabulary_.items()}
+    return {
+        "schema": schema.name,
+        "numbers": f"{len(schema.numbers)}, scaled by {detector.encoder.scaling}",
+        "categories": ", ".join(f"{name} ({count} values)" for name, count in categories.items()) or "none",
+    }
+
+
+def _told_decision(detector: Any) -> dict[str, str]:
+    decision = detector.decision
+    prior = decision.by_class(_row(decision.prior))[0]
+    told = {"classes": ", ".join(f"{c} ({100 * p:.2g} %)" for c, p in zip(detector.classes, prior, strict=True))}
+    if detector.labels != detector.classes:
+        told["labels told apart"] = ", ".join(detector.labels)
+    return {**told, "rule": f"softmax(z / {decision.temperature:g}) / prior^{decision.tau:g}, added up by class"}
+
+
+def _row(values: Any) -> Any:
+    import numpy as np
+
+    return np.array([values], np.float32)
+
+
+def _told_data(data: Mapping[str, Any]) -> dict[str, str]:
+    files = [f"{file.get('name')} (sha256 {str(file.get('sha256'))[:12]})" for file in data.get("files", [])]
+    classes = ", ".join(f"{name} {count:,}" for name, count in data.get("class_rows", {}).items())
+    split = data.get("split", {})
+    told = {"source": data.get("source"), "taxonomy": data.get("taxonomy"), "files": ", ".join(files)}
+    return {**told, "flows": f"{data.get('rows', 0):,}: {classes}", "split": split.get("kind")}
+
+
+def _told_training(training: Mapping[str, Any]) -> dict[str, str]:
+    parameters = ", ".join(f"{name}={_brief(value)}" for name, value in training.get("parameters", {}).items())
+    epochs = training.get("epochs", [])
+    last = epochs[-1] if epochs else {}
+    return {
+        "preset": training.get("preset", "-"),
+        "parameters": parameters,
+        "seed, threads": f"{training.get('random_state')}, {training.get('n_threads')}",
+        "time": duration(training.get("seconds", 0.0)),
+        "last epoch": f"loss {last.get('loss', 0):.4f}, validation CBA {percent(last.get('validation_cba'))} %",
+        "distinct vectors": f"{training.get('distinct_rows', 0):,}",
+        "interrupted": "yes: the best epoch so far was kept" if training.get("interrupted") else "",
+    }
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list) and len(set(value)) == 1 and len(value) > 3:
+        return f"{len(value)}x{value[0]}"
+    return str(value)
+
+
+def _show_pairs(title: str, pairs: Mapping[str, str | None]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        if value:
+            table.add_row(f"  {escape(name)}", escape(str(value)))
+    out.print(f"[bold]{title}[/]")
+    out.print(table)

@@ -1,0 +1,221 @@
+"""Which flows train and which test: a data set by name or a table of one's own, split once and replayed later.
+
+The contract that :func:`flows_to_train` returns goes into the detector file; :func:`flows_to_test` reads it there and
+finds the same rows again, so that a detector is never tested on what it was trained on without saying so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from deepidea.errors import DataError, LabelError
+from deepidea.evaluation.evaluate import Baselines
+from deepidea.evaluation.splits import Split, split_from_contract, stratified_split
+from deepidea.flows.catalogue import CATALOGUE
+from deepidea.flows.datasets import Dataset, load_dataset
+from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
+from deepidea.flows.registry import file_sha256
+from deepidea.flows.schema import Schema, suggest
+from deepidea.flows.tables import expand_inputs, read_table
+from deepidea.flows.taxonomy import BENIGN, Taxonomy
+
+SplitKind = Literal["auto", "official", "stratified", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFlows:
+    """Flows to train on, and what a detector file must keep of where they come from.
+
+    ``refused`` names the columns of a user's table that are no features, each with the reason.
+    """
+
+    flows: LabelledFlows
+    contract: dict[str, Any]
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def card(self) -> dict[str, Any]:
+        """Return what goes into the detector file: the contract, and two references fitted on the training rows."""
+        return {"data": self.contract, "baselines": Baselines.fit(self.flows).to_contract()}
+
+
+def flows_to_train(
+    data: str | Sequence[str | Path],
+    *,
+    split: SplitKind = "auto",
+    test_fraction: float = 1 / 6,
+    split_seed: int = 0,
+    taxonomy: str | None = None,
+    use_port: bool = False,
+    label: str | None = None,
+    benign: str | None = None,
+    keep: Collection[str] = (),
+) -> TrainingFlows:
+    """Return the training side of a data set or of a user's table.
+
+    Parameters
+    ----------
+    data : str or sequence of paths
+        Name of a registered data set, or files of labelled flows.
+    split : {"auto", "official", "stratified", "none"}
+        "official" trains on the publisher's training file, "stratified" holds out a share of each class and drops held
+        out rows that repeat a training row, "none" trains on everything. "auto" is the first of them that fits.
+    test_fraction, split_seed
+        Of a stratified split.
+    taxonomy, use_port
+        Of a data set, see :func:`deepidea.flows.datasets.load_dataset`.
+    label, benign, keep
+        Of a table: label column, its benign value, columns to keep as features.
+
+    Raises
+    ------
+    DataError, DatasetError
+        Where the data cannot be read or split so.
+    """
+    if isinstance(data, str) and data in CATALOGUE:
+        dataset = load_dataset(data, taxonomy=taxonomy, use_port=use_port)
+        contract: dict[str, Any] = {
+            "source": data,
+            "taxonomy": dataset.taxonomy.name,
+            "files": [_file(f) for f in dataset.files],
+        }
+        return _split_dataset(dataset, contract, split, test_fraction, split_seed)
+    paths = expand_inputs([data] if isinstance(data, str) else data)
+    _refuse_unlabelled(data, label, benign)
+    flows, refused = labelled_flows_from_table(_read_all(paths), str(label), str(benign), keep)
+    contract = {
+        "source": _source(paths),
+        "label": label,
+        "benign": benign,
+        "files": [_hashed(p) for p in paths],
+    }
+    kind = "stratified" if split == "auto" else split
+    part = _split_table(flows, contract, kind, test_fraction, split_seed)
+    return TrainingFlows(part.flows, part.contract, refused)
+
+
+def _split_dataset(
+    dataset: Dataset, contract: dict[str, Any], split: SplitKind, test_fraction: float, seed: int
+) -> TrainingFlows:
+    if split == "official" and dataset.test is None:
+        raise DataError(
+            f"an official split must be the publisher's, however: {dataset.title} has none; use --split stratified"
+        )
+    if split == "none" or (split in ("auto", "official") and dataset.test is not None):
+        kind = "none" if split == "none" else "official"
+        return TrainingFlows(dataset.train, _told(contract, dataset.train, {"kind": kind}))
+    return _split_table(dataset.train, contract, "stratified", test_fraction, seed)
+
+
+def _split_table(
+    flows: LabelledFlows, contract: dict[str, Any], split: SplitKind, test_fraction: float, seed: int
+) -> TrainingFlows:
+    if split == "none":
+        return TrainingFlows(flows, _told(contract, flows, {"kind": "none"}))
+    if split == "official":
+        raise DataError("an official split must be a data set's own, however: the input is a table; use stratified")
+    prints = row_fingerprints(flows.table, flows.schema)
+    dealt = stratified_split(flows.classes, prints, test_fraction=test_fraction, seed=seed)
+    training = flows.take(dealt.train)
+    return TrainingFlows(training, _told(contract, training, dealt.to_contract()))
+
+
+def _told(contract: dict[str, Any], flows: LabelledFlows, split: dict[str, Any]) -> dict[str, Any]:
+    counts = dict(flows.classes.value_counts().iter_rows())
+    classes = {name: counts.get(name, 0) for name in flows.class_order}
+    return {**contract, "rows": len(flows), "class_rows": classes, "split": split}
+
+
+def _file(record: Any) -> dict[str, Any]:
+    return {"name": record.name, "sha256": record.sha256, "rows": record.rows}
+
+
+def _hashed(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "sha256": None if str(path) == "-" else file_sha256(path)}
+
+
+def _source(paths: Sequence[Path]) -> str:
+    return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
+
+
+def _read_all(paths: Sequence[Path]) -> pl.DataFrame:
+    tables = [read_table(path) for path in paths]
+    return pl.concat(tables, how="vertical_relaxed") if len(tables) > 1 else tables[0]
+
+
+def _refuse_unlabelled(data: object, label: str | None, benign: str | None) -> None:
+    if label is None or benign is None:
+        known = ", ".join(CATALOGUE)
+        near = suggest(data, CATALOGUE) if isinstance(data, str) else ""
+        raise LabelError(
+            f"a table must come with --label COLUMN and --benign VALUE, however: {data} is no data set of this project "
+            f"({known}){near}, and they were not both given"
+        )
+
+
+def flows_to_test(
+    data: str | Sequence[str | Path],
+    schema: Schema,
+    contract: Mapping[str, Any],
+    *,
+    taxonomy: str | None = None,
+    label: str | None = None,
+    benign: str | None = None,
+) -> LabelledFlows:
+    """Return the flows that a detector is to be tested on.
+
+    Of the data it was trained on, that is the part it was not trained on; of a data set with an official split the test
+    file; of any other data everything.
+
+    Parameters
+    ----------
+    data : str or sequence of paths
+    schema : Schema
+        The detector's.
+    contract : mapping
+        From the detector file, see :func:`flows_to_train`.
+    taxonomy, label, benign
+        As there; those that the detector was trained with where absent.
+    """
+    if isinstance(data, str) and data in CATALOGUE:
+        return _dataset_test(data, schema, contract, taxonomy)
+    paths = expand_inputs([data] if isinstance(data, str) else data)
+    label, benign = label or contract.get("label"), benign or contract.get("benign")
+    _refuse_unlabelled(data, label, benign)
+    flows = _label_table(_read_all(paths), schema, str(label), str(benign), _source(paths))
+    same = [_hashed(path)["sha256"] for path in paths] == [entry.get("sha256") for entry in contract.get("files", [])]
+    return _held_out(flows, contract) if same else flows
+
+
+def _dataset_test(name: str, schema: Schema, contract: Mapping[str, Any], taxonomy: str | None) -> LabelledFlows:
+    same = contract.get("source") == name
+    chosen = taxonomy or (str(contract["taxonomy"]) if same and "taxonomy" in contract else None)
+    dataset = load_dataset(name, taxonomy=chosen, use_port=schema.use_port)
+    return dataset.test or (_held_out(dataset.train, contract) if same else dataset.train)
+
+
+def _held_out(flows: LabelledFlows, contract: Mapping[str, Any]) -> LabelledFlows:
+    """Return the rows that the recorded split held out; all of them where it held out none."""
+    recorded = contract.get("split", {})
+    if recorded.get("kind") != "stratified":
+        return flows
+    prints = row_fingerprints(flows.table, flows.schema)
+    split: Split = split_from_contract(recorded, flows.classes, fingerprints=prints)
+    return flows.take(split.test)
+
+
+def _label_table(table: pl.DataFrame, schema: Schema, label: str, benign: str, source: str) -> LabelledFlows:
+    """Return a table's flows under a detector's schema: nothing is inferred from test rows."""
+    if label not in table.columns:
+        raise LabelError(
+            f"the label column must be in {source}, however: {label!r} is not{suggest(label, table.columns)}"
+        )
+    labels = table[label].cast(pl.String).str.strip_chars()
+    attacks = sorted(set(labels.drop_nulls().unique()) - {benign})
+    taxonomy = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})
+    return label_flows(table.drop(label), labels, schema, taxonomy, source)

@@ -1,0 +1,117 @@
+"""Flow files in, verdict files out, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from deepidea.flows.skipping import OnError, SkipCount
+from deepidea.flows.tables import FlowChunk, iter_chunks
+from deepidea.flows.writing import Format, write_flows
+from deepidea.model.detector import Detector
+
+CHUNK_ROWS = 65_536
+
+
+def score_files(
+    detector: Detector,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    format: Format | None = None,
+    keep_original: bool = False,
+    on_error: OnError = "raise",
+    skipped: SkipCount | None = None,
+    header: Sequence[str] | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Score files of flows and write one verdict a flow, in input order; return how many.
+
+    Parameters
+    ----------
+    detector : Detector
+    inputs : sequence of paths
+        CSV, CSV in gzip, Parquet; files, folders, globs, ``-`` for the standard input.
+    output : path
+        ``.parquet``, ``.csv`` or ``.jsonl``; ``-`` for the standard output. It appears when it is whole.
+    keep_original : bool
+        Whether each verdict carries the columns of its flow, under their own names, before its own.
+    on_error : {"raise", "skip"}
+        What becomes of a row that breaks a rule; the skipped are counted in ``skipped``.
+    header : sequence of str, optional
+        Column names of CSV files that have no header line.
+    chunk_rows : int
+        Flows held at a time.
+    progress : callable, optional
+        Called with the number of flows scored so far.
+
+    Raises
+    ------
+    DataError
+        Where an input cannot be read or lacks a feature.
+    StorageError
+        Where the output cannot be written; what stood there stays.
+    """
+    chunks = iter_chunks(
+        inputs,
+        detector.schema,
+        chunk_rows=chunk_rows,
+        on_error=on_error,
+        skipped=skipped,
+        header=header,
+        keep_original=keep_original,
+    )
+    verdicts = _score_chunks(detector, chunks, progress or (lambda _: None))
+    empty = None if keep_original else detector.score(_no_flows(detector)).schema
+    return write_flows(verdicts, output, format=format, schema=empty)
+
+
+def _score_chunks(
+    detector: Detector, chunks: Iterator[FlowChunk], progress: Callable[[int], None]
+) -> Iterator[pl.DataFrame]:
+    n_scored = 0
+    for chunk in chunks:
+        verdicts = detector.score(chunk.flows)
+        n_scored += len(verdicts)
+        progress(n_scored)
+        yield verdicts if chunk.original is None else beside(chunk.original, verdicts)
+
+
+def beside(original: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of the flows, then those of their verdicts; a column that both have is the verdict's.
+
+    Examples
+    --------
+    >>> flows = pl.DataFrame({"bytes": [1], "class": ["?"]})
+    >>> beside(flows, pl.DataFrame({"class": ["dos"], "score": [0.9]})).rows(named=True)
+    [{'bytes': 1, 'class': 'dos', 'score': 0.9}]
+    """
+    return pl.concat([original.drop(verdicts.columns, strict=False), verdicts], how="horizontal")
+
+
+def _no_flows(detector: Detector) -> pl.DataFrame:
+    text = set(detector.schema.categories)
+    return pl.DataFrame(schema={name: pl.String if name in text else pl.Float64 for name in detector.schema.features})
+
+
+def headerless_names(detector: Detector, path: str | Path) -> list[str]:
+    """Return names for the columns of a CSV file that has no header line: the schema's features, then ``extra_1``...
+
+    The KDD Cup and NSL-KDD files are of this kind: 41 features, then the label.
+    """
+    import csv
+    import gzip
+
+    opened = gzip.open(path, "rt", encoding="latin-1") if _is_gzip(path) else open(path, encoding="latin-1")  # noqa: SIM115
+    with opened as file:
+        n_columns = len(next(csv.reader(file), []))
+    features = list(detector.schema.features)
+    return features + [f"extra_{j + 1}" for j in range(n_columns - len(features))]
+
+
+def _is_gzip(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
