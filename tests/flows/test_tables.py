@@ -271,6 +271,14 @@ def test_a_whole_table_has_the_types_of_all_its_cells(tmp_path):
     assert table["b"].to_list()[:2] == [float("inf"), 1.5]
 
 
+def test_types_that_show_late_are_seen(tmp_path, monkeypatch):
+    path = written(tmp_path, "a,b,c\n1,,1\n2,,2\n3.5,4,x\n")
+    whole = read_table(path)
+    monkeypatch.setattr("deepidea.flows.tables.INFERRED_ROWS", 2)
+    assert read_table(path).equals(whole)
+    assert whole.rows()[2] == (3.5, 4, "x")
+
+
 @pytest.mark.parametrize("cut", [0.3, 0.99])
 def test_gzip_that_is_cut_off_or_damaged_is_a_format_error(tmp_path, cut):
     packed = gzip.compress((GOOD + "10.0.0.1,80,3,0.5,http\n" * 5000).encode())

@@ -2,6 +2,9 @@
 
 Tables are read in pieces of a bounded size, in their order. What a file is, its first bytes say, not its name.
 
+NOTE: polars ends the whole process when a Parquet file lies about a size it then cannot allocate; no handler in
+Python sees that. Whoever takes Parquet from strangers reads it in a process of its own.
+
 Parquet is read in slices of rows rather than by the engine's own batches: those run ahead of whoever takes them, by
 several row groups, and a gigabyte of a wide table is soon in memory. CSV is cut into blocks of lines here
 (`deepidea.flows.lines`) and each is parsed by itself, as numbers at once; only where that fails is the block read
@@ -11,6 +14,7 @@ as text, to find the cell.
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import gzip
 import io
@@ -36,6 +40,7 @@ __all__ = ["FlowChunk", "expand_inputs", "iter_chunks", "iter_flows", "read_tabl
 
 CHUNK_ROWS = 65_536
 SLICE_BYTES = 64 << 20  # of a Parquet file, unpacked, at a time
+INFERRED_ROWS = 10_000
 STDIN = "-"
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
@@ -224,7 +229,7 @@ def iter_chunks(
     inputs, schema, chunk_rows, on_error, skipped, header
         As for `iter_flows`.
     keep_original
-        Whether chunks carry every column of the file. CSV takes about twice the time then: it is read as text.
+        Whether chunks carry every column of the file. CSV takes about twice the time then: it is parsed twice.
 
     Raises
     ------
@@ -293,8 +298,11 @@ class _Reading:
 
     def wanted(self, columns: Sequence[str]) -> list[str]:
         """Return the columns of a file that have to be read."""
-        known = self.schema.canonical_names(columns)
-        return [name for name in columns if self.keep_original or name in known]
+        return list(columns) if self.keep_original else self.known(columns)
+
+    def known(self, columns: Sequence[str]) -> list[str]:
+        """Return the columns of a file that the schema knows."""
+        return list(self.schema.canonical_names(columns))
 
 
 class _Table(Protocol):
@@ -407,10 +415,11 @@ class _CsvTable:
                     yield self._chunk(block, lines, wanted, reading)
 
     def _chunk(self, block: Block, lines: CsvLines, wanted: Sequence[str], reading: _Reading) -> FlowChunk:
-        if not reading.keep_original:
-            with contextlib.suppress(PolarsError, CellError):  # the reading as text below finds the cell
-                flows = reading.schema.conform(_parse(block, lines, wanted, _typed_columns(lines, reading.schema)))
-                return FlowChunk(_settled(flows, reading.schema), None, self._name, "line", block.lines)
+        with contextlib.suppress(PolarsError, CellError):  # the reading as text below finds the cell
+            types = _typed_columns(lines, reading.schema)
+            flows = reading.schema.conform(_parse(block, lines, reading.known(lines.columns), types))
+            original = _parse(block, lines, wanted, {}) if reading.keep_original else None
+            return FlowChunk(_settled(flows, reading.schema), original, self._name, "line", block.lines)
         with _engine_errors(self._name):
             text = _parse(block, lines, wanted, {})
         return _conformed(text, self._name, "line", block.lines, reading)
@@ -423,15 +432,15 @@ class _CsvTable:
         if not joined.tell():
             return pl.DataFrame(schema=dict.fromkeys(lines.columns, pl.String))
         with _engine_errors(self._name):
-            return _numbers_from_text(
-                pl.read_csv(
-                    joined.getvalue(),
-                    has_header=False,
-                    new_columns=lines.columns,
-                    separator=lines.separator,
-                    infer_schema_length=None,
-                )
-            )
+            return _numbers_from_text(_inferred(joined.getvalue(), lines))
+
+
+def _inferred(data: bytes, lines: CsvLines) -> pl.DataFrame:
+    """Parse rows in the types of their first thousands; in those of all, at ten times the time, where that fails."""
+    read = functools.partial(pl.read_csv, data, has_header=False, new_columns=lines.columns, separator=lines.separator)
+    with contextlib.suppress(PolarsError):
+        return read(infer_schema_length=INFERRED_ROWS)
+    return read(infer_schema_length=None)
 
 
 def _typed_columns(lines: CsvLines, schema: Schema) -> dict[str, pl.DataType]:
