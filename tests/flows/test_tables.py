@@ -179,6 +179,13 @@ def test_missing_columns_are_told_before_any_chunk(tmp_path):
         next(iter_flows([good, poor], SCHEMA))
 
 
+def test_two_columns_of_one_name_are_a_schema_error(tmp_path):
+    for again in ("packets", "Src IP"):
+        path = written(tmp_path, GOOD.replace("\n", f",{again}\n", 1).replace("http", "http,1").replace("dns", "dns,1"))
+        with pytest.raises(SchemaError, match=r"flows\.csv"):
+            flows_of(path)
+
+
 def test_a_file_without_header_is_told_and_can_be_read(tmp_path):
     header, data = GOOD.split("\n", 1)
     bare = written(tmp_path, data.replace("10.0.0.", ""))

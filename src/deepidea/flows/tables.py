@@ -29,7 +29,7 @@ from typing import IO, Literal, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
+from polars.exceptions import DuplicateError, PanicException, PolarsError
 
 from deepidea.errors import CellError, DataError, FileFormatError, SchemaError, StorageError
 from deepidea.flows.lines import Block, CsvLines
@@ -530,7 +530,7 @@ def _slice_rows(types: Iterable[pl.DataType]) -> int:
 def _check_columns(columns: pl.Schema, schema: Schema, source: str) -> None:
     try:
         schema.conform(pl.DataFrame(schema=columns))
-    except SchemaError as error:
+    except (SchemaError, DuplicateError) as error:  # the latter where two columns are one identity
         raise SchemaError(f"{source}: {error}") from error
 
 
