@@ -1,0 +1,1 @@
+"""Scripts that measure the project; their results are committed under ``results``."""

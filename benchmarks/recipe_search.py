@@ -57,6 +57,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "min-max": {"scaling": "min-max"},
     "10 x 100": {"hidden": (100,) * 10},
     "2 x 512": {"hidden": (512, 512)},
+    "3 x 128": {"hidden": (128,) * 3},
+    "4 x 128": {"hidden": (128,) * 4},
+    "4 x 128, 30 epochs, dropout 0.1": {"hidden": (128,) * 4, "n_epochs": 30, "dropout": 0.1},
 }
 DECISIONS = [
     (1.0, 0.0),
@@ -69,6 +72,7 @@ DECISIONS = [
     (2.0, 1.0),
     (3.0, 0.5),
 ]
+KNOWN_HELD_OUT = 0.2  # share of a fold's training rows that judge it on the types it knows
 TAXONOMY = {"cicids17": "paper"}
 
 
@@ -82,7 +86,9 @@ def training_rows(data: str) -> LabelledFlows:
 def judge(flows: LabelledFlows, fold: Split, changes: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train on one fold and return, for each decision, the recalls by class (known) and by label (left out)."""
     classifier, with_labels = make_classifier("default", **{**BASE, **changes}, random_state=seed, schema=flows.schema)
-    training, test = flows.take(fold.train), flows.take(fold.test)
+    known = fold.train[np.random.default_rng(seed).random(len(fold.train)) < KNOWN_HELD_OUT]
+    training = flows.take(np.setdiff1d(fold.train, known))
+    test = flows.take(np.union1d(fold.test, known))
     started = time.perf_counter()
     classifier.fit(training.features, training.classes, labels=training.labels if with_labels else None)
     seconds = time.perf_counter() - started
@@ -120,8 +126,8 @@ def summarise(folds: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     told = {}
     for decision in folds[0]["decisions"]:
         parts = [fold["decisions"][decision] for fold in folds]
-        classes = parts[0]["known"]
-        known = {c: np.mean([part["known"][c] for part in parts]) for c in classes}
+        classes = sorted({c for part in parts for c in part["known"]})
+        known = {c: np.mean([part["known"][c] for part in parts if c in part["known"]]) for c in classes}
         unseen: dict[str, list[float]] = {c: [] for c in classes}
         for part in parts:
             for name, recall in part["unseen"].items():
