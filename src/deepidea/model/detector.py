@@ -157,7 +157,10 @@ class Detector:
         SchemaError, CellError
             When the table lacks a feature or a cell cannot be one.
         """
-        flows = self.schema.conform(table)
+        return self.score_conformed(self.schema.conform(table))
+
+    def score_conformed(self, flows: pl.DataFrame) -> pl.DataFrame:
+        """Return what :meth:`score` does for a table that already is as ``schema.conform`` makes it."""
         blocks = [flows.slice(start, BLOCK_ROWS) for start in range(0, max(len(flows), 1), BLOCK_ROWS)]
         if self.n_threads == 1 or len(blocks) == 1:
             return pl.concat([self._score_block(block) for block in blocks])

@@ -186,7 +186,7 @@ def read_numbers(table: pl.DataFrame, schema: Schema) -> NDArray[np.float32]:
     if not schema.numbers:
         return np.zeros((len(table), 0), np.float32)
     columns = table.select(pl.col(name).cast(pl.Float32) for name in schema.numbers)
-    return np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
+    return np.ascontiguousarray(columns.to_numpy(order="c"))
 
 
 def encode_category(column: pl.Series, values: list[str]) -> NDArray[np.int32]:

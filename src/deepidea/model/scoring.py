@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar, cast
 
 import polars as pl
 
@@ -13,6 +15,7 @@ from deepidea.flows.writing import Format, write_flows
 from deepidea.model.detector import Detector
 
 CHUNK_ROWS = 65_536
+T = TypeVar("T")
 
 
 def score_files(
@@ -64,9 +67,24 @@ def score_files(
         header=header,
         keep_original=keep_original,
     )
-    verdicts = _score_chunks(detector, chunks, progress or (lambda _: None))
-    empty = None if keep_original else detector.score(_no_flows(detector)).schema
-    return write_flows(verdicts, output, format=format, schema=empty)
+    verdicts = _score_chunks(detector, read_ahead(chunks), progress or (lambda _: None))
+    return write_flows(verdicts, output, format=format, schema=_verdict_schema(detector, keep_original))
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items of an iterator while the next one is made in another thread; errors come out in their place.
+
+    Examples
+    --------
+    >>> list(read_ahead(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="deepidea-read") as reader:
+        upcoming = reader.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = reader.submit(next, items, end)
+            yield cast(T, item)
 
 
 def _score_chunks(
@@ -74,7 +92,7 @@ def _score_chunks(
 ) -> Iterator[pl.DataFrame]:
     n_scored = 0
     for chunk in chunks:
-        verdicts = detector.score(chunk.flows)
+        verdicts = detector.score_conformed(chunk.flows)
         n_scored += len(verdicts)
         progress(n_scored)
         yield verdicts if chunk.original is None else beside(chunk.original, verdicts)
@@ -90,6 +108,11 @@ def beside(original: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     [{'bytes': 1, 'class': 'dos', 'score': 0.9}]
     """
     return pl.concat([original.drop(verdicts.columns, strict=False), verdicts], how="horizontal")
+
+
+def _verdict_schema(detector: Detector, keep_original: bool) -> pl.Schema | None:
+    """Return the columns of an output without rows; None where they depend on the input's own."""
+    return None if keep_original else detector.score(_no_flows(detector)).schema
 
 
 def _no_flows(detector: Detector) -> pl.DataFrame:
