@@ -1,0 +1,65 @@
+"""The examples run as a newcomer runs them: in a process of their own, with no data set at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from deepidea.model.detector import Detector
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(name: str, home: Path, *options: str) -> str:
+    environment = {**os.environ, "HOME": str(home), "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
+    environment.pop("DEEPIDEA_HOME", None)
+    command = [sys.executable, str(EXAMPLES / name), *options]
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """Return what the demo printed, its output folder and the home folder it ran in."""
+    output, home = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("home")
+    return run("demo.py", home, "--simulated", "--flows", "6000", "--output", str(output)), output, home
+
+
+@pytest.mark.slow
+def test_the_demo_says_what_it_found(demo: tuple[str, Path, Path]) -> None:
+    told, output, _ = demo
+    scores = json.loads((output / "scores.json").read_text())
+    assert "INVENTED" in told
+    assert f"all:       {100 * scores['cba']:.1f} %" in told
+    for name, of in scores["per_class"].items():
+        assert f"recall of {name + ':':14s} {100 * of['recall']:5.1f} %" in told
+    assert "report.html" in told
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_one_verdict_a_flow_and_a_detector_that_gives_them_again(demo: tuple[str, Path, Path]) -> None:
+    _, output, _ = demo
+    flows, verdicts = pl.read_csv(output / "new-flows.csv"), pl.read_csv(output / "verdicts.csv")
+    again = Detector.load(output / "demo.idea").score(flows)
+    assert verdicts["class"].to_list() == again["class"].to_list()
+    assert "label" not in flows.columns
+    assert (output / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_no_trace_in_the_home_folder(demo: tuple[str, Path, Path]) -> None:
+    _, _, home = demo
+    assert not [path for path in home.rglob("*") if "deepidea" in str(path.relative_to(home)).lower()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "demo.py"))
+def test_every_other_example_runs(name: str, tmp_path: Path) -> None:
+    assert run(name, tmp_path)
