@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.tree import DecisionTreeClassifier
@@ -13,6 +13,7 @@ from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
 
 
+@settings(deadline=None)  # files on a busy machine
 @given(st.integers(0, 300), st.integers(0, 2**32 - 1))
 def test_flows_are_well_formed_and_the_same_for_the_same_seed(n_flows, seed):
     flows = simulate_flows(n_flows=n_flows, seed=seed)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -61,6 +61,7 @@ cells = st.fixed_dictionaries(
 TYPES = {"src_ip": pl.String, "dst_port": pl.Int64, "packets": pl.Int64, "rate": pl.Float64, "service": pl.String}
 
 
+@settings(deadline=None)  # files on a busy machine
 @given(st.lists(cells, min_size=1, max_size=30), st.integers(1, 12), st.integers(32, 200))
 def test_csv_and_parquet_give_the_same_rows_in_any_pieces(tmp_path_factory, rows, chunk_rows, block_bytes):
     folder, table = tmp_path_factory.mktemp("t"), pl.DataFrame(rows, schema=TYPES)
@@ -79,6 +80,7 @@ def test_csv_and_parquet_give_the_same_rows_in_any_pieces(tmp_path_factory, rows
             assert max(map(len, chunks)) <= chunk_rows
 
 
+@settings(deadline=None)  # files on a busy machine
 @given(st.lists(st.sampled_from(["10.0.0.1,80,3,0.5,http", "x,1,many,2,dns", "short", "", "a,1,2,3,4,5", 'a,1,2,3,"'])))
 def test_skipping_counts_every_row_it_leaves_out_in_any_pieces(tmp_path_factory, rows):
     path = written(tmp_path_factory.mktemp("t"), "\n".join([GOOD.split("\n")[0], *rows]) + "\n")
@@ -256,6 +258,7 @@ def test_the_original_stands_beside_the_flows_as_it_is_in_the_file(tmp_path):
     ]
 
 
+@settings(deadline=None)  # files on a busy machine
 @given(st.integers(1, 7))
 def test_slices_of_a_chunk_keep_everything_in_step(rows):
     table = pl.DataFrame({"x": range(10)})
@@ -298,6 +301,7 @@ def test_gzip_that_is_cut_off_or_damaged_is_a_format_error(tmp_path, cut):
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.csv.gz"])
+@settings(deadline=None)  # files on a busy machine
 @given(junk=st.binary(max_size=200))
 @example(junk=b"PAR1PAR1")
 @example(junk=b"PAR1" + b"\0" * 100 + b"\x10\0\0\0PAR1")
@@ -312,6 +316,7 @@ def test_random_bytes_are_a_data_error(tmp_path_factory, name, junk):
             read(path)
 
 
+@settings(deadline=None)  # files on a busy machine
 @given(junk=st.binary(max_size=300))
 @example(junk=b'"\n"\n')
 @example(junk=b'x,1,2,3,"\r\n"\n')
@@ -380,12 +385,14 @@ def test_real_kdd_files_read_with_their_column_names(data_root):
 
 
 MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from deepidea.flows.schema import get_schema
 from deepidea.flows.tables import iter_flows
 from deepidea.flows.writing import write_flows
 rows = write_flows(iter_flows([sys.argv[1]], get_schema("cicflow")), sys.argv[2])
-print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss counts the parent's too
+print(rows, int(peak[1]) // 1024)
 """
 
 
@@ -401,4 +408,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path, row_group_rows):
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     rows, mebibytes = map(int, told.split())
     assert rows == 30 * 65_536  # 1.2 GB of numbers
-    assert mebibytes < 500
+    assert mebibytes < 400

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -38,6 +38,7 @@ def read_back(path: Path) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None)  # files on a busy machine
 @given(cuts=st.lists(st.integers(0, 50), max_size=6))
 def test_chunks_of_any_size_give_the_same_table(tmp_path_factory, suffix, cuts):
     path = tmp_path_factory.mktemp("out") / f"table.{suffix}"
