@@ -1,0 +1,23 @@
+"""Run every benchmark one after the other, then write their figures into the documents.
+
+Usage: python -m benchmarks.run_all
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import accuracy, recipe_search, scoring_speed, startup, training_speed, write_docs
+
+
+def main() -> None:
+    """Run all of them with their defaults."""
+    sys.argv = sys.argv[:1]
+    for benchmark in (startup, scoring_speed, training_speed, recipe_search, accuracy):
+        print(f"== {benchmark.__name__}", flush=True)
+        benchmark.main()
+    write_docs.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Fill the tables of README.md and docs/ from the result files.
+
+A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; what is between them is replaced by
+what the function of that name in :data:`TABLES` says. ``--check`` changes nothing and fails where a document differs.
+
+Usage: python -m benchmarks.write_docs [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result_files import RESULTS, read_result
+
+ROOT = Path(__file__).resolve().parents[1]
+_BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL)
+CLASS_TITLES = {"u2r": "U2R", "r2l": "R2L", "dos": "DoS", "ddos": "DDoS"}
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table, numbers to the right.
+
+    Examples
+    --------
+    >>> print(table(["a", "b"], [["x", "1"]]))
+    | a | b |
+    |---|---:|
+    | x | 1 |
+    """
+    titles = list(head)
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *map(list, rows)]
+    return "\n".join(
+        "|" + "|".join(f" {c} " if set(c) - set("-:") or c == "-" else c for c in line) + "|" for line in lines
+    )
+
+
+def spread(entry: dict[str, float]) -> str:
+    """Return mean and standard deviation, in percent."""
+    return f"{entry['mean']:.1f} ± {entry['sd']:.1f}"
+
+
+def accuracy_table(data: str) -> str:
+    """Return the accuracy of both presets on a data set."""
+    found = {preset: read_result(f"accuracy/{data}-{preset}") for preset in ("paper", "default")}
+    classes = list(found["default"]["summary"]["recalls"])
+    head = ["percent, mean ± sd over seeds", *(f"`{preset}` preset" for preset in found)]
+    rows = [["**class-balanced accuracy**", *(f"**{spread(r['summary']['cba'])}**" for r in found.values())]]
+    for name in ("distinct", "unseen"):
+        rows.append([f"CBA on {name} vectors", *(spread(r["summary"]["subsets"][name]) for r in found.values())])
+    for c in classes:
+        title = CLASS_TITLES.get(c, c.replace("_", " "))
+        rows.append([f"recall {title}", *(spread(r["summary"]["recalls"][c]) for r in found.values())])
+    for score, title in (("false_alarm_rate", "false-alarm rate"), ("macro_f1", "macro F1"), ("pr_auc", "PR-AUC")):
+        rows.append([title, *(spread(r["summary"][score]) for r in found.values())])
+    seeds = len(found["default"]["runs"])
+    tested = found["default"]["runs"][0]["data"]["rows"]
+    return table(head, rows) + f"\n\n{seeds} seeds; {tested:,} test flows (first seed)."
+
+
+def speed_table() -> str:
+    """Return training, scoring, memory and start-up in one table."""
+    training, scoring, startup = (read_result(n) for n in ("training_speed", "scoring_speed", "startup"))
+    median, memory = training["median"], scoring["peak_memory_mib"]
+    largest = max(memory, key=int)
+    start = startup["median_seconds"]
+    rows = [
+        [
+            f"training, paper preset, {training['flows']:,} flows x {training['epochs']} epochs",
+            f"{median['ours_seconds']:.0f} s",
+        ],
+        ["the same by a plain torch loop, in the same run", f"{median['plain_seconds']:.0f} s"],
+        ["ratio (median of the runs)", f"{median['ratio']:.1f}x"],
+        ["final loss, ours / plain", f"{median['ours_loss']:.4f} / {median['plain_loss']:.4f}"],
+        [
+            f"scoring Parquet to Parquet, {scoring['features']} features",
+            f"{scoring['median_flows_per_second']:,.0f} flows/s",
+        ],
+        [f"peak memory of scoring {int(largest):,} flows", f"{memory[largest]:.0f} MiB"],
+        ["`deepidea --help`", f"{start['deepidea --help']:.2f} s"],
+        ["`import deepidea`, beyond Python's own start", f"{start[_IMPORT] - start['python -c pass']:.3f} s"],
+    ]
+    run = scoring["run"]
+    return table(["what", "measured"], rows) + f"\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
+_IMPORT = "python -c 'import deepidea'"
+
+
+def recipe_table() -> str:
+    """Return the recipe search: the mixed figure of each candidate at the chosen decision, and the best decision."""
+    folder = RESULTS / "recipe_search"
+    data = [d for d in ("kdd99", "nsl-kdd", "cicids17") if (folder / d).is_dir()]
+    results: dict[str, dict[str, Any]] = {}
+    for d in data:
+        for path in sorted((folder / d).glob("*.json")):
+            found = json.loads(path.read_text())
+            results.setdefault(found["candidate"], {})[d] = found["summary"]
+    rows = [[name, *(_mixed(of.get(d)) for d in data)] for name, of in _ordered(results)]
+    return table(["candidate", *(f"{d}: T 2, tau 0.5 (best T, tau)" for d in data)], rows)
+
+
+def _ordered(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    def mean(of: dict[str, Any]) -> float:
+        return -sum(summary["2, 0.5"]["mixed"] for summary in of.values()) / len(of)
+
+    return sorted(results.items(), key=lambda item: (item[0] != "base", mean(item[1])))
+
+
+def _mixed(summary: dict[str, dict[str, float]] | None) -> str:
+    if summary is None:
+        return "-"
+    best = max(summary, key=lambda decision: summary[decision]["mixed"])
+    return f"{summary['2, 0.5']['mixed']:.1f} ({summary[best]['mixed']:.1f} at {best})"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "kdd99": lambda: accuracy_table("kdd99"),
+    "nsl-kdd": lambda: accuracy_table("nsl-kdd"),
+    "cicids17": lambda: accuracy_table("cicids17"),
+    "speed": speed_table,
+    "recipe_search": recipe_table,
+}
+
+
+def filled(text: str) -> str:
+    """Return a document with its tables filled."""
+    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def documents() -> list[Path]:
+    """Return the documents that may hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    """Fill the documents, or check them."""
+    stale = [path for path in documents() if filled(path.read_text()) != path.read_text()]
+    if "--check" in sys.argv:
+        sys.exit(f"run make docs: {', '.join(p.name for p in stale)} differ from the result files" if stale else 0)
+    for path in stale:
+        path.write_text(filled(path.read_text()))
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
