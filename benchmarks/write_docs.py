@@ -106,7 +106,7 @@ def recipe_table() -> str:
 
 def _ordered(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     def mean(of: dict[str, Any]) -> float:
-        return -sum(summary["2, 0.5"]["mixed"] for summary in of.values()) / len(of)
+        return -float(sum(summary["2, 0.5"]["mixed"] for summary in of.values())) / len(of)
 
     return sorted(results.items(), key=lambda item: (item[0] != "base", mean(item[1])))
 

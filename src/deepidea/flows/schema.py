@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -115,7 +116,7 @@ class Schema:
 
         Spaces around, case and separators do not matter; aliases count.
         """
-        by_key = {key: column.name for column in self.columns for key in column.keys}
+        by_key = _names_by_key(self.columns)
         found = {header: by_key.get(column_key(header)) for header in raw}
         return {header: name for header, name in found.items() if name is not None}
 
@@ -151,10 +152,9 @@ class Schema:
             ``row`` (UInt32, counted from 0), ``column`` (canonical name), ``value`` (String).
         """
         table = self._rename(table)
-        parts = [_bad_of(table[column.name], column) for column in self._present(table)]
-        return pl.concat([_NO_BAD_CELLS, *(part for part in parts if part is not None)]).sort(
-            "row", maintain_order=True
-        )
+        checked = [column for column in self._present(table) if not _holds_any(column, table.schema[column.name])]
+        parts = [_bad_of(table[column.name], column) for column in checked]
+        return pl.concat([_NO_BAD_CELLS, *parts]).sort("row", maintain_order=True)
 
     def contract(self) -> dict[str, Any]:
         """Return the schema as plain data for a JSON document; `from_contract` reads it back."""
@@ -243,6 +243,11 @@ class Schema:
         )
 
 
+@lru_cache(maxsize=64)
+def _names_by_key(columns: tuple[Column, ...]) -> Mapping[str, str]:
+    return MappingProxyType({key: column.name for column in columns for key in column.keys})
+
+
 _COLUMN_FIELDS = ("name", "kind", "unit", "aliases", "description", "optional")
 _KNOWN_DOUBLED = ("fwd_header_bytes",)  # the files of CICIDS2017 hold it twice; the second is dropped
 _NUMERIC: dict[Any, Any] = {pl.Boolean: pl.UInt8}
@@ -267,10 +272,13 @@ def _as_words(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return values.cast(pl.String).str.strip_chars()
 
 
-def _bad_of(values: pl.Series, column: Column) -> pl.DataFrame | None:
-    """Return the cells that a column cannot hold, or None."""
-    if column.kind == "category":
-        return None
+def _holds_any(column: Column, dtype: pl.DataType) -> bool:
+    """Tell whether a column can hold every value of a type, so that no cell has to be looked at."""
+    return column.kind == "category" or (column.kind != "port" and (dtype.is_numeric() or dtype == pl.Boolean))
+
+
+def _bad_of(values: pl.Series, column: Column) -> pl.DataFrame:
+    """Return the cells that a column cannot hold."""
     if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.String, pl.Null)):
         raise SchemaError(f"column {column.name} must hold numbers, however: its type is {values.dtype}")
     bad = _not_numbers(values) if values.dtype == pl.String else pl.Series([False]).new_from_index(0, len(values))
