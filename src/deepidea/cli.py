@@ -7,6 +7,7 @@ cannot be used; 5 a file or download that the system refused; 6 an optional depe
 from __future__ import annotations
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +17,7 @@ import typer
 
 import deepidea
 from deepidea import console
-from deepidea.errors import DataError, DeepIDEAError
+from deepidea.errors import DeepIDEAError, StorageError
 
 app = typer.Typer(
     help="A trainable network intrusion detector: labelled flows in, a detector out, verdicts on new flows.",
@@ -43,6 +44,22 @@ class SplitKind(StrEnum):
     official = "official"
     stratified = "stratified"
     none = "none"
+
+
+class Device(StrEnum):
+    """Where the network is trained."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Training(StrEnum):
+    """Training files of KDD99."""
+
+    auto = "auto"
+    full = "full"
+    ten_percent = "10-percent"
 
 
 class OnError(StrEnum):
@@ -87,13 +104,13 @@ def data_list() -> None:
 def data_add(
     name: Annotated[str, typer.Argument(help="Name of the data set, see `deepidea data list`.")],
     folder: Annotated[Path, typer.Argument(help="Folder of its official files, gz or plain, one day or all.")],
-    training: Annotated[str, typer.Option(help="kdd99: 10-percent or full training file.")] = "auto",
+    training: Annotated[Training, typer.Option(help="kdd99: which training file.")] = Training.auto,
 ) -> None:
     """Register a folder of official files: check them, count their quirks, keep typed Parquet."""
     from deepidea.flows.datasets import add_dataset
 
     with console.byte_progress(f"reading {name}") as progress:
-        record = add_dataset(name, folder, training=_training(training), progress=progress)
+        record = add_dataset(name, folder, training=training.value, progress=progress)
     console.say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
 
 
@@ -101,14 +118,14 @@ def data_add(
 def data_get(
     name: Annotated[str, typer.Argument(help="Name of the data set, see `deepidea data list`.")],
     folder: Annotated[Path | None, typer.Option(help="Where the files go.")] = None,
-    training: Annotated[str, typer.Option(help="kdd99: 10-percent or full training file.")] = "auto",
+    training: Annotated[Training, typer.Option(help="kdd99: which training file.")] = Training.auto,
     base: Annotated[str | None, typer.Option(help="Address to fetch from in place of the publisher's.")] = None,
 ) -> None:
     """Fetch a data set from its publisher, resuming where an earlier try stopped, and register it."""
     from deepidea.flows.datasets import get_dataset
 
     with console.byte_progress(f"fetching {name}") as progress:
-        record = get_dataset(name, folder=folder, training=_training(training), base=base, progress=progress)
+        record = get_dataset(name, folder=folder, training=training.value, base=base, progress=progress)
     console.say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
 
 
@@ -135,7 +152,8 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write.")],
     preset: Annotated[Preset, typer.Option(help="Recipe: the project's best, or the paper's.")] = Preset.default,
     seed: Annotated[
-        int | None, typer.Option(help="Makes the run reproducible to the bit, on one thread unless --threads says.")
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, help="Makes the run reproducible to the bit, on one thread by default."),
     ] = None,
     label: Label = None,
     benign: Benign = None,
@@ -144,10 +162,10 @@ def train(
     port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False,
     split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
     test_fraction: Annotated[float, typer.Option(help="Share held out by a stratified split.")] = 1 / 6,
-    attack_weight: Annotated[float | None, typer.Option(help="The loss's lambda; 0 is cross-entropy.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training flows.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Training threads; measured where absent.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    attack_weight: Annotated[float | None, typer.Option(min=0.0, help="The loss's lambda; 0 is cross-entropy.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Training threads; measured where absent.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA where there is one.")] = Device.auto,
 ) -> None:
     """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
     from deepidea.evaluation.protocol import flows_to_train
@@ -164,12 +182,12 @@ def train(
         **options,
     )
     console.show_refused(part.refused)
-    console.say(f"training on {len(part.flows):,} flows of {part.contract['source']}: {part.contract['class_rows']}")
+    console.show_training_flows(part.contract)
     given = {"attack_weight": attack_weight, "n_epochs": epochs, "random_state": seed, "n_threads": threads}
     changes = {name: value for name, value in given.items() if value is not None}
     with console.epoch_progress() as on_epoch:
         detector = train_detector(
-            part.flows, preset=preset.value, card=part.card(), on_epoch=on_epoch, device=device, **changes
+            part.flows, preset=preset.value, card=part.card(), on_epoch=on_epoch, device=device.value, **changes
         )
     detector.save(output)
     console.show_card(detector)
@@ -214,7 +232,7 @@ def score(
     keep_columns: Annotated[bool, typer.Option(help="Write the columns of the flows beside the verdicts.")] = False,
     on_error: Annotated[OnError, typer.Option(help="Stop at a bad row, or skip and count it.")] = OnError.raise_,
     header: Annotated[bool, typer.Option(help="Whether CSV files have a header line; KDD files have none.")] = True,
-    threads: Annotated[int | None, typer.Option(help="Scoring threads; all cores where absent.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Scoring threads; all cores where absent.")] = None,
 ) -> None:
     """Score flows: one verdict each, in input order, in bounded memory."""
     from deepidea.flows.skipping import SkipCount
@@ -259,16 +277,19 @@ def _one_name(data: list[str]) -> str | list[str]:
     return data[0] if len(data) == 1 else data
 
 
-def _training(name: str) -> Any:
-    if name not in ("auto", "full", "10-percent"):
-        raise DataError(f"--training must be auto, full or 10-percent, however: {name!r}")
-    return name
-
-
 def _refuse_unwritable(output: Path) -> None:
     """Find out before hours of training, not after."""
+    fault = _fault_of_output(output)
+    if fault:
+        raise StorageError(f"the output file must be writable, however: {output}: {fault}; choose another place")
+
+
+def _fault_of_output(output: Path) -> str:
+    if output.is_dir():
+        return "it is a folder"
     if not output.parent.is_dir():
-        raise DataError(f"the output's folder must exist, however: {output.parent} does not; make it first")
+        return "its folder is not there"
+    return "" if os.access(output.parent, os.W_OK) else "its folder may not be written to"
 
 
 def main() -> None:

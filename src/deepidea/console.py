@@ -13,13 +13,13 @@ from rich.table import Table
 
 from deepidea.errors import DeepIDEAError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Tell the user something about the run, on the standard error."""
-    err.print(escape(text))
+    err.print(escape(text), soft_wrap=True)
 
 
 def fail(error: DeepIDEAError) -> None:
@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
     >>> duration(3.21), duration(75), duration(7300)
     ('3.2 s', '1 min 15 s', '2 h 1 min')
     """
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
@@ -142,6 +142,12 @@ def _show_split(split: Any) -> None:
         total = sum(split.new_labels.values())
         named = ", ".join(f"{name} {count:,}" for name, count in split.new_labels.items())
         out.print(f"  {len(split.new_labels)} labels occur only in the test, {total:,} flows: {escape(named)}")
+
+
+def show_training_flows(contract: Mapping[str, Any]) -> None:
+    """Tell which flows are trained on."""
+    classes = ", ".join(f"{name} {count:,}" for name, count in contract["class_rows"].items())
+    say(f"training on {contract['rows']:,} flows of {contract['source']}: {classes}")
 
 
 def show_refused(refused: Mapping[str, str]) -> None:

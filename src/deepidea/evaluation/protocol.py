@@ -7,16 +7,16 @@ finds the same rows again, so that a detector is never tested on what it was tra
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from deepidea.errors import DataError, LabelError
+from deepidea.errors import CellError, DataError, LabelError, SchemaError
 from deepidea.evaluation.evaluate import Baselines
 from deepidea.evaluation.splits import Split, split_from_contract, stratified_split
-from deepidea.flows.catalogue import CATALOGUE
+from deepidea.flows.catalogue import CATALOGUE, get_entry
 from deepidea.flows.datasets import Dataset, load_dataset
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
@@ -78,6 +78,7 @@ def flows_to_train(
         Where the data cannot be read or split so.
     """
     if isinstance(data, str) and data in CATALOGUE:
+        _refuse_options(data, "a table of one's own", label=label, benign=benign, keep=keep)
         dataset = load_dataset(data, taxonomy=taxonomy, use_port=use_port)
         contract: dict[str, Any] = {
             "source": data,
@@ -85,9 +86,12 @@ def flows_to_train(
             "files": [_file(f) for f in dataset.files],
         }
         return _split_dataset(dataset, contract, split, test_fraction, split_seed)
-    paths = expand_inputs([data] if isinstance(data, str) else data)
+    _refuse_options(data, "a data set", taxonomy=taxonomy, port=use_port)
+    paths = _paths(data)
     _refuse_unlabelled(data, label, benign)
-    flows, refused = labelled_flows_from_table(_read_all(paths), str(label), str(benign), keep)
+    table = _read_all(paths)
+    flows, refused = labelled_flows_from_table(table, str(label), str(benign), keep)
+    _refuse_words_among_numbers(table.drop(str(label)), refused, _source(paths))
     contract = {
         "source": _source(paths),
         "label": label,
@@ -95,7 +99,7 @@ def flows_to_train(
         "files": [_hashed(p) for p in paths],
     }
     kind = "stratified" if split == "auto" else split
-    part = _split_table(flows, contract, kind, test_fraction, split_seed)
+    part = _split_table(replace(flows, source=_source(paths)), contract, kind, test_fraction, split_seed)
     return TrainingFlows(part.flows, part.contract, refused)
 
 
@@ -139,13 +143,48 @@ def _hashed(path: Path) -> dict[str, Any]:
     return {"name": path.name, "sha256": None if str(path) == "-" else file_sha256(path)}
 
 
+def _refuse_options(data: object, whose: str, **options: object) -> None:
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise DataError(f"{', '.join(given)} must be used with {whose}, however: the input is {data}; leave it out")
+
+
+def _paths(data: str | Sequence[str | Path]) -> list[Path]:
+    """Return the files; a bare word that is none was meant to be a data set."""
+    if isinstance(data, str) and data.replace("-", "").isalnum() and not Path(data).exists():
+        get_entry(data)
+    return expand_inputs([data] if isinstance(data, str) else data)
+
+
 def _source(paths: Sequence[Path]) -> str:
     return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
 
 
 def _read_all(paths: Sequence[Path]) -> pl.DataFrame:
     tables = [read_table(path) for path in paths]
-    return pl.concat(tables, how="vertical_relaxed") if len(tables) > 1 else tables[0]
+    for path, table in zip(paths, tables, strict=True):
+        uneven = sorted(set(table.columns) ^ set(tables[0].columns))
+        if uneven:
+            raise SchemaError(
+                f"files of one table must have the same columns, however: {path} and {paths[0]} differ in "
+                f"{', '.join(uneven[:8])}; name files of one kind"
+            )
+    return pl.concat((table.select(tables[0].columns) for table in tables), how="vertical_relaxed")
+
+
+def _refuse_words_among_numbers(table: pl.DataFrame, refused: Mapping[str, str], source: str) -> None:
+    """Refuse a column of numbers that a few odd cells turned into text: it would train as words, or not at all."""
+    for column in table.select(pl.col(pl.String)).iter_columns():
+        text = column.str.strip_chars().replace("", None)
+        words = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
+        by_name = refused.get(column.name, "").endswith("by its name")
+        if not by_name and 0 < 10 * words.sum() <= text.count():
+            row = int(words.arg_true()[0])
+            raise CellError(
+                f"{column.name} must be numbers or words throughout, however: {column.name}={column[row]!r} stands "
+                f"among numbers ({source} row {row + 1}, column {column.name}); correct {words.sum():,} such cells or "
+                "drop the column"
+            )
 
 
 def _refuse_unlabelled(data: object, label: str | None, benign: str | None) -> None:
@@ -183,13 +222,20 @@ def flows_to_test(
         As there; those that the detector was trained with where absent.
     """
     if isinstance(data, str) and data in CATALOGUE:
+        _refuse_options(data, "a table of one's own", label=label, benign=benign)
         return _dataset_test(data, schema, contract, taxonomy)
-    paths = expand_inputs([data] if isinstance(data, str) else data)
+    _refuse_options(data, "a data set", taxonomy=taxonomy)
+    paths = _paths(data)
     label, benign = label or contract.get("label"), benign or contract.get("benign")
     _refuse_unlabelled(data, label, benign)
     flows = _label_table(_read_all(paths), schema, str(label), str(benign), _source(paths))
-    same = [_hashed(path)["sha256"] for path in paths] == [entry.get("sha256") for entry in contract.get("files", [])]
-    return _held_out(flows, contract) if same else flows
+    return _held_out(flows, contract) if _are_recorded(paths, contract) else flows
+
+
+def _are_recorded(paths: Sequence[Path], contract: Mapping[str, Any]) -> bool:
+    """Whether these are the bytes that were trained on, by whatever names; the standard input never is."""
+    hashes = [_hashed(path)["sha256"] for path in paths]
+    return None not in hashes and hashes == [entry.get("sha256") for entry in contract.get("files", [])]
 
 
 def _dataset_test(name: str, schema: Schema, contract: Mapping[str, Any], taxonomy: str | None) -> LabelledFlows:
@@ -218,4 +264,7 @@ def _label_table(table: pl.DataFrame, schema: Schema, label: str, benign: str, s
     labels = table[label].cast(pl.String).str.strip_chars()
     attacks = sorted(set(labels.drop_nulls().unique()) - {benign})
     taxonomy = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})
-    return label_flows(table.drop(label), labels, schema, taxonomy, source)
+    try:
+        return label_flows(table.drop(label), labels, schema, taxonomy, source)
+    except (SchemaError, CellError) as error:
+        raise type(error)(f"{source}: {error}") from error

@@ -112,7 +112,8 @@ def train_detector(
     on_epoch : callable, optional
         Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
     **changes
-        Parameters of ``DeepIDEAClassifier`` that differ from the preset.
+        Parameters of ``DeepIDEAClassifier`` that differ from the preset. ``n_epochs`` is then kept to, however few
+        steps that is, unless ``min_steps`` is given too.
 
     Raises
     ------
@@ -136,6 +137,8 @@ def train_detector(
     ('benign', 'default')
     """
     _refuse_classes(flows)
+    if "n_epochs" in changes:
+        changes = {"min_steps": 0, **changes}
     classifier, with_labels = make_classifier(preset, schema=flows.schema, **changes)
     labels = flows.labels if with_labels else None
     started = time.perf_counter()
@@ -154,8 +157,8 @@ def _refuse_classes(flows: LabelledFlows) -> None:
     single = counts.filter(pl.col("count") < 2)[flows.classes.name].sort().to_list()
     if single:
         raise LabelError(
-            f"a class must have at least two flows, however: {', '.join(single)} has one in {flows.source}; "
-            "drop it, merge it into another class, or add flows"
+            f"a class must have at least two training flows, however: {', '.join(single)} has one in {flows.source}; "
+            "drop it, merge it into another class, add flows, or hold none out for testing (--split none)"
         )
 
 

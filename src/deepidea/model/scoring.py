@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
+import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +15,12 @@ from typing import TypeVar, cast
 import polars as pl
 
 from deepidea.flows.skipping import OnError, SkipCount
-from deepidea.flows.tables import FlowChunk, iter_chunks
+from deepidea.flows.tables import STDIN, FlowChunk, iter_chunks
 from deepidea.flows.writing import Format, write_flows
 from deepidea.model.detector import Detector
 
 CHUNK_ROWS = 65_536
+_HEAD_BYTES = 65_536  # longer than any first line
 T = TypeVar("T")
 
 
@@ -68,7 +74,7 @@ def score_files(
         keep_original=keep_original,
     )
     verdicts = _score_chunks(detector, read_ahead(chunks), progress or (lambda _: None))
-    return write_flows(verdicts, output, format=format, schema=_verdict_schema(detector, keep_original))
+    return write_flows(verdicts, output, format=format)
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -90,12 +96,15 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 def _score_chunks(
     detector: Detector, chunks: Iterator[FlowChunk], progress: Callable[[int], None]
 ) -> Iterator[pl.DataFrame]:
-    n_scored = 0
+    n_scored, came = 0, False
     for chunk in chunks:
+        came = True
         verdicts = detector.score_conformed(chunk.flows)
         n_scored += len(verdicts)
         progress(n_scored)
         yield verdicts if chunk.original is None else beside(chunk.original, verdicts)
+    if not came:  # a file without flows still tells its columns
+        yield detector.score(_no_flows(detector))
 
 
 def beside(original: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
@@ -110,11 +119,6 @@ def beside(original: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([original.drop(verdicts.columns, strict=False), verdicts], how="horizontal")
 
 
-def _verdict_schema(detector: Detector, keep_original: bool) -> pl.Schema | None:
-    """Return the columns of an output without rows; None where they depend on the input's own."""
-    return None if keep_original else detector.score(_no_flows(detector)).schema
-
-
 def _no_flows(detector: Detector) -> pl.DataFrame:
     text = set(detector.schema.categories)
     return pl.DataFrame(schema={name: pl.String if name in text else pl.Float64 for name in detector.schema.features})
@@ -123,18 +127,25 @@ def _no_flows(detector: Detector) -> pl.DataFrame:
 def headerless_names(detector: Detector, path: str | Path) -> list[str]:
     """Return names for the columns of a CSV file that has no header line: the schema's features, then ``extra_1``...
 
-    The KDD Cup and NSL-KDD files are of this kind: 41 features, then the label.
+    The KDD Cup and NSL-KDD files are of this kind: 41 features, then the label. Of the standard input, ``-``, nothing
+    is taken away.
     """
-    import csv
-    import gzip
-
-    opened = gzip.open(path, "rt", encoding="latin-1") if _is_gzip(path) else open(path, encoding="latin-1")  # noqa: SIM115
-    with opened as file:
-        n_columns = len(next(csv.reader(file), []))
+    first_line = _unpacked_head(path).lstrip(b"\r\n").partition(b"\n")[0].decode("latin-1")
+    n_columns = len(next(csv.reader([first_line.replace("\r", "")]), []))
     features = list(detector.schema.features)
     return features + [f"extra_{j + 1}" for j in range(n_columns - len(features))]
 
 
-def _is_gzip(path: str | Path) -> bool:
+def _unpacked_head(path: str | Path) -> bytes:
+    """Return the first bytes; none where they cannot be read, which the reading of the table will tell."""
+    with contextlib.suppress(OSError, zlib.error):
+        head = _head(path)
+        return zlib.decompressobj(31).decompress(head, _HEAD_BYTES) if head.startswith(b"\x1f\x8b") else head
+    return b""
+
+
+def _head(path: str | Path) -> bytes:
+    if str(path) == STDIN:
+        return cast("io.BufferedReader", sys.stdin.buffer).peek(_HEAD_BYTES)
     with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+        return file.read(_HEAD_BYTES)
