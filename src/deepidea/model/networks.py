@@ -57,6 +57,7 @@ class MLP(nn.Module):
         sizes = [d_in, *hidden, n_classes]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.sizes = tuple(sizes)
+        self._parameters_in_order = list(self.layers.parameters())  # walking the modules costs more than a product
         self.dropout = dropout
         self._initialise(random_state)
         self._mask_bits = np.random.Generator(np.random.SFC64(random_state))
@@ -70,7 +71,7 @@ class MLP(nn.Module):
 
     def weights_and_biases(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """Return each layer's weight ``(d_out, d_in)`` and bias ``(d_out,)``, from the input on."""
-        parameters = list(self.layers.parameters())
+        parameters = self._parameters_in_order
         return list(zip(parameters[0::2], parameters[1::2], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class MLP(nn.Module):
     def _forward_fused(self, x: Tensor) -> Tensor:
         masks = draw_masks(self._mask_bits, len(x), self.sizes[:-1], self.dropout)
         logits: Tensor = _FusedMLP.apply(  # type: ignore[no-untyped-call]
-            x, masks, 1 / (1 - self.dropout), *self.layers.parameters()
+            x, masks, 1 / (1 - self.dropout), *self._parameters_in_order
         )
         return logits
 

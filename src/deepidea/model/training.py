@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -72,9 +73,22 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     ends = np.cumsum(weight)
     copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
     flows = rng.permutation(np.repeat(np.arange(len(weight)), copies))
-    for start in range(0, len(flows), batch_size):
-        rows, counts = np.unique(flows[start : start + batch_size], return_counts=True)
-        yield rows, counts.astype(np.float32)
+    whole = len(flows) // batch_size * batch_size
+    yield from _collapsed(flows[:whole].reshape(-1, batch_size))
+    if whole < len(flows):
+        yield from _collapsed(flows[whole:].reshape(1, -1))
+
+
+def _collapsed(batches: NDArray[np.int64]) -> Iterator[Batch]:
+    """Yield the distinct rows of each batch ``(n_batches, batch_size)`` and their counts; sorts all batches at once."""
+    batches.sort(axis=1)
+    first = np.ones(batches.shape, bool)
+    first[:, 1:] = batches[:, 1:] != batches[:, :-1]
+    places = np.flatnonzero(first)
+    rows, counts = batches.ravel()[places], np.diff(places, append=batches.size).astype(np.float32)
+    ends = np.cumsum(first.sum(axis=1))
+    for start, end in pairwise((0, *ends.tolist())):
+        yield rows[start:end], counts[start:end]
 
 
 def train_network(
@@ -123,7 +137,7 @@ def train_network(
     # one flow here.
     n_steps = n_epochs * math.ceil(max(weight.sum(), 1) / batch_size)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate_factor(schedule, n_steps))
+    scheduler = None if schedule == "constant" else one_cycle(optimiser, n_steps)
     data = (torch.from_numpy(x).to(device), torch.from_numpy(target).to(device))
     rng = np.random.default_rng(random_state)
     keeper = _BestWeights(network)
@@ -146,15 +160,16 @@ def train_network(
     return epochs
 
 
-def _rate_factor(schedule: Schedule, n_steps: int) -> Callable[[int], float]:
+def one_cycle(optimiser: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return a schedule of a tenth of linear warm-up, then a cosine descent to 0."""
     warm_up = max(1, n_steps // 10)
 
-    def one_cycle(step: int) -> float:
+    def factor(step: int) -> float:
         if step < warm_up:
             return (step + 1) / warm_up
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, n_steps - warm_up))))
 
-    return one_cycle if schedule == "one-cycle" else lambda step: 1.0  # noqa: ARG005
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
 def _run_epoch(
@@ -163,13 +178,14 @@ def _run_epoch(
     batches: Iterator[Batch],
     loss: nn.Module,
     optimiser: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
 ) -> float:
     network.train()
     total, n_flows = torch.zeros((), device=data[0].device), 0.0
     for rows, counts in batches:
         value = train_step(network, data, (rows, counts), loss, optimiser)
-        scheduler.step()
+        if scheduler is not None:
+            scheduler.step()
         n_batch = float(counts.sum())
         total += value.detach() * n_batch
         n_flows += n_batch
