@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from deepidea.errors import DeepIDEAError
 
@@ -19,12 +20,12 @@ err = Console(stderr=True, highlight=False, emoji=False)
 
 def say(text: str) -> None:
     """Tell the user something about the run, on the standard error."""
-    err.print(escape(text), soft_wrap=True)
+    err.print(text, markup=False, soft_wrap=True)
 
 
 def fail(error: DeepIDEAError) -> None:
     """Print an error of the library, without a traceback."""
-    err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+    err.print(Text.assemble(("error:", "bold red"), " ", str(error)), soft_wrap=True)
 
 
 @contextlib.contextmanager
