@@ -120,7 +120,7 @@ def test_columns_that_are_refused_are_told(command: Command, flow_file: Path, tm
 def test_inspect_shows_the_card(command: Command, model_file: Path):
     shown = command("inspect", model_file)
     assert shown.code == 0
-    for told in ("DeepIDEA detector", "custom", "site.csv", "stratified", "log-z-score", "softmax(z / 2)", "port_scan"):
+    for told in ("DeepIDEA detector", "custom", "site.csv", "stratified", "log-z-score", "softmax(z", "port_scan"):
         assert told in shown.out
 
 
@@ -273,6 +273,20 @@ def test_data_come_from_another_address(
     assert ran.code == 0, ran.err
     assert "registered cicids18: 20 flows of 10 files\n" in ran.err
     assert len(list((tmp_path / "files").iterdir())) == 10
+
+
+@pytest.mark.data
+def test_the_facts_of_nsl_kdd_are_told(command: Command, home: Path, data_root: Path):
+    assert (
+        "registered nsl-kdd: 160,367 flows of 3 files\n" in command("data", "add", "nsl-kdd", data_root / "nsl-kdd").err
+    )
+    told = json.loads(command("data", "describe", "nsl-kdd", "--json").out)
+    assert (told["train"]["rows"], told["test"]["rows"]) == (125_973, 22_544)
+    assert told["train"]["classes"] == {"benign": 67_343, "dos": 45_927, "probe": 11_656, "u2r": 52, "r2l": 995}
+    assert told["extras"]["KDDTest-21"]["rows"] == 11_850
+    assert len(told["split"]["new_labels"]) == 17
+    shown = command("data", "describe", "nsl-kdd").out
+    assert "17 labels occur only in the test, 3,750 flows" in shown
 
 
 # --- the command itself ------------------------------------------------------------------------------------------
