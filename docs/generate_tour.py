@@ -1,7 +1,8 @@
 """Run the commands of the README's tour and put what they print into it: ``python docs/generate_tour.py DIR``.
 
 ``DIR`` is a folder of NSL-KDD. Each command runs in a shell of its own, in a temporary home folder where the data set
-lies under ``~/nsl-kdd``. Lines longer than the page are wrapped; apart from that a block is what the command printed.
+lies under ``~/nsl-kdd``. Lines longer than the page are wrapped, and most epochs are left out; apart from that a block
+is what the command printed.
 """
 
 from __future__ import annotations
@@ -42,8 +43,16 @@ def _run(command: str, home: str) -> str:
     )
     if done.returncode:
         sys.exit(f"{command}: exit code {done.returncode}\n{done.stdout}")
-    printed = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
+    printed = without_most_epochs([line.rstrip() for line in done.stdout.splitlines() if line.strip()])
     return "\n".join([f"$ {command}", *(wrapped for line in printed for wrapped in _wrapped(line))])
+
+
+def without_most_epochs(lines: list[str]) -> list[str]:
+    """Put ``...`` in place of all epochs but the first two and the last two."""
+    epochs = [place for place, line in enumerate(lines) if re.match(r" *\d+/\d+ +\d", line)]
+    if len(epochs) > 4:
+        lines[epochs[2] : epochs[-2]] = ["..."]
+    return lines
 
 
 def _wrapped(line: str) -> list[str]:
