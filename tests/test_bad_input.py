@@ -382,6 +382,12 @@ def test_an_output_that_cannot_be_is_told_before_training(command: Command, tmp_
     told(ran, 5, f"the output file must be writable, however: .*: .*{fault}; choose another place")
 
 
+def test_a_folder_that_may_not_be_written_to_is_told_before_training(command: Command, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    ran = command("train", tmp_path / "never-read.csv", *TABLE, "-o", tmp_path / "m.idea")
+    told(ran, 5, "its folder may not be written to; choose another place")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
 def test_a_folder_that_may_not_be_written_to_is_told(
     command: Command, flow_file: Path, model_file: Path, tmp_path: Path
