@@ -30,7 +30,7 @@ from deepidea.model.presets import make_classifier
 BASE: dict[str, Any] = {
     "labels": True,
     "attack_weight": 1.0,
-    "hidden": (256, 256, 256),
+    "hidden": (256, 256),
     "dropout": 0.1,
     "learning_rate": 1e-3,
     "batch_size": 256,
@@ -42,21 +42,17 @@ BASE: dict[str, Any] = {
 }
 CANDIDATES: dict[str, dict[str, Any]] = {
     "base": {},
-    "2 x 256": {"hidden": (256, 256)},
     "lambda 0": {"attack_weight": 0.0},
-    "lambda 3": {"attack_weight": 3.0},
     "lambda 10": {"attack_weight": 10.0},
     "balance 0": {"balance": 0.0},
     "balance 1": {"balance": 1.0},
     "classes": {"labels": False},
     "duplicates weigh": {"duplicates": "weigh"},
     "dropout 0.2": {"dropout": 0.2},
-    "dropout 0": {"dropout": 0.0},
-    "min-max": {"scaling": "min-max"},
-    "10 x 100": {"hidden": (100,) * 10},
+    "10 epochs": {"n_epochs": 10},
+    "3 x 256": {"hidden": (256, 256, 256)},
     "4 x 128": {"hidden": (128,) * 4},
-    "3 x 256, 10 epochs, dropout 0.2": {"n_epochs": 10, "dropout": 0.2},
-    "learning rate 3e-3": {"learning_rate": 3e-3},
+    "min-max": {"scaling": "min-max"},
 }
 DECISIONS = [
     (1.0, 0.0),

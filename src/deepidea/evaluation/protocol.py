@@ -252,7 +252,7 @@ def _held_out(flows: LabelledFlows, contract: Mapping[str, Any]) -> LabelledFlow
         return flows
     prints = row_fingerprints(flows.table, flows.schema)
     split: Split = split_from_contract(recorded, flows.classes, fingerprints=prints)
-    return flows.take(split.test)
+    return replace(flows.take(split.test), source=f"{flows.source.removesuffix('/train')}/held out")
 
 
 def _label_table(table: pl.DataFrame, schema: Schema, label: str, benign: str, source: str) -> LabelledFlows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -63,11 +64,13 @@ class MLP(nn.Module):
         self._mask_bits = np.random.Generator(np.random.SFC64(random_state))
 
     def _initialise(self, random_state: int) -> None:
-        # NOTE[DIFF]: the paper gives no initialisation; this is He's, drawn from a generator of our own.
+        # NOTE[DIFF]: the paper gives no initialisation; this is torch's own for linear layers, drawn from a generator of
+        # ours. He's, with its larger weights, ended the paper's ten epochs on KDD99 at a higher training loss.
         generator = torch.Generator().manual_seed(random_state)
         for weight, bias in self.weights_and_biases():
-            nn.init.kaiming_uniform_(weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(bias)
+            bound = 1 / math.sqrt(weight.shape[1])
+            nn.init.uniform_(weight, -bound, bound, generator=generator)
+            nn.init.uniform_(bias, -bound, bound, generator=generator)
 
     def weights_and_biases(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """Return each layer's weight ``(d_out, d_in)`` and bias ``(d_out,)``, from the input on."""
