@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result_files import RESULTS, read_result
+from deepidea.model.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL)
@@ -88,6 +89,7 @@ def speed_table() -> str:
     return table(["what", "measured"], rows) + f"\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+_CHOSEN = f"{PRESETS['default']['temperature']:g}, {PRESETS['default']['tau']:g}"  # the decision of the default preset
 _IMPORT = "python -c 'import deepidea'"
 
 
@@ -101,12 +103,12 @@ def recipe_table() -> str:
             found = json.loads(path.read_text())
             results.setdefault(found["candidate"], {})[d] = found["summary"]
     rows = [[name, *(_mixed(of.get(d)) for d in data)] for name, of in _ordered(results)]
-    return table(["candidate", *(f"{d}: T 2, tau 0.5 (best T, tau)" for d in data)], rows)
+    return table(["candidate", *(f"{d}: at T, tau = {_CHOSEN} (best)" for d in data)], rows)
 
 
 def _ordered(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     def mean(of: dict[str, Any]) -> float:
-        return -float(sum(summary["2, 0.5"]["mixed"] for summary in of.values())) / len(of)
+        return -float(sum(summary[_CHOSEN]["mixed"] for summary in of.values())) / len(of)
 
     return sorted(results.items(), key=lambda item: (item[0] != "base", mean(item[1])))
 
@@ -115,7 +117,7 @@ def _mixed(summary: dict[str, dict[str, float]] | None) -> str:
     if summary is None:
         return "-"
     best = max(summary, key=lambda decision: summary[decision]["mixed"])
-    return f"{summary['2, 0.5']['mixed']:.1f} ({summary[best]['mixed']:.1f} at {best})"
+    return f"{summary[_CHOSEN]['mixed']:.1f} ({summary[best]['mixed']:.1f} at {best})"
 
 
 TABLES: dict[str, Callable[[], str]] = {
