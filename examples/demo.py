@@ -173,9 +173,7 @@ def tell_most_suspicious(verdicts: pl.DataFrame, detector: Detector, test: Label
     columns += ["class", *(["label"] if detector.labels != detector.classes else []), "score", "in truth"]
     with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_rows=20, tbl_width_chars=110):
         say(str(attacks.select(columns)))
-    say(
-        "   'in truth' is what the data set calls the flow; docs/data-sets.md tells where data sets contradict themselves"
-    )
+    say("   'in truth' is what the data set calls the flow, which may be at odds with itself: see docs/data-sets.md")
 
 
 def say(text: str) -> None:
