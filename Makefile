@@ -36,6 +36,7 @@ bench: setup     ## every benchmark; writes benchmarks/results (hours)
 	$(BIN)/python -m benchmarks.run_all
 
 docs: setup      ## rewrite the generated parts of README.md and docs/
+	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python -m benchmarks.write_docs
 
 clean:           ## remove what the other targets made

@@ -120,12 +120,27 @@ def _mixed(summary: dict[str, dict[str, float]] | None) -> str:
     return f"{summary[_CHOSEN]['mixed']:.1f} ({summary[best]['mixed']:.1f} at {best})"
 
 
+def choices_table() -> str:
+    """Return what the open choices of the paper preset did on training rows."""
+    rows = [
+        [
+            run["choice"],
+            f"{run['training_loss']:.4f}",
+            f"{run['loss_without_dropout']:.4f}",
+            f"{100 * run['held_out_cba']:.1f}",
+        ]
+        for run in read_result("paper_choices")["runs"]
+    ]
+    return table(["choice", "training loss", "loss without dropout", "held-out CBA, percent"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "kdd99": lambda: accuracy_table("kdd99"),
     "nsl-kdd": lambda: accuracy_table("nsl-kdd"),
     "cicids17": lambda: accuracy_table("cicids17"),
     "speed": speed_table,
     "recipe_search": recipe_table,
+    "paper_choices": choices_table,
 }
 
 

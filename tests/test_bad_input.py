@@ -364,7 +364,6 @@ def test_a_disk_that_fills_up_leaves_the_old_evaluation(model_file: Path, flow_f
     assert [entry.name for entry in tmp_path.iterdir()] == ["told"]
 
 
-@pytest.mark.xfail(reason="a system error in a Parquet part is told as polars tells it", raises=AssertionError)
 def test_a_disk_that_fills_up_leaves_no_half_registered_data_set(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path / "home"))
     _cic18_day(tmp_path / "files" / "day.csv", 2000)

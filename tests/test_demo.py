@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def run(name: str, home: Path, *options: str) -> str:
-    settings = {"HOME": str(home), "ORT_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
+    settings = {"HOME": str(home), "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
     environment = {**os.environ, **settings}
     environment.pop("DEEPIDEA_HOME", None)
     command = [sys.executable, str(EXAMPLES / name), *options]

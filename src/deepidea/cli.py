@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -183,7 +184,8 @@ def train(
     )
     console.show_refused(part.refused)
     console.show_training_flows(part.contract)
-    given = {"attack_weight": attack_weight, "n_epochs": epochs, "random_state": seed, "n_threads": threads}
+    drawn = {"random_state": secrets.randbelow(2**31), "n_threads": "auto"} if seed is None else {"random_state": seed}
+    given = {"attack_weight": attack_weight, "n_epochs": epochs, **drawn, **({"n_threads": threads} if threads else {})}
     changes = {name: value for name, value in given.items() if value is not None}
     with console.epoch_progress() as on_epoch:
         detector = train_detector(

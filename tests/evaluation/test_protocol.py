@@ -12,7 +12,7 @@ import pytest
 from deepidea.errors import CellError, DataError, DatasetError, LabelError, SchemaError
 from deepidea.evaluation.evaluate import evaluate_detector
 from deepidea.evaluation.protocol import flows_to_test, flows_to_train
-from deepidea.evaluation.splits import is_among
+from deepidea.evaluation.splits import is_among, stratified_split
 from deepidea.flows.datasets import add_dataset
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.simulate import simulate_flows
@@ -299,3 +299,16 @@ def test_a_sample_of_real_flows_is_learnt_and_judged_on_held_out_rows(data_root,
     assert evaluation.data["twins_in_training"] == 0
     assert evaluation.scores.detection_rate > 0.8
     assert evaluation.scores.cba > evaluation.baselines["majority: benign"].cba
+
+
+def test_the_schema_is_inferred_from_training_rows_alone(tmp_path: Path) -> None:
+    table = simulate_flows(n_flows=600, seed=3).with_columns(odd=pl.lit(1))
+    table.write_csv(tmp_path / "flows.csv")
+    first = flows_to_train([tmp_path / "flows.csv"], label="label", benign="benign")
+    held_out = np.ones(len(table), bool)
+    held_out[stratified_split(table["label"], np.arange(600, dtype=np.uint64)).train] = False
+    poisoned = table.with_columns(odd=pl.Series(np.where(held_out, np.arange(600) + 1_600_000_000, 1)))
+    poisoned.write_csv(tmp_path / "poisoned.csv")
+    second = flows_to_train([tmp_path / "poisoned.csv"], label="label", benign="benign")
+    assert second.flows.schema == first.flows.schema
+    assert second.refused == first.refused

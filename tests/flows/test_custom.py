@@ -117,3 +117,32 @@ def test_no_feature_of_a_known_schema_is_refused_by_name(name: str) -> None:
     identities = [column.name for column in schema.columns if column.kind == "identity"]
     told = pl.DataFrame({"x": [0] * N} | {name: [0] * N for name in identities} | {"verdict": LABELS})
     assert set(infer_schema(told, label="verdict")[1]) == set(identities)
+
+
+@pytest.mark.parametrize("column", ["code", "when"])
+def test_one_odd_cell_does_not_hide_a_giveaway(column: str) -> None:
+    n_flows = 400
+    labels = ["ok", "bad"] * (n_flows // 2)
+    codes = [11 if label == "ok" else 22 for label in labels]
+    times = [1_600_000_000.5 + 7 * row for row in range(n_flows)]
+    table = pl.DataFrame({"code": [99, *codes[1:]], "when": [0.0, *times[1:]], "bytes": range(n_flows), "y": labels})
+    schema, refused = infer_schema(table.with_columns(pl.col("bytes") % 7), label="y")
+    assert column in refused
+    assert schema.features == ("bytes",)
+
+
+def test_a_feature_that_only_often_tells_the_label_stays() -> None:
+    labels = ["ok", "bad"] * 200
+    table = pl.DataFrame({"flag": [int(row % 20 == 0) ^ (row % 2) for row in range(400)], "y": labels})
+    assert infer_schema(table, label="y")[0].features == ("flag",)
+
+
+def test_a_mostly_constant_column_is_no_giveaway_where_attacks_are_rare() -> None:
+    table = pl.DataFrame({"flag": [0] * 997 + [1] * 3, "y": ["ok"] * 990 + ["bad"] * 10})
+    assert infer_schema(table, label="y")[0].features == ("flag",)
+
+
+def test_the_label_cannot_be_a_feature() -> None:
+    table = pl.DataFrame({"bytes": [1, 2, 1, 2], "y": ["ok", "bad", "ok", "ok"]})
+    with pytest.raises(LeakError, match="must not be the label"):
+        infer_schema(table, label="y", keep=["y"])

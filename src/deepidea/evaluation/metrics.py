@@ -649,6 +649,8 @@ class OneRule:
     training_balanced_accuracy: float
 
     def __str__(self) -> str:
+        if self.value == "":
+            return f"{self.column} is {'' if self.operator == '==' else 'not '}missing"
         value = f"{self.value:g}" if isinstance(self.value, float) else self.value
         return f"{self.column} {self.operator} {value}"
 

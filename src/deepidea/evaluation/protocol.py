@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import CellError, DataError, LabelError, SchemaError
@@ -90,7 +92,16 @@ def flows_to_train(
     paths = _paths(data)
     _refuse_unlabelled(data, label, benign)
     table = _read_all(paths)
-    flows, refused = labelled_flows_from_table(table, str(label), str(benign), keep)
+    kind = "stratified" if split == "auto" else split
+
+    def rows_that_train(labels: pl.Series) -> npt.NDArray[np.int64]:
+        if kind != "stratified":
+            return np.arange(len(labels))
+        # which rows train depends on the labels alone; features matter only to which test rows are dropped
+        prints = np.arange(len(labels), dtype=np.uint64)
+        return stratified_split(labels, prints, test_fraction=test_fraction, seed=split_seed).train
+
+    flows, refused = labelled_flows_from_table(table, str(label), str(benign), keep, choose_rows=rows_that_train)
     _refuse_words_among_numbers(table.drop(str(label)), refused, _source(paths))
     contract = {
         "source": _source(paths),
@@ -98,7 +109,6 @@ def flows_to_train(
         "benign": benign,
         "files": [_hashed(p) for p in paths],
     }
-    kind = "stratified" if split == "auto" else split
     part = _split_table(replace(flows, source=_source(paths)), contract, kind, test_fraction, split_seed)
     return TrainingFlows(part.flows, part.contract, refused)
 

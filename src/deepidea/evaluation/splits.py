@@ -185,8 +185,7 @@ def _refuse_emptied_classes(codes: Ints, twins: npt.NDArray[np.bool_], names: Se
     if emptied:
         raise LabelError(
             "every class needs a test row that does not repeat a training row, however: all repeat in "
-            f"{', '.join(emptied)}; raise test_fraction, try another seed, merge the class with another, "
-            "or keep the repeats with duplicates='keep' and read the scores with that in mind"
+            f"{', '.join(emptied)}; raise test_fraction, try another seed, or merge the class with another"
         )
 
 

@@ -57,6 +57,8 @@ _CLOCK = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]+\d{1,2}:\d{2}.*)?$"
 _CAPTURE = r"(?i)\.(pcap|pcapng|csv|gz|binetflow|parquet)(_iscx)?$|^(mon|tues|wednes|thurs|fri|satur|sun)day"
 
 _ENOUGH_ROWS = 20  # fewer rows say nothing of uniqueness or order
+_NEARLY_ALL = 0.99  # a column gives the label away although a few of its cells are odd
+_MOST_CODES = 1000  # different values that a column of label codes may have
 _NEAR_UNIQUE = 0.5  # distinct words a row
 _SAMPLE_ROWS = 10_000
 _EPOCH_S = (8.6e8, 2.6e9)  # 1997 to 2052
@@ -99,6 +101,10 @@ def infer_schema(table: pl.DataFrame, *, label: str, keep: Collection[str] = ())
     (('bytes',), {'src_ip': 'an address, by its name'})
     """
     _refuse_absent(table, [label, *keep])
+    if label in keep:
+        raise LeakError(
+            f"a feature must not be the label, however: {label!r} was asked for as both; leave it out of keep"
+        )
     reasons = {name: _reason(table[name], table[label]) for name in table.columns if name != label}
     refused = {name: reason for name, reason in reasons.items() if reason is not None}
     _refuse_leaks(refused, keep)
@@ -185,16 +191,29 @@ def _numbers_rows(values: pl.Series) -> bool:
 
 
 def _is_epoch(values: pl.Series) -> bool:
-    """Whether all values are seconds, ms, us or ns since 1970 of years near ours."""
-    return any(bool(values.is_between(_EPOCH_S[0] * unit, _EPOCH_S[1] * unit).all()) for unit in (1, 1e3, 1e6, 1e9))
+    """Whether nearly all values are seconds, ms, us or ns since 1970 of years near ours."""
+    shares = (_share(values.is_between(_EPOCH_S[0] * unit, _EPOCH_S[1] * unit)) for unit in (1, 1e3, 1e6, 1e9))
+    return max(shares) >= _NEARLY_ALL
 
 
 def _spells(values: pl.Series, labels: pl.Series) -> bool:
-    """Whether values and labels go one to one; where no label comes twice that says nothing."""
+    """Whether values and labels go one to one, a few odd cells aside; where no label comes twice that says nothing."""
     n_labels = labels.n_unique()
-    if not 2 <= n_labels < len(labels) or values.n_unique() != n_labels:
+    if not 2 <= n_labels < len(labels) or values.n_unique() > _MOST_CODES:
         return False
-    return pl.DataFrame({"value": values, "label": labels}).n_unique() == n_labels
+    pairs = pl.DataFrame({"value": values.cast(pl.String), "label": labels}).group_by("value", "label").len("rows")
+    of_label = _main_partner(pairs, "label", "value")
+    of_value = _main_partner(pairs, "value", "label").filter(pl.col("value").is_in(of_label["value"].implode()))
+    both_ways = of_label.join(of_value, on=["label", "value"], nulls_equal=True)
+    return both_ways.height == n_labels and bool(
+        both_ways.select(pl.min_horizontal("share", "share_right").min() >= _NEARLY_ALL).item()
+    )
+
+
+def _main_partner(pairs: pl.DataFrame, of: str, partner: str) -> pl.DataFrame:
+    """Return for each ``of`` the partner it goes with most often, and in what share of its rows."""
+    shares = pairs.with_columns(share=pl.col("rows") / pl.col("rows").sum().over(of)).drop("rows")
+    return shares.sort("share", partner, descending=[True, False]).unique(of, keep="first", maintain_order=True)
 
 
 _CONTENT: dict[str, Callable[[pl.Series], str | None]] = {

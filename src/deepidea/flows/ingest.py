@@ -22,6 +22,7 @@ from deepidea.errors import CellError, FileFormatError, LabelError, SchemaError
 from deepidea.flows.column import column_key
 from deepidea.flows.schema import Schema, suggest
 from deepidea.flows.taxonomy import Taxonomy, list_counts, normalise_labels
+from deepidea.flows.writing import write_flows
 
 LABEL, LINE = "label", "__line"
 BATCH_ROWS = 65_536
@@ -109,7 +110,7 @@ def ingest_file(path: Path, layout: Layout, folder: Path, *, advance: Callable[[
         header = _Header.of(plain, path, layout, done.quirks)
         for number, batch in enumerate(_batches(plain, path, header)):
             part = folder / f"{path.name}.{number:05}.parquet"
-            _typed(batch, path, header, layout, done).write_parquet(part)
+            write_flows([_typed(batch, path, header, layout, done)], part)
             done.parts.append(part)
         if not done.rows:
             raise FileFormatError(f"a data file must have rows, however: {path} has none; fetch it again")

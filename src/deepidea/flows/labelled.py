@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,7 +84,12 @@ def label_flows(
 
 
 def labelled_flows_from_table(
-    table: pl.DataFrame, label: str, benign: str, keep: Collection[str] = ()
+    table: pl.DataFrame,
+    label: str,
+    benign: str,
+    keep: Collection[str] = (),
+    *,
+    choose_rows: Callable[[pl.Series], npt.NDArray[np.int64]] | None = None,
 ) -> tuple[LabelledFlows, dict[str, str]]:
     """Return labelled flows from a table of any origin, and which columns were refused and why.
 
@@ -98,6 +103,9 @@ def labelled_flows_from_table(
         Its value for benign flows; every other value is an attack class of its own.
     keep
         Columns that must be features: see `deepidea.flows.custom.infer_schema`.
+    choose_rows
+        Called with the labels, returns the rows from which the schema is inferred: those that will train. All rows
+        where absent.
 
     Raises
     ------
@@ -114,7 +122,8 @@ def labelled_flows_from_table(
     """
     labels = _label_column(table, label)
     _refuse_labels(labels, benign)
-    schema, refused = infer_schema(table, label=label, keep=keep)
+    looked_at = table if choose_rows is None else table[choose_rows(labels)]
+    schema, refused = infer_schema(looked_at, label=label, keep=keep)
     attacks = sorted(set(labels.unique()) - {benign})
     taxonomy = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})
     return label_flows(table, labels, schema, taxonomy, "table"), refused

@@ -54,7 +54,8 @@ class SkipCount:
 
     def __str__(self) -> str:
         listed = "; ".join(f"{rows} x {reason}" for reason, rows in self.reasons.most_common())
-        return f"{self.total} rows skipped" + (f": {listed}" if listed else "")
+        noun = "row" if self.total == 1 else "rows"
+        return f"{self.total} {noun} skipped" + (f": {listed}" if listed else "")
 
 
 def refuse_rows(reason: str, rows: int, told: str, skipped: SkipCount | None) -> None:
@@ -70,10 +71,10 @@ def refuse_rows(reason: str, rows: int, told: str, skipped: SkipCount | None) ->
     >>> refuse_rows("too few cells", 1, "line 7 has 3 cells", None)
     Traceback (most recent call last):
         ...
-    deepidea.errors.CellError: line 7 has 3 cells; correct it, or have such rows skipped and counted (on_error="skip")
+    deepidea.errors.CellError: line 7 has 3 cells; correct it, or have such rows skipped and counted (--on-error skip)
     """
     if skipped is None:
-        raise CellError(f'{told}; correct it, or have such rows skipped and counted (on_error="skip")')
+        raise CellError(f"{told}; correct it, or have such rows skipped and counted (--on-error skip)")
     skipped.add(reason, rows, told)
 
 

@@ -204,7 +204,7 @@ def iter_flows(
     >>> [chunk.rows() for chunk in iter_flows([path], schema, on_error="skip", skipped=skipped)]
     [[(3.0, 'tcp'), (None, 'icmp')]]
     >>> print(skipped)
-    1 rows skipped: 1 x fwd_packets is not a number
+    1 row skipped: 1 x fwd_packets is not a number
     """
     chunks = iter_chunks(
         inputs, schema, chunk_rows=chunk_rows, on_error=on_error, skipped=skipped, header=header, keep_original=False

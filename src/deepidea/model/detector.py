@@ -219,6 +219,7 @@ _OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "labels", "
 
 
 def _open_session(graph: bytes, encoder: FlowEncoder, n_outputs: int) -> onnxruntime.InferenceSession:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or its import leaves a device identifier in the home folder
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
+from deepidea.errors import MissingExtraError
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.schema import Column, Schema
 from deepidea.model.decision import Decision, fit_temperature
@@ -543,9 +544,10 @@ def _hold_out(rows: _Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
 
 
 def _find_device(device: Device) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise MissingExtraError("device='cuda' needs CUDA, however: torch finds none; choose 'auto' or 'cpu'")
+    return "cuda" if available and device != "cpu" else "cpu"
 
 
 def _run(network: torch.nn.Module, x: NDArray[np.float32], block: int = 16_384) -> NDArray[np.float32]:

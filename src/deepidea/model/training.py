@@ -1,8 +1,10 @@
 """The training loop: weighted distinct rows in, a trained network out.
 
-A batch is drawn from *all* flows, duplicates included, as the paper does it. Equal rows of one batch are then computed
-once and weighted by their number, which leaves the batch loss as it is: on KDD99's 10 % file a batch of 128 flows holds
-65 distinct rows on average.
+A batch is drawn from *all* flows, duplicates included, as the paper does it. A row that comes more than
+:data:`MOST_COPIES` times in a batch is then computed that many times, its copies sharing its weight. Without dropout
+that leaves the loss of a batch as it is; with dropout the expected loss, of which one copy alone would be a noisy
+estimate, since each copy has a mask of its own. On KDD99's 10 % file a batch of 128 flows holds 65 distinct rows.
+``benchmarks/paper_choices.py`` measures what the number of copies does to the final loss.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+MOST_COPIES = 8
 Schedule = Literal["constant", "one-cycle"]
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -59,7 +62,7 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     Yields
     ------
     rows : array, int64
-        The distinct rows of the batch.
+        The rows of the batch, ascending; one row comes at most :data:`MOST_COPIES` times.
     counts : array, float32
         How many flows of the batch each stands for; they add up to ``batch_size``, but for the last batch.
 
@@ -68,7 +71,7 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     >>> import numpy as np
     >>> batches = list(draw_epoch(np.array([3.0, 1.0]), 4, np.random.default_rng(0)))
     >>> [(rows.tolist(), counts.tolist()) for rows, counts in batches]
-    [([0, 1], [3.0, 1.0])]
+    [([0, 0, 0, 1], [1.0, 1.0, 1.0, 1.0])]
     """
     ends = np.cumsum(weight)
     copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
@@ -80,7 +83,7 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
 
 
 def _collapsed(batches: NDArray[np.int64]) -> Iterator[Batch]:
-    """Yield the distinct rows of each batch ``(n_batches, batch_size)`` and their counts; sorts all batches at once."""
+    """Yield the rows of each batch ``(n_batches, batch_size)`` and what they count; sorts all batches at once."""
     batches.sort(axis=1)
     first = np.ones(batches.shape, bool)
     first[:, 1:] = batches[:, 1:] != batches[:, :-1]
@@ -88,7 +91,8 @@ def _collapsed(batches: NDArray[np.int64]) -> Iterator[Batch]:
     rows, counts = batches.ravel()[places], np.diff(places, append=batches.size).astype(np.float32)
     ends = np.cumsum(first.sum(axis=1))
     for start, end in pairwise((0, *ends.tolist())):
-        yield rows[start:end], counts[start:end]
+        copies = np.minimum(counts[start:end], MOST_COPIES).astype(np.int64)
+        yield np.repeat(rows[start:end], copies), np.repeat(counts[start:end] / copies.astype(np.float32), copies)
 
 
 def train_network(
