@@ -121,7 +121,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         batch_size: int = 256,
-        n_epochs: int = 30,
+        n_epochs: int = 10,
         schedule: Schedule = "one-cycle",
         min_steps: int = 1000,
         temperature: float | Literal["auto"] = 1.0,
