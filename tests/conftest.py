@@ -59,7 +59,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-TINY = {"hidden": (16,), "min_steps": 60, "n_epochs": 2, "dropout": 0.0}
+TINY = {"hidden": (16,), "learning_rate": 1e-2, "min_steps": 60, "n_epochs": 2, "dropout": 0.0}
 
 
 @pytest.fixture

@@ -163,6 +163,9 @@ def train(
     port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False,
     split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
     test_fraction: Annotated[float, typer.Option(help="Share held out by a stratified split.")] = 1 / 6,
+    labels: Annotated[
+        bool | None, typer.Option("--labels/--classes", help="Tell native labels apart, or classes only.")
+    ] = None,
     attack_weight: Annotated[float | None, typer.Option(min=0.0, help="The loss's lambda; 0 is cross-entropy.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Training threads; measured where absent.")] = None,
@@ -185,7 +188,13 @@ def train(
     console.show_refused(part.refused)
     console.show_training_flows(part.contract)
     drawn = {"random_state": secrets.randbelow(2**31), "n_threads": "auto"} if seed is None else {"random_state": seed}
-    given = {"attack_weight": attack_weight, "n_epochs": epochs, **drawn, **({"n_threads": threads} if threads else {})}
+    given = {
+        "labels": labels,
+        "attack_weight": attack_weight,
+        "n_epochs": epochs,
+        **drawn,
+        **({"n_threads": threads} if threads else {}),
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     with console.epoch_progress() as on_epoch:
         detector = train_detector(

@@ -294,7 +294,7 @@ def test_a_sample_of_real_flows_is_learnt_and_judged_on_held_out_rows(data_root,
         (home / "days" / path.name).write_bytes(b"".join([lines[0], *lines[1::10]]))
     add_dataset("cicids17", home / "days")
     part = flows_to_train("cicids17")
-    detector = train_detector(part.flows, card=part.card(), random_state=0, hidden=(32,), n_epochs=3)
+    detector = train_detector(part.flows, card=part.card(), random_state=0, hidden=(32,), n_epochs=20)
     evaluation = evaluate_detector(detector, rows_for("cicids17", detector))
     assert evaluation.data["twins_in_training"] == 0
     assert evaluation.scores.detection_rate > 0.8

@@ -73,7 +73,7 @@ def test_the_order_of_rows_changes_no_bit(site: LabelledFlows) -> None:
 
 
 def test_labels_are_told_apart_and_added_up_to_classes(site: LabelledFlows) -> None:
-    with_labels = train_detector(typed(site), random_state=0, **TINY)
+    with_labels = train_detector(typed(site), random_state=0, labels=True, **TINY)
     assert with_labels.classes == ("benign", "attack")
     assert set(with_labels.labels) == {"benign", *site.class_order[1:]}
     verdicts = with_labels.score(site.features)
