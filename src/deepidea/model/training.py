@@ -76,21 +76,13 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     ends = np.cumsum(weight)
     copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
     flows = rng.permutation(np.repeat(np.arange(len(weight)), copies))
-    whole = len(flows) // batch_size * batch_size
-    yield from _collapsed(flows[:whole].reshape(-1, batch_size))
-    if whole < len(flows):
-        yield from _collapsed(flows[whole:].reshape(1, -1))
-
-
-def _collapsed(batches: NDArray[np.int64]) -> Iterator[Batch]:
-    """Yield the rows of each batch ``(n_batches, batch_size)`` and what they count; sorts all batches at once."""
-    batches.sort(axis=1)
-    first = np.ones(batches.shape, bool)
-    first[:, 1:] = batches[:, 1:] != batches[:, :-1]
-    places = np.flatnonzero(first)
-    rows, counts = batches.ravel()[places], np.diff(places, append=batches.size).astype(np.float32)
-    ends = np.cumsum(first.sum(axis=1))
-    for start, end in pairwise((0, *ends.tolist())):
+    # one sort of (batch, row) pairs, packed into one number each, finds the repeated rows of all batches at once
+    keys = np.sort(np.arange(len(flows)) // batch_size * len(weight) + flows)
+    places = np.flatnonzero(np.diff(keys, prepend=-1))
+    batches, rows = np.divmod(keys[places], len(weight))
+    counts = np.diff(places, append=len(keys)).astype(np.float32)
+    starts = np.searchsorted(batches, np.arange(math.ceil(len(flows) / batch_size)))
+    for start, end in pairwise((*starts.tolist(), len(rows))):
         copies = np.minimum(counts[start:end], MOST_COPIES).astype(np.int64)
         yield np.repeat(rows[start:end], copies), np.repeat(counts[start:end] / copies.astype(np.float32), copies)
 
