@@ -64,8 +64,7 @@ class MLP(nn.Module):
         self._mask_bits = np.random.Generator(np.random.SFC64(random_state))
 
     def _initialise(self, random_state: int) -> None:
-        # NOTE[DIFF]: the paper gives no initialisation; this is that of torch's linear layers, from a generator of
-        # ours. He's, with its larger weights, ended the paper's ten epochs on KDD99 at a higher training loss.
+        # NOTE[DIFF]: the paper gives no initialisation; this is that of torch's linear layers.
         generator = torch.Generator().manual_seed(random_state)
         for weight, bias in self.weights_and_biases():
             bound = 1 / math.sqrt(weight.shape[1])
