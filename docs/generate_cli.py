@@ -93,7 +93,7 @@ def _declared(info: Any) -> tuple[str, ...]:
 
 def _option(name: str, kind: Any) -> tuple[str, ...]:
     dashed = name.replace("_", "-")
-    return (f"--{dashed}", f"--no-{dashed}") if kind is bool else (f"--{dashed}",)
+    return (f"--{dashed}", f"--no-{dashed}") if kind in (bool, bool | None) else (f"--{dashed}",)
 
 
 def _value(kind: Any) -> tuple[bool, str]:

@@ -105,7 +105,7 @@ def test_a_card_shows_labels_told_apart(capsys):
     site = labelled_flows_from_table(simulate_flows(n_flows=300), "label", "benign")[0]
     classes = pl.Series(["benign" if name == "benign" else "[attack]" for name in site.classes])
     flows = LabelledFlows(site.table, site.labels, classes, site.schema, ("benign", "[attack]"))
-    console.show_card(train_detector(flows, n_epochs=1, hidden=(4,) * 4, random_state=0))
+    console.show_card(train_detector(flows, labels=True, n_epochs=1, hidden=(4,) * 4, random_state=0))
     told = capsys.readouterr().out
     assert "labels told apart" in told
     assert "[attack] (" in told

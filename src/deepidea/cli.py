@@ -163,9 +163,7 @@ def train(
     port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False,
     split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
     test_fraction: Annotated[float, typer.Option(help="Share held out by a stratified split.")] = 1 / 6,
-    labels: Annotated[
-        bool | None, typer.Option("--labels/--classes", help="Tell native labels apart, or classes only.")
-    ] = None,
+    labels: Annotated[bool | None, typer.Option(help="Tell native labels apart, not classes only.")] = None,
     attack_weight: Annotated[float | None, typer.Option(min=0.0, help="The loss's lambda; 0 is cross-entropy.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Training threads; measured where absent.")] = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -405,8 +406,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         probe = MLP(x.shape[1], len(self._output_labels), hidden=self.hidden, dropout=self.dropout)
         optimiser = torch.optim.Adam(probe.parameters(), lr=self.learning_rate, fused=True)
         data = (torch.from_numpy(x), torch.from_numpy(rows.target))
-        batch = next(draw_epoch(rows.weight, self.batch_size, np.random.default_rng(0)))
-        return fastest_thread_count(lambda: train_step(probe.train(), data, batch, loss, optimiser))
+        batches = cycle(islice(draw_epoch(rows.weight, self.batch_size, np.random.default_rng(0)), 25))
+        return fastest_thread_count(lambda: train_step(probe.train(), data, next(batches), loss, optimiser))
 
     def _validator(self, validation: _Rows) -> Callable[[torch.nn.Module], float]:
         x = self.encoder_.transform(validation.table)

@@ -4,42 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
 
 import torch
 
-_TRIES = 8
+_TRIES = 25
 
 
 def fastest_thread_count(step: Callable[[], object], *, most: int | None = None) -> int:
     """Return the number of torch threads with which ``step`` runs fastest: 1, 2, 4, ... up to ``most`` cores.
 
-    Takes the best of a few runs for each count, and gives up on a count whose first run is far behind. torch is left
-    with the number of threads it had.
+    Takes the median of some runs for each count (the best of them would flatter many threads, which are held up now and
+    then), and gives up on a count that is far behind at once. torch is left with the number of threads it had.
     """
     most = most or os.cpu_count() or 1
     best_count, best_s = 1, float("inf")
     count = 1
     while count <= most:
         with torch_threads(count):
-            fastest_s = _fastest(step, give_up_s=3 * best_s)
-        if fastest_s < 0.9 * best_s:  # more threads must pay clearly: another program may want that core
-            best_count, best_s = count, fastest_s
+            median_s = _median(step, give_up_s=3 * best_s)
+        if median_s < 0.9 * best_s:  # more threads must pay clearly: another program may want that core
+            best_count, best_s = count, median_s
         count *= 2
     return best_count
 
 
-def _fastest(step: Callable[[], object], give_up_s: float) -> float:
+def _median(step: Callable[[], object], give_up_s: float) -> float:
     step()  # the first run with a new number of threads starts them
-    fastest_s = float("inf")
+    taken_s: list[float] = []
     for _ in range(_TRIES):
         started = time.perf_counter()
         step()
-        fastest_s = min(fastest_s, time.perf_counter() - started)
-        if fastest_s > give_up_s:
+        taken_s.append(time.perf_counter() - started)
+        if taken_s[-1] > give_up_s:
             break
-    return fastest_s
+    return statistics.median(taken_s)
 
 
 @contextlib.contextmanager
