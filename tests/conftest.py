@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime before the package does
+
 
 def find_data_root() -> Path | None:
     """Return the folder of real data: ``$DEEPIDEA_DATA``, else ``../shared/data`` beside the checkout."""

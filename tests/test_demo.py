@@ -19,7 +19,8 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 def run(name: str, home: Path, *options: str) -> str:
     settings = {"HOME": str(home), "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
     environment = {**os.environ, **settings}
-    environment.pop("DEEPIDEA_HOME", None)
+    for variable in ("DEEPIDEA_HOME", "ORT_DISABLE_TELEMETRY"):  # the second is for the package to set
+        environment.pop(variable, None)
     command = [sys.executable, str(EXAMPLES / name), *options]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
