@@ -2,7 +2,8 @@
 
 KDD99 trains on the 10 % file and tests on ``corrected``, NSL-KDD on KDDTrain+ and KDDTest+, both with the official
 five classes. CICIDS17 is split 5:1 by class, another split for each seed, and held-out rows that repeat a training row
-are dropped; its classes are the paper's. Nothing is chosen on test rows: the presets were fixed before.
+are dropped; its classes are the paper's. Nothing is chosen on test rows;
+docs/accuracy.md says what had been seen of them when.
 
 Usage: python -m benchmarks.accuracy [--data kdd99 ...] [--presets default paper] [--seeds 5]
 """
