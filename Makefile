@@ -14,7 +14,7 @@ setup: $(STAMP)  ## make .venv and install the project with pinned dependencies
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,benchmark,dev]'
 	@touch $(STAMP)
 
 demo: setup      ## the main job end to end on the data at hand: train, evaluate, score
