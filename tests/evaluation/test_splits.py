@@ -70,7 +70,7 @@ def test_a_split_never_changes():
 
 
 def test_shuffled_order_is_uniform():
-    first_tenth = splits._shuffle_keys(100_000, 0) < 2**64 // 10
+    first_tenth = splits.shuffle_keys(100_000, 0) < 2**64 // 10
     assert first_tenth.mean() == pytest.approx(0.1, abs=0.005)
     assert np.corrcoef(first_tenth[:-1], first_tenth[1:])[0, 1] == pytest.approx(0, abs=0.02)
 
@@ -184,3 +184,64 @@ def test_replaying_needs_what_split():
     fold = {"kind": "leave_types_out", "params": {"seed": 0, "n_folds": 2, "fold": 2}, "n_rows": 3}
     with pytest.raises(DataError, match="fold must lie"):
         splits.split_from_contract(fold, ["benign", "dos", "dos"], labels=["n", "a", "b"])
+
+
+# --- folds, and one label left out -------------------------------------------------------------------------------
+
+
+@given(tables(), st.integers(2, 6), st.integers(0, 99), st.sampled_from(["drop", "keep"]))
+def test_folds_test_every_row_once_or_drop_it(drawn, n_folds, seed, duplicates):
+    classes, prints = drawn
+    options = {"n_folds": n_folds, "seed": seed, "duplicates": duplicates}
+    if min(Counter(classes).values()) < n_folds:
+        with pytest.raises(LabelError, match=f"every class needs {n_folds} rows, one for each fold, however: fewer"):
+            splits.stratified_fold(classes, prints, fold=0, **options)
+        return
+    folds = [splits.stratified_fold(classes, prints, fold=fold, **options) for fold in range(n_folds)]
+    tested = Counter(row for fold in folds for row in fold.test.tolist())
+    assert set(tested.values()) <= {1}
+    assert len(tested) + sum(sum(fold.dropped.values()) for fold in folds) == len(classes)
+    for fold in folds:
+        twins = set(prints[fold.train]) & set(prints[fold.test])
+        assert not fold.dropped if duplicates == "keep" else not twins
+        assert len(fold.train) + len(fold.test) + sum(fold.dropped.values()) == len(classes)
+
+
+def test_folds_keep_the_share_of_each_class():
+    classes, prints = ["benign"] * 50 + ["dos"] * 20 + ["u2r"] * 5, np.arange(75, dtype=np.uint64)
+    for fold in range(5):
+        split = splits.stratified_fold(classes, prints, fold=fold)
+        assert Counter(np.take(classes, split.test).tolist()) == {"benign": 10, "dos": 4, "u2r": 1}
+    for fold, n_folds in ((5, 5), (-1, 5), (0, 1)):
+        with pytest.raises(DataError, match="a fold must be one of two or more, however"):
+            splits.stratified_fold(classes, prints, fold=fold, n_folds=n_folds)
+
+
+@given(labelled(), st.integers(0, 99), st.sampled_from([4, 10_000]))
+def test_a_label_left_out_is_tested_and_never_trained(drawn, seed, n_vectors):
+    labels, classes = drawn
+    prints = np.random.default_rng(seed).integers(0, n_vectors, len(labels)).astype(np.uint64)
+    try:
+        split = splits.leave_label_out_split(labels, classes, prints, label="satan", seed=seed)
+    except LabelError as error:
+        if "a single row of" not in str(error) and "repeats one" not in str(error):
+            raise
+        return
+    assert "satan" not in {labels[row] for row in split.train}
+    assert not set(prints[split.train]) & set(prints[split.test])
+    fresh = {row for row, label in enumerate(labels) if label == "satan" and prints[row] not in prints[split.train]}
+    assert {row for row in split.test.tolist() if labels[row] == "satan"} == fresh
+    assert len(split.train) + len(split.test) + sum(split.dropped.values()) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("normal", "is benign"), ("worm", "has no rows"), ("smurf", "'smurf' is the only one")],
+)
+def test_only_an_attack_beside_others_is_left_out(label, message):
+    labels, classes = ["normal"] * 4 + ["smurf"] * 4, ["benign"] * 4 + ["dos"] * 4
+    with pytest.raises(LabelError, match=message):
+        splits.leave_label_out_split(labels, classes, np.arange(8, dtype=np.uint64), label=label)
+    twins = np.zeros(8, np.uint64)
+    with pytest.raises(LabelError, match="every row of 'back' repeats one"):
+        splits.leave_label_out_split([*labels[:6], "back", "back"], classes, twins, label="back")

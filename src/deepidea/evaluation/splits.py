@@ -1,9 +1,10 @@
 """Which rows train and which rows test, decided once, the same on every machine, and replayed from a model file.
 
 The order that deals rows out is a hash of row number and seed, not a random generator, so no library version can
-change a split. Rows are counted in table order: the same file gives the same split. Two ways are on offer:
-`stratified_split` for a table without an official test file, and `leave_types_out_folds`, where what is tested is an
-attack that was never seen, as it will be in use.
+change a split. Rows are counted in table order: the same file gives the same split. On offer are `stratified_split` and
+`stratified_fold` for a table without an official test file, and `leave_types_out_folds` and `leave_label_out_split`,
+where what is tested is an attack that was never seen, as it will be in use. `deepidea.evaluation.capture_splits` splits
+by time, day and hosts; `deepidea.evaluation.dealing` finds all of them by name.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ class Split:
         Test rows that were left out, by class, because a training row has the same features.
     contradictory : int
         Rows (of the whole table) whose features also occur with another class. None of them is dropped for that.
-    kind : {"stratified", "leave_types_out"}
+    left_out : mapping of reason to mapping of class to int
+        Rows on neither side for any other reason: too near to a training row in time, of a class that no training row
+        has. ``train``, ``test``, ``dropped`` and ``left_out`` together are all rows of the table.
+    kind : str
+        Which function made it: "stratified", "fold", "leave_types_out", "leave_label_out", "by_time", "by_day",
+        "by_host_pair".
     params : mapping
         The arguments that lead here, JSON-able.
     n_rows : int
@@ -50,6 +56,7 @@ class Split:
     n_rows: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     contradictory: int = 0
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -63,14 +70,27 @@ class Split:
         """Return what `split_from_contract` needs to find the same rows again, and to prove that they are the same."""
         counts = {"train_rows": len(self.train), "test_rows": len(self.test), "contradictory_rows": self.contradictory}
         recipe = {"kind": self.kind, "params": dict(self.params), "n_rows": self.n_rows, "sha256": self.sha256}
-        return {**recipe, **counts, "dropped": dict(self.dropped)}
+        left_out = {reason: dict(rows) for reason, rows in self.left_out.items()}
+        return {**recipe, **counts, "dropped": dict(self.dropped), **({"left_out": left_out} if left_out else {})}
 
 
 # --- dealing rows out --------------------------------------------------------------------------------------------
 
 
-def _codes(values: Column) -> tuple[Ints, list[str]]:
-    """Return positions in the sorted names, and the names."""
+def name_codes(values: Column) -> tuple[Ints, list[str]]:
+    """Return positions in the sorted names, shape (n_flows,), and the names.
+
+    Raises
+    ------
+    LabelError
+        A value is missing.
+
+    Examples
+    --------
+    >>> codes, names = name_codes(["dos", "benign", "dos"])
+    >>> codes.tolist(), names
+    ([1, 0, 1], ['benign', 'dos'])
+    """
     series = pl.Series("value", values)
     series = series if series.dtype.is_integer() else series.cast(pl.String)
     if series.null_count():
@@ -80,8 +100,14 @@ def _codes(values: Column) -> tuple[Ints, list[str]]:
     return codes.to_numpy(), [str(name) for name in names]
 
 
-def _shuffle_keys(n_rows: int, seed: int) -> npt.NDArray[np.uint64]:
-    """Hash each row number with the seed (the finaliser of splitmix64): a shuffled order that never changes."""
+def shuffle_keys(n_rows: int, seed: int) -> npt.NDArray[np.uint64]:
+    """Hash each row number with the seed (the finaliser of splitmix64): a shuffled order that never changes.
+
+    Examples
+    --------
+    >>> shuffle_keys(4, seed=0).argsort().tolist()
+    [0, 3, 1, 2]
+    """
     if not 0 <= seed < 2**63:
         raise DataError(f"seed must lie in 0..2^63-1, however: {seed}")
     offset = int.from_bytes(hashlib.sha256(b"split" + seed.to_bytes(8, "little")).digest()[:8], "little")
@@ -93,7 +119,7 @@ def _shuffle_keys(n_rows: int, seed: int) -> npt.NDArray[np.uint64]:
 
 def _places(codes: Ints, n_codes: int, seed: int) -> Ints:
     """Deal each group's rows out in shuffled order: return every row's place in its group, from 0."""
-    order = np.lexsort((_shuffle_keys(codes.size, seed), codes))
+    order = np.lexsort((shuffle_keys(codes.size, seed), codes))
     starts = np.searchsorted(codes[order], np.arange(n_codes))
     places = np.empty_like(codes)
     places[order] = np.arange(codes.size) - starts[codes[order]]
@@ -142,7 +168,7 @@ def stratified_split(
     (10, 2, {})
     """
     _check_arguments(classes, fingerprints, test_fraction, duplicates)
-    codes, names = _codes(classes)
+    codes, names = name_codes(classes)
     sizes = np.bincount(codes, minlength=len(names))
     _refuse_single_rows(sizes, names)
     wanted = np.clip(np.rint(sizes * test_fraction).astype(np.int64), 1, sizes - 1)
@@ -152,11 +178,21 @@ def stratified_split(
     if duplicates == "drop":
         twins = is_among(fingerprints[test], fingerprints[train])
         _refuse_emptied_classes(codes[test], twins, names)
-        counts = np.bincount(codes[test][twins], minlength=len(names)).tolist()
-        dropped = {name: count for name, count in zip(names, counts, strict=True) if count}
-        test = test[~twins]
+        test, dropped = test[~twins], count_names(codes[test][twins], names)
     params = {"test_fraction": test_fraction, "seed": seed, "duplicates": duplicates}
     return Split(train, test, "stratified", params, codes.size, dropped, count_contradictory(classes, fingerprints))
+
+
+def count_names(codes: Ints, names: Sequence[str]) -> dict[str, int]:
+    """Return the rows of each name that has any.
+
+    Examples
+    --------
+    >>> count_names(np.array([1, 1]), ["benign", "dos"])
+    {'dos': 2}
+    """
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 def _check_arguments(classes: Column, fingerprints: npt.NDArray[np.uint64], fraction: float, duplicates: str) -> None:
@@ -168,6 +204,63 @@ def _check_arguments(classes: Column, fingerprints: npt.NDArray[np.uint64], frac
         raise DataError(f"duplicates must be 'drop' or 'keep', however: {duplicates!r}")
     if len(classes) == 0:
         raise LabelError("a split needs rows, however: the table is empty")
+
+
+def stratified_fold(
+    classes: Column,
+    fingerprints: npt.NDArray[np.uint64],
+    *,
+    fold: int,
+    n_folds: int = 5,
+    seed: int = 0,
+    duplicates: Literal["drop", "keep"] = "drop",
+) -> Split:
+    """Return one of the folds that deal each class's rows out evenly; over all folds every row is tested once.
+
+    Parameters
+    ----------
+    classes, fingerprints, seed, duplicates
+        As of :func:`stratified_split`. A class whose rows of this fold all repeat training rows has no test row left;
+        it is not an error here, because the other folds test the class.
+    fold : int
+        Which fold is tested, in 0..n_folds-1.
+    n_folds : int
+        At least 2; every class has at least as many rows.
+
+    Raises
+    ------
+    LabelError
+        A class has fewer rows than there are folds.
+    DataError
+        A fold outside the range, an unknown choice, columns of different length.
+
+    Examples
+    --------
+    >>> classes, prints = ["benign"] * 6 + ["dos"] * 4, np.arange(10, dtype=np.uint64)
+    >>> folds = [stratified_fold(classes, prints, fold=fold, n_folds=2) for fold in (0, 1)]
+    >>> sorted(row for fold in folds for row in fold.test.tolist()) == list(range(10))
+    True
+    """
+    _check_arguments(classes, fingerprints, 1 / 2, duplicates)
+    if not (n_folds >= 2 and 0 <= fold < n_folds):
+        raise DataError(f"a fold must be one of two or more, however: fold {fold + 1} of {n_folds}")
+    codes, names = name_codes(classes)
+    _refuse_fewer_rows_than_folds(np.bincount(codes, minlength=len(names)), names, n_folds)
+    tested = _places(codes, len(names), seed) % n_folds == fold
+    train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
+    twins = is_among(fingerprints[test], fingerprints[train]) & (duplicates == "drop")
+    params = {"fold": fold, "n_folds": n_folds, "seed": seed, "duplicates": duplicates}
+    contradictory, dropped = count_contradictory(classes, fingerprints), count_names(codes[test][twins], names)
+    return Split(train, test[~twins], "fold", params, codes.size, dropped, contradictory)
+
+
+def _refuse_fewer_rows_than_folds(sizes: Ints, names: Sequence[str], n_folds: int) -> None:
+    few = [f"{name!r} ({size})" for name, size in zip(names, sizes.tolist(), strict=True) if size < n_folds]
+    if few:
+        raise LabelError(
+            f"every class needs {n_folds} rows, one for each fold, however: fewer rows of {', '.join(few)}; take fewer "
+            "folds, or a taxonomy that merges the class with another or leaves it out"
+        )
 
 
 def _refuse_single_rows(sizes: Ints, names: Sequence[str]) -> None:
@@ -267,8 +360,8 @@ def leave_types_out_folds(labels: Column, classes: Column, n_folds: int = 5, see
 
 def _type_codes(labels: Column, classes: Column) -> tuple[Ints, list[tuple[str, str]]]:
     """Return each row's type, and the types as (class, label), sorted."""
-    label_codes, label_names = _codes(labels)
-    class_codes, class_names = _codes(classes)
+    label_codes, label_names = name_codes(labels)
+    class_codes, class_names = name_codes(classes)
     if label_codes.size != class_codes.size:
         raise DataError(f"each label needs a class, however: {label_codes.size} labels, {class_codes.size} classes")
     pairs, codes = np.unique(class_codes * len(label_names) + label_codes, return_inverse=True)
@@ -288,11 +381,74 @@ def _deal_types(types: Sequence[tuple[str, str]], n_folds: int, seed: int) -> In
         )
     if not 2 <= n_folds <= len(leavable):
         raise LabelError(f"n_folds must lie in 2..{len(leavable)}, the types that can be left out, however: {n_folds}")
-    keys = _shuffle_keys(len(types), seed)
+    keys = shuffle_keys(len(types), seed)
     dealt = sorted(leavable.tolist(), key=lambda at: (str(classes[at]), int(keys[at])))
     fold_of_type = np.full(len(types), -1, dtype=np.int64)
     fold_of_type[dealt] = np.arange(len(dealt)) % n_folds
     return fold_of_type
+
+
+def leave_label_out_split(
+    labels: Column,
+    classes: Column,
+    fingerprints: npt.NDArray[np.uint64],
+    *,
+    label: str,
+    test_fraction: float = 1 / 6,
+    seed: int = 0,
+) -> Split:
+    """Test on every row of one attack label, and on a stratified share of the rest; train on what remains of the rest.
+
+    Test rows that repeat a training row's features are dropped and counted, those of the label left out too: nobody
+    can tell such a row from the training row that it equals.
+
+    Parameters
+    ----------
+    labels, classes : Series or sequence of str, shape (n_flows,)
+        Native labels, and the classes they belong to.
+    fingerprints : ndarray of uint64, shape (n_flows,)
+    label : str
+        The label left out; not a benign one.
+    test_fraction, seed
+        Of the share of the rest.
+
+    Raises
+    ------
+    LabelError
+        No attack has the label, no other attack remains, or nothing is left of the label without repeated rows.
+
+    Examples
+    --------
+    >>> labels = ["normal"] * 6 + ["smurf"] * 6 + ["neptune"] * 2
+    >>> classes, prints = ["benign"] * 6 + ["dos"] * 8, np.arange(14, dtype=np.uint64)
+    >>> split = leave_label_out_split(labels, classes, prints, label="neptune")
+    >>> split.test.tolist()[-2:], len(split.train)
+    ([12, 13], 10)
+    """
+    is_label = (pl.Series(labels).cast(pl.String) == label).to_numpy()
+    kinds = pl.Series(classes).cast(pl.String)
+    _refuse_label_to_leave_out(label, kinds.filter(is_label), kinds.filter(~is_label))
+    rest = np.flatnonzero(~is_label)
+    dealt = stratified_split(
+        kinds.filter(~is_label), fingerprints[rest], test_fraction=test_fraction, seed=seed, duplicates="keep"
+    )
+    train, test = rest[dealt.train], np.sort(np.concatenate([rest[dealt.test], np.flatnonzero(is_label)]))
+    twins = is_among(fingerprints[test], fingerprints[train])
+    if not is_label[test[~twins]].any():
+        raise LabelError(f"a label left out needs rows unlike all others, however: every row of {label!r} repeats one")
+    codes, names = name_codes(kinds)
+    params = {"label": label, "test_fraction": test_fraction, "seed": seed}
+    dropped = count_names(codes[test][twins], names)
+    contradictory = count_contradictory(kinds, fingerprints)
+    return Split(train, test[~twins], "leave_label_out", params, codes.size, dropped, contradictory)
+
+
+def _refuse_label_to_leave_out(label: str, of_label: pl.Series, of_rest: pl.Series) -> None:
+    if of_label.is_empty() or (of_label == BENIGN).any():
+        fact = "is benign" if len(of_label) else "has no rows"
+        raise LabelError(f"what is left out must be an attack, however: {label!r} {fact}; name a label of an attack")
+    if (of_rest == BENIGN).all():
+        raise LabelError(f"training needs another attack, however: {label!r} is the only one; use a stratified split")
 
 
 # --- replay ------------------------------------------------------------------------------------------------------
@@ -331,9 +487,7 @@ def split_from_contract(
     True
     """
     kind, params = _checked_recipe(contract)
-    if contract.get("n_rows") != len(classes):
-        rows = contract.get("n_rows")
-        raise DataError(f"the recorded split is of {rows} rows, however: the table has {len(classes)}; give that table")
+    refuse_other_table(contract, len(classes))
     if kind == "stratified":
         if fingerprints is None:
             raise DataError("repeating a stratified split needs fingerprints, however: none given")
@@ -342,11 +496,23 @@ def split_from_contract(
         if labels is None:
             raise DataError("repeating a leave-types-out fold needs native labels, however: none given")
         split = _fold(labels, classes, **params)
+    refuse_other_rows(contract, split)
+    return split
+
+
+def refuse_other_table(contract: Mapping[str, Any], n_rows: int) -> None:
+    """Refuse a table that has not as many rows as the one that was split."""
+    rows = contract.get("n_rows")
+    if rows != n_rows:
+        raise DataError(f"the recorded split is of {rows} rows, however: the table has {n_rows}; give that table")
+
+
+def refuse_other_rows(contract: Mapping[str, Any], split: Split) -> None:
+    """Refuse a repeated split that does not deal the recorded rows."""
     if split.sha256 != contract.get("sha256"):
         raise DataError(
             f"the recorded split has SHA-256 {contract.get('sha256')}, however: {split.sha256}; rows differ"
         )
-    return split
 
 
 _PARAMS: Mapping[str, Mapping[str, type]] = {
