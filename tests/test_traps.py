@@ -1,4 +1,4 @@
-"""Traps 1 to 3 of an honest evaluation: giveaways, leaks from test rows, rows that stand on both sides."""
+"""Traps 1 to 4 of an honest evaluation: giveaways, leaks from test rows, rows on both sides, easy splits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deepidea.errors import LeakError
 from deepidea.evaluation.evaluate import evaluate_detector
+from deepidea.evaluation.experiments import deal_experiment, list_protocols
 from deepidea.evaluation.protocol import flows_to_test, flows_to_train
 from deepidea.evaluation.splits import Split, stratified_split
 from deepidea.flows.schema import SCHEMAS
@@ -20,6 +21,7 @@ from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
 from tests.conftest import TINY, Command
+from tests.evaluation.captures import DAYS, add_improved, add_original, capture_table
 
 TABLE = {"label": "label", "benign": "benign"}
 OPTIONS = ("--label", "label", "--benign", "benign")
@@ -266,3 +268,69 @@ def test_contradictory_rows_are_counted_in_the_file(repeated: Path):
     vectors = table.group_by(part.flows.features.columns).agg(pl.len(), pl.col("label").n_unique().alias("labels"))
     expected = vectors.filter(pl.col("labels") > 1)["len"].sum()
     assert part.contract["split"]["contradictory_rows"] == expected >= 60
+
+
+# --- 4: splits ---------------------------------------------------------------------------------------------------
+
+IMPROVED = "cicids17-improved"
+IDENTITIES = ("id", "flow_id", "src_ip", "src_port", "dst_ip", "timestamp", "attempted_category")
+BESIDE = ("id", "Flow ID", "Src IP", "Src Port", "Dst IP", "Timestamp", "Attempted Category")
+OFFERED = ("stratified", "fold-1-of-5", "by-time", "by-day-friday", "by-host-pair", "leave-out-ddos", "to-cicids17")
+
+
+@pytest.fixture
+def capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("DEEPIDEA_DATA", raising=False)
+    add_improved(tmp_path / "improved")
+    add_original(tmp_path / "original")
+    return tmp_path
+
+
+def test_every_kind_of_split_is_on_offer(capture: Path):
+    assert set(OFFERED) <= set(list_protocols(IMPROVED))
+
+
+@pytest.mark.parametrize("protocol", OFFERED)
+def test_what_a_split_stands_on_is_no_feature(capture: Path, protocol: str):
+    dealt = deal_experiment(IMPROVED, protocol)
+    for flows in (dealt.train, dealt.test):
+        assert set(flows.features.columns).isdisjoint({*IDENTITIES, "dst_port", "file", "day"})
+        assert flows.features.columns == list(dealt.train.schema.features)
+
+
+def shuffled_identities(table: pl.DataFrame) -> pl.DataFrame:
+    """Deal addresses, times and the like out anew; the features of a row stay with its label."""
+    order = np.random.default_rng(5).permutation(table.height)
+    return table.with_columns(table[name].gather(order) for name in BESIDE)
+
+
+def test_identities_change_no_feature_and_no_random_split(capture: Path):
+    before = {protocol: deal_experiment(IMPROVED, protocol) for protocol in OFFERED}
+    add_improved(capture / "shuffled", {day: shuffled_identities(capture_table(day)) for day in DAYS})
+    for protocol, dealt in before.items():
+        again = deal_experiment(IMPROVED, protocol)
+        moved = protocol in ("by-time", "by-host-pair")
+        assert again.train.features.equals(dealt.train.features) is not moved
+        assert (again.told["sha256"] == dealt.told["sha256"]) is not moved
+
+
+@pytest.mark.parametrize("protocol", ["by-time", "by-host-pair"])
+def test_a_detector_does_not_learn_by_what_a_split_stands_on(capture: Path, protocol: str):
+    dealt = deal_experiment(IMPROVED, protocol)
+    detector = train_detector(dealt.train, random_state=0, **TINY)
+    assert set(IDENTITIES).isdisjoint(detector.schema.features)
+    bare = dealt.test.features
+    assert detector.score(dealt.test.table).equals(detector.score(bare))
+
+
+def test_training_and_evaluating_hold_such_rows_out(command: Command, capture: Path, tiny_presets: None):
+    for split in ("by-time", "by-host-pair"):
+        trained = command("train", IMPROVED, "--split", split, "-o", capture / "m.idea", "--seed", 1)
+        assert trained.code == 0, trained.err
+        assert command("evaluate", capture / "m.idea", IMPROVED, "--json", capture / "s.json").code == 0
+        told, dealt = json.loads((capture / "s.json").read_text()), deal_experiment(IMPROVED, split, seed=1)
+        assert (told["data"]["class_rows"], told["n_rows"]) == (
+            {name: dealt.told["test_class_rows"].get(name, 0) for name in dealt.train.class_order},
+            len(dealt.test),
+        )

@@ -44,6 +44,8 @@ class SplitKind(StrEnum):
     auto = "auto"
     official = "official"
     stratified = "stratified"
+    by_time = "by-time"
+    by_host_pair = "by-host-pair"
     none = "none"
 
 
@@ -162,7 +164,7 @@ def train(
     taxonomy: TaxonomyName = None,
     port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False,
     split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
-    test_fraction: Annotated[float, typer.Option(help="Share held out by a stratified split.")] = 1 / 6,
+    test_fraction: Annotated[float, typer.Option(help="Share held out where no official split is taken.")] = 1 / 6,
     labels: Annotated[bool | None, typer.Option(help="Tell native labels apart, not classes only.")] = None,
     attack_weight: Annotated[float | None, typer.Option(min=0.0, help="The loss's lambda; 0 is cross-entropy.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
 from tests.conftest import TINY
+from tests.evaluation.captures import add_improved, add_original
 from tests.flows.test_datasets import _write_cic, _write_kdd, kdd_lines
 
 TABLE = {"label": "label", "benign": "benign"}
@@ -184,6 +186,43 @@ def test_a_data_set_without_an_official_split_is_dealt_in_two(home):
     rest = flows_to_test("cicids17", part.flows.schema, part.contract)
     assert (len(part.flows), len(rest)) == (50, 10)
     assert set(part.flows.table["fwd_packets"]).isdisjoint(rest.table["fwd_packets"])
+
+
+@pytest.mark.parametrize("split", ["by-time", "by-host-pair"])
+def test_a_split_by_circumstance_is_replayed(home, split):
+    add_improved(home / "days")
+    part = flows_to_train("cicids17-improved", split=split, test_fraction=0.3, split_seed=4)
+    contract = json.loads(json.dumps(part.contract))
+    rest = flows_to_test("cicids17-improved", part.flows.schema, contract)
+    told = contract["split"]
+    left_out = sum(rows for of in told.get("left_out", {}).values() for rows in of.values())
+    assert len(part.flows) + len(rest) + left_out == told["n_rows"] == 540
+    assert set(part.flows.table["flow_id"]).isdisjoint(rest.table["flow_id"])
+    assert set(rest.classes) <= set(part.flows.classes)
+    assert rest.source == "cicids17-improved/held out"
+
+
+def test_a_damaged_record_of_such_a_split_is_refused(home):
+    add_improved(home / "days")
+    part = flows_to_train("cicids17-improved", split="by-time")
+    recorded = part.contract["split"]
+    changes = ({"params": {"embargo_s": "1"}}, {"params": [1]}, {"n_rows": 9}, {"sha256": "0"})
+    messages = ("must record test_fraction, embargo_s", "must record", "of 9 rows", "rows differ")
+    for change, message in zip(changes, messages, strict=True):
+        with pytest.raises(DataError, match=message):
+            flows_to_test("cicids17-improved", part.flows.schema, {**part.contract, "split": {**recorded, **change}})
+
+
+def test_a_split_that_data_cannot_give_is_told(home, flow_file):
+    add_original(home / "days")
+    for split, message in (
+        ("by-time", "the files of cicids17 have none"),
+        ("by-host-pair", "src_ip, dst_ip is absent"),
+    ):
+        with pytest.raises(DataError, match=message):
+            flows_to_train("cicids17", split=split)
+        with pytest.raises(DataError, match=f"a {split} split must be of a data set, however: the input is a table"):
+            flows_to_train(str(flow_file), split=split, **TABLE)
 
 
 def test_a_data_set_that_changed_since_is_told(home):

@@ -16,18 +16,18 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import CellError, DataError, LabelError, SchemaError
+from deepidea.evaluation.dealing import deal_rows, replay_rows
 from deepidea.evaluation.evaluate import Baselines
-from deepidea.evaluation.splits import Split, split_from_contract, stratified_split
+from deepidea.evaluation.splits import stratified_split
 from deepidea.flows.catalogue import CATALOGUE, get_entry
 from deepidea.flows.datasets import Dataset, load_dataset
-from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
 from deepidea.flows.registry import file_sha256
 from deepidea.flows.schema import Schema, suggest
 from deepidea.flows.tables import expand_inputs, read_table
 from deepidea.flows.taxonomy import BENIGN, Taxonomy
 
-SplitKind = Literal["auto", "official", "stratified", "none"]
+SplitKind = Literal["auto", "official", "stratified", "by-time", "by-host-pair", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,13 @@ def flows_to_train(
     ----------
     data : str or sequence of paths
         Name of a registered data set, or files of labelled flows.
-    split : {"auto", "official", "stratified", "none"}
+    split : {"auto", "official", "stratified", "by-time", "by-host-pair", "none"}
         "official" trains on the publisher's training file, "stratified" holds out a share of each class and drops held
         out rows that repeat a training row, "none" trains on everything. "auto" is the first of them that fits.
+        "by-time" holds out the end of each day, "by-host-pair" all flows between some hosts: see
+        `deepidea.evaluation.capture_splits`; both are for data sets with times, with addresses.
     test_fraction, split_seed
-        Of a stratified split.
+        Of a split other than the official one.
     taxonomy, use_port
         Of a data set, see :func:`deepidea.flows.datasets.load_dataset`.
     label, benign, keep
@@ -85,7 +87,7 @@ def flows_to_train(
         contract: dict[str, Any] = {
             "source": data,
             "taxonomy": dataset.taxonomy.name,
-            "files": [_file(f) for f in dataset.files],
+            "files": list_files(dataset),
         }
         return _split_dataset(dataset, contract, split, test_fraction, split_seed)
     _refuse_options(data, "a data set", taxonomy=taxonomy, port=use_port)
@@ -123,7 +125,10 @@ def _split_dataset(
     if split == "none" or (split in ("auto", "official") and dataset.test is not None):
         kind = "none" if split == "none" else "official"
         return TrainingFlows(dataset.train, _told(contract, dataset.train, {"kind": kind}))
-    return _split_table(dataset.train, contract, "stratified", test_fraction, seed)
+    kind = "stratified" if split == "auto" else split
+    dealt = deal_rows(dataset.train, kind, seed=seed, test_fraction=test_fraction)
+    training = dataset.train.take(dealt.train)
+    return TrainingFlows(training, _told(contract, training, dealt.to_contract()))
 
 
 def _split_table(
@@ -133,8 +138,9 @@ def _split_table(
         return TrainingFlows(flows, _told(contract, flows, {"kind": "none"}))
     if split == "official":
         raise DataError("an official split must be a data set's own, however: the input is a table; use stratified")
-    prints = row_fingerprints(flows.table, flows.schema)
-    dealt = stratified_split(flows.classes, prints, test_fraction=test_fraction, seed=seed)
+    if split != "stratified":
+        raise DataError(f"a {split} split must be of a data set, however: the input is a table; use stratified")
+    dealt = deal_rows(flows, split, seed=seed, test_fraction=test_fraction)
     training = flows.take(dealt.train)
     return TrainingFlows(training, _told(contract, training, dealt.to_contract()))
 
@@ -145,8 +151,9 @@ def _told(contract: dict[str, Any], flows: LabelledFlows, split: dict[str, Any])
     return {**contract, "rows": len(flows), "class_rows": classes, "split": split}
 
 
-def _file(record: Any) -> dict[str, Any]:
-    return {"name": record.name, "sha256": record.sha256, "rows": record.rows}
+def list_files(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return name, SHA-256 and rows of the official files of a data set."""
+    return [{"name": file.name, "sha256": file.sha256, "rows": file.rows} for file in dataset.files]
 
 
 def _hashed(path: Path) -> dict[str, Any]:
@@ -258,10 +265,9 @@ def _dataset_test(name: str, schema: Schema, contract: Mapping[str, Any], taxono
 def _held_out(flows: LabelledFlows, contract: Mapping[str, Any]) -> LabelledFlows:
     """Return the rows that the recorded split held out; all of them where it held out none."""
     recorded = contract.get("split", {})
-    if recorded.get("kind") != "stratified":
+    if recorded.get("kind") not in ("stratified", "by_time", "by_host_pair"):
         return flows
-    prints = row_fingerprints(flows.table, flows.schema)
-    split: Split = split_from_contract(recorded, flows.classes, fingerprints=prints)
+    split = replay_rows(flows, recorded)
     return replace(flows.take(split.test), source=f"{flows.source.removesuffix('/train')}/held out")
 
 
