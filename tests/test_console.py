@@ -39,6 +39,15 @@ def test_refused_columns_and_class_names_are_shown_as_they_are(capsys):
     ]
 
 
+def test_flows_on_neither_side_are_told(capsys):
+    split = {"left_out": {"embargo": {"benign": 1200, "dos": 3}, "class_not_in_training": {"u2r": 2}}}
+    console.show_training_flows({"rows": 9, "source": "x", "class_rows": {"benign": 9}, "split": split})
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "neither trained on nor tested (embargo): benign 1,200, dos 3",
+        "neither trained on nor tested (class not in training): u2r 2",
+    ]
+
+
 def test_the_standard_output_is_for_results_alone(capsys):
     with console.epoch_progress() as show:
         show(Epoch(1, 12, 0.5, float("nan"), 3.0))

@@ -146,9 +146,12 @@ def _show_split(split: Any) -> None:
 
 
 def show_training_flows(contract: Mapping[str, Any]) -> None:
-    """Tell which flows are trained on."""
+    """Tell which flows are trained on, and which are on neither side of the split."""
     classes = ", ".join(f"{name} {count:,}" for name, count in contract["class_rows"].items())
     say(f"training on {contract['rows']:,} flows of {contract['source']}: {classes}")
+    for reason, rows in contract.get("split", {}).get("left_out", {}).items():
+        counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+        say(f"neither trained on nor tested ({reason.replace('_', ' ')}): {counts}")
 
 
 def show_refused(refused: Mapping[str, str]) -> None:
