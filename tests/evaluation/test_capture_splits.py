@@ -130,7 +130,7 @@ def paired(draw):
 def test_no_pair_of_hosts_is_on_both_sides(drawn, fraction, seed):
     table, classes = drawn
     pairs = captures.host_pairs(table)
-    split = attempt(captures.by_host_pair_split, pairs, classes, test_fraction=fraction, seed=seed)
+    split = attempt(captures.by_host_pair_split, pairs, classes, classes, test_fraction=fraction, seed=seed)
     assert_accounted(split, classes)
     unordered = [frozenset(row) for row in table.iter_rows()]
     assert not {unordered[row] for row in split.train} & {unordered[row] for row in split.test}
@@ -142,16 +142,26 @@ def test_no_pair_of_hosts_is_on_both_sides(drawn, fraction, seed):
 def test_many_small_pairs_come_near_to_the_share_of_each_class(draw, seed, fraction):
     rng = np.random.default_rng(draw)
     pairs, classes = pl.Series(rng.integers(0, 400, 800).astype(str)), rng.choice(CLASSES, 800).tolist()
-    split = captures.by_host_pair_split(pairs, classes, test_fraction=fraction, seed=seed)
+    split = captures.by_host_pair_split(pairs, classes, classes, test_fraction=fraction, seed=seed)
     tested = Counter(np.take(classes, split.test).tolist())
     for name, rows in Counter(classes).items():
         assert tested[name] == pytest.approx(rows * fraction, abs=0.05 * rows)
 
 
+def test_a_label_of_one_pair_trains_though_its_class_has_more():
+    pairs = pl.Series(["a b"] * 2 + ["a c", "a d", "a e", "a f"] * 3)
+    labels = ["hulk"] * 2 + ["slow"] * 4 + ["normal"] * 8
+    classes = ["dos"] * 6 + ["benign"] * 8
+    for seed in range(9):
+        split = captures.by_host_pair_split(pairs, labels, classes, test_fraction=0.3, seed=seed)
+        assert {0, 1} <= set(split.train.tolist())
+        assert set(np.take(labels, split.test).tolist()) == {"slow", "normal"}
+
+
 def test_a_class_of_one_pair_trains():
     pairs = pl.Series(["a b"] * 5 + ["a c", "a d"] * 4)
     classes = ["dos"] * 5 + ["benign", "scan"] * 2 + ["scan", "benign"] * 2
-    split = captures.by_host_pair_split(pairs, classes, test_fraction=0.5)
+    split = captures.by_host_pair_split(pairs, classes, classes, test_fraction=0.5)
     assert set(range(5)) <= set(split.train.tolist())
     assert set(np.take(classes, split.test).tolist()) == {"benign", "scan"}
 
@@ -160,4 +170,4 @@ def test_a_split_by_hosts_needs_addresses():
     with pytest.raises(DataError, match="however: dst_ip is absent or has gaps"):
         captures.host_pairs(pl.DataFrame({"src_ip": ["10.0.0.1"]}))
     with pytest.raises(DataError, match="must lie between 0 and 1"):
-        captures.by_host_pair_split(pl.Series(["a b"]), ["benign"], test_fraction=1.0)
+        captures.by_host_pair_split(pl.Series(["a b"]), ["benign"], ["benign"], test_fraction=1.0)

@@ -212,18 +212,22 @@ def host_pairs(table: pl.DataFrame) -> pl.Series:
     return table.select(pair=pl.concat_str(first, last, separator=" ")).to_series()
 
 
-def by_host_pair_split(pairs: pl.Series, classes: Column, *, test_fraction: float = 1 / 6, seed: int = 0) -> Split:
-    """Deal pairs of hosts out, so that no pair is on both sides and each class comes as near to its share as it can.
+def by_host_pair_split(
+    pairs: pl.Series, labels: Column, classes: Column, *, test_fraction: float = 1 / 6, seed: int = 0
+) -> Split:
+    """Deal pairs of hosts out, so that no pair is on both sides and each label comes as near to its share as it can.
 
-    Pairs are visited in shuffled order, and one is tested where no class gets more test rows by it than its share.
-    A class whose pairs are all too large for that is then tested on its smallest pair, where half of the rows of each
-    class still train. A class of a single pair trains and is not tested.
+    Pairs are visited in shuffled order, and one is tested where no label gets more test rows by it than its share.
+    A label whose pairs are all too large for that is then tested on its smallest pair, where half of the rows of each
+    label still train. A label of a single pair trains and is not tested: what is asked is whether a known attack is
+    recognised between other hosts.
 
     Parameters
     ----------
     pairs : Series of str, shape (n_flows,)
         From :func:`host_pairs`.
-    classes : Series or sequence of str, shape (n_flows,)
+    labels, classes : Series or sequence of str, shape (n_flows,)
+        Native labels, and the classes they belong to.
     test_fraction : float
         Above 0 and below 1.
     seed : int
@@ -238,32 +242,32 @@ def by_host_pair_split(pairs: pl.Series, classes: Column, *, test_fraction: floa
     Examples
     --------
     >>> pairs = pl.Series(["a b", "a c", "a d", "a e"] * 3)
-    >>> split = by_host_pair_split(pairs, ["benign"] * 4 + ["dos"] * 8, test_fraction=1 / 4)
+    >>> classes = ["benign"] * 4 + ["dos"] * 8
+    >>> split = by_host_pair_split(pairs, classes, classes, test_fraction=1 / 4)
     >>> pairs[split.test].unique().to_list(), len(split.train)
     (['a b'], 9)
     """
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1, however: {test_fraction}")
-    codes, names = name_codes(classes)
-    pair_codes, pair_names = name_codes(pairs)
-    rows = np.zeros((len(pair_names), len(names)), dtype=np.int64)  # (n_pairs, n_classes)
+    (codes, names), (pair_codes, pair_names) = name_codes(labels), name_codes(pairs)
+    rows = np.zeros((len(pair_names), len(names)), dtype=np.int64)  # (n_pairs, n_labels)
     np.add.at(rows, (pair_codes, codes), 1)
     tests = _choose_pairs(rows, test_fraction, seed)[pair_codes]
     return _split(~tests, tests, "by_host_pair", {"test_fraction": test_fraction, "seed": seed}, classes)
 
 
 def _choose_pairs(rows: Ints, test_fraction: float, seed: int) -> Mask:
-    """Return which pairs are tested; `rows` counts each pair's flows by class."""
+    """Return which pairs are tested; `rows` counts each pair's flows by label."""
     totals, order = rows.sum(axis=0), np.argsort(shuffle_keys(len(rows), seed))
-    # a class may give its share, rounded up, but never all of its rows
+    # a label may give its share, rounded up, but never all of its rows
     share = np.minimum(np.ceil(totals * test_fraction), totals - 1)
     tests, tested = np.zeros(len(rows), dtype=np.bool_), np.zeros_like(totals)
     for pair in order:
         if (tested + rows[pair] <= share).all():
             tests[pair], tested = True, tested + rows[pair]
-    for of_class in np.flatnonzero(tested == 0):
-        fits = order[(rows[order, of_class] > 0) & (2 * (tested + rows[order]) <= totals).all(axis=1)]
+    for label in np.flatnonzero(tested == 0):
+        fits = order[(rows[order, label] > 0) & (2 * (tested + rows[order]) <= totals).all(axis=1)]
         if fits.size:
-            smallest = fits[np.argmin(rows[fits, of_class])]
+            smallest = fits[np.argmin(rows[fits, label])]
             tests[smallest], tested = True, tested + rows[smallest]
     return tests

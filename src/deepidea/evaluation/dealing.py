@@ -142,7 +142,9 @@ def _days_offered(flows: LabelledFlows) -> list[str]:
 
 
 def _by_host_pair(flows: LabelledFlows, _: re.Match[str], by: Drawn) -> Split:
-    return by_host_pair_split(host_pairs(flows.table), flows.classes, test_fraction=by.test_fraction, seed=by.seed)
+    return by_host_pair_split(
+        host_pairs(flows.table), flows.labels, flows.classes, test_fraction=by.test_fraction, seed=by.seed
+    )
 
 
 def _host_pairs_offered(flows: LabelledFlows) -> list[str]:
@@ -289,6 +291,6 @@ def replay_rows(flows: LabelledFlows, recorded: Mapping[str, Any]) -> Split:
     if kind == "by_time":
         split = by_time_split(_times(flows), flows.classes, **params)
     else:
-        split = by_host_pair_split(host_pairs(flows.table), flows.classes, **params)
+        split = by_host_pair_split(host_pairs(flows.table), flows.labels, flows.classes, **params)
     refuse_other_rows(recorded, split)
     return split

@@ -87,7 +87,7 @@ def deal_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Expe
     """
     name, _, taxonomy = data.partition("@")
     if protocol.startswith("to-"):
-        return _across(name, protocol.removeprefix("to-"), taxonomy or None)
+        return _across(name, protocol.removeprefix("to-"), taxonomy or None, seed)
     chosen = _resolve(name, protocol)
     dataset = load_dataset(name, taxonomy=taxonomy or _own_taxonomy(name, _view(chosen)))
     told = {**_source(dataset), "protocol": protocol, "seed": seed}
@@ -203,7 +203,7 @@ def _digest(prints: list[Any], sides: tuple[LabelledFlows, ...]) -> str:
 # --- across data sets --------------------------------------------------------------------------------------------
 
 
-def _across(name: str, other: str, taxonomy: str | None) -> Experiment:
+def _across(name: str, other: str, taxonomy: str | None, seed: int) -> Experiment:
     if other not in _others(name):
         raise DataError(
             "across data sets both must be of one meter and hold different flows, however: "
@@ -215,7 +215,7 @@ def _across(name: str, other: str, taxonomy: str | None) -> Experiment:
     told = {
         **_source(sides[0]),
         "protocol": f"to-{other}",
-        "seed": None,
+        "seed": seed,
         "split": {"kind": "across", "test": _source(sides[1]), "only_in_training": lost[0], "only_in_test": lost[1]},
         "dropped": {},
     }
