@@ -247,7 +247,7 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
     counts : array of float, (n_classes,)
         Training flows n of each class, above 0.
 
-    Source: Ren et al. 2020 (arXiv 2007.10740), equation 4.
+    Source: Ren et al. 2020 (arXiv 2007.10740).
 
     Examples
     --------
@@ -303,7 +303,7 @@ class CostSensitiveLoss(_ShiftedCrossEntropy):
     counts : array of float, (n_classes,)
         Training flows of each class, above 0; only their proportions matter.
 
-    Source: Khan et al. 2018 (arXiv 1508.03422), sections III and IV.
+    Source: Khan et al. 2018 (arXiv 1508.03422).
 
     Examples
     --------
@@ -476,8 +476,8 @@ def _attacks_evened(counts: Floats) -> Floats:
 LOSSES: Mapping[LossName, LossInfo] = {
     # proper: the softmax is the posterior of the training flows
     "attack-sharing": LossInfo(lambda _, attack_weight: AttackSharingLoss(attack_weight)),
-    # not proper: the softmax has the posterior's order and is less sure (Charoenphakdee et al. 2021, arXiv 2011.09172);
-    # no prior undoes that, so the prior stays
+    # not proper: the softmax has the posterior's order, and is less sure where one class is likely (Charoenphakdee et
+    # al. 2021, arXiv 2011.09172); no prior undoes that, so the prior stays
     "focal": LossInfo(lambda _, __: FocalLoss()),
     # the posterior of flows weighted by class: the prior is weighted too
     "class-balanced": LossInfo(
