@@ -18,6 +18,7 @@ from deepidea.evaluation.evaluate import Evaluation
 from deepidea.evaluation.metrics import evaluate
 from deepidea.flows.catalogue import CATALOGUE
 from deepidea.flows.taxonomy import TAXONOMIES
+from deepidea.model.losses import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -188,6 +189,10 @@ def test_every_data_set_and_taxonomy_is_told() -> None:
     assert all(f"`{name}`" in page for name in CATALOGUE)
     assert all(f"`{taxonomy}`" in page for known in TAXONOMIES.values() for taxonomy in known)
     assert all(entry.page in page for entry in CATALOGUE.values())
+
+
+def test_every_loss_is_told() -> None:
+    assert set(LOSSES) <= set(re.findall(r"^\| `([\w-]+)` \|", read("docs/concepts.md"), re.M))
 
 
 def test_every_departure_from_the_paper_is_listed() -> None:

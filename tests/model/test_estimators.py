@@ -5,6 +5,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from deepidea.model.estimators import DeepIDEAClassifier
+from deepidea.model.losses import LOSSES
 from tests.model.conftest import simulated_flows
 
 SMALL = {"hidden": (16,), "dropout": 0.0, "learning_rate": 1e-2, "min_steps": 300, "random_state": 0}
@@ -78,6 +79,37 @@ def test_costs_shift_decisions_and_not_the_prior():
     assert (shifted.predict(table) == "scan").sum() > (plain.predict(table) == "scan").sum()
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_any_loss_finds_rare_attacks(loss):
+    table, classes = simulated_flows(2000)
+    new, truth = simulated_flows(1000, seed=2)
+    predicted = DeepIDEAClassifier(loss=loss, balance=0.5, **SMALL).fit(table, classes).predict(new)
+    assert np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)]) > 0.9
+
+
+@pytest.mark.parametrize("loss", ["attack-sharing", "logit-adjusted", "balanced-softmax"])
+def test_where_a_loss_allows_it_probabilities_are_those_of_the_training_flows(loss):
+    table, classes = simulated_flows(3000)
+    p = DeepIDEAClassifier(loss=loss, **SMALL).fit(table, classes).predict_proba(table)
+    assert p.mean(axis=0) == pytest.approx([np.mean(classes == name) for name in np.unique(classes)], abs=0.03)
+
+
+def test_the_prior_follows_the_weights_of_a_loss():
+    table, classes = simulated_flows()
+    benign, *attacks = DeepIDEAClassifier(loss="hierarchical", **SMALL).fit(table, classes).decision_.prior
+    assert attacks == pytest.approx([(1 - benign) / 2] * 2)
+    even = DeepIDEAClassifier(loss="class-balanced", **SMALL).fit(table, classes).decision_.prior
+    assert even == pytest.approx([1 / 3] * 3, abs=0.02)  # few flows: their effective number is their number
+
+
+def test_an_adjusted_loss_goes_on_where_it_stopped():
+    table, classes = simulated_flows()
+    frozen = {**SMALL, "min_steps": 1, "n_epochs": 1, "learning_rate": 1e-12}
+    classifier = DeepIDEAClassifier(loss="logit-adjusted", **frozen, validation_fraction=0.0).fit(table, classes)
+    before = classifier.predict_proba(table)
+    assert np.allclose(classifier.partial_fit(table, classes).predict_proba(table), before, atol=1e-6)
+
+
 def test_labels_are_told_apart_and_added_up():
     table, classes = simulated_flows(1200)
     attack = np.where(classes == "benign", "benign", "attack")
@@ -142,6 +174,7 @@ def test_takes_infinite_and_missing_values():
         {"learning_rate": -1},
         {"validation_fraction": 1.0},
         {"balance": 2},
+        {"loss": "hinge"},
     ],
 )
 def test_refuses_wrong_parameters_when_fitted(wrong):

@@ -23,7 +23,7 @@ from deepidea.flows.schema import Column, Schema
 from deepidea.model.decision import Decision, fit_temperature
 from deepidea.model.detector import Detector
 from deepidea.model.features import FlowEncoder, NumberScaling
-from deepidea.model.losses import AttackSharingLoss
+from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
 from deepidea.model.threads import fastest_thread_count, torch_threads
 from deepidea.model.training import Epoch, Schedule, draw_epoch, train_network, train_step
@@ -43,7 +43,11 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     attack_weight : float
-        Lambda of the loss: what calling an attack benign costs beside confusing two classes. 0 is cross-entropy.
+        Lambda of the loss: what calling an attack benign costs beside confusing two classes. 0 is cross-entropy. The
+        losses "attack-sharing" and "hierarchical" heed it, the others have no such term.
+    loss : str
+        A name out of :data:`deepidea.model.losses.LOSSES`. Whatever the loss, the trained network and the prior of
+        its decision fit together, so that ``p / prior^tau`` means the same.
     benign : label, optional
         The class that is no attack: where absent, the label ``"benign"`` if there is one, else the first of the sorted
         classes.
@@ -112,6 +116,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self,
         attack_weight: float = 1.0,
         *,
+        loss: LossName = "attack-sharing",
         benign: Any = None,
         hidden: Sequence[int] = (256, 256),
         dropout: float = 0.1,
@@ -134,6 +139,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         schema: Schema | None = None,
     ) -> None:
         self.attack_weight = attack_weight
+        self.loss = loss
         self.benign = benign
         self.hidden = hidden
         self.dropout = dropout
@@ -236,7 +242,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _check_parameters(self) -> None:
-        choices = {"duplicates": ("weigh", "drop"), "device": ("auto", "cpu", "cuda")}
+        choices = {"duplicates": ("weigh", "drop"), "device": ("auto", "cpu", "cuda"), "loss": tuple(LOSSES)}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, however: {name}={getattr(self, name)!r}")
@@ -357,20 +363,27 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             dropout=self.dropout,
             random_state=self._seed,
         )
+        self._offset = np.zeros(len(self._output_labels))
 
     def _count_classes(self, rows: _Rows) -> NDArray[np.float64]:
         return np.bincount(rows.target, rows.prior_weight, minlength=len(self._output_labels)).astype(np.float64)
 
+    def _counts(self) -> NDArray[np.float64]:
+        """Return the training flows of each output, above 0 even where one has none yet."""
+        return np.asarray(np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum()), np.float64)
+
     def _set_decision(self, temperature: float) -> None:
-        counts = np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum())
-        prior = tuple((counts / counts.sum()).tolist())
+        shares = LOSSES[self.loss].prior(self._counts())
+        prior = tuple((shares / shares.sum()).tolist())
         self.decision_ = Decision(prior, float(temperature), float(self.tau), self._class_of)
 
     def _train(self, rows: _Rows, validation: _Rows, on_epoch: OnEpoch | None, n_epochs: int | None = None) -> None:
         device = _find_device(self.device)
+        self._set_offset(np.zeros_like(self._offset))
         self.network_.to(device)
         x = self.encoder_.transform(rows.table)
-        loss = AttackSharingLoss(self.attack_weight)
+        info = LOSSES[self.loss]
+        loss = info.build(self._counts(), self.attack_weight).to(device)
         steps = math.ceil(max(rows.weight.sum(), 1) / self.batch_size)
         self.n_threads_ = self._choose_threads(x, rows, loss, device)
         with torch_threads(self.n_threads_):
@@ -391,14 +404,22 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
                 on_epoch=on_epoch,
             )
         self.network_.to("cpu").eval()
+        self._set_offset(info.offset(self._counts()))
         self._remember(rows)
+
+    def _set_offset(self, offset: NDArray[np.float64]) -> None:
+        """Let the logits hold this offset and no other; it stands in the bias of the last layer."""
+        _, bias = self.network_.weights_and_biases()[-1]
+        with torch.no_grad():
+            bias.add_(torch.from_numpy(offset - self._offset))
+        self._offset = offset
 
     def _remember(self, rows: _Rows) -> None:
         """Keep which vectors were at hand: held-out rows too, since choices were made by them."""
         seen = getattr(self, "fingerprints_", np.zeros(0, np.uint64))
         self.fingerprints_ = np.unique(np.concatenate([seen, rows.fingerprints]))
 
-    def _choose_threads(self, x: NDArray[np.float32], rows: _Rows, loss: AttackSharingLoss, device: str) -> int:
+    def _choose_threads(self, x: NDArray[np.float32], rows: _Rows, loss: torch.nn.Module, device: str) -> int:
         if isinstance(self.n_threads, int):
             return self.n_threads
         if device != "cpu" or (self.n_threads is None and isinstance(self.random_state, (int, np.integer))):
@@ -412,9 +433,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     def _validator(self, validation: _Rows) -> Callable[[torch.nn.Module], float]:
         x = self.encoder_.transform(validation.table)
         truth = np.array(self._class_of)[validation.target]
+        offset = LOSSES[self.loss].offset(self._counts()).astype(np.float32)
 
         def validate(network: torch.nn.Module) -> float:
-            hit = self.decision_.classify(_run(network, x)) == truth
+            hit = self.decision_.classify(_run(network, x) + offset) == truth
             return float(np.mean([hit[truth == code].mean() for code in np.unique(truth)]))
 
         return validate
