@@ -71,12 +71,13 @@ class WindowLSTM:
     """
 
     # NOTE[DIFF]: the paper's LSTM has no stated size and was not finished within five days: one layer of 100 units, as
-    # its other networks have, and a step size ten times theirs, since a batch of windows makes far fewer steps.
+    # its other networks have. The step size is thirty times theirs, since an epoch of windows makes far fewer steps; it
+    # and the size of a batch are those of the lowest loss on 10,000 training rows of NSL-KDD held out from 40,000.
     attack_weight: float = 0.0
     window: int = 100
     d_hidden: int = 100
-    learning_rate: float = 1e-3
-    batch_size: int = 16
+    learning_rate: float = 3e-3
+    batch_size: int = 8
     n_epochs: int = 10
 
     def fit(self, train: LabelledFlows, seed: int) -> Fitted:
