@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from deepidea.evaluation.outputs import Outputs, decide, number_outputs
+from deepidea.evaluation.outputs import BLOCK_FLOWS, Outputs, number_outputs
 from deepidea.evaluation.systems import Fitted, Judgement
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
-from deepidea.model.decision import Decision
+from deepidea.model.decision import Decision, softmax
 from deepidea.model.detector import Detector
 from deepidea.model.estimators import collapse_duplicates, even_out
 from deepidea.model.features import FlowEncoder
 from deepidea.model.generative import ConditionalVAE, train_generator
-from deepidea.model.presets import make_classifier
+from deepidea.model.presets import train_detector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +29,10 @@ class Generative:
     The generator learns from the distinct training flows alone. Its flows keep inside the range of training, columns
     that are whole there are rounded, and each carries the class it was drawn for. The network is then trained as ever.
 
-    Its outputs follow the shares of the classes that it was trained with, generated flows included. The probabilities
-    given here are brought back to the shares of the real flows (p times real share over trained share), and so is the
-    prior of the decision: generated flows change what the network learns, not how frequent a class is said to be.
+    Its outputs follow the shares of the classes that it was trained with, generated flows included, and its own verdict
+    is corrected for those. The probabilities given here, at temperature 1 as those of the other networks, are brought
+    back to the shares of the real flows (p times real share over trained share), and the prior of the decision is that
+    of the real flows: generated flows change what is learnt, not how frequent a class is said to be.
 
     Parameters
     ----------
@@ -60,13 +61,12 @@ class Generative:
         wanted = np.maximum(np.ceil(self.target_share * len(rows)).astype(np.int64) - counts, 0)
         wanted[0] = 0
         table, losses = self._generate(train.features[rows], outputs.target[rows], wanted, train, seed)
-        detector, balance = self._train(train, table, np.repeat(outputs.classes, wanted), seed)
-        told = {
-            **asdict(self),
-            "generated": dict(zip(outputs.classes, wanted.tolist(), strict=True)),
-            "generator_losses": losses,
-        }
-        return _Rebalanced.on(outputs, detector, even_out(counts.astype(np.float64), balance) * counts, told)
+        detector = self._train(train, table, pl.Series(np.repeat(outputs.classes, wanted), dtype=pl.String), seed)
+        network = detector.card["training"]["parameters"]
+        generated = dict(zip(outputs.classes, wanted.tolist(), strict=True))
+        told = {**asdict(self), "generated": generated, "generator_losses": losses, "network": network}
+        shares = even_out(counts.astype(np.float64), network["balance"]) * counts
+        return _Rebalanced.on(outputs, detector, shares, told)
 
     def _generate(
         self,
@@ -88,15 +88,15 @@ class Generative:
         drawn = encoder.decode(*model.draw(np.repeat(np.arange(len(wanted)), wanted), seed=seed))
         return like(drawn, real), losses
 
-    def _train(
-        self, train: LabelledFlows, generated: pl.DataFrame, classes: npt.NDArray[np.str_], seed: int
-    ) -> tuple[Detector, float]:
-        """Return the detector, and how far it evens out classes."""
-        changes: dict[str, Any] = {} if self.n_epochs is None else {"n_epochs": self.n_epochs, "min_steps": 0}
-        classifier, _ = make_classifier(schema=train.schema, random_state=seed, labels=False, **changes)
-        together = pl.concat([train.classes, pl.Series(train.classes.name, classes, dtype=pl.String)])
-        classifier.fit(pl.concat([train.features, generated]), together)
-        return classifier.detector_, float(classifier.balance)
+    def _train(self, train: LabelledFlows, generated: pl.DataFrame, classes: pl.Series, seed: int) -> Detector:
+        both = replace(
+            train,
+            table=pl.concat([train.features, generated]),
+            labels=pl.concat([train.labels, classes.alias(train.labels.name)]),
+            classes=pl.concat([train.classes, classes.alias(train.classes.name)]),
+        )
+        changes: dict[str, Any] = {} if self.n_epochs is None else {"n_epochs": self.n_epochs}
+        return train_detector(both, random_state=seed, labels=False, **changes)
 
 
 def like(table: pl.DataFrame, real: pl.DataFrame) -> pl.DataFrame:
@@ -121,6 +121,7 @@ class _Rebalanced:
     decision: Decision
     parameters: Mapping[str, Any]
     detector: Detector
+    order: npt.NDArray[np.int64]  # place here of each class of the detector
     shift: npt.NDArray[np.float32]  # real share over trained share, of each class
 
     @classmethod
@@ -128,12 +129,16 @@ class _Rebalanced:
         cls, outputs: Outputs, detector: Detector, shares: npt.NDArray[np.float64], told: Mapping[str, Any]
     ) -> _Rebalanced:
         prior = shares / shares.sum()
-        places = [detector.classes.index(name) for name in outputs.classes]
-        trained = np.array(detector.decision.prior)[places]
+        order = np.array([outputs.classes.index(name) for name in detector.classes])
+        trained = np.array(detector.decision.prior)[np.argsort(order)]
         decision = Decision(tuple(prior.tolist()), detector.decision.temperature, detector.decision.tau)
-        return cls(outputs.classes, decision, told, detector, (prior / trained).astype(np.float32))
+        return cls(outputs.classes, decision, told, detector, order, (prior / trained).astype(np.float32))
 
     def judge(self, features: pl.DataFrame) -> Judgement:
-        p = self.detector.score(features).select(pl.col([f"p_{name}" for name in self.classes])).to_numpy()
-        shifted = p * self.shift
-        return decide(shifted / shifted.sum(axis=1, keepdims=True), self.decision)
+        flows = self.detector.schema.conform(features)
+        blocks = [self.detector.logits(block) for block in flows.iter_slices(BLOCK_FLOWS)]
+        logits = np.concatenate([np.zeros((0, len(self.classes)), np.float32), *blocks])
+        predicted = self.order[self.detector.decision.classify(logits)]
+        shifted = softmax(logits)[:, np.argsort(self.order)] * self.shift
+        p = shifted / shifted.sum(axis=1, keepdims=True)
+        return Judgement(predicted, p, p[:, 1:].sum(axis=1, dtype=np.float64))
