@@ -13,6 +13,8 @@ from deepidea.model.features import NUMBER_SCALINGS, FlowEncoder
 SCHEMA = Schema("custom", (Column("bytes", "number"), Column("rate", "number"), Column("service", "category")))
 numbers = st.lists(st.one_of(st.floats(width=32), st.none()), min_size=1, max_size=20)
 
+moderate = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2)
+
 
 def flows(values, services=("dns", "http")):
     n = len(values)
@@ -87,3 +89,25 @@ def test_a_contract_that_does_not_fit_is_refused(damage):
 def test_an_empty_table_cannot_be_fitted():
     with pytest.raises(DataError, match="at least one flow"):
         FlowEncoder(SCHEMA).fit(flows([1.0]).clear())
+
+
+@pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
+@given(training=moderate, drawn=moderate)
+def test_what_is_decoded_keeps_inside_what_training_holds(scaling, training, drawn):
+    encoder = FlowEncoder(SCHEMA, scaling=scaling).fit(flows(training))
+    decoded = encoder.decode(np.array([drawn], np.float32), np.zeros((1, 1), np.int32))
+    assert decoded.columns == list(SCHEMA.features)
+    assert decoded["service"].to_list() == [None]
+    raw = encoder.raw(decoded)
+    assert (raw.numbers >= encoder.low_).all()
+    assert (raw.numbers <= encoder.high_).all()
+
+
+@pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
+def test_decoding_undoes_encoding(scaling):
+    table = flows([0.0, 3.0, 1000.0, 20.0])
+    encoder = FlowEncoder(SCHEMA, scaling=scaling).fit(table)
+    raw = encoder.raw(table)
+    again = encoder.decode(encoder.scaled(raw), raw.codes)
+    np.testing.assert_allclose(again["bytes"], table["bytes"], rtol=1e-4, atol=1e-4)
+    assert again["service"].equals(table["service"])

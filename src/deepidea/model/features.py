@@ -140,9 +140,7 @@ class FlowEncoder:
 
     def encode(self, raw: RawFeatures) -> NDArray[np.float32]:
         """Return ``(n_flows, d_out)``: scaled numbers, then the one-hot blocks."""
-        bounded = self._bounded(raw.numbers)
-        values = signed_log(bounded) if self.scaling == "log-z-score" else bounded
-        blocks = [(values - self.offset_) / self.scale_]
+        blocks = [self.scaled(raw)]
         for j, known in enumerate(self.vocabulary_.values()):
             blocks.append(np.eye(len(known) + 1, dtype=np.float32)[raw.codes[:, j], 1:])
         return np.concatenate(blocks, axis=1, dtype=np.float32)
@@ -150,6 +148,31 @@ class FlowEncoder:
     def transform(self, table: pl.DataFrame) -> NDArray[np.float32]:
         """Return the encoded flows, float32 ``(n_flows, d_out)``."""
         return self.encode(self.raw(table))
+
+    def scaled(self, raw: RawFeatures) -> NDArray[np.float32]:
+        """Return the scaled numbers, ``(n_flows, n_numbers)``: what :meth:`encode` puts before the one-hot blocks."""
+        bounded = self._bounded(raw.numbers)
+        values = signed_log(bounded) if self.scaling == "log-z-score" else bounded
+        scaled: NDArray[np.float32] = (values - self.offset_) / self.scale_
+        return scaled
+
+    def decode(self, scaled: NDArray[np.float32], codes: NDArray[np.int32]) -> pl.DataFrame:
+        """Return the flows of scaled numbers and category codes, held inside the range of training.
+
+        Parameters
+        ----------
+        scaled : array, float32, (n_flows, n_numbers)
+        codes : array, int32, (n_flows, n_categories)
+            As in :class:`RawFeatures`; 0 is a missing value.
+        """
+        values = scaled * self.scale_ + self.offset_
+        values = _signed_exp(values) if self.scaling == "log-z-score" else values
+        numbers = dict(zip(self.schema.numbers, np.clip(values, self.low_, self.high_).T, strict=True))
+        words = {
+            name: pl.Series([None, *known], dtype=pl.String).gather(codes[:, j])
+            for j, (name, known) in enumerate(self.vocabulary_.items())
+        }
+        return pl.DataFrame({name: {**numbers, **words}[name] for name in self.schema.features})
 
     def contract(self) -> dict[str, Any]:
         """Return what a detector file must keep of the encoder, as plain JSON values."""
