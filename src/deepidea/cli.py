@@ -295,7 +295,7 @@ def benchmark_run(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each system: seeds 0, 1, 2, ...")] = 5,
     out: Annotated[Path, typer.Option(help="Folder of records; what is there is kept.")] = Path("benchmark"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes at once, one thread each.")] = 2,
-    budget: Annotated[float, typer.Option(min=1.0, help="Seconds that one cell may take.")] = 3600.0,
+    budget: Annotated[int, typer.Option(min=1, help="Seconds that one cell may take.")] = 3600,
     retry: Annotated[bool, typer.Option(help="Try again what was cut or failed.")] = False,
 ) -> None:
     """Measure systems on data sets: one record a cell, resumed where an earlier run stopped."""

@@ -201,7 +201,7 @@ def run_cells(
     jobs: int = 2,
     budget_s: float | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
-    worker: Sequence[str] = WORKER,
+    worker: Sequence[str] | None = None,
 ) -> list[Outcome]:
     """Measure the cells that a plan has waiting, and return how each ended.
 
@@ -217,15 +217,15 @@ def run_cells(
         Seconds that a cell may take; then it is killed and its record says "cut".
     progress : callable
         Called when a cell ends, and about twenty times a second.
-    worker : sequence of str
-        Command line that measures a cell, given folder, data, protocol, system and seed.
+    worker : sequence of str, optional
+        Command line that measures a cell, given folder, data, protocol, system and seed; :data:`WORKER` where absent.
 
     Raises
     ------
     StorageError
         A record cannot be written.
     """
-    run = _Run(plan, folder, budget_s, tuple(worker))
+    run = _Run(plan, folder, budget_s, tuple(worker or WORKER))
     try:
         while run.waiting or run.running:
             while run.waiting and len(run.running) < jobs:
