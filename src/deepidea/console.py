@@ -120,9 +120,11 @@ def show_outcomes(plan: Any, outcomes: Any, folder: Any) -> int:
 
 
 def show_answers(answers: Any) -> None:
-    """Print what a comparison found, a paragraph for each experiment."""
+    """Print what a comparison found, a paragraph for each contest."""
     for answer in answers:
-        out.print(f"[bold]{escape(answer.heading)}[/] {escape(answer.text)}", soft_wrap=True)
+        out.print(f"[bold]{escape(answer.heading)}[/]  {escape(answer.lead)}", soft_wrap=True)
+        for sentence in answer.more:
+            out.print(f"  {escape(sentence)}", soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

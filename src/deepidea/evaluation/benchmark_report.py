@@ -18,6 +18,7 @@ from deepidea.evaluation.benchmark_tables import (
     class_table,
     class_title,
     difference_table,
+    escape_markdown,
     new_label_table,
     rule_table,
     spell_seconds,
@@ -27,6 +28,7 @@ from deepidea.evaluation.benchmark_tables import (
 from deepidea.evaluation.comparison import (
     OURS,
     PAPER,
+    Answer,
     Comparison,
     Contest,
     Row,
@@ -66,19 +68,22 @@ def write_benchmark_markdown(comparison: Comparison, path: str | Path) -> None:
 
 def render_markdown(comparison: Comparison) -> str:
     """Return what :func:`write_benchmark_markdown` writes."""
-    from deepidea.evaluation.benchmark_tables import escape_markdown
-
     parts = ["# Benchmark"]
     for contest, answer in zip(comparison.contests, answers(comparison), strict=True):
-        parts += [f"## {escape_markdown(answer.heading)}", escape_markdown(answer.text)]
+        parts += _answer_markdown(answer)
         for title, table in _tables(contest):
             parts += [f"### {title}", table.to_markdown()]
     unmeasured = unmeasured_table(comparison)
-    parts += ["## No figures", unmeasured.to_markdown()] if unmeasured else []
-    return (
-        "\n\n".join([*parts, "## Measured with", *(f"- {escape_markdown(told)}" for told in _machines(comparison))])
-        + "\n"
-    )
+    parts += ["## What has no figures", unmeasured.to_markdown()] if unmeasured else []
+    parts += ["## Measured with", "\n".join(f"- {escape_markdown(told)}" for told in _machines(comparison))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _answer_markdown(answer: Answer) -> Iterable[str]:
+    yield f"## {escape_markdown(answer.heading)}"
+    yield f"**{escape_markdown(answer.lead)}**"
+    if answer.more:
+        yield "\n".join(f"- {escape_markdown(sentence)}" for sentence in answer.more)
 
 
 def _tables(contest: Contest) -> Iterable[tuple[str, Table]]:
@@ -128,17 +133,23 @@ def _sections(comparison: Comparison, title: str) -> Iterable[str]:
         yield "</section>"
     unmeasured = unmeasured_table(comparison)
     if unmeasured:
-        yield f"<section id=unmeasured><h2>What has no figures</h2>{unmeasured.to_html('plain')}</section>"
+        reasons = f"<div class=reasons>{unmeasured.to_html()}</div>"
+        yield f"<section id=unmeasured><h2>What has no figures</h2>{reasons}</section>"
     machines = "".join(f"<li>{html.escape(told)}</li>" for told in _machines(comparison))
     yield f"<section id=measured><h2>Measured with</h2><ul>{machines}</ul></section><footer><p>{_FOOTER}</p></footer>"
 
 
 def _answer_list(comparison: Comparison) -> str:
     told = (
-        f"<div><dt>{page.isolated(answer.heading)}</dt><dd>{html.escape(answer.text)}</dd></div>"
+        f"<div><dt>{page.isolated(answer.heading)}</dt><dd>{_answer_text(answer)}</dd></div>"
         for answer in answers(comparison)
     )
     return f"<dl class=notes>{''.join(told)}</dl>" if comparison.contests else "<p>Nothing was measured.</p>"
+
+
+def _answer_text(answer: Answer) -> str:
+    more = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in answer.more)
+    return f"<strong>{html.escape(answer.lead)}</strong>" + (f"<ul>{more}</ul>" if more else "")
 
 
 def _overview(comparison: Comparison) -> str:
@@ -174,7 +185,7 @@ def _contest_line(contest: Contest) -> str:
         ("Distinct", _count(rows.get("distinct"))),
         ("Vectors unseen in training", _count(rows.get("unseen"))),
         ("Taxonomy", page.isolated(told.get("taxonomy", NONE))),
-        ("Training files", page.isolated(", ".join(_file_names(told)) or NONE)),
+        ("Files", page.isolated(", ".join(_file_names(told)) or NONE)),
     ]
     return page.facts_line(facts)
 
@@ -192,7 +203,8 @@ def _file_names(told: Mapping[str, Any]) -> list[str]:
 def _contest_parts(contest: Contest, place: int) -> Iterable[str]:
     tables = dict(_tables(contest))
     yield _part("Standing", tables["Standing"].to_html())
-    yield _part("Class by class", tables["Class by class"].to_html() + _place(place, "recall", 380), _RECALL_NOTE)
+    yield _part("Class by class", tables["Class by class"].to_html())
+    yield _part("Recall by class", _place(place, "recall", 380), _RECALL_NOTE)
     yield _part("The same decision for all", tables["The same decision for all"].to_html())
     if "Against the best baseline" in tables:
         yield _part("Against the best baseline", tables["Against the best baseline"].to_html())
@@ -441,8 +453,12 @@ h3 { font-size: 1.08rem; margin: 34px 0 6px; }
 h4 { font-size: .95rem; font-weight: 600; margin: 16px 0 6px; }
 nav { margin-top: 32px; background: var(--panel); border-radius: 8px; padding: 14px 20px; }
 nav h2 { font-size: .95rem; } nav ol { margin: 0; padding-left: 1.3em; } a { color: var(--accent); }
-.standing { font-size: .86rem; } .standing th, .standing td { padding: 6px 8px; }
-.standing tr:has(th strong) { background: var(--faint); }
-.standing tr:has(th strong) th:first-child { background: var(--faint); padding-left: 6px; }
-.standing thead th { max-width: 8rem; }
+.figures { font-size: .88rem; } .figures th, .figures td { padding: 6px 8px; }
+.figures tr:has(th strong) { background: var(--faint); }
+.figures tbody th:first-child { padding-left: 6px; } .figures thead th:first-child { padding-left: 6px; }
+.figures tr:has(th strong) th:first-child { background: var(--faint); }
+.figures thead th { max-width: 8rem; }
+.notes dd ul { margin: 6px 0 0; padding-left: 1.2em; } .notes dd strong { font-weight: 600; }
+.inline td small { display: inline; margin-left: .45em; }
+.reasons td { white-space: normal; text-align: left; overflow-wrap: anywhere; } .reasons th { text-align: left; }
 """

@@ -70,11 +70,13 @@ class Table:
     head: Sequence[str]
     lines: Sequence[Sequence[Entry]]
     caption: str = ""
+    small_below: bool = False
 
-    def to_html(self, kind: str = "standing") -> str:
+    def to_html(self) -> str:
         """Return the table, with its caption above, as HTML."""
         caption = f"<p class=note>{html.escape(self.caption)}</p>" if self.caption else ""
         head = [html.escape(title) for title in self.head]
+        kind = "figures" if self.small_below else "figures inline"
         return caption + page.table(head, ([entry.to_html() for entry in line] for line in self.lines), kind)
 
     def to_markdown(self) -> str:
@@ -161,7 +163,7 @@ def class_table(contest: Contest) -> Table:
     registry = [row for row in contest.measured if row in rows]
     head = ["System", *(f"{class_title(name)} P / R" for name in contest.classes), "CBA"]
     lines = [[_named(row), *_class_entries(contest, row)] for row in registry]
-    return Table(head, lines, _class_caption(contest))
+    return Table(head, lines, _class_caption(contest), small_below=True)
 
 
 def _class_entries(contest: Contest, row: Row) -> Iterable[Entry]:

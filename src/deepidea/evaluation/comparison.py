@@ -313,15 +313,26 @@ def _p_values(differences: Sequence[float]) -> tuple[float | None, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a contest says: a heading, and plain sentences."""
+    """What a contest says, in plain text: a heading, the sentence that matters most, and those that qualify it."""
 
     heading: str
-    text: str
+    lead: str
+    more: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All sentences in a row."""
+        return " ".join((self.lead, *self.more))
 
 
 def answers(comparison: Comparison) -> list[Answer]:
     """Say of each contest, in plain text, where DeepIDEA stands and what that owes to its decision."""
-    return [Answer(contest.title, " ".join(_sentences(contest))) for contest in comparison.contests]
+    return [_answer(contest) for contest in comparison.contests]
+
+
+def _answer(contest: Contest) -> Answer:
+    lead, *more = _sentences(contest)
+    return Answer(contest.title, lead, tuple(more))
 
 
 def _sentences(contest: Contest) -> Iterable[str]:
@@ -332,9 +343,9 @@ def _sentences(contest: Contest) -> Iterable[str]:
         if best:
             yield f"The best of {len(contest.measured)} systems is {best.row.title} with {points(best.cba)} %."
         return
-    yield f"DeepIDEA reaches {points(cba)} % class-balanced accuracy ({_seeds(cba.n_seeds)})."
-    if best:
-        yield _against(row, best)
+    yield f"DeepIDEA reaches {points(cba)} % class-balanced accuracy ({_seeds(cba.n_seeds)})" + (
+        f"{_against(row, best)}" if best else "."
+    )
     for rule in ("plain", "corrected"):
         yield from _under_rule(contest, rule)
     yield from _beside(contest)
@@ -358,11 +369,11 @@ def _seeds(count: int) -> str:
 def _against(row: Row, best: Standing) -> str:
     test = paired_test(row, best.row)
     if test is None:
-        return f"It shares no seed with the best baseline, {best.row.title}."
+        return f"; it shares no seed with the best baseline, {best.row.title}."
     gap = 100 * test.difference
     where = "level with" if abs(gap) < 0.05 else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
     known = f"the best baseline, each under its own decision: {best.row.title}, {points(best.cba)} %"
-    return f"That is {where} {known}{_sureness(test)}."
+    return f": {where} {known}{_sureness(test)}."
 
 
 def _sureness(test: PairedTest) -> str:
