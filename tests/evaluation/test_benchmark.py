@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import signal
 import subprocess
@@ -307,3 +308,56 @@ def test_labels_tell_what_training_never_showed(in_process, monkeypatch):
     told = measure(Cell("kdd99", "auto", "tree", 0))["labels"]
     assert [name for name, of in told.items() if not of["in_training"]] == ["new flood"]
     assert all(of["right"] <= of["rows"] and of["alarms"] <= of["rows"] for of in told.values())
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kdd99_here(monkeypatch):
+    """A machine on which kdd99 is registered, and whose cells are the invented ones."""
+    monkeypatch.setattr(benchmark, "registered", lambda: {"kdd99": object()})
+    monkeypatch.setattr(benchmark, "WORKER", WORKER)
+
+
+def test_the_command_measures_tells_and_exits_with_1_where_figures_are_missing(command, kdd99_here, tmp_path):
+    line = ("benchmark", "run", "--models", "tree", "--seeds", 1, "--out", tmp_path)
+    first = command(*line, "--models", "knn")
+    assert first.code == 1
+    assert "2 cells to measure; 0 kept from earlier runs" in first.err
+    assert "kdd99, auto: knn, seed 0: failed: neighbours must be near, however: they are <b>far</b>" in first.err
+    assert "1 measured, 1 failed" in first.err
+    assert "try them again with --retry" in first.err
+    Cell("kdd99", "auto", "tree", 0).path(tmp_path).write_text("{")
+    second = command(*line)
+    assert second.code == 0, second.err
+    assert "kdd99, auto: tree, seed 0 is measured again: a record of a benchmark must be whole" in second.err
+    assert command(*line).err.startswith("0 cells to measure; 1 kept from earlier runs\n1 measured\n")
+
+
+def test_the_command_refuses_before_it_measures(command, kdd99_here, tmp_path):
+    refused = command("benchmark", "run", "--models", "forest", "--out", tmp_path)
+    assert (refused.code, list(tmp_path.iterdir())) == (3, [])
+    assert "a system must be one of" in refused.err
+    assert command("benchmark", "run", "--data", "kdd98", "--out", tmp_path).code == 3
+
+
+@pytest.mark.slow
+def test_real_systems_on_a_small_registered_data_set(command, tmp_path, monkeypatch):
+    pytest.importorskip("deepidea.evaluation.baselines")
+    monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path / "home"))
+    labels = ("normal", "smurf", "neptune", "portsweep")
+    lines = [
+        f"{j % 7},{('tcp', 'udp')[j % 2]},http,SF,{j},{100 * (j % 4)}{',0' * 35},{labels[j % 4]}.\n" for j in range(80)
+    ]
+    (tmp_path / "kddcup.data_10_percent.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    (tmp_path / "corrected").write_text("".join(lines[:40]))
+    assert command("data", "add", "kdd99", tmp_path).code == 0
+    ran = command(
+        "benchmark", "run", "--models", "majority", "--models", "tree", "--seeds", 1, "--out", tmp_path / "out"
+    )
+    assert ran.code == 0, ran.err
+    (majority, tree), _ = read_records(tmp_path / "out")
+    assert majority["decisions"]["own"]["cba"] == pytest.approx(1 / 3, abs=1e-5)
+    assert tree["rows"] == {"all": 40, "distinct": 40, "unseen": 0}
+    assert tree["told"]["split"] == {"kind": "official"}
