@@ -136,6 +136,17 @@ def test_rows_without_a_common_seed_are_not_compared():
     assert paired_test(contest.row("deepidea"), contest.row("tree")) is None
 
 
+def test_classes_are_found_by_name_whatever_the_order_of_a_system():
+    other = ("benign", "u2r", "r2l", "dos", "probe")
+    odd, plain = record("deepidea", 1.0, classes=other), record("deepidea", 1.0, 1)
+    odd["decisions"]["own"]["confusion"]["counts"][1] = [0, 150, 50, 0, 0]  # u2r: a quarter called r2l
+    (contest,) = compare([odd, plain]).contests
+    assert contest.classes == ["benign", "dos", "probe", "u2r", "r2l"] == list(contest.published.classes)
+    counts = contest.confusion(contest.row("deepidea"))
+    assert counts[3] == [0, 0, 0, 350, 50]
+    assert [counts[at][at] for at in (0, 1, 2, 4)] == [400] * 4
+
+
 # --- in words ----------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +264,10 @@ def test_the_sweep_has_the_row_itself_at_its_own_value(comparison):
 
 
 def test_the_page_and_the_markdown_have_the_same_entries(comparison):
-    text, markdown = " ".join(Page(render_benchmark(comparison)).text), render_markdown(comparison)
+    text, markdown = (
+        " ".join(Page(render_benchmark(comparison)).text).replace("\xa0", " "),
+        render_markdown(comparison),
+    )
     for words in ("71.0 ± 1.6", "60.0 ± 0.0", "40.0 / 40.0", "23.51 / 55.16", "one-sample", "+11.0", "decision tree"):
         assert words in text
         assert words in markdown

@@ -148,8 +148,13 @@ def _answer_list(comparison: Comparison) -> str:
 
 
 def _answer_text(answer: Answer) -> str:
-    more = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in answer.more)
-    return f"<strong>{html.escape(answer.lead)}</strong>" + (f"<ul>{more}</ul>" if more else "")
+    more = "".join(f"<li>{_sentence(sentence)}</li>" for sentence in answer.more)
+    return f"<strong>{_sentence(answer.lead)}</strong>" + (f"<ul>{more}</ul>" if more else "")
+
+
+def _sentence(text: str) -> str:
+    """Return a sentence as HTML that keeps a number and its unit on one line."""
+    return html.escape(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%").replace(" = ", "&nbsp;=&nbsp;")
 
 
 def _overview(comparison: Comparison) -> str:
@@ -228,15 +233,9 @@ def _place(place: int, key: str, height: int) -> str:
 def _confusions(contest: Contest) -> str:
     titles = [class_title(name) for name in contest.classes]
     return "".join(
-        f"<h4>{page.isolated(row.title)}</h4>{page.confusion_table(titles, _confusion(row))}"
+        f"<h4>{page.isolated(row.title)}</h4>{page.confusion_table(titles, contest.confusion(row))}"
         for row in _chosen(contest)[:2]
     )
-
-
-def _confusion(row: Row) -> list[list[int]]:
-    """Return the counts of all seeds, added up."""
-    matrices = [record["decisions"]["own"]["confusion"]["counts"] for record in row.records]
-    return [[sum(counts) for counts in zip(*lines, strict=True)] for lines in zip(*matrices, strict=True)]
 
 
 def _sweep_parts(contest: Contest, place: int) -> Iterable[str]:
@@ -321,7 +320,8 @@ def _curve_figure(rows: Sequence[Row]) -> Figure:
         for row, colour in zip(rows, _COLOURS, strict=False)
         if (curve := row.records[0].get("curve"))
     ]
-    x, y = {"range": [0, 1.02], "title": "recall of attacks"}, {"range": [0, 1.03], "title": "precision"}
+    lowest = min((min(line["y"]) for line in lines), default=0.0)
+    x, y = {"range": [0, 1.02], "title": "recall of attacks"}, {"range": [0.9 * lowest, 1.02], "title": "precision"}
     return {"data": lines, "layout": page.layout(x, y)}
 
 
@@ -347,29 +347,33 @@ def _reliability_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _time_figure(contest: Contest) -> Figure:
-    groups: dict[str, list[Row]] = {}
-    for row in contest.measured:
-        groups.setdefault(row.group, []).append(row)
+    groups: dict[str, list[tuple[Row, str]]] = {}
+    for place, standing in enumerate(standings(contest, "own")):
+        groups.setdefault(standing.row.group, []).append((standing.row, _BESIDE[place % len(_BESIDE)]))
     x = {"type": "log", "title": "seconds of training, one thread", "dtick": 1}
     y = {"title": "class-balanced accuracy, own decision", "tickformat": ".0%"}
     return {"data": [_time_trace(name, rows) for name, rows in groups.items()], "layout": page.layout(x, y)}
 
 
-def _time_trace(group: str, rows: Sequence[Row]) -> Figure:
-    seconds = [row.spread_of_records(lambda record: record["times"].get("fit_s")) for row in rows]
-    scores = [row.spread("own") for row in rows]
+# neighbours in accuracy get their names on different sides
+_BESIDE = ("top center", "bottom center", "middle right", "middle left")
+
+
+def _time_trace(group: str, rows: Sequence[tuple[Row, str]]) -> Figure:
+    seconds = [row.spread_of_records(lambda record: record["times"].get("fit_s")) for row, _ in rows]
+    scores = [row.spread("own") for row, _ in rows]
     return {
         "type": "scatter",
         "mode": "markers+text",
         "name": page.plot_text(group),
         "x": page.floats(max(1e-3, s.mean) if s else 1e-3 for s in seconds),
         "y": page.floats(s.mean if s else 0.0 for s in scores),
-        "text": [page.plot_text(row.title, 22) for row in rows],
-        "textposition": "top center",
+        "text": [page.plot_text(row.title) for row, _ in rows],
+        "textposition": [side for _, side in rows],
         "textfont": {"size": 11, "color": "@muted"},
         "cliponaxis": False,
         "marker": {"color": _GROUP_COLOURS.get(group, "@ink"), "size": 11 if group == "deepidea" else 8},
-        "hovertext": [_time_hover(row) for row in rows],
+        "hovertext": [_time_hover(row) for row, _ in rows],
         "hoverinfo": "text",
     }
 
@@ -394,14 +398,14 @@ def _sweep_lines(contest: Contest, name: str) -> list[Line]:
         value = base.records[0]["parameters"].get(name) if base else None
         if base and isinstance(value, int | float):
             at.setdefault(float(value), base)
-    return [(system, sorted(at.items())) for system, at in lines.items()]
+    return [(system, sorted(lines[system].items())) for system in sorted(lines)]
 
 
 def _sweep_figure(lines: Sequence[Line], title: str) -> Figure:
     values = sorted({value for _, rows in lines for value, _ in rows})
     traces = [
-        _sweep_trace(rows, rule, colour)
-        for (_, rows), colour in zip(lines, _COLOURS, strict=False)
+        _sweep_trace(rows, rule, "@benign" if system == PAPER else "@accent")
+        for system, rows in lines
         for rule in ("own", "plain")
     ]
     x = {"type": "category", "categoryarray": [f"{v:g}" for v in values], "title": title}
@@ -436,8 +440,8 @@ _CONFUSION_NOTE = (
     "Rows are the truth and add up to 100 %; by each system's own decision, all seeds added up. Small print: counts."
 )
 _CURVE_NOTE = (
-    "Of the first seed. Left: what each threshold of the attack score would do. Right: where a line lies below the "
-    "diagonal, the system is too sure that a flow is an attack; a system without probabilities has no line."
+    "Of the first seed. Left: what each threshold of the attack score would do. Right: below the diagonal a system is "
+    "too sure that a flow is an attack, above it too sure that it is none; one without probabilities has no line."
 )
 _LAMBDA_NOTE = "The same training with other weights of the second term of the loss."
 _TAU_NOTE = "The same training with other strengths of the correction by the prior of the classes."
@@ -459,6 +463,6 @@ nav h2 { font-size: .95rem; } nav ol { margin: 0; padding-left: 1.3em; } a { col
 .figures tr:has(th strong) th:first-child { background: var(--faint); }
 .figures thead th { max-width: 8rem; }
 .notes dd ul { margin: 6px 0 0; padding-left: 1.2em; } .notes dd strong { font-weight: 600; }
-.inline td small { display: inline; margin-left: .45em; }
+.inline td small { display: inline-block; min-width: 1.9em; margin-left: .4em; text-align: left; }
 .reasons td { white-space: normal; text-align: left; overflow-wrap: anywhere; } .reasons th { text-align: left; }
 """

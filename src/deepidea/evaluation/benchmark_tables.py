@@ -212,9 +212,9 @@ def rule_table(contest: Contest) -> Table:
 
 
 _RULE_CAPTION = (
-    "The same decision for all. Most probable class: the largest probability wins. Corrected for the prior: each "
-    "output's probability is divided by its share of the training flows first, which is what class-balanced accuracy "
-    "asks for. A system without probabilities takes no part in the last. Differences in points."
+    "Most probable class: the largest probability wins. Corrected for the prior: each output's probability is divided "
+    "by its share of the training flows first, which is what class-balanced accuracy asks for. A system without "
+    "probabilities takes no part in the last. Differences in points."
 )
 
 
@@ -260,7 +260,8 @@ def _test_entries(test: PairedTest | None) -> list[Entry]:
     if test is None:
         return [Entry("no common seed"), *[Entry(NONE)] * 4]
     p_values = (Entry(spell_p(p) if p is not None else NONE) for p in (test.t_p, test.wilcoxon_p))
-    return [Entry(f"{100 * test.difference:+.1f}"), Entry(str(test.n_seeds)), *p_values, Entry(test.kind)]
+    difference = f"{100 * test.difference:+.1f}".replace("-", "−")
+    return [Entry(difference), Entry(str(test.n_seeds)), *p_values, Entry(NONE if test.t_p is None else test.kind)]
 
 
 # --- what training never showed ----------------------------------------------------------------------------------
@@ -282,7 +283,7 @@ def new_label_table(contest: Contest, rows: Sequence[Row], most: int = 20) -> Ta
 
 _NEW_LABEL_CAPTION = (
     "Native labels that occur in the test and not in training (first seed): the share of their flows that was called "
-    "any attack, in brackets the share that was given the right class; percent."
+    "any attack, behind it the share that was given the right class; percent."
 )
 
 

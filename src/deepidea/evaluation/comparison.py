@@ -132,7 +132,11 @@ class Contest:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, benign first."""
+        """Class names in the order of the paper's table, else as a system has them, benign first."""
+        return list(self.published.classes) if self.published else self._classes
+
+    @property
+    def _classes(self) -> list[str]:
         return [str(name) for name in self.sample["classes"]]
 
     @property
@@ -147,7 +151,15 @@ class Contest:
     def published(self) -> PublishedTable | None:
         """The paper's table on it, where its classes are these."""
         table = published_table(self.data, self.protocol)
-        return table if table and set(table.classes) == set(self.classes) else None
+        return table if table and set(table.classes) == set(self._classes) else None
+
+    def confusion(self, row: Row) -> list[list[int]]:
+        """Return a row's counts by its own decision, truth by verdict in the order of the classes, all seeds added up.
+
+        Systems have orders of their own, so counts are found by name.
+        """
+        tables = [_named_counts(record["decisions"]["own"]["confusion"]) for record in row.records]
+        return [[sum(t.get((truth, named), 0) for t in tables) for named in self.classes] for truth in self.classes]
 
     def row(self, system: str) -> Row | None:
         """Return a measured row by name."""
@@ -157,6 +169,15 @@ class Contest:
         """Return the paper's row of a system."""
         info = SYSTEMS.get(row.system)
         return self.published.rows.get(info.paper_row) if self.published and info and info.paper_row else None
+
+
+def _named_counts(confusion: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    names, lines = confusion["classes"], confusion["counts"]
+    return {
+        (truth, named): count
+        for truth, counts in zip(names, lines, strict=True)
+        for named, count in zip(names, counts, strict=True)
+    }
 
 
 def _dealing(protocol: str, kind: object) -> str:
