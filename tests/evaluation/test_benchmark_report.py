@@ -216,9 +216,9 @@ def test_published_tables_are_whole_and_shown_only_where_they_compare():
 
 def test_what_has_no_figures_is_listed_with_its_reason(comparison):
     lines = [[entry.text for entry in line] for line in benchmark_tables.unmeasured_table(comparison).lines]
-    assert ["kdd99, auto: lstm, seed 0", "cut", "it took longer than its budget of 9 s"] in lines
-    assert ["kdd99/auto/cnn/seed-0.json", "damaged", "cut off"] in lines
-    assert ["kdd99, auto: knn, seed 4", "missing"] in [line[:2] for line in lines]
+    assert ["kdd99, auto: lstm", "cut", "0", "it took longer than its budget of 9 s"] in lines
+    assert ["kdd99/auto/cnn/seed-0.json", "damaged", "–", "cut off"] in lines
+    assert ["kdd99, auto: knn", "missing", "1, 2, 3, 4"] in [line[:3] for line in lines]
     assert benchmark_tables.unmeasured_table(compare([record("tree", 0.5)])) is None
 
 
@@ -261,6 +261,15 @@ def test_the_sweep_has_the_row_itself_at_its_own_value(comparison):
     trace = figures_in(render_benchmark(comparison))["0-attack_weight"]["data"][0]
     assert trace["x"] == ["0", "1", "10"]
     assert trace["y"] == pytest.approx([0.65, 0.71, 0.6])
+
+
+def test_names_beside_points_cover_neither_points_nor_each_other():
+    crowd = [record(name, 0.5, fit_s=2.0) for name in ("tree", "knn", "svm", "extra-trees", "xgboost", "lightgbm")]
+    figure = figures_in(render_benchmark(compare([*crowd, record("majority", 0.2, fit_s=0.01)])))["0-time"]
+    shown = [text for trace in figure["data"] for text in trace["text"]]
+    assert "majority class" in shown
+    assert "" in shown
+    assert sum(len(trace["x"]) for trace in figure["data"]) == len(shown) == 7
 
 
 def test_the_page_and_the_markdown_have_the_same_entries(comparison):

@@ -7,6 +7,7 @@ same decision for all, tests over seeds, plots. What has no figures is listed wi
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -347,33 +348,82 @@ def _reliability_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _time_figure(contest: Contest) -> Figure:
-    groups: dict[str, list[tuple[Row, str]]] = {}
-    for place, standing in enumerate(standings(contest, "own")):
-        groups.setdefault(standing.row.group, []).append((standing.row, _BESIDE[place % len(_BESIDE)]))
-    x = {"type": "log", "title": "seconds of training, one thread", "dtick": 1}
-    y = {"title": "class-balanced accuracy, own decision", "tickformat": ".0%"}
-    return {"data": [_time_trace(name, rows) for name, rows in groups.items()], "layout": page.layout(x, y)}
+    rows = [standing.row for standing in standings(contest, "own")]
+    at = {row.system: _time_and_score(row) for row in rows}
+    seconds, scores = (_padded([point[axis] for point in at.values()]) for axis in (0, 1))
+    sides = _label_sides(rows, at, seconds, scores)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    x = {"type": "log", "title": "seconds of training, one thread", "dtick": 1, "range": seconds}
+    y = {"title": "class-balanced accuracy, own decision", "tickformat": ".0%", "range": scores}
+    return {"data": [_time_trace(name, of, at, sides) for name, of in groups.items()], "layout": page.layout(x, y)}
 
 
-# neighbours in accuracy get their names on different sides
-_BESIDE = ("top center", "bottom center", "middle right", "middle left")
+def _time_and_score(row: Row) -> tuple[float, float]:
+    """Return the logarithm of the training seconds, and the accuracy."""
+    seconds, cba = row.spread_of_records(lambda record: record["times"].get("fit_s")), row.spread("own")
+    return math.log10(max(1e-3, seconds.mean if seconds else 0.0)), cba.mean if cba else 0.0
 
 
-def _time_trace(group: str, rows: Sequence[tuple[Row, str]]) -> Figure:
-    seconds = [row.spread_of_records(lambda record: record["times"].get("fit_s")) for row, _ in rows]
-    scores = [row.spread("own") for row, _ in rows]
+def _padded(values: Sequence[float]) -> list[float]:
+    margin = 0.1 * (max(values) - min(values)) or 0.1
+    return page.floats([min(values) - margin, max(values) + margin])
+
+
+_PLOT_PIXELS = (940, 350)
+_SIDES = {
+    "top center": (0.0, 14.0),
+    "bottom center": (0.0, -14.0),
+    "middle right": (1.0, 0.0),
+    "middle left": (-1.0, 0.0),
+}
+
+
+def _label_sides(
+    rows: Sequence[Row], at: Mapping[str, tuple[float, float]], seconds: Sequence[float], scores: Sequence[float]
+) -> dict[str, str]:
+    """Choose for each name a side of its point where it covers no other; a name without room is left to hovering."""
+    spots = {
+        row.system: tuple(
+            (value - low) / (high - low) * pixels
+            for value, (low, high), pixels in zip(at[row.system], (seconds, scores), _PLOT_PIXELS, strict=True)
+        )
+        for row in rows
+    }
+    taken = [(x, y, 7.0, 7.0) for x, y in spots.values()]
+    sides = {}
+    for row in rows:
+        x, y = spots[row.system]
+        half = 3.2 * len(row.title)
+        for side, (across, up) in _SIDES.items():
+            box = (x + across * (half + 10), y + up, half, 6.0)
+            inside = half <= box[0] <= _PLOT_PIXELS[0] - half
+            if inside and all(_are_apart(box, other) for other in taken):
+                sides[row.system] = side
+                taken.append(box)
+                break
+    return sides
+
+
+def _are_apart(one: Sequence[float], other: Sequence[float]) -> bool:
+    return any(abs(one[axis] - other[axis]) >= one[axis + 2] + other[axis + 2] for axis in (0, 1))
+
+
+def _time_trace(
+    group: str, rows: Sequence[Row], at: Mapping[str, tuple[float, float]], sides: Mapping[str, str]
+) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers+text",
         "name": page.plot_text(group),
-        "x": page.floats(max(1e-3, s.mean) if s else 1e-3 for s in seconds),
-        "y": page.floats(s.mean if s else 0.0 for s in scores),
-        "text": [page.plot_text(row.title) for row, _ in rows],
-        "textposition": [side for _, side in rows],
+        "x": page.floats(10 ** at[row.system][0] for row in rows),
+        "y": page.floats(at[row.system][1] for row in rows),
+        "text": [page.plot_text(row.title) if row.system in sides else "" for row in rows],
+        "textposition": [sides.get(row.system, "top center") for row in rows],
         "textfont": {"size": 11, "color": "@muted"},
-        "cliponaxis": False,
         "marker": {"color": _GROUP_COLOURS.get(group, "@ink"), "size": 11 if group == "deepidea" else 8},
-        "hovertext": [_time_hover(row) for row, _ in rows],
+        "hovertext": [_time_hover(row) for row in rows],
         "hoverinfo": "text",
     }
 
@@ -445,7 +495,9 @@ _CURVE_NOTE = (
 )
 _LAMBDA_NOTE = "The same training with other weights of the second term of the loss."
 _TAU_NOTE = "The same training with other strengths of the correction by the prior of the classes."
-_TIME_NOTE = "Up and to the left is better. Training time is the mean over seeds."
+_TIME_NOTE = (
+    "Up and to the left is better; means over seeds. A point without room for its name tells it under the mouse."
+)
 _FOOTER = (
     "Paper: Dong and others, Cyber Intrusion Detection by Using Deep Neural Networks with Attack-sharing Loss, IEEE "
     "DataCom 2019, tables V to VII. Its preparation of the data is not public, so its numbers stand here for "

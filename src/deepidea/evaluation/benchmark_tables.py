@@ -298,18 +298,23 @@ def _alarm_entry(row: Row, label: str) -> Entry:
 
 
 def unmeasured_table(comparison: Comparison) -> Table | None:
-    """Return the cells that were cut, that failed, whose record is damaged, or that are not there, with the reason."""
-    lines = [
-        [
-            Entry(f"{r['data']}, {r['protocol']}: {r['system']}, seed {r['seed']}"),
-            Entry(r["status"]),
-            Entry(r["reason"]),
-        ]
-        for r in comparison.unmeasured
+    """Return what was cut, what failed, which record is damaged, and what is not there, with the reason.
+
+    Seeds of a system that share their fate share a line.
+    """
+    absent = "other systems have this seed; this one was not run with it"
+    fates = [
+        (r["data"], r["protocol"], r["system"], r["status"], r["reason"], r["seed"]) for r in comparison.unmeasured
     ]
-    lines += [[Entry(name), Entry("damaged"), Entry(fault)] for name, fault in comparison.damaged.items()]
-    lines += [
-        [Entry(str(cell)), Entry("missing"), Entry("another system has this seed; this one was not run with it")]
-        for cell in comparison.missing
-    ]
-    return Table(["Cell", "What became of it", "Why"], lines) if lines else None
+    fates += [(c.data, c.protocol, c.system, "missing", absent, c.seed) for c in comparison.missing]
+    seeds: dict[tuple[str, ...], list[int]] = {}
+    for *fate, seed in fates:
+        seeds.setdefault(tuple(fate), []).append(seed)
+    lines = [_fate_line(*fate, seeds=which) for fate, which in seeds.items()]
+    lines += [[Entry(name), Entry("damaged"), Entry(NONE), Entry(fault)] for name, fault in comparison.damaged.items()]
+    return Table(["What", "What became of it", "Seeds", "Why"], lines) if lines else None
+
+
+def _fate_line(data: str, protocol: str, system: str, status: str, reason: str, *, seeds: Sequence[int]) -> list[Entry]:
+    told = Entry(f"{data}, {protocol}: {system}")
+    return [told, Entry(status), Entry(", ".join(map(str, sorted(seeds)))), Entry(reason)]
