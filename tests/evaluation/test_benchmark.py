@@ -96,6 +96,7 @@ def test_a_grid_is_every_combination_and_seeds_come_last(monkeypatch):
         ("auto", 1, "majority"),
     ]
     assert len(set(grid)) == 8
+    assert make_grid(["kdd99@native"], ["auto"], ["tree"], 1)[0].data == "kdd99@native"
     with pytest.raises(DatasetError, match="nsl-kdd is not registered on this machine"):
         make_grid(["nsl-kdd"], ["auto"], ["tree"], 1)
     with pytest.raises(DataError, match="at least one seed"):
@@ -359,5 +360,5 @@ def test_real_systems_on_a_small_registered_data_set(command, tmp_path, monkeypa
     assert ran.code == 0, ran.err
     (majority, tree), _ = read_records(tmp_path / "out")
     assert majority["decisions"]["own"]["cba"] == pytest.approx(1 / 3, abs=1e-5)
-    assert tree["rows"] == {"all": 40, "distinct": 40, "unseen": 0}
+    assert tree["rows"] == {"training": 80, "all": 40, "distinct": 40, "unseen": 0}
     assert tree["told"]["split"] == {"kind": "official"}

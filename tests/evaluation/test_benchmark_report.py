@@ -44,7 +44,11 @@ def record(system, cba, seed=0, *, plain=None, corrected=None, classes=CLASSES, 
     told = {"source": data, "rows": 5000, "taxonomy": "official", "split": {"kind": "official"}, "files": []}
     head = Cell(data, "auto", system, seed).begin_record("measured", told=told, classes=list(classes))
     times = {"load_s": 1.0, "fit_s": fit_s, "judge_s": 0.5, "cpu_s": 3.0}
-    facts = {"rows": {"all": 1000, "distinct": 900, "unseen": 300}, "labels": {}, "parameters": {"attack_weight": 1.0}}
+    facts = {
+        "rows": {"training": 5000, "all": 1000, "distinct": 900, "unseen": 300},
+        "labels": {},
+        "parameters": {"attack_weight": 1.0},
+    }
     facts["curve"] = {"recall": [0.0, 1.0], "precision": [1.0, 0.5], "false_positive_rate": [0.0, 1.0]}
     facts["attack_reliability"] = {"stated": [0.1, 0.9], "observed": [0.2, 0.8], "rows": [500, 500]}
     return {**head, **facts, "decisions": decisions, "times": times, "peak_memory_mib": 100.0, "run": RUN, **more}
@@ -210,8 +214,9 @@ def test_published_tables_are_whole_and_shown_only_where_they_compare():
         assert {"SVM", "KNN", "DT", "MLP+CE", "Cost-Sensitive", "CNN", "DeepIDEA"} <= set(table.rows)
     assert published_table("kdd99", "auto").number == "V"
     assert published_table("kdd99", "leave-types-out") is published_table("nsl-kdd", "auto") is None
-    (contest,) = compare([record("tree", 0.5, classes=("benign", "dos"))]).contests
+    (contest,) = compare([record("tree", 0.5, classes=("benign", "dos"), data="kdd99@native")]).contests
     assert contest.published is None
+    assert contest.title == "KDD Cup 1999, taxonomy native, official split"
 
 
 def test_what_has_no_figures_is_listed_with_its_reason(comparison):

@@ -97,7 +97,7 @@ def make_grid(data: Sequence[str], protocols: Sequence[str], systems: Sequence[s
 
 def _refuse_unregistered(data: Sequence[str]) -> None:
     records = registered()
-    for name in data:
+    for name in (each.partition("@")[0] for each in data):  # behind the at sign stands a taxonomy
         get_entry(name)
         if records[name] is None:
             raise DatasetError(

@@ -216,8 +216,8 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
     Returns
     -------
     dict
-        "rows": counts of all, distinct and unseen test rows. "decisions": see :func:`decide`; each holds
-        :meth:`Scores.to_dict`, and under "subsets" the class-balanced accuracy on distinct and on unseen rows.
+        "rows": counts of training rows, and of all, distinct and unseen test rows. "decisions": see :func:`decide`;
+        each holds :meth:`Scores.to_dict`, and under "subsets" the class-balanced accuracy on distinct and unseen rows.
         "labels": of each native label its rows, how many were given its class, how many were called any attack, and
         whether the training shows it. "curve", "reliability", "attack_reliability": of its own decision.
     """
@@ -234,7 +234,11 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
             for name, of in scores.items()}  # fmt: skip
     seen = set(experiment.train.labels.unique())
     return {
-        "rows": {"all": len(test), **{name: None if at is None else len(at) for name, at in subsets.items()}},
+        "rows": {
+            "training": len(experiment.train),
+            "all": len(test),
+            **{name: None if at is None else len(at) for name, at in subsets.items()},
+        },
         "decisions": told if stated is not None else {name: _without_calibration(of) for name, of in told.items()},
         "labels": _by_label(test.labels, truth, judgement.predicted, classes.index(BENIGN), seen),
         **_curves(scores["own"], stated is not None),

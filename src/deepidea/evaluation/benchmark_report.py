@@ -184,9 +184,8 @@ def _contents(comparison: Comparison) -> str:
 
 def _contest_line(contest: Contest) -> str:
     told, rows = contest.sample["told"], contest.sample.get("rows", {})
-    trained = told.get("rows")
     facts = [
-        ("Training flows", page.thousands(trained) if isinstance(trained, int) else NONE),
+        ("Training flows", _count(rows.get("training"))),
         ("Test flows", _count(rows.get("all"))),
         ("Distinct", _count(rows.get("distinct"))),
         ("Vectors unseen in training", _count(rows.get("unseen"))),

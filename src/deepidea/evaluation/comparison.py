@@ -142,7 +142,9 @@ class Contest:
     @property
     def title(self) -> str:
         """Return the data set and the way it was dealt."""
-        data = CATALOGUE[self.data].title if self.data in CATALOGUE else self.data
+        name, _, taxonomy = self.data.partition("@")
+        data = CATALOGUE[name].title if name in CATALOGUE else name
+        data += f", taxonomy {taxonomy}" if taxonomy else ""
         split = self.sample["told"].get("split")
         kind = split.get("kind") if isinstance(split, Mapping) else None
         return f"{data}, {_dealing(self.protocol, kind)}"
@@ -182,7 +184,7 @@ def _named_counts(confusion: Mapping[str, Any]) -> dict[tuple[str, str], int]:
 
 def _dealing(protocol: str, kind: object) -> str:
     told = str(kind) if protocol == "auto" and kind else protocol
-    return f"{told} split" if told in ("official", "stratified") else f"protocol {told}"
+    return f"{told} split" if told in ("official", "stratified") else f"dealt {told}"
 
 
 @dataclass(frozen=True, slots=True)
