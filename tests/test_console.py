@@ -135,3 +135,9 @@ def test_a_benchmark_tells_what_ended_and_on_a_terminal_what_runs(capsys, monkey
     assert "4/5, about 1 min 1 s left" in told
     assert "7.0 s" in told
     assert "kdd99, auto: knn, seed 0" in told
+
+
+def test_an_interrupted_benchmark_is_told_to_go_on(capsys):
+    with pytest.raises(KeyboardInterrupt), console.benchmark_progress():
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "interrupted: the same command goes on from here\n"

@@ -72,17 +72,20 @@ def flow_progress(title: str) -> Iterator[Callable[[int], None]]:
 @contextlib.contextmanager
 def benchmark_progress() -> Iterator[Callable[[Any], None]]:
     """Yield a callback that tells each cell that ends, and on a terminal which ones run and how long it may take."""
-    with (
-        Live(console=err, transient=True, refresh_per_second=4) if err.is_terminal else contextlib.nullcontext() as live
-    ):
+    live = Live(console=err, transient=True, refresh_per_second=4) if err.is_terminal else None
 
-        def show(at: Any) -> None:
-            for outcome in at.ended:
-                err.print(escape(_told_outcome(outcome)), soft_wrap=True)
-            if live is not None:
-                live.update(_benchmark_view(at))
+    def show(at: Any) -> None:
+        for outcome in at.ended:
+            err.print(escape(_told_outcome(outcome)), soft_wrap=True)
+        if live is not None:
+            live.update(_benchmark_view(at))
 
-        yield show
+    try:
+        with live or contextlib.nullcontext():
+            yield show
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on from here")
+        raise
 
 
 def _told_outcome(outcome: Any) -> str:
