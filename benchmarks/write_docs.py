@@ -12,10 +12,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.result_files import RESULTS, read_result
+from deepidea.evaluation.benchmark_tables import Table, class_table, escape_markdown, rule_table, standing_table
+from deepidea.evaluation.comparison import Comparison, Contest, answers, read_comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL)
@@ -133,7 +136,39 @@ def choices_table() -> str:
     return table(["choice", "training loss", "loss without dropout", "held-out CBA, percent"], rows)
 
 
+_DEALT_AS_THE_PAPER = ("auto", "official", "stratified")
+
+
+@cache
+def benchmark_contests() -> dict[str, Contest]:
+    """Return what `make bench-accuracy` measured on each data set, dealt by its first protocol; none before it ran."""
+    folder = RESULTS / "benchmark"
+    if not any(folder.glob("*/*/*/seed-*.json")):
+        return {}
+    contests = reversed(read_comparison(folder).contests)
+    return {contest.data: contest for contest in contests if contest.protocol in _DEALT_AS_THE_PAPER}
+
+
+def benchmark_table(data: str, make: Callable[[Contest], Table]) -> str:
+    """Return a table of the benchmark on a data set."""
+    contest = benchmark_contests().get(data)
+    return make(contest).to_markdown() if contest else "Not measured yet: `make bench-accuracy` fills this table."
+
+
+def benchmark_answers() -> str:
+    """Return what the benchmark found, in words."""
+    found = answers(Comparison(tuple(benchmark_contests().values()), (), {}, (), ()))
+    told = (f"**{escape_markdown(answer.heading)}.** {escape_markdown(answer.text)}" for answer in found)
+    return "\n\n".join(told) or "Nothing is measured yet: `make bench-accuracy` fills this page."
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "benchmark-answers": benchmark_answers,
+    **{
+        f"{name}-{data}": partial(benchmark_table, data, make)
+        for data in ("kdd99", "nsl-kdd", "cicids17", "cicids18")
+        for name, make in (("standing", standing_table), ("paper", class_table), ("rules", rule_table))
+    },
     "kdd99": lambda: accuracy_table("kdd99"),
     "nsl-kdd": lambda: accuracy_table("nsl-kdd"),
     "cicids17": lambda: accuracy_table("cicids17"),

@@ -116,6 +116,8 @@ def _default(value: Any) -> str:
         return ""
     if value is True:
         return "on"
+    if isinstance(value, list):
+        return ", ".join(f"`{item}`" for item in value)
     if isinstance(value, float):
         return f"`{value:.3g}`"
     return f"`{value.value if isinstance(value, Enum) else value}`"

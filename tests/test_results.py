@@ -22,4 +22,4 @@ def test_every_result_file_says_what_it_was_measured_with():
     files = sorted(RESULTS.rglob("*.json"))
     assert files
     for path in files:
-        assert re.search(r'"versions": \{\s+"deepidea"', path.read_text()), path.name
+        assert re.search(r'"versions": \{\s*"deepidea"', path.read_text()), path.name

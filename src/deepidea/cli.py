@@ -1,7 +1,8 @@
 """The command line: one short function a command, no logic.
 
-Exit codes: 0 done; 1 a fault of the program; 2 a wrong command line; 3 data that breaks a rule; 4 a detector file that
-cannot be used; 5 a file or download that the system refused; 6 an optional dependency missing; 130 interrupted.
+Exit codes: 0 done; 1 a fault of the program, or a benchmark with cells that have no figures; 2 a wrong command line;
+3 data that breaks a rule; 4 a detector file that cannot be used; 5 a file or download that the system refused; 6 an
+optional dependency missing; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Public data sets: register, fetch, describe.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+benchmark_app = typer.Typer(help="Systems against each other: measure, report.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
 
 
 class Preset(StrEnum):
@@ -282,6 +285,47 @@ def inspect(
         sys.stdout.write(json.dumps(detector.manifest, indent=1) + "\n")
     else:
         console.show_card(detector)
+
+
+@benchmark_app.command("run")
+def benchmark_run(
+    data: Annotated[list[str], typer.Option(help="Name of a registered data set.")] = ["kdd99"],  # noqa: B006
+    protocol: Annotated[list[str], typer.Option(help="How flows are dealt into training and test.")] = ["auto"],  # noqa: B006
+    models: Annotated[
+        list[str], typer.Option(help="A system, a group of them, or all; parameters as in deepidea:attack_weight=3.")
+    ] = ["all"],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each system: seeds 0, 1, 2, ...")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder of records; what is there is kept.")] = Path("benchmark"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once, one thread each.")] = 2,
+    budget: Annotated[int, typer.Option(min=1, help="Seconds that one cell may take.")] = 3600,
+    retry: Annotated[bool, typer.Option(help="Try again what was cut or failed.")] = False,
+) -> None:
+    """Measure systems on data sets: one record a cell, resumed where an earlier run stopped."""
+    from deepidea.evaluation.benchmark import make_grid, plan_run, run_cells
+
+    plan = plan_run(make_grid(data, protocol, models, seeds), out, retry=retry)
+    console.show_plan(plan)
+    with console.benchmark_progress() as progress:
+        outcomes = run_cells(plan, out, jobs=jobs, budget_s=budget, progress=progress)
+    raise typer.Exit(console.show_outcomes(plan, outcomes, out))
+
+
+@benchmark_app.command("report")
+def benchmark_report(
+    folder: Annotated[Path, typer.Argument(help="Folder of records, as `deepidea benchmark run` writes it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Self-contained HTML page to write.")],
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown, too.")] = None,
+) -> None:
+    """Compare what was measured: tables beside the paper's, tests over seeds, plots."""
+    from deepidea.evaluation.benchmark_report import answers, write_benchmark_markdown, write_benchmark_report
+    from deepidea.evaluation.comparison import read_comparison
+
+    comparison = read_comparison(folder)
+    write_benchmark_report(comparison, output)
+    if markdown is not None:
+        write_benchmark_markdown(comparison, markdown)
+    console.show_answers(answers(comparison))
+    console.say(f"wrote {output}")
 
 
 def _one_name(data: list[str]) -> str | list[str]:

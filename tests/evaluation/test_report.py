@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from deepidea.errors import MissingExtraError, StorageError
+from deepidea.evaluation import page as page_parts
 from deepidea.evaluation import report
 from deepidea.evaluation.evaluate import Baselines, Evaluation, evaluate_detector
 from deepidea.evaluation.metrics import evaluate
@@ -86,7 +87,7 @@ def test_the_policy_names_the_scripts_of_the_page(evaluation):
     page = report.render_report(evaluation)
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     assert len(scripts) == 2
-    assert html.escape(report._policy(*scripts), quote=False) in page
+    assert html.escape(page_parts.policy(*scripts), quote=False) in page
 
 
 def test_hostile_names_stay_text():
@@ -136,8 +137,8 @@ def test_figures_are_valid_for_plotly(evaluation):
 def test_every_number_of_the_tables_is_in_the_page(evaluation):
     text = " ".join(Page(report.render_report(evaluation)).text)
     for scores in [*evaluation.subsets.values(), *evaluation.baselines.values()]:
-        assert report._percent(scores.cba) in text
-        assert report._span(scores.detection_rate_interval) in text
+        assert page_parts.percent(scores.cba) in text
+        assert page_parts.span(scores.detection_rate_interval) in text
     for name, of in evaluation.scores.per_class.items():
         assert name in text
         assert f"{of.support:,}" in text
@@ -186,8 +187,8 @@ def test_no_alarm_at_all_and_no_attack_at_all_are_told():
 def test_memory_is_told(evaluation):
     data, unseen = evaluation.data, evaluation.subsets["unseen"]
     told = notes_of(evaluation)["Memory"]
-    assert report._percent(data["twins_in_training"] / data["rows"]) in told
-    assert report._percent(unseen.cba) in told
+    assert page_parts.percent(data["twins_in_training"] / data["rows"]) in told
+    assert page_parts.percent(unseen.cba) in told
     nothing = replace(evaluation, subsets={**evaluation.subsets, "unseen": None})
     assert "measure memory, and nothing else" in notes_of(nothing)["Memory"]
     unknown = replace(evaluation, data={**data, "twins_in_training": None})
@@ -229,7 +230,7 @@ def test_unresolved_rates_are_told():
     ],
 )
 def test_percentages_keep_two_figures_from_the_ends(share, spelt):
-    assert report._percent(share) == spelt
+    assert page_parts.percent(share) == spelt
 
 
 def test_many_classes_and_none_of_some_still_make_a_page():

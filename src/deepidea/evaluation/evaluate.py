@@ -117,7 +117,7 @@ class Baselines:
         LabelError
             The rows are all attack or all benign.
         """
-        codes, is_attack = _codes_of(train.classes, train.class_order), (train.classes != BENIGN).to_numpy()
+        codes, is_attack = codes_of(train.classes, train.class_order), (train.classes != BENIGN).to_numpy()
         rule, attack = one_rule(train.features, is_attack), majority_class(codes[is_attack])
         return cls(train.class_order[majority_class(codes)], rule, train.class_order[attack])
 
@@ -181,13 +181,13 @@ def evaluate_detector(
     """
     if len(flows) == 0:
         raise DataError(f"an evaluation needs flows, however: {flows.source} has none")
-    _refuse_unknown_classes(flows.classes, detector.classes)
+    refuse_unknown_classes(flows.classes, detector.classes)
     features = detector.schema.conform(flows.features)
     known = detector.training_fingerprints if training_fingerprints is None else training_fingerprints
     fingerprints = row_fingerprints(features, detector.schema)
-    verdicts = _Verdicts.of(detector, features, _codes_of(flows.classes, detector.classes))
+    verdicts = _Verdicts.of(detector, features, codes_of(flows.classes, detector.classes))
     baselines = baselines or _recorded_baselines(detector)
-    rows = _subset_rows(verdicts.truth, fingerprints, known)
+    rows = subset_rows(verdicts.truth, fingerprints, known)
     everything = verdicts.scores()
     parts = {name: verdicts.scores(at) if at is not None and len(at) else None for name, at in rows.items()}
     return Evaluation(
@@ -199,7 +199,8 @@ def evaluate_detector(
     )
 
 
-def _refuse_unknown_classes(truth: pl.Series, classes: tuple[str, ...]) -> None:
+def refuse_unknown_classes(truth: pl.Series, classes: tuple[str, ...]) -> None:
+    """Raise :class:`LabelError` where a class is none that was trained on, and say which and how often."""
     unknown = truth.filter(~truth.is_in(list(classes))).value_counts(sort=True)
     if unknown.height:
         counts = ", ".join(f"{name!r} ({rows} rows)" for name, rows in unknown.iter_rows())
@@ -209,7 +210,8 @@ def _refuse_unknown_classes(truth: pl.Series, classes: tuple[str, ...]) -> None:
         )
 
 
-def _codes_of(values: pl.Series, classes: tuple[str, ...]) -> Ints:
+def codes_of(values: pl.Series, classes: tuple[str, ...]) -> Ints:
+    """Return each value's place among the classes, int64 ``(n_flows,)``."""
     positions = pl.Series(range(len(classes)), dtype=pl.Int64)
     return values.cast(pl.String).replace_strict(list(classes), positions, return_dtype=pl.Int64).to_numpy()
 
@@ -235,7 +237,7 @@ class _Verdicts:
         if verdicts.height != truth.size:
             raise DataError(f"a detector must judge every flow, however: {verdicts.height} verdicts on {truth.size}")
         probabilities = verdicts.select(pl.col([f"p_{name}" for name in detector.classes])).to_numpy()
-        predicted = _codes_of(verdicts["class"], detector.classes)
+        predicted = codes_of(verdicts["class"], detector.classes)
         return cls(detector.classes, truth, predicted, probabilities, verdicts["score"].to_numpy())
 
     def scores(self, rows: Ints | slice = slice(None)) -> Scores:
@@ -245,7 +247,22 @@ class _Verdicts:
         return evaluate(truth, predicted, probabilities, score, self.classes)
 
 
-def _subset_rows(truth: Ints, fingerprints: Fingerprints, known: Fingerprints | None) -> dict[str, Ints | None]:
+def subset_rows(truth: Ints, fingerprints: Fingerprints, known: Fingerprints | None) -> dict[str, Ints | None]:
+    """Return the rows of the subsets that are scored beside all rows.
+
+    Parameters
+    ----------
+    truth : array, int64, (n_flows,)
+    fingerprints : array, uint64, (n_flows,)
+    known : array, uint64, or None
+        Fingerprints of the training vectors; unknown where None.
+
+    Returns
+    -------
+    dict
+        "distinct": the first row of each feature vector and class. "unseen": rows whose vector was not trained on, or
+        None.
+    """
     table = pl.DataFrame({"fingerprint": fingerprints, "truth": truth}).with_row_index("row")
     first = table.unique(["fingerprint", "truth"], keep="first", maintain_order=True)["row"]
     unseen = None if known is None else np.flatnonzero(~is_among(fingerprints, known))
@@ -281,14 +298,14 @@ def _data_facts(flows: LabelledFlows, scores: Scores, rows: Mapping[str, Ints | 
 
 def _model_facts(detector: Scorer) -> dict[str, Any]:
     bulky = {"schema", "encoder", "members", "baselines", "classes"}
-    told = {name: _brief(value) for name, value in detector.manifest.items() if name not in bulky}
+    told = {name: in_brief(value) for name, value in detector.manifest.items() if name not in bulky}
     return {"schema": detector.schema.name, "classes": list(detector.classes), **told}
 
 
-def _brief(value: Any, most_items: int = 40) -> Any:
+def in_brief(value: Any, most_items: int = 40) -> Any:
     """Keep what a reader can take in of a manifest's JSON value: a long list becomes its length."""
     if isinstance(value, Mapping):
-        return {str(name): _brief(item) for name, item in list(value.items())[:most_items]}
+        return {str(name): in_brief(item) for name, item in list(value.items())[:most_items]}
     if isinstance(value, list | tuple):
-        return [_brief(item) for item in value] if len(value) <= most_items else f"{len(value)} values"
+        return [in_brief(item) for item in value] if len(value) <= most_items else f"{len(value)} values"
     return value if isinstance(value, str | int | float | bool | None) else str(value)
