@@ -135,9 +135,10 @@ class FastMLP(nn.Module):
         """Return logits ``(n_flows, n_classes)`` of encoded features ``(n_flows, d_in)``."""
         outputs = self._memory.of(len(x))
         masks = self._masks.take(len(x)) if self._masks else None
-        inputs = [np.multiply(x.numpy(), masks[0]) if masks else x.numpy()]
+        values = x.numpy().astype(outputs[0].array.dtype, copy=False)
+        inputs = [np.multiply(values, masks[0]) if masks else values]
         for depth, (layer, output) in enumerate(zip(self._layers, outputs, strict=True), start=1):
-            np.matmul(inputs[-1], layer.weight.T, out=output.array)
+            np.dot(inputs[-1], layer.weight.T, out=output.array)
             np.add(output.array, layer.bias, out=output.array)
             if depth < len(outputs):
                 torch.relu_(output.tensor)
@@ -155,11 +156,11 @@ class FastMLP(nn.Module):
         ones = np.ones(len(gradient), gradient.dtype)
         for depth in range(len(self._layers) - 1, -1, -1):
             layer = self._layers[depth]
-            np.matmul(gradient.T, inputs[depth], out=layer.weight_gradient)
-            np.matmul(ones, gradient, out=layer.bias_gradient)
+            np.dot(gradient.T, inputs[depth], out=layer.weight_gradient)
+            np.dot(ones, gradient, out=layer.bias_gradient)
             if depth:
                 below = outputs[depth - 1]
-                np.matmul(gradient, layer.weight, out=below.spare_array)
+                np.dot(gradient, layer.weight, out=below.spare_array)
                 if self._masks:
                     np.multiply(below.spare_array, self._masks.scale, out=below.spare_array)
                 # a unit passes gradient where it was active and not dropped: exactly where its value is > 0, and that
