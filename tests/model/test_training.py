@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepidea.model.losses import AttackSharingLoss
-from deepidea.model.networks import MLP
-from deepidea.model.training import MOST_COPIES, draw_epoch, train_network
+from deepidea.model.networks import MLP, FastMLP
+from deepidea.model.training import MOST_COPIES, Adam, draw_epoch, one_cycle, speed_up, train_network
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 64), st.integers(0, 99))
@@ -52,6 +52,66 @@ def test_equal_seeds_give_equal_weights(schedule):
     for network in (first, second):
         train(network, schedule=schedule, random_state=3)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_fast_training_is_that_of_a_plain_loop(weight_decay):
+    trained, plain = (MLP(4, 3, hidden=(16, 8), dropout=0.0, random_state=1) for _ in range(2))
+    train(trained, random_state=3, learning_rate=1e-3, weight_decay=weight_decay)
+    x, target, weight = problem()
+    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3, weight_decay=weight_decay)
+    rng = np.random.default_rng(3)
+    for rows, counts in (batch for _ in range(3) for batch in draw_epoch(weight, 32, rng)):
+        optimiser.zero_grad()
+        logits = plain(torch.from_numpy(x[rows]))
+        AttackSharingLoss()(logits, torch.from_numpy(target[rows]), torch.from_numpy(counts)).backward()
+        optimiser.step()
+    for parameter, other in zip(trained.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-3, atol=1e-5)
+
+
+def test_any_network_and_any_loss_train():
+    class Loss(torch.nn.Module):
+        def forward(self, logits, target, counts):
+            each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+            return (each * counts).sum() / counts.sum()
+
+    stack = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Dropout(0.1), torch.nn.Linear(16, 3))
+    stack.register_parameter("unused", torch.nn.Parameter(torch.ones(2)))  # gets no gradient: stays as it is
+    before = stack.unused.clone()
+    for network in (stack, MLP(4, 3, hidden=(16,))):
+        epochs = train(network, loss=Loss(), n_epochs=8)
+        assert epochs[-1].loss < 0.8 * epochs[0].loss
+    assert torch.equal(stack.unused, before)
+
+
+def test_only_a_whole_mlp_on_a_cpu_is_sped_up():
+    network, frozen = MLP(4, 3), MLP(4, 3)
+    frozen.layers[0].weight.requires_grad_(False)
+    assert speed_up(network, "cuda") is network
+    assert speed_up(frozen, "cpu") is frozen
+    assert isinstance(speed_up(network, "cpu"), FastMLP)
+
+
+def test_adam_is_that_of_torch():
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2))
+    adam, other = Adam([ours], weight_decay=0.1), torch.optim.Adam([theirs], lr=0.0, weight_decay=0.1)
+    for rate in (0.1, 0.2, 0.05):
+        other.param_groups[0]["lr"] = rate
+        for parameter, optimiser in ((ours, adam), (theirs, other)):
+            optimiser.zero_grad()
+            parameter.pow(3).sum().backward()
+        adam.step(rate)
+        other.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_one_cycle_rises_for_a_tenth_and_falls_to_nothing():
+    factors = [one_cycle(step, 100) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[9] == 1.0
+    assert factors[9:] == sorted(factors[9:], reverse=True)
+    assert factors[100] == pytest.approx(0.0)
 
 
 def test_interruption_leaves_the_best_epoch_so_far():

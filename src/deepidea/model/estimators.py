@@ -26,7 +26,7 @@ from deepidea.model.features import FlowEncoder, NumberScaling
 from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
 from deepidea.model.threads import fastest_thread_count, torch_threads
-from deepidea.model.training import Epoch, Schedule, draw_epoch, train_network, train_step
+from deepidea.model.training import Adam, Epoch, Schedule, draw_epoch, speed_up, train_network, train_step
 
 Device = Literal["auto", "cpu", "cuda"]
 Duplicates = Literal["weigh", "drop"]
@@ -424,11 +424,12 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             return self.n_threads
         if device != "cpu" or (self.n_threads is None and isinstance(self.random_state, (int, np.integer))):
             return 1
-        probe = MLP(x.shape[1], len(self._output_labels), hidden=self.hidden, dropout=self.dropout)
-        optimiser = torch.optim.Adam(probe.parameters(), lr=self.learning_rate, fused=True)
+        network = MLP(x.shape[1], len(self._output_labels), hidden=self.hidden, dropout=self.dropout)
+        probe = speed_up(network, device)
+        optimiser = Adam(probe.parameters())
         data = (torch.from_numpy(x), torch.from_numpy(rows.target))
         batches = cycle(islice(draw_epoch(rows.weight, self.batch_size, np.random.default_rng(0)), 25))
-        return fastest_thread_count(lambda: train_step(probe.train(), data, next(batches), loss, optimiser))
+        return fastest_thread_count(lambda: train_step(probe, data, next(batches), loss, optimiser, self.learning_rate))
 
     def _validator(self, validation: _Rows) -> Callable[[torch.nn.Module], float]:
         x = self.encoder_.transform(validation.table)

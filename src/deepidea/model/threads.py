@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
+from threadpoolctl import threadpool_limits
 
 _TRIES = 25
 
 
 def fastest_thread_count(step: Callable[[], object], *, most: int | None = None) -> int:
-    """Return the number of torch threads with which ``step`` runs fastest: 1, 2, 4, ... up to ``most`` cores.
+    """Return the number of threads with which ``step`` runs fastest: 1, 2, 4, ... up to ``most`` cores.
 
     Takes the median of some runs for each count (the best of them would flatter many threads, which are held up now and
-    then), and gives up on a count that is far behind at once. torch is left with the number of threads it had.
+    then), and gives up on a count that is far behind at once. The number of threads is left as it was.
     """
     most = most or os.cpu_count() or 1
     best_count, best_s = 1, float("inf")
@@ -45,10 +46,11 @@ def _median(step: Callable[[], object], give_up_s: float) -> float:
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Run the block with ``count`` torch threads, then put the former number back."""
+    """Run the block with ``count`` threads of torch and of numpy's BLAS, then put the former numbers back."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with threadpool_limits(count, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
