@@ -38,8 +38,6 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "labels": {"labels": True},
     "dropout 0.3": {"dropout": 0.3},
     "1 x 512": {"hidden": (512,)},
-    "2 x 64": {"hidden": (64, 64)},
-    "paper's shape": PAPER_SHAPE,
     "paper's shape and steps, balance 0": {
         **PAPER_SHAPE,
         "balance": 0.0,
