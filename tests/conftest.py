@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime before the package does
+settings.register_profile("deepidea", deadline=None)  # a busy machine is no failure
+settings.load_profile("deepidea")
 
 
 def find_data_root() -> Path | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from functools import cache
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -41,8 +42,9 @@ class AttackSharingLoss(nn.Module):
     Both terms are proper losses with the same minimiser, the true class probabilities: the attack weight does not move
     the Bayes boundary, it changes what a finite network learns first.
 
-    Everything is computed from logits: ``log(1 - p_benign)`` is the difference of two log-sum-exp, finite and with a
-    finite gradient where ``1 - p_benign`` itself would round to 0.
+    Everything is computed from logits, as two cross-entropies: over all classes, and over those on the flow's own side
+    of the boundary. So ``log(1 - p_benign)`` is finite, with a finite gradient, where ``1 - p_benign`` itself would
+    round to 0.
 
     Parameters
     ----------
@@ -89,14 +91,24 @@ class AttackSharingLoss(nn.Module):
         """
         _check_shapes(logits, target, self.benign)
         weight = _weights(logits, sample_weight)
-        loss: Tensor = _AttackSharing.apply(  # type: ignore[no-untyped-call]
-            logits, target, weight / weight.sum(), self.attack_weight, self.benign
-        )
-        return loss
+        among_all = F.cross_entropy(logits, target, reduction="none")  # -log p_y
+        across = _across(logits.shape[1], self.benign, logits.dtype, logits.device)
+        own_side = F.cross_entropy(logits + across.index_select(0, target), target, reduction="none")
+        # -log P(side of y) = -log p_y + log p(y | its side): the attack-sharing term needs no logarithm of its own
+        each = torch.sub((1 + self.attack_weight) * among_all, own_side, alpha=self.attack_weight)
+        return torch.dot(each, weight / weight.sum())
 
     def extra_repr(self) -> str:
         """Return the parameters as torch shows them in a module's repr."""
         return f"attack_weight={self.attack_weight:g}, benign={self.benign}"
+
+
+@cache
+def _across(n_classes: int, benign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return ``(n_classes, n_classes)``: for each class, -inf at those across the boundary benign/attack, else 0."""
+    is_attack = torch.arange(n_classes, device=device) != benign
+    across = is_attack[:, None] != is_attack
+    return torch.zeros(n_classes, n_classes, dtype=dtype, device=device).masked_fill_(across, float("-inf"))
 
 
 def _check_shapes(logits: Tensor, target: Tensor, benign: int = 0) -> None:
@@ -111,33 +123,6 @@ def _check_shapes(logits: Tensor, target: Tensor, benign: int = 0) -> None:
 
 def _weights(logits: Tensor, sample_weight: Tensor | None) -> Tensor:
     return torch.ones_like(logits[:, 0]) if sample_weight is None else sample_weight.to(logits.dtype)
-
-
-class _AttackSharing(torch.autograd.Function):
-    """The loss with its gradient in closed form: one pass over ``(n_flows, n_classes)`` instead of a dozen nodes."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor, attack_weight: float, benign: int) -> Tensor:
-        log_p = torch.log_softmax(logits, 1)
-        attack_logits = logits.clone()
-        attack_logits[:, benign] = float("-inf")
-        is_attack = target != benign
-        log_attack = torch.logsumexp(attack_logits, 1) - torch.logsumexp(logits, 1)  # log(1 - p_benign)
-        binary = torch.where(is_attack, log_attack, log_p[:, benign])
-        ctx.save_for_backward(log_p, attack_logits, target, weight)
-        ctx.attack_weight = attack_weight
-        own = log_p.gather(1, target[:, None])[:, 0]
-        return -((own + attack_weight * binary) * weight).sum()
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        log_p, attack_logits, target, weight = ctx.saved_tensors
-        p = log_p.exp()
-        onehot = torch.zeros_like(p).scatter_(1, target[:, None], 1)
-        is_attack = attack_logits.gather(1, target[:, None]) != float("-inf")
-        side = torch.where(is_attack, torch.softmax(attack_logits, 1), onehot)  # p given the right side of the boundary
-        gradient = (p - onehot) + ctx.attack_weight * (p - side)
-        return gradient * weight[:, None] * grad_outputs[0], None, None, None, None
 
 
 class _MeanLoss(nn.Module):
