@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import accuracy, paper_choices, recipe_search, scoring_speed, startup, training_speed, write_docs
+from benchmarks import (
+    accuracy,
+    paper_choices,
+    recipe_search,
+    scoring_speed,
+    startup,
+    training_speed,
+    write_docs,
+    zero_day,
+)
 
 
 def main() -> None:
     """Run all of them with their defaults."""
     sys.argv = sys.argv[:1]
-    for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, accuracy):
+    for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, accuracy, zero_day):
         print(f"== {benchmark.__name__}", flush=True)
         benchmark.main()
     write_docs.main()

@@ -162,6 +162,66 @@ def benchmark_answers() -> str:
     return "\n\n".join(told) or "Nothing is measured yet: `make bench-accuracy` fills this page."
 
 
+_WAYS = {
+    "plain MLP: max-softmax": "plain MLP, one minus the largest probability",
+    "plain MLP: energy": "plain MLP, energy",
+    "plain MLP: 1 - p_benign": "plain MLP, 1 - p_benign",
+    "DeepIDEA: max-softmax": "DeepIDEA, one minus the largest probability",
+    "DeepIDEA: energy": "DeepIDEA, energy",
+    "DeepIDEA: 1 - p_benign": "DeepIDEA, `score`",
+    "DeepIDEA: anomaly": "**DeepIDEA, `anomaly`**",
+}
+
+
+def zero_day_table() -> str:
+    """Return how each way ranks left-out attack types, mean over the types of a data set."""
+    found = read_result("zero_day")["data"]
+    head = ["left-out types against benign flows", *(f"{d}: {what}" for d in found for what in _RANKED.values())]
+    rows = [
+        [title, *(f"{found[d]['summary']['all'][way][key]:.3f}" for d in found for key in _RANKED)]
+        for way, title in _WAYS.items()
+    ]
+    halves = "; ".join(
+        f"{data}: {part['DeepIDEA: anomaly']['auroc']:.3f} over the {part['types']} types of {kind}"
+        for data, of in found.items()
+        for kind, part in of["summary"].items()
+        if kind != "all"
+    )
+    return f"{table(head, rows)}\n\nAUROC of `anomaly`: {halves}."
+
+
+_RANKED = {"auroc": "AUROC", "recall_at_0.01": "recall at 1e-2", "recall_at_0.001": "recall at 1e-3"}
+
+
+def zero_day_types_table() -> str:
+    """Return the figures of each left-out type; of several seeds the mean."""
+    rows = []
+    for data, of in read_result("zero_day")["data"].items():
+        for name in sorted({run["type"] for run in of["runs"]}):
+            runs = [run for run in of["runs"] if run["type"] == name]
+            told = [_mean_of(runs, way, key) for way, key in _SHOWN]
+            told += [_mean(r["marked"]["left_out"][mark] for r in runs if r["marked"]) for mark in _MARKS]
+            rows.append([data, name, f"{runs[0]['flows']:,}", *(f"{value:.3f}" for value in told)])
+    ways = ["AUROC plain MLP, max-softmax", "AUROC `score`", "AUROC `anomaly`"]
+    return table(["data set", "left out", "flows", *ways, *_RECALLS, "called an attack", "`unknown`"], rows)
+
+
+_RECALLS = ("recall at 1e-2", "recall at 1e-3")
+_SHOWN = [("plain MLP: max-softmax", "auroc"), ("DeepIDEA: 1 - p_benign", "auroc")] + [
+    ("DeepIDEA: anomaly", key) for key in _RANKED
+]
+_MARKS = ("any attack", "unknown")
+
+
+def _mean_of(runs: list[dict[str, Any]], way: str, key: str) -> float:
+    return _mean(run["methods"][way][key] for run in runs if way in run["methods"])
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else float("nan")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "benchmark-answers": benchmark_answers,
     **{
@@ -175,6 +235,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
+    "zero_day": zero_day_table,
+    "zero_day_types": zero_day_types_table,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -297,7 +298,19 @@ def _told_decision(detector: Any) -> dict[str, str]:
     told = {"classes": ", ".join(f"{c} ({100 * p:.2g} %)" for c, p in zip(detector.classes, prior, strict=True))}
     if detector.labels != detector.classes:
         told["labels told apart"] = ", ".join(detector.labels)
-    return {**told, "rule": f"softmax(z / {decision.temperature:g}) / prior^{decision.tau:g}, added up by class"}
+    told["rule"] = f"softmax(z / {decision.temperature:g}) / prior^{decision.tau:g}, added up by class"
+    return {**told, "what is new": _told_novelty(detector.novelty)}
+
+
+def _told_novelty(novelty: Any) -> str:
+    if novelty is None:
+        return "not told"
+    least = math.exp(novelty.benign.log_shares[-1])
+    told = f"anomaly, by held-out benign flows, down to a rate of {least:.2g}"
+    without = [
+        side for side, bound in zip(("benign flows", "attacks"), novelty.bounds, strict=True) if bound == math.inf
+    ]
+    return told + (f"; unknown never: too few held-out {' and '.join(without)}" if without else "; unknown")
 
 
 def _row(values: Any) -> Any:

@@ -67,3 +67,10 @@ def test_a_contract_that_does_not_fit_is_refused(contract):
 def test_refuses_impossible_parameters(arguments):
     with pytest.raises(ValueError, match="temperature must be"):
         Decision(PRIOR, **arguments)
+
+
+@given(logits_arrays, st.floats(0.5, 3))
+def test_log_odds_are_those_of_the_probabilities(logits, temperature):
+    decision = Decision(PRIOR, temperature=temperature, class_of=(0, 1, 1))
+    p = 1 / (1 + np.exp(decision.log_odds(logits)))
+    assert p == pytest.approx(decision.probabilities(logits)[:, 0], abs=1e-5)

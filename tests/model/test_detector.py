@@ -16,7 +16,7 @@ from tests.model.conftest import simulated_flows
 
 def test_verdicts_have_a_class_a_score_and_probabilities(detector, flows):
     verdicts = detector.score(flows)
-    assert verdicts.columns == ["class", "score", "p_benign", "p_flood", "p_scan"]
+    assert verdicts.columns == ["class", "score", "p_benign", "p_flood", "p_scan", "anomaly", "unknown"]
     assert len(verdicts) == len(flows)
     p = verdicts.select(pl.sum_horizontal("p_benign", "p_flood", "p_scan")).to_series()
     assert p.to_numpy() == pytest.approx(np.ones(len(flows)), abs=1e-5)

@@ -116,7 +116,7 @@ def test_labels_are_told_apart_and_added_up():
     classifier = DeepIDEAClassifier(**SMALL, balance=0.5).fit(table, attack, labels=classes)
     verdicts = classifier.detector_.score(table)
     assert classifier.detector_.labels == ("benign", "flood", "scan")
-    assert verdicts.columns == ["class", "label", "score", "p_benign", "p_attack"]
+    assert verdicts.columns == ["class", "label", "score", "p_benign", "p_attack", "anomaly", "unknown"]
     assert np.mean(verdicts["class"].to_numpy() == attack) > 0.9
     assert np.mean(verdicts["label"].to_numpy() == classes) > 0.9
     assert ((verdicts["label"] == "benign") == (verdicts["class"] == "benign")).all()

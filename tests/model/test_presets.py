@@ -78,7 +78,7 @@ def test_labels_are_told_apart_and_added_up_to_classes(site: LabelledFlows) -> N
     assert set(with_labels.labels) == {"benign", *site.class_order[1:]}
     verdicts = with_labels.score(site.features)
     assert set(verdicts.filter(pl.col("class") == "attack")["label"]) <= set(site.class_order[1:])
-    assert verdicts.columns == ["class", "label", "score", "p_benign", "p_attack"]
+    assert verdicts.columns == ["class", "label", "score", "p_benign", "p_attack", "anomaly", "unknown"]
     without = train_detector(typed(site), random_state=0, labels=False, **TINY)
     assert without.labels == without.classes == ("benign", "attack")
 

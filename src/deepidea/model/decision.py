@@ -70,6 +70,12 @@ class Decision:
         """Return the calibrated probability of each output, float32 ``(n_flows, n_outputs)``."""
         return softmax(np.asarray(logits, np.float32) / np.float32(self.temperature))
 
+    def log_odds(self, logits: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the calibrated log-odds of attack against benign, float64 ``(n_flows,)``; finite where ``p`` is 1."""
+        scaled = np.asarray(logits, np.float64) / self.temperature
+        attacks = self.class_of.index(1)  # the outputs of benign stand first
+        return np.asarray(_log_sum_exp(scaled[:, attacks:]) - _log_sum_exp(scaled[:, :attacks]), np.float64)
+
     def corrected(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return ``p / prior^tau`` of each output, not normalised, float32 ``(n_flows, n_outputs)``."""
         # the largest weight is 1, so that no product overflows
@@ -117,6 +123,13 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     normalised: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return normalised
+
+
+def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if values.shape[1] == 1:
+        return values[:, 0]
+    highest = values.max(axis=1)
+    return np.asarray(highest + np.log(np.exp(values - highest[:, None]).sum(axis=1)), np.float64)
 
 
 def fit_temperature(

@@ -17,6 +17,7 @@ from deepidea.flows.schema import Schema
 from deepidea.model.artifact import read_artifact, write_artifact
 from deepidea.model.decision import Decision
 from deepidea.model.features import FlowEncoder
+from deepidea.model.novelty import DISTANCES, Novelty
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,11 +42,14 @@ class Detector:
     labels : tuple of str
         What each output of the network stands for: the classes, or the finer labels it was trained on, by class.
     graph : bytes
-        ONNX graph from raw features to logits (:func:`deepidea.model.graph.build_graph`).
+        ONNX graph from raw features to logits, and to distances where there is ``novelty``
+        (:func:`deepidea.model.graph.build_graph`).
     weights : bytes, optional
         The network as safetensors.
     training_fingerprints : array, uint64, optional
         Sorted fingerprints of the distinct vectors it was trained on.
+    novelty : Novelty, optional
+        What tells flows that are unlike those of training; the graph then gives distances too.
     card : dict, optional
         What is told of the training: data, parameters, scores. Plain JSON values.
     n_threads : int, optional
@@ -67,6 +71,7 @@ class Detector:
         *,
         weights: bytes | None = None,
         training_fingerprints: NDArray[np.uint64] | None = None,
+        novelty: Novelty | None = None,
         card: dict[str, Any] | None = None,
         n_threads: int | None = None,
     ) -> None:
@@ -77,9 +82,9 @@ class Detector:
             )
         self.encoder, self.decision, self.classes, self.labels = encoder, decision, classes, labels
         self.graph, self.weights, self.training_fingerprints = graph, weights, training_fingerprints
-        self.card = card or {}
+        self.novelty, self.card = novelty, card or {}
         self.n_threads = n_threads or os.cpu_count() or 1
-        self._session = _open_session(graph, encoder, len(labels))
+        self._session = _open_session(graph, encoder, len(labels), with_distances=novelty is not None)
 
     @property
     def schema(self) -> Schema:
@@ -95,7 +100,8 @@ class Detector:
     def manifest(self) -> dict[str, Any]:
         """All that the file tells besides its members, as JSON values."""
         contracts = {"schema": self.schema.contract(), "encoder": self.encoder.contract()}
-        return {**contracts, **self._names(), "decision": self.decision.contract(), **self.card}
+        novelty = {} if self.novelty is None else {"novelty": self.novelty.contract()}
+        return {**contracts, **self._names(), "decision": self.decision.contract(), **novelty, **self.card}
 
     def _names(self) -> dict[str, list[str]]:
         return {"classes": list(self.classes), "labels": list(self.labels)}
@@ -132,6 +138,7 @@ class Detector:
             members["model.onnx"],
             weights=members.get("weights.safetensors"),
             training_fingerprints=None if rows is None else _read_fingerprints(rows),
+            novelty=Novelty.from_contract(_entry(manifest, "novelty", dict)) if "novelty" in manifest else None,
             card={k: v for k, v in manifest.items() if k not in _OWN_ENTRIES},
             n_threads=n_threads,
         )
@@ -150,7 +157,9 @@ class Detector:
             ``class`` (String), ``score`` (Float64, probability of attack in 0..1, as fine near 1 as near 0), and
             ``p_<class>`` (Float32), the calibrated probability of each class. ``class`` is corrected for the training
             prior, so it need not be the most probable one. Where the detector was trained on labels finer than classes,
-            ``label`` (String) is the likeliest one of the class.
+            ``label`` (String) is the likeliest one of the class. Where it was trained to tell what is new, ``anomaly``
+            (Float64, 0..1) is how unlike benign flows it is, and ``unknown`` (Boolean) whether it is unlike both benign
+            flows and known attacks, see :mod:`deepidea.model.novelty`.
 
         Raises
         ------
@@ -174,17 +183,19 @@ class Detector:
 
     def logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
         """Return the network's outputs for conformed flows, float32 ``(n_flows, n_classes)``."""
-        return self._padded_logits(flows)[: len(flows)]
+        return self._run_padded(flows)[0][: len(flows)]
 
-    def _padded_logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
+    def _run_padded(self, flows: pl.DataFrame) -> list[NDArray[np.float32]]:
+        """Return logits, and distances where the graph gives them, of the flows and the rows that fill up."""
         raw = self.encoder.raw(flows)
         arrays = {"numbers": _padded(raw.numbers), "codes": _padded(raw.codes)}
         feeds = {entry.name: arrays[entry.name] for entry in self._session.get_inputs()}
-        logits: NDArray[np.float32] = self._session.run(["logits"], feeds)[0]
-        return logits
+        outputs: list[NDArray[np.float32]] = self._session.run(None, feeds)
+        return outputs
 
     def _score_block(self, flows: pl.DataFrame) -> pl.DataFrame:
-        p = self.decision.probabilities(self._padded_logits(flows))  # (n_padded, n_labels)
+        logits, *distances = self._run_padded(flows)
+        p = self.decision.probabilities(logits)  # (n_padded, n_labels)
         corrected = self.decision.corrected(p)
         codes = self.decision.by_class(corrected).argmax(axis=1)
         p = self.decision.by_class(p)  # (n_padded, n_classes)
@@ -192,8 +203,10 @@ class Detector:
         if self.labels != self.classes:
             columns["label"] = self._likeliest_label(corrected, codes)
         columns["score"] = 1.0 - p[:, 0].astype(np.float64)  # near 1, p_benign is far finer than its complement
-        verdicts = pl.DataFrame({**columns, **{f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}})
-        return verdicts.head(len(flows))
+        columns |= {f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}
+        if self.novelty is not None:
+            columns |= self.novelty.judge(self.decision.log_odds(logits), np.concatenate(distances, axis=1))
+        return pl.DataFrame(columns).head(len(flows))
 
     def _likeliest_label(self, corrected: NDArray[np.float32], codes: NDArray[np.int64]) -> pl.Series:
         of_other_class = np.array(self.decision.class_of) != codes[:, None]
@@ -201,12 +214,12 @@ class Detector:
         return pl.Series(self.labels, dtype=pl.String).gather(places)
 
     def __reduce__(self) -> tuple[Any, ...]:  # an ONNX Runtime session cannot be copied; it is opened anew
-        rest = (self.weights, self.training_fingerprints, self.card, self.n_threads)
+        rest = (self.weights, self.training_fingerprints, self.novelty, self.card, self.n_threads)
         return _rebuild, (self.encoder, self.decision, self.classes, self.labels, self.graph, *rest)
 
 
 def _rebuild(*state: Any) -> Detector:
-    names = ("weights", "training_fingerprints", "card", "n_threads")
+    names = ("weights", "training_fingerprints", "novelty", "card", "n_threads")
     return Detector(*state[:5], **dict(zip(names, state[5:], strict=True)))
 
 
@@ -215,10 +228,12 @@ def _padded(rows: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([rows, np.zeros((missing, rows.shape[1]), rows.dtype)]) if missing else rows
 
 
-_OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "labels", "decision"}
+_OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "labels", "decision", "novelty"}
 
 
-def _open_session(graph: bytes, encoder: FlowEncoder, n_outputs: int) -> onnxruntime.InferenceSession:
+def _open_session(
+    graph: bytes, encoder: FlowEncoder, n_outputs: int, *, with_distances: bool
+) -> onnxruntime.InferenceSession:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or its import leaves a device identifier in the home folder
     import onnxruntime
 
@@ -229,18 +244,16 @@ def _open_session(graph: bytes, encoder: FlowEncoder, n_outputs: int) -> onnxrun
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ArtifactError(f"model.onnx must be a graph that runs, however: {error}") from error
-    _check_shapes(session, encoder, n_outputs)
+    _check_shapes(session, encoder, {"logits": n_outputs, **dict.fromkeys(DISTANCES if with_distances else (), 1)})
     return session
 
 
-def _check_shapes(session: onnxruntime.InferenceSession, encoder: FlowEncoder, n_outputs: int) -> None:
+def _check_shapes(session: onnxruntime.InferenceSession, encoder: FlowEncoder, outputs: dict[str, int]) -> None:
     expected = {"numbers": len(encoder.schema.numbers), "codes": len(encoder.vocabulary_)}
     found = {entry.name: entry.shape[-1] for entry in session.get_inputs()}
-    outputs = [(entry.name, entry.shape[-1]) for entry in session.get_outputs()]
-    if found != {name: d for name, d in expected.items() if d} or outputs != [("logits", n_outputs)]:
-        raise ArtifactError(
-            f"model.onnx must map {expected} to {n_outputs} logits, however: it maps {found} to {outputs}"
-        )
+    given = [(entry.name, entry.shape[-1]) for entry in session.get_outputs()]
+    if found != {name: d for name, d in expected.items() if d} or given != list(outputs.items()):
+        raise ArtifactError(f"model.onnx must map {expected} to {outputs}, however: it maps {found} to {dict(given)}")
 
 
 def _schema_of(manifest: dict[str, Any]) -> Schema:

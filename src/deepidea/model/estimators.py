@@ -25,6 +25,7 @@ from deepidea.model.detector import Detector
 from deepidea.model.features import FlowEncoder, NumberScaling
 from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
+from deepidea.model.novelty import Ellipsoids, Novelty, NoveltyRule, draw_sides, fit_novelty
 from deepidea.model.threads import fastest_thread_count, torch_threads
 from deepidea.model.training import Adam, Epoch, Schedule, draw_epoch, speed_up, train_network, train_step
 
@@ -74,7 +75,12 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     tau : float
         Strength of the prior correction of the decision; 0 is plain argmax.
     validation_fraction : float
-        Share of the distinct rows of each class held out of training, for the validation score and the temperature.
+        Share of the distinct rows of each class held out of training, for the validation score, the temperature and
+        what is usual.
+    novelty : {"mahalanobis", "none"}
+        Whether the detector tells flows that are unlike those of training, see :mod:`deepidea.model.novelty`. It needs
+        held-out benign flows and attacks and a hidden layer; without them, and after :meth:`partial_fit`, the detector
+        does not tell.
     random_state : int, RandomState or None
         An int makes a run on a CPU reproducible to the last bit.
     n_threads : int or "auto", optional
@@ -96,6 +102,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         What :meth:`predict` scores with.
     decision_ : Decision
         Over the network's outputs: benign first, then the labels of one attack class after the other.
+    ellipsoids_, novelty_ : Ellipsoids, Novelty, or None
+        What tells flows that are unlike those of training.
     epochs_ : list of Epoch
     n_threads_ : int
     fingerprints_ : array, uint64
@@ -111,6 +119,9 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     >>> classifier.predict([[0.05], [5.05]])
     array(['benign', 'scan'], dtype='<U6')
     """
+
+    ellipsoids_: Ellipsoids | None
+    novelty_: Novelty | None
 
     def __init__(
         self,
@@ -133,6 +144,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         temperature: float | Literal["auto"] = 1.0,
         tau: float = 1.0,
         validation_fraction: float = 0.1,
+        novelty: NoveltyRule = "mahalanobis",
         random_state: Any = None,
         n_threads: int | Literal["auto"] | None = None,
         device: Device = "auto",
@@ -156,6 +168,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self.temperature = temperature
         self.tau = tau
         self.validation_fraction = validation_fraction
+        self.novelty = novelty
         self.random_state = random_state
         self.n_threads = n_threads
         self.device = device
@@ -203,6 +216,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         if self.temperature == "auto" and len(validation):
             logits = _run(self.network_, self.encoder_.transform(validation.table))
             self._set_decision(fit_temperature(logits, validation.target, validation.weight))
+        self._fit_novelty(training, validation)
         self.detector_ = self.to_detector()
         return self
 
@@ -238,11 +252,17 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._prior_counts = self._prior_counts + self._count_classes(rows)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
+        self._forget_novelty()  # it was read off a network that is no more
         self.detector_ = self.to_detector()
         return self
 
     def _check_parameters(self) -> None:
-        choices = {"duplicates": ("weigh", "drop"), "device": ("auto", "cpu", "cuda"), "loss": tuple(LOSSES)}
+        choices = {
+            "duplicates": ("weigh", "drop"),
+            "device": ("auto", "cpu", "cuda"),
+            "novelty": ("mahalanobis", "none"),
+            "loss": tuple(LOSSES),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, however: {name}={getattr(self, name)!r}")
@@ -442,6 +462,24 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
         return validate
 
+    def _fit_novelty(self, training: _Rows, validation: _Rows) -> None:
+        self._forget_novelty()
+        sides = [set((rows.target > 0).tolist()) for rows in (training, validation)]
+        if self.novelty == "none" or not len(self.hidden) or sides != [{False, True}, {False, True}]:
+            return
+        samples = [
+            (self.encoder_.transform(part.table), part.target > 0, part.weight)
+            for rows in (training, validation)
+            for part in [rows.take(draw_sides(rows.target > 0, self._seed))]
+        ]
+        self.ellipsoids_, self.novelty_ = fit_novelty(self._layers(), self.decision_, *samples)
+
+    def _forget_novelty(self) -> None:
+        self.ellipsoids_ = self.novelty_ = None
+
+    def _layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        return [(w.detach().numpy(), b.detach().numpy()) for w, b in self.network_.weights_and_biases()]
+
     # --- using -------------------------------------------------------------------------------------------------------
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -473,15 +511,15 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
         check_is_fitted(self, "network_")
         weights = {name: value.detach().contiguous() for name, value in self.network_.state_dict().items()}
-        layers = [(w.detach().numpy(), b.detach().numpy()) for w, b in self.network_.weights_and_biases()]
         return Detector(
             self.encoder_,
             self.decision_,
             tuple(str(name) for name in self.classes_[self._network_order]),
             self._output_labels,
-            build_graph(self.encoder_, layers),
+            build_graph(self.encoder_, self._layers(), self.ellipsoids_),
             weights=save(weights),
             training_fingerprints=self.fingerprints_,
+            novelty=self.novelty_,
             card=card,
         )
 

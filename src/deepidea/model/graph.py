@@ -1,4 +1,5 @@
-"""A trained network and its encoder as one ONNX graph: raw numbers and category codes in, logits out.
+"""A trained network and its encoder as one ONNX graph: raw numbers and category codes in, logits out,
+and on request the distances that tell what is new.
 
 The graph is written node by node, so that the file holds exactly the operators listed in :data:`ALLOWED_OPERATORS`;
 :func:`audit_graph` refuses any other before a graph that came from outside is built.
@@ -6,7 +7,7 @@ The graph is written node by node, so that the file holds exactly the operators 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,28 +18,53 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deepidea.errors import ArtifactError
 from deepidea.model.features import FlowEncoder
+from deepidea.model.novelty import DISTANCES, Ellipsoids
 
 OPSET, IR_VERSION = 17, 8
 ALLOWED_OPERATORS = frozenset(
     ["Abs", "Add", "Div", "Gather", "Gemm", "Identity", "IsNaN", "Log", "MatMul", "Max", "Min", "Mul", "Relu", "Sign"]
-    + ["Sub", "Where"]
+    + ["ReduceSumSquare", "Sub", "Where"]
 )
+LOGITS = "logits"
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # weight (d_out, d_in) and bias (d_out,), as torch keeps them
 
 
-def build_graph(encoder: FlowEncoder, layers: Sequence[Layer]) -> bytes:
+def build_graph(encoder: FlowEncoder, layers: Sequence[Layer], ellipsoids: Ellipsoids | None = None) -> bytes:
     """Return the ONNX model of an encoder followed by fully connected ReLU layers.
 
     Inputs of the graph are ``numbers`` float32 ``(n_flows, n_numbers)`` and ``codes`` int32 ``(n_flows,
     n_categories)``, as :meth:`FlowEncoder.raw` gives them; its output is ``logits`` float32 ``(n_flows, n_classes)``.
+    With ellipsoids, of a network with a hidden layer, :data:`DISTANCES` are two more, each ``(n_flows, 1)``: what
+    :meth:`deepidea.model.novelty.Ellipsoid.distances` says of the last hidden layer.
     One-hot blocks are never made: their part of the first layer is one row looked up for each category.
     """
     graph = _GraphWriter()
     value = _first_layer(graph, encoder, layers[0])
+    hidden = ""
     for weight, bias in layers[1:]:
-        value = graph.add("Gemm", graph.add("Relu", value), graph.keep(weight), graph.keep(bias), transB=1)
-    graph.add("Identity", value, output="logits")
-    return graph.serialize(encoder, n_classes=len(layers[-1][1]))
+        hidden = graph.add("Relu", value)
+        value = graph.add("Gemm", hidden, graph.keep(weight), graph.keep(bias), transB=1)
+    graph.add("Identity", value, output=LOGITS)
+    widths = {LOGITS: len(layers[-1][1])}
+    if ellipsoids is not None:
+        _add_distances(graph, hidden, ellipsoids)
+        widths |= dict.fromkeys(DISTANCES, 1)
+    return graph.serialize(encoder, widths)
+
+
+def _add_distances(graph: _GraphWriter, hidden: str, ellipsoids: Ellipsoids) -> None:
+    """Add both distances; |h - c|^2 is |h|^2 - 2 h.c + |c|^2, so that no difference as wide as the layer is made."""
+    zero = graph.keep(np.array(0, np.float32))
+    squared = graph.add("ReduceSumSquare", hidden, axes=[1], keepdims=1)  # (n_flows, 1)
+    for ellipsoid, output in zip(ellipsoids, DISTANCES, strict=True):
+        centre, axes = ellipsoid.centre.astype(np.float64), ellipsoid.axes.astype(np.float64)
+        linear = (graph.keep(-2 * ellipsoid.centre[None]), graph.keep(np.array([centre @ centre], np.float32)))
+        along = (graph.keep(ellipsoid.axes), graph.keep((-axes @ centre).astype(np.float32)))
+        apart = graph.add("Add", squared, graph.add("Gemm", hidden, *linear, transB=1))  # (n_flows, 1)
+        whole = graph.add("Div", apart, graph.keep(np.array(ellipsoid.rest, np.float32)))
+        projected = graph.add("Gemm", hidden, *along, transB=1)  # (n_flows, n_axes)
+        explained = graph.add("ReduceSumSquare", projected, axes=[1], keepdims=1)
+        graph.add("Max", graph.add("Sub", whole, explained), zero, output=output)  # (n_flows, 1)
 
 
 def _first_layer(graph: _GraphWriter, encoder: FlowEncoder, layer: Layer) -> str:
@@ -84,13 +110,15 @@ class _GraphWriter:
         self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
 
-    def serialize(self, encoder: FlowEncoder, *, n_classes: int) -> bytes:
+    def serialize(self, encoder: FlowEncoder, output_widths: Mapping[str, int]) -> bytes:
         widths = {"numbers": (TensorProto.FLOAT, len(encoder.schema.numbers))}
         if encoder.vocabulary_:
             widths["codes"] = (TensorProto.INT32, len(encoder.vocabulary_))
         inputs = [helper.make_tensor_value_info(name, kind, ["n_flows", d]) for name, (kind, d) in widths.items() if d]
-        output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n_flows", n_classes])
-        graph = helper.make_graph(self.nodes, "deepidea", inputs, [output], self.constants)
+        outputs = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n_flows", d]) for name, d in output_widths.items()
+        ]
+        graph = helper.make_graph(self.nodes, "deepidea", inputs, outputs, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         onnx.checker.check_model(model)
         serialized: bytes = model.SerializeToString(deterministic=True)

@@ -42,6 +42,7 @@ _PAPER: dict[str, Any] = {
     # NOTE[DIFF]: "cross-validation to avoid over-fitting" names no scheme; a tenth of the distinct rows is held out to
     # show progress, and nothing is chosen by it.
     "validation_fraction": 0.1,
+    "novelty": "none",
 }
 
 # Chosen on training folds that leave out whole attack types: docs/accuracy.md says what was tried.
@@ -62,6 +63,7 @@ _DEFAULT: dict[str, Any] = {
     "temperature": 2.5,
     "tau": 1.0,
     "validation_fraction": 0.1,
+    "novelty": "mahalanobis",
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": _DEFAULT, "paper": _PAPER})

@@ -1,0 +1,295 @@
+"""How unlike the flows of training a flow is.
+
+A network answers with one of the classes that it knows, whatever it is shown, and is often sure of it. What it makes of
+a flow on the way there tells more: in the last hidden layer, flows of a kind lie together. The benign training flows
+are described there by an ellipsoid, the attacks by another, and a flow is judged by its Mahalanobis distance to each
+(Lee et al. 2018). Nothing here says what is far: that is read off held-out flows, as conformal prediction does (Vovk et
+al. 2005; Bates et al. 2023), so that rates of error are stated, not hoped for.
+
+``benchmarks/zero_day.py`` measures what it is worth on attack types that training does not show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepidea.errors import ArtifactError
+from deepidea.model.decision import Decision
+
+N_AXES = (64, 32)  # kept of the benign ellipsoid and of that of the attacks; more cost speed
+MOST_ROWS = 20_000  # rows of each side that ellipsoids are fitted to, and on which distances are read off
+LOG_ODDS_WEIGHT = 0.25  # of the log-odds of attack beside the distance; chosen as docs/accuracy.md says
+_SHRINKAGE = 1e-3  # of the mean variance, added to each axis: a unit that never fires has none
+UNKNOWN_RATE = 0.01  # share of held-out benign flows, and of held-out attacks, that lie beyond the bound of their side
+DISTANCES = ("distance_to_benign", "distance_to_attacks")  # what a graph with ellipsoids gives beside logits
+_EXACT_RANKS, _OTHER_RANKS = 500, 500  # of the held-out scores that a detector keeps
+_TAIL_SHARE = 0.05
+
+NoveltyRule = Literal["mahalanobis", "none"]
+Floats = NDArray[np.float64]
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ellipsoid:
+    """Centre and covariance of flows in the last hidden layer: widest axes exactly, the rest as one variance.
+
+    The squared Mahalanobis distance of a flow ``h`` is ``|h - centre|^2 / rest - |axes (h - centre)|^2``.
+
+    Parameters
+    ----------
+    centre : array, float32, (d_hidden,)
+    axes : array, float32, (n_axes, d_hidden)
+        Eigenvectors of the covariance, scaled by the root of what their own variance takes off the precision.
+    rest : float
+        Variance along every other axis; at most that along any kept one.
+    """
+
+    centre: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    rest: float
+
+    @classmethod
+    def fit(cls, hidden: NDArray[np.float32], weight: Floats, n_axes: int) -> Self:
+        """Describe weighted flows, float32 ``(n_flows, d_hidden)``."""
+        share = weight / weight.sum()
+        centre = share @ hidden
+        apart = hidden - centre
+        variances, vectors = np.linalg.eigh((apart * share[:, None]).T @ apart)  # ascending
+        variances = np.maximum(variances, 0) + max(_SHRINKAGE * float(variances.mean()), 1e-12)
+        n_rest = max(len(variances) - n_axes, 0)
+        rest = float(variances[: max(n_rest, 1)].mean())
+        taken_off = np.sqrt(np.maximum(1 / rest - 1 / variances[n_rest:], 0))
+        axes = (vectors[:, n_rest:] * taken_off).T
+        return cls(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32), rest)
+
+    def distances(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the squared Mahalanobis distance of each flow, float32 ``(n_flows,)``."""
+        apart = hidden - self.centre
+        squared = (apart**2).sum(axis=1) / np.float32(self.rest) - ((apart @ self.axes.T) ** 2).sum(axis=1)
+        return np.asarray(np.maximum(squared, np.float32(0)), np.float32)
+
+
+Ellipsoids = tuple[Ellipsoid, Ellipsoid]  # of benign flows, of attacks
+Sample = tuple[NDArray[np.float32], NDArray[np.bool_], Floats]  # encoded flows, which are attacks, weights
+
+
+def fit_novelty(
+    layers: Sequence[Layer], decision: Decision, training: Sample, held_out: Sample
+) -> tuple[Ellipsoids, Novelty]:
+    """Return the ellipsoids of training flows, and what held-out flows say of distances to them.
+
+    Parameters
+    ----------
+    layers : sequence of (weight, bias)
+        Of the trained network.
+    decision : Decision
+    training, held_out : tuple of arrays
+        Encoded flows ``(n_flows, d_in)``, which of them are attacks, and their weights; both with flows of either side.
+    """
+    x, is_attack, weight = training
+    hidden = last_hidden(layers, x)
+    benign, attacks = (
+        Ellipsoid.fit(hidden[side], weight[side], n_axes)
+        for side, n_axes in zip((~is_attack, is_attack), N_AXES, strict=True)
+    )
+    x, is_attack, _ = held_out
+    hidden = last_hidden(layers, x)
+    distances = np.stack([benign.distances(hidden), attacks.distances(hidden)], axis=1)
+    log_odds = decision.log_odds(hidden @ layers[-1][0].T + layers[-1][1])
+    return (benign, attacks), Novelty.fit(log_odds, distances, is_attack)
+
+
+def draw_sides(is_attack: NDArray[np.bool_], seed: int, most: int = MOST_ROWS) -> NDArray[np.bool_]:
+    """Return which flows to look at: of either side, at most so many drawn at random."""
+    drawn = np.zeros(len(is_attack), bool)
+    rng = np.random.default_rng(seed)
+    for side in (~is_attack, is_attack):
+        drawn[rng.permutation(np.flatnonzero(side))[:most]] = True
+    return drawn
+
+
+def last_hidden(layers: Sequence[Layer], encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what the last hidden layer makes of encoded flows, float32 ``(n_flows, d_hidden)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layers = [(np.eye(2, dtype=np.float32), np.zeros(2, np.float32)), (np.ones((3, 2), np.float32), np.zeros(3))]
+    >>> last_hidden(layers, np.array([[1.0, -1.0]], np.float32))
+    array([[1., 0.]], dtype=float32)
+    """
+    for weight, bias in layers[:-1]:
+        encoded = np.maximum(encoded @ weight.T + bias, np.float32(0))
+    return encoded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutScores:
+    """Ranks among the scores of flows that were held out: what share of them is as high.
+
+    Parameters
+    ----------
+    scores : array, float64
+        Ascending, all different.
+    log_shares : array, float64
+        Logarithm of (1 + flows with at least this score) / (1 + flows), for each.
+    tail : float
+        Beyond the highest score the share falls by a factor e for each step of this size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> held_out = HeldOutScores.of(np.arange(99.0))
+    >>> held_out.share_as_high(np.array([-5.0, 49.0, 98.0])).round(3)
+    array([1.  , 0.51, 0.02])
+    """
+
+    scores: Floats
+    log_shares: Floats
+    tail: float
+
+    @classmethod
+    def of(cls, scores: Floats) -> Self:
+        """Keep what is needed of the scores: the highest ones all, of the rest every so many."""
+        ascending = np.unique(scores)
+        counts = len(scores) - np.searchsorted(np.sort(scores), ascending, side="left")
+        kept = _kept_ranks(len(ascending))
+        return cls(ascending[kept], np.log((1 + counts[kept]) / (1 + len(scores))), _tail_of(scores))
+
+    def share_as_high(self, scores: Floats) -> Floats:
+        """Return the conformal p-value: the share of held-out flows with a score at least as high, in 0..1.
+
+        A flow that is exchangeable with the held-out ones gets a value of at most alpha with a probability of at most
+        alpha, down to 1 / (1 + held-out flows); below that the tail is extrapolated, so that ranks stay different.
+        """
+        beyond = np.maximum(scores - self.scores[-1], 0) / self.tail
+        logs = np.interp(scores, self.scores, self.log_shares, left=0.0)
+        return np.asarray(np.exp(logs - beyond), np.float64)
+
+
+def _kept_ranks(n: int) -> NDArray[np.int64]:
+    """Return ascending places: the highest, and evenly spaced ones below."""
+    exact = max(0, n - _EXACT_RANKS)
+    spaced = np.linspace(0, exact, min(_OTHER_RANKS, exact), endpoint=False).astype(np.int64)
+    return np.concatenate([np.unique(spaced), np.arange(exact, n)])
+
+
+def _tail_of(scores: Floats) -> float:
+    """Return the mean excess over a high score: an exponential tail, the limit of most well-behaved ones."""
+    n_high = max(2, round(_TAIL_SHARE * len(scores)))
+    highest = np.sort(scores)[-n_high:]
+    return max(float(highest.mean() - highest[0]), 1e-3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Novelty:
+    """What distances and logits say of a flow.
+
+    Parameters
+    ----------
+    centres, spreads : tuple of two floats
+        Of the log distance from benign flows, and of the log-odds of attack, over held-out benign flows: they put the
+        two on one scale before they are added up.
+    log_odds_weight : float
+        Of the second in the sum.
+    benign : HeldOutScores
+        Of held-out benign flows.
+    bounds : tuple of two floats
+        Squared distance from benign flows, and from attacks, beyond which lies less than :data:`UNKNOWN_RATE` of
+        the held-out flows of that side; infinite where there are too few to tell.
+    """
+
+    centres: tuple[float, float]
+    spreads: tuple[float, float]
+    log_odds_weight: float
+    benign: HeldOutScores
+    bounds: tuple[float, float]
+
+    @classmethod
+    def fit(cls, log_odds: Floats, distances: NDArray[np.float32], is_attack: NDArray[np.bool_]) -> Self:
+        """Read off held-out flows what is usual.
+
+        Parameters
+        ----------
+        log_odds : array, float64, (n_flows,)
+            Log-odds of attack against benign.
+        distances : array, float32, (n_flows, 2)
+            Squared, from benign flows and from attacks.
+        is_attack : array, bool, (n_flows,)
+            At least one must be False.
+        """
+        parts = _parts(log_odds, distances)[:, ~is_attack]
+        middle, high = np.quantile(parts, [0.5, 0.95], axis=1)
+        scale = (_pair(middle), _pair(np.maximum(high - middle, 1e-6)), LOG_ODDS_WEIGHT)
+        bounds = (_bound(distances[~is_attack, 0]), _bound(distances[is_attack, 1]))
+        return cls(*scale, HeldOutScores.of(_sum_scaled(parts, *scale)), bounds)
+
+    def judge(self, log_odds: Floats, distances: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Return the columns of a verdict: ``anomaly``, float64, and ``unknown``, bool, each ``(n_flows,)``."""
+        return {"anomaly": self.anomaly(log_odds, distances), "unknown": self.is_unknown(distances)}
+
+    def anomaly(self, log_odds: Floats, distances: NDArray[np.float32]) -> Floats:
+        """Return how unlike benign flows each is, in 0..1: one minus the share of benign flows that are as unlike."""
+        scores = _sum_scaled(_parts(log_odds, distances), self.centres, self.spreads, self.log_odds_weight)
+        return np.asarray(1.0 - self.benign.share_as_high(scores), np.float64)
+
+    def is_unknown(self, distances: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which flows lie beyond the bounds of benign flows and of known attacks both."""
+        return np.asarray((distances > np.array(self.bounds, np.float64)).all(axis=1))
+
+    def contract(self) -> dict[str, Any]:
+        """Return what a detector file must keep, as plain JSON values."""
+        ranks = {"scores": self.benign.scores.tolist(), "log_shares": self.benign.log_shares.tolist()}
+        held_out = {**ranks, "tail": self.benign.tail}
+        bounds = [bound if math.isfinite(bound) else None for bound in self.bounds]  # JSON knows no infinity
+        scale = {"centres": list(self.centres), "spreads": list(self.spreads), "log_odds_weight": self.log_odds_weight}
+        return {**scale, "bounds": bounds, "benign": held_out}
+
+    @classmethod
+    def from_contract(cls, contract: dict[str, Any]) -> Self:
+        """Rebuild from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
+        try:
+            held_out = contract["benign"]
+            scores, shares = (np.array(held_out[name], np.float64) for name in ("scores", "log_shares"))
+            bounds = [math.inf if bound is None else float(bound) for bound in contract["bounds"]]
+            centres, spreads = (_pair(contract[name]) for name in ("centres", "spreads"))
+            known = HeldOutScores(scores, shares, float(held_out["tail"]))
+            novelty = cls(centres, spreads, float(contract["log_odds_weight"]), known, _pair(bounds))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"a novelty contract must be complete, however: {error!r}") from error
+        novelty._check()
+        return novelty
+
+    def _check(self) -> None:
+        known = self.benign
+        ranked = known.scores.ndim == 1 and known.scores.shape == known.log_shares.shape != (0,)
+        ordered = ranked and bool((np.diff(known.scores) > 0).all() and (known.log_shares <= 0).all())
+        if not (ordered and min(known.tail, *self.spreads) > 0):
+            raise ArtifactError("a novelty contract must hold ascending scores and positive scales, however: not so")
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    first, second = values
+    return float(first), float(second)
+
+
+def _parts(log_odds: Floats, distances: NDArray[np.float32]) -> Floats:
+    return np.stack([np.log1p(distances[:, 0].astype(np.float64)), log_odds])  # (2, n_flows)
+
+
+def _sum_scaled(parts: Floats, centres: tuple[float, float], spreads: tuple[float, float], weight: float) -> Floats:
+    distance, log_odds = ((part - c) / s for part, c, s in zip(parts, centres, spreads, strict=True))
+    return np.asarray(distance + weight * log_odds, np.float64)
+
+
+def _bound(distances: NDArray[np.float32]) -> float:
+    """Return the conformal quantile: a further flow of this kind exceeds it with probability UNKNOWN_RATE at most."""
+    rank = math.ceil((1 - UNKNOWN_RATE) * (len(distances) + 1))
+    return float(np.sort(distances)[rank - 1]) if rank <= len(distances) else math.inf
