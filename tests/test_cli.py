@@ -110,6 +110,28 @@ def test_options_of_training_reach_the_model_card(
     assert card["schema"]["use_port"] is True
 
 
+@pytest.mark.parametrize(("options", "loss"), [((), "attack-sharing"), (("--loss", "focal"), "focal")])
+def test_the_loss_is_the_presets_unless_one_is_named(
+    command: Command, flow_file: Path, tmp_path: Path, tiny_presets: None, options: tuple[str, ...], loss: str
+):
+    model = tmp_path / "m.idea"
+    trained = command("train", flow_file, *TABLE, "-o", model, "--seed", 1, *options)
+    assert trained.code == 0, trained.err
+    assert f"loss={loss}," in trained.out
+    card = json.loads(command("inspect", model, "--json").out)
+    assert card["training"]["parameters"]["loss"] == loss
+
+
+def test_the_command_line_knows_every_loss_and_no_other(command: Command, flow_file: Path, tmp_path: Path):
+    from deepidea.cli import Loss
+    from deepidea.model.losses import LOSSES
+
+    assert [name.value for name in Loss] == list(LOSSES)
+    refused = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--loss", "fokal")
+    assert refused.code == 2
+    assert "'focal'" in refused.err
+
+
 def test_columns_that_are_refused_are_told(command: Command, flow_file: Path, tmp_path: Path, tiny_presets: None):
     path = tmp_path / "t.csv"
     pl.read_csv(flow_file).with_row_index("flow_id").write_csv(path)

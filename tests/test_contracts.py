@@ -1,12 +1,17 @@
-"""What every registered thing must keep to: a new schema, taxonomy, data set or preset is tested by being there."""
+"""What every registered thing must keep to: a schema, taxonomy, data set, preset or system is tested by being there."""
 
+import importlib
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import polars as pl
 import pytest
 
+from deepidea.errors import DataError
+from deepidea.evaluation.published import PUBLISHED
+from deepidea.evaluation.systems import SYSTEMS, Group, make_system
 from deepidea.flows.catalogue import CATALOGUE
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import SCHEMAS, Schema, get_schema
@@ -80,6 +85,33 @@ def test_preset_trains_a_detector_that_can_be_kept(preset, tmp_path):
     verdicts = Detector.load(tmp_path / "model.idea").score(flows.table)
     assert verdicts.equals(detector.score(flows.table))
     assert set(verdicts["class"].unique()) <= set(detector.classes)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_system_is_made_by_its_name_at_its_home(name):
+    info = SYSTEMS[name]
+    module, _, class_name = info.home.partition(":")
+    home = getattr(importlib.import_module(module), class_name)
+    assert home.__module__ == module
+    assert type(make_system(name)) is home
+    assert callable(home.fit)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("change", ["no_such_parameter=1", "random_state=1"])  # the seed comes with fit
+def test_system_refuses_parameters_that_it_does_not_have(name, change):
+    with pytest.raises(DataError, match=f"{name}:{change} must name parameters that {name} has"):
+        make_system(f"{name}:{change}")
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_system_is_one_row_of_the_tables(name):
+    info = SYSTEMS[name]
+    recipes = [(other.home, dict(other.parameters)) for other in SYSTEMS.values()]
+    assert recipes.count((info.home, dict(info.parameters))) == 1
+    assert [other.title for other in SYSTEMS.values()].count(info.title) == 1
+    assert info.group in get_args(Group)
+    assert info.paper_row is None or any(info.paper_row in table.rows for table in PUBLISHED.values())
 
 
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)

@@ -41,6 +41,19 @@ class Preset(StrEnum):
     paper = "paper"
 
 
+class Loss(StrEnum):
+    """Losses that a network is trained with; the names of ``LOSSES``, which is not read here because it needs torch."""
+
+    attack_sharing = "attack-sharing"
+    focal = "focal"
+    class_balanced = "class-balanced"
+    ldam = "ldam"
+    logit_adjusted = "logit-adjusted"
+    balanced_softmax = "balanced-softmax"
+    hierarchical = "hierarchical"
+    cost_sensitive = "cost-sensitive"
+
+
 class SplitKind(StrEnum):
     """Ways to hold out flows for testing."""
 
@@ -169,7 +182,13 @@ def train(
     split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
     test_fraction: Annotated[float, typer.Option(help="Share held out where no official split is taken.")] = 1 / 6,
     labels: Annotated[bool | None, typer.Option(help="Tell native labels apart, not classes only.")] = None,
-    attack_weight: Annotated[float | None, typer.Option(min=0.0, help="The loss's lambda; 0 is cross-entropy.")] = None,
+    loss: Annotated[Loss | None, typer.Option(help="What training minimises; the preset's where absent.")] = None,
+    attack_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Lambda of the losses attack-sharing (0 is cross-entropy) and hierarchical; others have none."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Training threads; measured where absent.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA where there is one.")] = Device.auto,
@@ -193,6 +212,7 @@ def train(
     drawn = {"random_state": secrets.randbelow(2**31), "n_threads": "auto"} if seed is None else {"random_state": seed}
     given = {
         "labels": labels,
+        "loss": loss.value if loss else None,
         "attack_weight": attack_weight,
         "n_epochs": epochs,
         **drawn,

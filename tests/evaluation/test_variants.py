@@ -97,8 +97,19 @@ def test_parameters_reach_the_classifier_and_those_unknown_are_refused():
     assert system.changes == {"loss": "focal", "attack_weight": 3, "n_epochs": 5}
     with pytest.raises(DataError, match="parameters that focal has"):
         make_system("focal:depth=3")
+    with pytest.raises(DataError, match="schema must be left to fit, which has the schema of the flows"):
+        make_system("deepidea-forest:schema=kdd99")
+    with pytest.raises(DataError, match="values they take, however: sampling must be one of"):
+        make_system("deepidea:sampling=smote")
     with pytest.raises(ValueError, match="sampling must be one of"):
         PaperNetwork(sampling="smote")
+
+
+def test_logit_adjusted_and_balanced_softmax_are_one_row_under_two_names(flows):
+    first, second = (small(name).fit(flows, seed=0) for name in ("logit-adjusted", "balanced-softmax"))
+    assert np.array_equal(first.logits(flows.features), second.logits(flows.features))
+    assert first.decision == second.decision
+    assert "= logit-adjusted" in SYSTEMS["balanced-softmax"].title
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------

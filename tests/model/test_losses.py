@@ -301,6 +301,18 @@ def test_costs_ask_of_a_rare_class_to_beat_frequent_ones_by_their_ratio():
     assert shift[0] / shift[0, 0] == pytest.approx(np.ones(4))
 
 
+def test_costs_stay_the_histograms_while_a_network_learns():
+    loss, network = CostSensitiveLoss(COUNTS), torch.nn.Linear(3, N_CLASSES)
+    before = loss.shift.clone()
+    optimiser = torch.optim.SGD([*network.parameters(), *loss.parameters()], lr=1.0)
+    x = torch.randn(N_FLOWS, 3, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        loss(network(x), torch.arange(N_FLOWS) % N_CLASSES).backward()
+        optimiser.step()
+    assert torch.equal(loss.shift, before)
+    assert before.exp().numpy() == pytest.approx(np.maximum(SHARES[:, None], SHARES))
+
+
 def test_hierarchical_has_nothing_to_say_among_attacks_without_one():
     loss, logits = HierarchicalLoss(COUNTS, attack_weight=0.0), torch.zeros(3, 4, requires_grad=True)
     loss(logits, torch.zeros(3, dtype=torch.int64)).backward()

@@ -133,9 +133,12 @@ SYSTEMS: Mapping[str, SystemInfo] = {
     "focal": SystemInfo("focal", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "focal"}),
     "class-balanced": SystemInfo("class-balanced", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "class-balanced"}),
     "ldam": SystemInfo("LDAM", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "ldam"}),
-    "logit-adjusted": SystemInfo("logit-adjusted", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "logit-adjusted"}),
+    "logit-adjusted": SystemInfo(
+        "logit-adjusted, tau 1", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "logit-adjusted"}
+    ),
+    # one loss under two names: both rows stand, so that each paper is found by its own
     "balanced-softmax": SystemInfo(
-        "balanced softmax", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "balanced-softmax"}
+        "balanced softmax = logit-adjusted", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "balanced-softmax"}
     ),
     "hierarchical": SystemInfo(
         "hierarchical attack-sharing", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "hierarchical"}
@@ -160,7 +163,7 @@ def make_system(name: str) -> System:
     Raises
     ------
     DataError
-        No system of that name, or a parameter that it does not have.
+        No system of that name, or a parameter that it does not have or whose value it refuses.
     MissingExtraError
         A package that it stands on is not installed.
     """
@@ -175,8 +178,10 @@ def make_system(name: str) -> System:
             f"{info.title} needs more packages, however: {error}; install them with: "
             f"pip install 'deepidea[{info.needs}]'"
         ) from error
-    except TypeError as error:
-        raise DataError(f"{name} must name parameters that {row} has, however: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} must name parameters that {row} has, and values they take, however: {error}"
+        ) from error
 
 
 def find_system(name: str) -> SystemInfo:

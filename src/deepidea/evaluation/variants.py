@@ -85,6 +85,11 @@ class DefaultNetwork:
         Parameters of ``DeepIDEAClassifier`` that differ from the preset, and ``labels``: whether to train on native
         labels. ``n_epochs`` is then kept to, unless ``min_steps`` is given too.
 
+    Raises
+    ------
+    TypeError
+        A parameter does not exist, or is one that :meth:`fit` decides: ``random_state``, ``schema``.
+
     Examples
     --------
     >>> from deepidea.flows.labelled import labelled_flows_from_table
@@ -102,6 +107,7 @@ class DefaultNetwork:
             raise ValueError(f"sampling must be one of {SAMPLINGS}, however: sampling={sampling!r}")
         if sampling == "one-sided":
             import imblearn  # noqa: F401  # that it is missing is told now, not after the data are read
+        _refuse_what_fit_decides(changes)
         make_classifier(self.preset, **changes)  # so is a parameter that does not exist
         self.sampling = sampling
         self.changes = changes
@@ -124,6 +130,12 @@ class DefaultNetwork:
         told = {**PRESETS[self.preset], **self.changes}
         n_flows = len(distinct_rows(train)) if told["duplicates"] == "drop" else len(train)
         return int(told["n_epochs"]) * math.ceil(n_flows / int(told["batch_size"]))
+
+
+def _refuse_what_fit_decides(changes: Mapping[str, Any]) -> None:
+    for name, source in {"random_state": "the seed", "schema": "the schema of the flows"}.items():
+        if name in changes:
+            raise TypeError(f"{name} must be left to fit, which has {source}, however: {name}={changes[name]!r}")
 
 
 class PaperNetwork(DefaultNetwork):

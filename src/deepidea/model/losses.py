@@ -290,6 +290,18 @@ class CostSensitiveLoss(_ShiftedCrossEntropy):
 
     Source: Khan et al. 2018 (arXiv 1508.03422).
 
+    Notes
+    -----
+    The authors move the matrix after every epoch that lowers the held-out error, by a gradient step towards a target:
+    the histogram's costs, times a Gaussian factor of the separability of the two classes (distances to the nearest
+    neighbour within a class over those between classes, among the network's features) and one of their confusion, both
+    on held-out flows. Here the matrix is that target with both factors 1, from the first step to the last.
+
+    Two things are in the way of the rest. The centres and widths of the two factors are chosen by cross-validation for
+    each data set; without them the target is anything between the histogram's and nothing. And separability needs two
+    held-out flows of a class at the least: a tenth of its distinct flows, for a class of less than fifteen, is one or
+    none, and rare classes are what the costs are for.
+
     Examples
     --------
     >>> import torch
@@ -298,8 +310,7 @@ class CostSensitiveLoss(_ShiftedCrossEntropy):
     [2.0, 10.0]
     """
 
-    # NOTE[DIFF]: Khan et al. move the cost matrix while they train, towards the histogram times two factors, the
-    # separability of the classes and the confusion on held-out rows; here it stays the histogram's.
+    # NOTE[DIFF]: the cost matrix is constant, where Khan et al. learn it beside the network: see the notes above.
     def __init__(self, counts: ArrayLike) -> None:
         shares = _shares(counts)
         super().__init__(np.log(np.maximum(shares[:, None], shares)))
