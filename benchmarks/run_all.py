@@ -1,4 +1,4 @@
-"""Run every benchmark one after the other, then write their figures into the documents.
+"""Run every benchmark but the accuracy grid (`make bench-accuracy`), then write their figures into the documents.
 
 Usage: python -m benchmarks.run_all
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
-    accuracy,
     paper_choices,
     recipe_search,
     scoring_speed,
@@ -22,7 +21,7 @@ from benchmarks import (
 def main() -> None:
     """Run all of them with their defaults."""
     sys.argv = sys.argv[:1]
-    for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, accuracy, zero_day):
+    for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, zero_day):
         print(f"== {benchmark.__name__}", flush=True)
         benchmark.main()
     write_docs.main()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -19,6 +20,7 @@ from typing import Any
 from benchmarks.result_files import RESULTS, read_result
 from deepidea.evaluation.benchmark_tables import Table, class_table, escape_markdown, rule_table, standing_table
 from deepidea.evaluation.comparison import Comparison, Contest, answers, read_comparison
+from deepidea.model.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL)
@@ -42,27 +44,36 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     )
 
 
-def spread(entry: dict[str, float]) -> str:
-    """Return mean and standard deviation, in percent."""
-    return f"{entry['mean']:.1f} ± {entry['sd']:.1f}"
+def spread(values: Iterable[float | None]) -> str:
+    """Return mean and standard deviation over seeds of shares, in percent."""
+    percents = [100 * value for value in values if value is not None]
+    deviation = f" ± {statistics.stdev(percents):.1f}" if len(percents) > 1 else ""
+    return f"{statistics.mean(percents):.1f}{deviation}" if percents else "-"
+
+
+PRESET_ROWS = {"`paper` preset": "deepidea-paper", "`default` preset": "deepidea"}
 
 
 def accuracy_table(data: str) -> str:
-    """Return the accuracy of both presets on a data set."""
-    found = {preset: read_result(f"accuracy/{data}-{preset}") for preset in ("paper", "default")}
-    classes = list(found["default"]["summary"]["recalls"])
-    head = ["percent, mean ± sd over seeds", *(f"`{preset}` preset" for preset in found)]
-    rows = [["**class-balanced accuracy**", *(f"**{spread(r['summary']['cba'])}**" for r in found.values())]]
+    """Return the accuracy of both presets on a data set, by the benchmark's records, each with its own decision."""
+    folder = RESULTS / "benchmark" / data / "auto"
+    found = {
+        preset: [json.loads(path.read_text()) for path in sorted((folder / system).glob("seed-*.json"))]
+        for preset, system in PRESET_ROWS.items()
+    }
+    own = {preset: [record["decisions"]["own"] for record in records] for preset, records in found.items()}
+    first = own["`default` preset"][0]
+    rows = [["**class-balanced accuracy**", *(f"**{spread(s['cba'] for s in runs)}**" for runs in own.values())]]
     for name in ("distinct", "unseen"):
-        rows.append([f"CBA on {name} vectors", *(spread(r["summary"]["subsets"][name]) for r in found.values())])
-    for c in classes:
+        rows.append([f"CBA on {name} vectors", *(spread(s["subsets"][name] for s in runs) for runs in own.values())])
+    for c in first["per_class"]:
         title = CLASS_TITLES.get(c, c.replace("_", " "))
-        rows.append([f"recall {title}", *(spread(r["summary"]["recalls"][c]) for r in found.values())])
+        rows.append([f"recall {title}", *(spread(s["per_class"][c]["recall"] for s in runs) for runs in own.values())])
     for score, title in (("false_alarm_rate", "false-alarm rate"), ("macro_f1", "macro F1"), ("pr_auc", "PR-AUC")):
-        rows.append([title, *(spread(r["summary"][score]) for r in found.values())])
-    seeds = len(found["default"]["runs"])
-    tested = found["default"]["runs"][0]["data"]["rows"]
-    return table(head, rows) + f"\n\n{seeds} seeds; {tested:,} test flows (first seed)."
+        rows.append([title, *(spread(s[score] for s in runs) for runs in own.values())])
+    seeds = ", ".join(f"{preset} {len(runs)}" for preset, runs in own.items())
+    head = ["percent, mean ± sd over seeds", *own]
+    return table(head, rows) + f"\n\nSeeds: {seeds}; {first['n_rows']:,} test flows (first seed)."
 
 
 def speed_table() -> str:
@@ -91,35 +102,31 @@ def speed_table() -> str:
     return table(["what", "measured"], rows) + f"\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
-_CHOSEN = "3, 0.5"  # where outputs are classes, only the product counts: the default preset's 1.5, 1 decides the same
 _IMPORT = "python -c 'import deepidea'"
+_CHOSEN = f"{PRESETS['default']['temperature']:g}"
 
 
 def recipe_table() -> str:
-    """Return the recipe search: the mixed figure of each candidate at the chosen decision, and the best decision."""
-    folder = RESULTS / "recipe_search"
-    data = [d for d in ("kdd99", "nsl-kdd", "cicids17") if (folder / d).is_dir()]
-    results: dict[str, dict[str, Any]] = {}
-    for d in data:
-        for path in sorted((folder / d).glob("*.json")):
-            found = json.loads(path.read_text())
-            results.setdefault(found["candidate"], {})[d] = found["summary"]
-    rows = [[name, *(_mixed(of.get(d)) for d in data)] for name, of in _ordered(results)]
-    return table(["candidate", *(f"{d}: at T, tau = {_CHOSEN} (best)" for d in data)], rows)
+    """Return the recipe search: the mixed figure of each candidate, mean over the data sets, by temperature."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((RESULTS / "recipe_search").glob("*/*.json")):
+        found = json.loads(path.read_text())
+        results.setdefault(found["candidate"], []).append(found["summary"])
+    networks = {name: of for name, of in results.items() if _CHOSEN in of[0]}
+    decisions = list(next(iter(networks.values()))[0])
+    ordered = sorted(networks, key=lambda name: -max(_mixed(networks[name], d) for d in decisions))
+    rows = [[name, *(f"{_mixed(networks[name], d):.1f}" for d in decisions)] for name in ordered]
+    stacks = "; ".join(
+        f"{name}, the network's share " + ", ".join(f"{weight}: {_mixed(of, weight):.1f}" for weight in of[0])
+        for name, of in results.items()
+        if name not in networks
+    )
+    head = ["candidate", "plain argmax", *(f"T = {d}" for d in decisions[1:])]
+    return f"{table(head, rows)}\n\nBeside these, {stacks}."
 
 
-def _ordered(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    def mean(of: dict[str, Any]) -> float:
-        return -float(sum(summary[_CHOSEN]["mixed"] for summary in of.values())) / len(of)
-
-    return sorted(results.items(), key=lambda item: (item[0] != "base", mean(item[1])))
-
-
-def _mixed(summary: dict[str, dict[str, float]] | None) -> str:
-    if summary is None:
-        return "-"
-    best = max(summary, key=lambda decision: summary[decision]["mixed"])
-    return f"{summary[_CHOSEN]['mixed']:.1f} ({summary[best]['mixed']:.1f} at {best})"
+def _mixed(of: list[dict[str, Any]], decision: str) -> float:
+    return statistics.mean(float(summary[decision]["mixed"]) for summary in of)
 
 
 def choices_table() -> str:

@@ -172,7 +172,7 @@ def test_verdicts_come_in_every_format(
     assert f"scored 1,500 flows into {path}\n" in ran.err
     verdicts = READERS[format](path)
     assert verdicts.height == 1500
-    assert verdicts.columns == ["class", "score", *(f"p_{name}" for name in CLASSES)]
+    assert verdicts.columns == ["class", "score", *(f"p_{name}" for name in CLASSES), "anomaly", "unknown"]
     assert set(verdicts["class"]) <= set(CLASSES)
 
 
