@@ -60,7 +60,7 @@ _DEFAULT: dict[str, Any] = {
     "scaling": "log-z-score",
     "duplicates": "drop",
     "balance": 0.5,
-    "temperature": 2.5,
+    "temperature": 2.0,
     "tau": 1.0,
     "validation_fraction": 0.1,
     "novelty": "mahalanobis",
