@@ -42,13 +42,13 @@ def random_flows(n_flows: int, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def small_detector() -> Detector:
+def small_detector(**changes: Any) -> Detector:
     """Return a detector of the default architecture for five classes; what it learnt does not matter."""
     table = random_flows(5000, seed=1)
     names = np.array(["benign", "dos", "probe", "r2l", "u2r"])
     labelled = table.with_columns(pl.Series("label", names[np.random.default_rng(0).integers(0, 5, len(table))]))
     flows, _ = labelled_flows_from_table(labelled, "label", "benign")
-    return train_detector(flows, random_state=0, n_epochs=1, min_steps=20)
+    return train_detector(flows, random_state=0, n_epochs=1, min_steps=20, **changes)
 
 
 def write_table(path: Path, n_flows: int) -> None:
@@ -97,8 +97,10 @@ def main() -> None:
         measured = rates(detector, table, output, options.runs)
         one_thread = Detector.load(model, n_threads=1)
         single = rates(one_thread, table, output, 2)
+        without = rates(small_detector(novelty="none"), table, output, options.runs)
     figures = {"features": N_FEATURES, "flows": options.flows, "flows_per_second": measured}
     medians = {"median_flows_per_second": float(np.median(measured)), "one_scoring_thread": float(np.median(single))}
+    medians["without_anomaly"] = float(np.median(without))
     write_result(RESULTS / "scoring_speed.json", {**figures, **medians, "peak_memory_mib": memory})
     print(medians, memory)
 

@@ -94,6 +94,7 @@ def speed_table() -> str:
             f"scoring Parquet to Parquet, {scoring['features']} features",
             f"{scoring['median_flows_per_second']:,.0f} flows/s",
         ],
+        ["the same without `anomaly` and `unknown`", f"{scoring['without_anomaly']:,.0f} flows/s"],
         [f"peak memory of scoring {int(largest):,} flows", f"{memory[largest]:.0f} MiB"],
         ["`deepidea --help`", f"{start['deepidea --help']:.2f} s"],
         ["`import deepidea`, beyond Python's own start", f"{start[_IMPORT] - start['python -c pass']:.3f} s"],

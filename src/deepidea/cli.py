@@ -185,9 +185,7 @@ def train(
     loss: Annotated[Loss | None, typer.Option(help="What training minimises; the preset's where absent.")] = None,
     attack_weight: Annotated[
         float | None,
-        typer.Option(
-            min=0.0, help="Lambda of the losses attack-sharing (0 is cross-entropy) and hierarchical; others have none."
-        ),
+        typer.Option(min=0.0, help="Lambda of the losses attack-sharing (0 is cross-entropy) and hierarchical."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Training threads; measured where absent.")] = None,

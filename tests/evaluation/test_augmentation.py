@@ -82,11 +82,11 @@ def test_the_prior_is_that_of_the_real_flows() -> None:
     few, many = (Generative(target_share=share, **QUICK).fit(FLOWS, 0) for share in (0.0, 0.2))
     assert few.decision == many.decision
     judgement = many.judge(FLOWS.features)
-    own = many.detector.score(FLOWS.features)["class"]
+    own = many.network.detector.score(FLOWS.features)["class"]
     assert np.array_equal(np.array(many.classes)[judgement.predicted], own.to_numpy())
-    plain = replace(many.detector.decision, temperature=1.0).classify(many.detector.logits(FLOWS.features))
+    plain = replace(many.network.decision, temperature=1.0).classify(many.network.logits(FLOWS.features))
     corrected = replace(many.decision, temperature=1.0).corrected(judgement.probabilities).argmax(axis=1)
-    assert (np.array(many.detector.classes)[plain] == np.array(many.classes)[corrected]).mean() > 0.999
+    assert (np.array(many.network.classes)[plain] == np.array(many.classes)[corrected]).mean() > 0.999
 
 
 def test_the_generator_sees_training_flows_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from deepidea.errors import DataError
-from deepidea.evaluation import variants
+from deepidea.evaluation import outputs, variants
+from deepidea.evaluation.outputs import collapse_rows, number_outputs
 from deepidea.evaluation.systems import SYSTEMS, make_system
-from deepidea.evaluation.variants import DefaultNetwork, ForestStack, PaperNetwork, distinct_rows, one_sided_rows
+from deepidea.evaluation.variants import DefaultNetwork, ForestStack, PaperNetwork, one_sided_rows
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
 from tests.conftest import TINY
@@ -81,7 +82,8 @@ def test_its_own_verdicts_are_those_of_the_detector(flows):
 def test_a_judgement_keeps_the_order_of_flows_across_blocks(flows, monkeypatch):
     fitted = ForestStack(n_trees=3, **SMALL).fit(flows, seed=0)
     whole = fitted.judge(flows.features).probabilities
-    monkeypatch.setattr(variants, "_BLOCK_ROWS", 500)
+    for module in (variants, outputs):
+        monkeypatch.setattr(module, "BLOCK_FLOWS", 500)
     assert np.array_equal(fitted.judge(flows.features).probabilities, whole)
 
 
@@ -130,12 +132,15 @@ def test_over_sampling_is_weight(flows):
     assert weighed.decision.prior == pytest.approx([1 / 3] * 3)
 
 
+def distinct(flows):
+    return flows.take(collapse_rows(flows, number_outputs(flows, labels=True))[0])
+
+
 def test_distinct_rows_do_not_depend_on_order(flows):
     twice = flows.take(np.concatenate([np.arange(len(flows)), np.arange(100)]))
-    order = np.random.default_rng(0).permutation(len(twice))
-    assert len(distinct_rows(twice)) == len(distinct_rows(flows))
-    first, second = twice.take(distinct_rows(twice)), twice.take(order)
-    assert first.features.equals(second.take(distinct_rows(second)).features)
+    assert len(distinct(twice)) == len(distinct(flows))
+    shuffled = twice.take(np.random.default_rng(0).permutation(len(twice)))
+    assert distinct(twice).features.equals(distinct(shuffled).features)
 
 
 def class_sizes(flows):
@@ -143,16 +148,16 @@ def class_sizes(flows):
 
 
 def test_one_sided_selection_cuts_majorities_to_the_median_class(flows):
-    before = class_sizes(flows.take(distinct_rows(flows)))
+    before = class_sizes(distinct(flows))
     chosen = flows.take(one_sided_rows(flows, seed=0))
     median = sorted(before.values())[2]
-    assert len(chosen) == len(distinct_rows(chosen))
+    assert len(chosen) == len(distinct(chosen))
     assert class_sizes(chosen) == {name: min(size, median) for name, size in before.items()}
 
 
 def test_one_sided_selection_of_two_classes_balances_them(typed):
     sizes = class_sizes(typed.take(one_sided_rows(typed, seed=0)))
-    assert sizes["benign"] == sizes["attack"] == class_sizes(typed.take(distinct_rows(typed)))["attack"]
+    assert sizes["benign"] == sizes["attack"] == class_sizes(distinct(typed))["attack"]
 
 
 def test_rows_that_the_selection_leaves_come_before_others():
@@ -183,7 +188,7 @@ def test_the_stack_is_the_mean_of_what_each_says_after_its_correction(typed):
     network, forest = stack.network, stack.forest
     p = network.decision.corrected(network.decision.probabilities(network.logits(typed.features)))
     p = network.decision.by_class(p) / p.sum(axis=1, keepdims=True)
-    q = forest.trees.predict_proba(forest.encoder.transform(typed.features)) / forest.decision.prior
+    q = forest.judge(typed.features).probabilities / forest.decision.prior
     q = np.stack([q[:, 0], q[:, 1:].sum(axis=1)], axis=1) / q.sum(axis=1, keepdims=True)
     judgement = stack.judge(typed.features)
     assert judgement.probabilities == pytest.approx(0.25 * p + 0.75 * q, abs=1e-5)
@@ -202,12 +207,20 @@ def test_the_forest_tells_labels_apart_and_knows_one_benign(typed):
 
 
 def test_the_forest_does_not_depend_on_the_order_of_rows(flows):
-    order = np.random.default_rng(0).permutation(len(flows))
-    grow = {"n_trees": 3, "n_jobs": 1, "seed": 0}
-    classes = ("benign", *sorted(flows.class_order[1:]))
-    first = variants.LabelForest.fit(flows, classes, **grow).balanced(flows.features)
-    second = variants.LabelForest.fit(flows.take(order), classes, **grow).balanced(flows.features)
-    assert np.allclose(first, second)
+    shuffled = flows.take(np.random.default_rng(0).permutation(len(flows)))
+    stack = ForestStack(n_trees=3, **SMALL)
+    first, second = (stack.forest.fit(part, seed=0).judge(flows.features) for part in (flows, shuffled))
+    assert np.allclose(first.probabilities, second.probabilities)
+
+
+def test_the_stack_brings_the_forest_into_the_order_of_the_network(flows):
+    alone = ForestStack(network_weight=0.0, n_trees=3, **SMALL).fit(flows, seed=0)
+    decision, judgement = alone.forest.decision, alone.forest.judge(flows.features)
+    balanced = replace(decision, tau=1.0)
+    named = np.array(alone.forest.classes)[
+        balanced.by_class(balanced.corrected(judgement.probabilities)).argmax(axis=1)
+    ]
+    assert np.mean(named == np.array(alone.classes)[alone.judge(flows.features).predicted]) > 0.99
 
 
 def test_a_weight_is_a_share():

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from deepidea.errors import LabelError, MissingExtraError
+from deepidea.errors import DataError, LabelError, MissingExtraError
 from deepidea.flows.labelled import LabelledFlows, labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.presets import PRESETS, make_classifier, train_detector
@@ -161,3 +161,8 @@ def test_a_missing_extra_is_told(monkeypatch, site: LabelledFlows) -> None:
     monkeypatch.setitem(sys.modules, "deepidea.model.estimators", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deepidea\[train\]'"):
         train_detector(site, **TINY)
+
+
+def test_an_attack_weight_that_the_loss_has_no_use_for_is_refused(site):
+    with pytest.raises(DataError, match=r"attack_weight must be given with a loss that has it.*loss=focal"):
+        train_detector(site, loss="focal", attack_weight=3.0)

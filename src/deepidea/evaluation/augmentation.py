@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from deepidea.evaluation.outputs import BLOCK_FLOWS, Outputs, number_outputs
+from deepidea.evaluation.outputs import Outputs, attack_score, collapse_rows, number_outputs
 from deepidea.evaluation.systems import Fitted, Judgement
-from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.evaluation.variants import FittedNetwork
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.decision import Decision, softmax
 from deepidea.model.detector import Detector
-from deepidea.model.estimators import collapse_duplicates, even_out
+from deepidea.model.estimators import even_out
 from deepidea.model.features import FlowEncoder
 from deepidea.model.generative import ConditionalVAE, train_generator
 from deepidea.model.presets import train_detector
@@ -55,8 +55,7 @@ class Generative:
     def fit(self, train: LabelledFlows, seed: int) -> Fitted:
         """Train the generator, draw, then train the network on both."""
         outputs = number_outputs(train)
-        prints = row_fingerprints(train.features, train.schema)
-        rows, _ = collapse_duplicates(prints, outputs.target, np.ones(len(train)))
+        rows, _ = collapse_rows(train, outputs)
         counts = np.bincount(outputs.target[rows])
         wanted = np.maximum(np.ceil(self.target_share * len(rows)).astype(np.int64) - counts, 0)
         wanted[0] = 0
@@ -120,7 +119,7 @@ class _Rebalanced:
     classes: tuple[str, ...]
     decision: Decision
     parameters: Mapping[str, Any]
-    detector: Detector
+    network: FittedNetwork
     order: npt.NDArray[np.int64]  # place here of each class of the detector
     shift: npt.NDArray[np.float32]  # real share over trained share, of each class
 
@@ -132,13 +131,13 @@ class _Rebalanced:
         order = np.array([outputs.classes.index(name) for name in detector.classes])
         trained = np.array(detector.decision.prior)[np.argsort(order)]
         decision = Decision(tuple(prior.tolist()), detector.decision.temperature, detector.decision.tau)
-        return cls(outputs.classes, decision, told, detector, order, (prior / trained).astype(np.float32))
+        return cls(
+            outputs.classes, decision, told, FittedNetwork(detector), order, (prior / trained).astype(np.float32)
+        )
 
     def judge(self, features: pl.DataFrame) -> Judgement:
-        flows = self.detector.schema.conform(features)
-        blocks = [self.detector.logits(block) for block in flows.iter_slices(BLOCK_FLOWS)]
-        logits = np.concatenate([np.zeros((0, len(self.classes)), np.float32), *blocks])
-        predicted = self.order[self.detector.decision.classify(logits)]
+        logits = self.network.logits(features)
+        predicted = self.order[self.network.decision.classify(logits)]
         shifted = softmax(logits)[:, np.argsort(self.order)] * self.shift
         p = shifted / shifted.sum(axis=1, keepdims=True)
-        return Judgement(predicted, p, p[:, 1:].sum(axis=1, dtype=np.float64))
+        return Judgement(predicted, p, attack_score(p))

@@ -105,12 +105,18 @@ class EncodedRows:
     weight: npt.NDArray[np.float64]
 
 
+def collapse_rows(train: LabelledFlows, outputs: Outputs) -> tuple[Codes, npt.NDArray[np.float64]]:
+    """Return one row for each distinct pair of features and output, and how many flows it stands for."""
+    prints = row_fingerprints(train.features, train.schema)
+    return collapse_duplicates(prints, outputs.target, np.ones(len(train)))
+
+
 def encode_rows(train: LabelledFlows, *, labels: bool = False, duplicates: Duplicates = "keep") -> EncodedRows:
     """Encode training flows, each as it is, or the copies of a vector and output as one row that weighs all or one."""
     outputs = number_outputs(train, labels=labels)
     rows, weight = np.arange(len(train)), np.ones(len(train))
     if duplicates != "keep":
-        rows, weight = collapse_duplicates(row_fingerprints(train.features, train.schema), outputs.target, weight)
+        rows, weight = collapse_rows(train, outputs)
     if duplicates == "drop":
         weight = np.ones(len(rows))
     table, target = train.features[rows], outputs.target[rows]
@@ -121,8 +127,6 @@ def encode_rows(train: LabelledFlows, *, labels: bool = False, duplicates: Dupli
 def decide(probabilities: npt.NDArray[Any], decision: Decision) -> Judgement:
     """Judge flows by the probability of each output, ``(n_flows, n_outputs)``.
 
-    The attack score is the sum over the attacks: ``1 - p_benign``, as fine near 1 as near 0.
-
     Examples
     --------
     >>> decide(np.array([[0.75, 0.25], [0.0, 1.0]]), Decision((0.5, 0.5))).predicted
@@ -130,7 +134,20 @@ def decide(probabilities: npt.NDArray[Any], decision: Decision) -> Judgement:
     """
     p = np.asarray(probabilities, np.float32)
     predicted = decision.by_class(decision.corrected(p)).argmax(axis=1)
-    return Judgement(np.asarray(predicted, np.int64), p, p[:, 1:].sum(axis=1, dtype=np.float64))
+    return Judgement(np.asarray(predicted, np.int64), p, attack_score(p))
+
+
+def attack_score(p: Matrix) -> npt.NDArray[np.float64]:
+    """Return ``1 - p_benign`` of probabilities ``(n_flows, n_outputs)``, as a detector does.
+
+    Where an attack is sure, p_benign is far finer in single precision than the sum of the others: ranks differ there.
+
+    Examples
+    --------
+    >>> attack_score(np.array([[0.75, 0.25], [0.0, 1.0]], np.float32))
+    array([0.25, 1.  ])
+    """
+    return np.asarray(1.0 - p[:, 0].astype(np.float64), np.float64)
 
 
 def decide_by_margin(margins: npt.NDArray[Any], _: Decision) -> Judgement:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from deepidea.evaluation.systems import Judgement
-from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.evaluation.baselines import RandomForest
+from deepidea.evaluation.outputs import BLOCK_FLOWS, attack_score, collapse_rows, number_outputs
+from deepidea.evaluation.systems import Fitted, Judgement
 from deepidea.flows.labelled import LabelledFlows
-from deepidea.flows.taxonomy import BENIGN
 from deepidea.model.decision import Decision, softmax
 from deepidea.model.detector import Detector
 from deepidea.model.features import FlowEncoder
 from deepidea.model.presets import PRESETS, make_classifier, train_detector
 
-if TYPE_CHECKING:
-    from sklearn.ensemble import RandomForestClassifier
-
 Sampling = Literal["none", "over", "one-sided"]
 SAMPLINGS: tuple[Sampling, ...] = ("none", "over", "one-sided")
 MOST_ROWS = 100_000  # of a class, before one-sided selection: what it compares grows with the square
-_BLOCK_ROWS = 65_536
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -59,12 +54,13 @@ class FittedNetwork:
         """Judge flows; the probabilities are the softmax of the outputs, at temperature 1."""
         logits = self.logits(features)
         probabilities = softmax(logits)
-        return Judgement(self.decision.classify(logits), probabilities, _attack_score(probabilities))
+        return Judgement(self.decision.classify(logits), probabilities, attack_score(probabilities))
 
     def logits(self, features: pl.DataFrame) -> Floats:
         """Return the network's outputs, float32 ``(n_flows, n_outputs)``."""
         flows = self.detector.schema.conform(features)
-        return np.concatenate([self.detector.logits(block) for block in _blocks(flows)])
+        none = np.zeros((0, len(self.decision.prior)), np.float32)
+        return np.concatenate([none, *(self.detector.logits(block) for block in flows.iter_slices(BLOCK_FLOWS))])
 
 
 class DefaultNetwork:
@@ -128,7 +124,7 @@ class DefaultNetwork:
     def _count_steps(self, train: LabelledFlows) -> int:
         """Return how many steps the preset's epochs take over all of the flows."""
         told = {**PRESETS[self.preset], **self.changes}
-        n_flows = len(distinct_rows(train)) if told["duplicates"] == "drop" else len(train)
+        n_flows = len(collapse_rows(train, number_outputs(train))[0]) if told["duplicates"] == "drop" else len(train)
         return int(told["n_epochs"]) * math.ceil(n_flows / int(told["batch_size"]))
 
 
@@ -148,13 +144,6 @@ class PaperNetwork(DefaultNetwork):
     """
 
     preset = "paper"
-
-
-def distinct_rows(flows: LabelledFlows) -> Ints:
-    """Return one row for each distinct pair of features and label; their order does not depend on that of the flows."""
-    keys = pl.DataFrame({"print": row_fingerprints(flows.features, flows.schema), "label": flows.labels})
-    first = keys.with_row_index().unique(["print", "label"], keep="first").sort("print", "label")
-    return first["index"].to_numpy().astype(np.int64)
 
 
 def one_sided_rows(flows: LabelledFlows, seed: int) -> Ints:
@@ -183,7 +172,7 @@ def one_sided_rows(flows: LabelledFlows, seed: int) -> Ints:
 
     # NOTE[DIFF]: one-sided selection knows two classes, and the paper does not say how it was used on five.
     rng = np.random.default_rng(seed)
-    rows = distinct_rows(flows)
+    rows, _ = collapse_rows(flows, number_outputs(flows, labels=True))
     classes = flows.classes[rows].to_numpy()
     names, sizes = np.unique(classes, return_counts=True)
     median = int(np.sort(sizes)[(len(sizes) - 1) // 2])
@@ -210,45 +199,12 @@ def _draw(classes: npt.NDArray[Any], preferred: npt.NDArray[np.bool_], most: int
 
 
 @dataclass(frozen=True, slots=True)
-class LabelForest:
-    """Random forest over native labels, corrected for their prior."""
-
-    encoder: FlowEncoder
-    trees: RandomForestClassifier
-    decision: Decision
-
-    def balanced(self, features: pl.DataFrame) -> Floats:
-        """Return each class's share after the correction, float32 ``(n_flows, n_classes)``."""
-        # equal flows have equal answers, and trees are slow to ask: three in four of KDD99's test flows repeat another
-        prints = row_fingerprints(features, self.encoder.schema)
-        _, first, places = np.unique(prints, return_index=True, return_inverse=True)
-        parts = [self.trees.predict_proba(self.encoder.transform(block)) for block in _blocks(features[first])]
-        return _balanced(self.decision, np.concatenate(parts).astype(np.float32))[places]
-
-    @classmethod
-    def fit(
-        cls, train: LabelledFlows, classes: tuple[str, ...], *, n_trees: int, n_jobs: int, seed: int
-    ) -> LabelForest:
-        """Grow trees of one row a leaf at the least on the distinct rows; all that is benign is one label."""
-        from sklearn.ensemble import RandomForestClassifier
-
-        distinct = train.take(distinct_rows(train))
-        outputs, target = _label_outputs(distinct, classes)
-        encoder = FlowEncoder(train.schema).fit(distinct.features)
-        trees = RandomForestClassifier(n_trees, n_jobs=n_jobs, random_state=seed)
-        trees.fit(encoder.transform(distinct.features), target)
-        prior = np.bincount(target) / len(target)
-        return cls(encoder, trees, Decision(tuple(prior.tolist()), 1.0, 1.0, tuple(outputs["class"].to_list())))
-
-
-@dataclass(frozen=True, slots=True)
 class FittedStack:
     """A network and a forest, averaged after each was corrected for its prior."""
 
     network: FittedNetwork
-    forest: LabelForest
+    forest: Fitted
     network_weight: float
-    told: Mapping[str, Any]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -263,15 +219,22 @@ class FittedStack:
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The weight of the network, what the forest was grown with, and the network's parameters."""
-        return {"network_weight": self.network_weight, "forest": self.told, "network": self.network.parameters}
+        return {
+            "network_weight": self.network_weight,
+            "forest": self.forest.parameters,
+            "network": self.network.parameters,
+        }
 
     def judge(self, features: pl.DataFrame) -> Judgement:
         """Judge flows; the probabilities are those of balanced classes, and the largest decides."""
         decision, conformed = self.network.decision, self.network.detector.schema.conform(features)
         network = _balanced(decision, decision.probabilities(self.network.logits(conformed)))
-        forest = self.forest.balanced(conformed)
-        mixed = (self.network_weight * network + (1 - self.network_weight) * forest).astype(np.float32)
-        return Judgement(np.asarray(mixed.argmax(axis=1), np.int64), mixed, _attack_score(mixed))
+        order = [self.forest.classes.index(name) for name in self.classes]
+        trees = _balanced(
+            replace(self.forest.decision, tau=1.0), cast(Floats, self.forest.judge(conformed).probabilities)
+        )[:, order]
+        mixed = (self.network_weight * network + (1 - self.network_weight) * trees).astype(np.float32)
+        return Judgement(np.asarray(mixed.argmax(axis=1), np.int64), mixed, attack_score(mixed))
 
 
 class ForestStack:
@@ -286,8 +249,7 @@ class ForestStack:
     network_weight : float
         In [0, 1]; the forest has the rest. Chosen on training folds: ``benchmarks/recipe_search.py``.
     n_trees : int
-    n_jobs : int
-        Processes' worth of threads that grow and ask the trees; the result is the same for any.
+        Of :class:`deepidea.evaluation.baselines.RandomForest`, on distinct rows and native labels.
     **changes
         Parameters of :class:`DefaultNetwork`.
 
@@ -301,42 +263,19 @@ class ForestStack:
     (500, 6)
     """
 
-    def __init__(self, *, network_weight: float = 0.35, n_trees: int = 100, n_jobs: int = 1, **changes: Any) -> None:
+    def __init__(self, *, network_weight: float = 0.35, n_trees: int = 100, **changes: Any) -> None:
         if not 0 <= network_weight <= 1:
             raise ValueError(f"network_weight must be in [0, 1], however: network_weight={network_weight}")
-        self.network_weight, self.n_trees, self.n_jobs = network_weight, n_trees, n_jobs
+        self.network_weight = network_weight
         self.network = DefaultNetwork(**changes)
+        self.forest = RandomForest(labels=True, n_trees=n_trees, duplicates="drop")
 
     def fit(self, train: LabelledFlows, seed: int) -> FittedStack:
         """Train both on the same flows; the seed decides both."""
-        network = self.network.fit(train, seed)
-        started = time.perf_counter()
-        forest = LabelForest.fit(train, network.classes, n_trees=self.n_trees, n_jobs=self.n_jobs, seed=seed)
-        seconds = round(time.perf_counter() - started, 3)
-        told = {"n_trees": self.n_trees, "n_labels": len(forest.decision.prior), "seconds": seconds}
-        return FittedStack(network, forest, self.network_weight, told)
-
-
-def _label_outputs(flows: LabelledFlows, classes: tuple[str, ...]) -> tuple[pl.DataFrame, Ints]:
-    """Return the pairs (class's place, label) in order, and the place of each flow's pair."""
-    places = flows.classes.replace_strict(list(classes), range(len(classes)), return_dtype=pl.Int64)
-    own = pl.DataFrame({"class": places, "label": flows.labels}).with_columns(
-        pl.when(pl.col("class") > 0).then("label").otherwise(pl.lit(BENIGN)).alias("label")
-    )
-    outputs = own.unique().sort("class", "label").with_row_index("output")
-    joined = own.join(outputs, on=["class", "label"], how="left", maintain_order="left")
-    return outputs, joined["output"].to_numpy().astype(np.int64)
+        return FittedStack(self.network.fit(train, seed), self.forest.fit(train, seed), self.network_weight)
 
 
 def _balanced(decision: Decision, probabilities: Floats) -> Floats:
     """Return corrected class shares that add up to 1."""
     corrected = decision.by_class(decision.corrected(probabilities))
     return np.asarray(corrected / corrected.sum(axis=1, keepdims=True), np.float32)
-
-
-def _attack_score(probabilities: Floats) -> npt.NDArray[np.float64]:
-    return 1.0 - probabilities[:, 0].astype(np.float64)
-
-
-def _blocks(flows: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    return (flows.slice(start, _BLOCK_ROWS) for start in range(0, max(len(flows), 1), _BLOCK_ROWS))

@@ -453,11 +453,14 @@ class LossInfo:
         Maps the counts to a prior that the softmax goes with, up to a factor: dividing by it balances the outputs.
     offset : callable
         Maps the counts to what must be added to the trained logits first.
+    heeds_attack_weight : bool
+        Whether it has the term that ``attack_weight`` weighs.
     """
 
     build: Callable[[Floats, float], nn.Module]
     prior: Callable[[Floats], Floats] = _follow
     offset: Callable[[Floats], Floats] = _nothing
+    heeds_attack_weight: bool = False
 
 
 def _log_prior(counts: Floats) -> Floats:
@@ -471,7 +474,7 @@ def _attacks_evened(counts: Floats) -> Floats:
 
 LOSSES: Mapping[LossName, LossInfo] = {
     # proper: the softmax is the posterior of the training flows
-    "attack-sharing": LossInfo(lambda _, attack_weight: AttackSharingLoss(attack_weight)),
+    "attack-sharing": LossInfo(lambda _, attack_weight: AttackSharingLoss(attack_weight), heeds_attack_weight=True),
     # not proper: the softmax has the posterior's order, and is less sure where one class is likely (Charoenphakdee et
     # al. 2021, arXiv 2011.09172); no prior undoes that, so the prior stays
     "focal": LossInfo(lambda _, __: FocalLoss()),
@@ -485,7 +488,7 @@ LOSSES: Mapping[LossName, LossInfo] = {
     "logit-adjusted": LossInfo(lambda counts, _: LogitAdjustedLoss(counts), offset=_log_prior),
     "balanced-softmax": LossInfo(lambda counts, _: BalancedSoftmaxLoss(counts), offset=_log_prior),
     # benign against attack as in training, attacks among themselves as if evened: so is the prior
-    "hierarchical": LossInfo(HierarchicalLoss, prior=_attacks_evened),
+    "hierarchical": LossInfo(HierarchicalLoss, prior=_attacks_evened, heeds_attack_weight=True),
     # costs are meant to move decisions, as those of class_weight, and no prior undoes them: the prior stays
     "cost-sensitive": LossInfo(lambda counts, _: CostSensitiveLoss(counts)),
 }

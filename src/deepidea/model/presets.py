@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 import deepidea
-from deepidea.errors import LabelError, MissingExtraError
+from deepidea.errors import DataError, LabelError, MissingExtraError
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.taxonomy import list_counts
 
@@ -122,6 +122,8 @@ def train_detector(
 
     Raises
     ------
+    DataError
+        Where ``attack_weight`` is given with a loss that has no such term.
     LabelError
         Where the classes cannot train a detector.
     MissingExtraError
@@ -145,11 +147,23 @@ def train_detector(
     if "n_epochs" in changes:
         changes = {"min_steps": 0, **changes}
     classifier, with_labels = make_classifier(preset, schema=flows.schema, **changes)
+    _refuse_unheeded(changes, classifier.loss)
     labels = flows.labels if with_labels else None
     started = time.perf_counter()
     classifier.fit(flows.features, flows.classes, labels=labels, on_epoch=on_epoch)
     told = _tell_training(classifier, preset, with_labels, time.perf_counter() - started)
     return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=told, **(card or {}))
+
+
+def _refuse_unheeded(changes: Mapping[str, Any], loss: str) -> None:
+    from deepidea.model.losses import LOSSES  # needs torch
+
+    heeding = [name for name, info in LOSSES.items() if info.heeds_attack_weight]
+    if "attack_weight" in changes and loss in LOSSES and loss not in heeding:
+        raise DataError(
+            f"attack_weight must be given with a loss that has it ({', '.join(heeding)}), however: loss={loss}; "
+            "leave it out"
+        )
 
 
 def _refuse_classes(flows: LabelledFlows) -> None:
