@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.result_files import RESULTS, write_result
+from deepidea.evaluation.experiments import TAXONOMY
 from deepidea.evaluation.protocol import flows_to_train
 from deepidea.evaluation.splits import Split, leave_types_out_folds
 from deepidea.evaluation.variants import DefaultNetwork, FittedNetwork, FittedStack, ForestStack
@@ -51,7 +52,6 @@ TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # with tau = 1; where output
 NETWORK_WEIGHTS = (0.2, 0.35, 0.5)  # of the stack with a forest
 N_FOLDS = 2
 KNOWN_HELD_OUT = 0.2  # share of a fold's training rows that judge it on the types it knows
-TAXONOMY = {"cicids17": "paper"}
 Codes = NDArray[np.int64]
 
 
