@@ -291,7 +291,7 @@ class PairedTest:
 def paired_test(row: Row, other: Row, rule: Rule = "own") -> PairedTest | None:
     """Test a row against another; None where they share no seed.
 
-    A row that is the same for every seed stands for all seeds, so one run of it is enough.
+    A row that several seeds left the same stands for all seeds. One run alone does not: another seed may change it.
 
     Raises
     ------
@@ -299,7 +299,7 @@ def paired_test(row: Row, other: Row, rule: Rule = "own") -> PairedTest | None:
         scipy is not installed.
     """
     ours, theirs = row.by_seed(rule), other.by_seed(rule)
-    constant = _is_constant(ours, theirs), _is_constant(theirs, ours)
+    constant = _is_constant(ours), _is_constant(theirs)
     seeds = sorted(set(theirs if constant[0] else ours) if any(constant) else set(ours) & set(theirs))
     if not seeds:
         return None
@@ -311,8 +311,8 @@ def paired_test(row: Row, other: Row, rule: Rule = "own") -> PairedTest | None:
     )
 
 
-def _is_constant(values: Mapping[int, float], others: Mapping[int, float]) -> bool:
-    return len(set(values.values())) == 1 and (len(values) > 1 or len(others) > 1)
+def _is_constant(values: Mapping[int, float]) -> bool:
+    return len(values) > 1 and len(set(values.values())) == 1
 
 
 def _at(values: Mapping[int, float], seed: int, constant: bool) -> float:
