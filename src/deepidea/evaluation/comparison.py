@@ -367,7 +367,7 @@ def _sentences(contest: Contest) -> Iterable[str]:
             yield f"The best of {len(contest.measured)} systems is {best.row.title} with {points(best.cba)} %."
         return
     yield f"DeepIDEA reaches {points(cba)} % class-balanced accuracy ({_seeds(cba.n_seeds)})" + (
-        f"{_against(row, best)}" if best else "."
+        f"{_against(row, cba, best)}" if best else "."
     )
     for rule in ("plain", "corrected"):
         yield from _under_rule(contest, rule)
@@ -389,11 +389,11 @@ def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"mean ± standard deviation of {count} seeds"
 
 
-def _against(row: Row, best: Standing) -> str:
+def _against(row: Row, cba: Spread, best: Standing) -> str:
     test = paired_test(row, best.row)
     if test is None:
         return f"; it shares no seed with the best baseline, {best.row.title}."
-    gap = 100 * test.difference
+    gap = 100 * (cba.mean - best.cba.mean)  # of the means told here; the test is over the seeds that both have
     where = "level with" if abs(gap) < 0.05 else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
     known = f"the best baseline, each under its own decision: {best.row.title}, {points(best.cba)} %"
     return f": {where} {known}{_sureness(test)}."
