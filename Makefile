@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo check test test-fast bench bench-accuracy docs clean help
+.PHONY: setup servers demo check test test-fast bench bench-accuracy docs clean help
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,6 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,benchmark,dev]'
 	@touch $(STAMP)
 
+servers:         ## what some tests talk to, from Debian's packages, where it can be installed
+	@tests/install_servers.sh
+
 demo: setup      ## the main job end to end on the data at hand: train, evaluate, score
 	$(BIN)/python examples/demo.py
 
@@ -26,10 +29,10 @@ check: setup     ## format, lint, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup      ## the whole suite
+test: setup servers ## the whole suite
 	$(BIN)/python -m pytest -q -n auto
 
-test-fast: setup ## the suite without the slow tests
+test-fast: setup servers ## the suite without the slow tests
 	$(BIN)/python -m pytest -q -n auto -m 'not slow'
 
 bench: setup     ## every benchmark; writes benchmarks/results (hours)

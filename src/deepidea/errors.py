@@ -13,6 +13,9 @@
     ├── ArtifactError (ValueError) exit code 4  a detector file that is damaged, tampered with or of another format
     ├── StorageError (OSError)    exit code 5   a file that could not be written; the old one stays
     ├── DownloadError (OSError)   exit code 5   a download that did not finish; what came is kept for resuming
+    ├── SourceError (OSError)     exit code 5   a source of flows that the system refuses, or that went away
+    ├── SinkError (OSError)       exit code 5   a place for alerts that does not take them
+    ├── StoreError (OSError)      exit code 5   a store that cannot be opened or is of a newer version
     └── MissingExtraError (ImportError) exit code 6   an optional dependency is not installed
 
 Messages state the rule, then the fact, then what to do. Exit code 2 is a wrong command line, 130 an interruption.
@@ -70,6 +73,24 @@ class ArtifactError(DeepIDEAError, ValueError):
 
 class StorageError(DeepIDEAError, OSError):
     """A file could not be written; what stood there before still stands."""
+
+    exit_code = 5
+
+
+class SourceError(DeepIDEAError, OSError):
+    """A source of flows cannot be opened, or went away."""
+
+    exit_code = 5
+
+
+class SinkError(DeepIDEAError, OSError):
+    """A sink did not take alerts; they are kept and sent again."""
+
+    exit_code = 5
+
+
+class StoreError(DeepIDEAError, OSError):
+    """A store cannot be opened, is not one, or was written by a newer version."""
 
     exit_code = 5
 

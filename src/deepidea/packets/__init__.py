@@ -1,0 +1,1 @@
+"""Packets: captures read, and metered into flows."""
