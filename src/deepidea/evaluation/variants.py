@@ -263,7 +263,7 @@ class ForestStack:
     (500, 6)
     """
 
-    def __init__(self, *, network_weight: float = 0.35, n_trees: int = 100, **changes: Any) -> None:
+    def __init__(self, *, network_weight: float = 0.5, n_trees: int = 100, **changes: Any) -> None:
         if not 0 <= network_weight <= 1:
             raise ValueError(f"network_weight must be in [0, 1], however: network_weight={network_weight}")
         self.network_weight = network_weight

@@ -129,7 +129,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         *,
         loss: LossName = "attack-sharing",
         benign: Any = None,
-        hidden: Sequence[int] = (256, 256),
+        hidden: Sequence[int] = (128, 128),
         dropout: float = 0.1,
         scaling: NumberScaling = "log-z-score",
         duplicates: Duplicates = "weigh",

@@ -50,7 +50,7 @@ _DEFAULT: dict[str, Any] = {
     "labels": False,
     "loss": "attack-sharing",
     "attack_weight": 1.0,
-    "hidden": (256, 256),
+    "hidden": (128, 128),
     "dropout": 0.1,
     "learning_rate": 1e-3,
     "batch_size": 256,

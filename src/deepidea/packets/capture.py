@@ -10,8 +10,6 @@ of link types at tcpdump.org.
 from __future__ import annotations
 
 import gzip
-import io
-import os
 import struct
 import zlib
 from collections import Counter
@@ -247,7 +245,7 @@ def _bytes(feed: _Feed) -> NDArray[np.uint8]:
     return np.frombuffer(feed.data, np.uint8)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _u32(data: NDArray[np.uint8], at: int, little: bool) -> int:
     a, b, c, d = np.int64(data[at]), np.int64(data[at + 1]), np.int64(data[at + 2]), np.int64(data[at + 3])
     if little:
@@ -255,7 +253,7 @@ def _u32(data: NDArray[np.uint8], at: int, little: bool) -> int:
     return d | (c << 8) | (b << 16) | (a << 24)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _scan_pcap(
     data: NDArray[np.uint8], little: bool, divisor: int, link_type: int, found: NDArray[np.int64]
 ) -> tuple[int, int, int]:
@@ -304,7 +302,13 @@ def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str]) -> Iterator[Pack
     unread = np.zeros(1, np.int64)
     while True:
         n, used, stop = _scan_pcapng(
-            _bytes(feed), section.little, section.interfaces, section.n_interfaces, section.last_us, unread, scan.columns
+            _bytes(feed),
+            section.little,
+            section.interfaces,
+            section.n_interfaces,
+            section.last_us,
+            unread,
+            scan.columns,
         )
         if n:
             section.last_us = int(scan.columns[n - 1, 3])
@@ -330,7 +334,7 @@ def _count_unread(unread: NDArray[np.int64], skipped: Counter[str]) -> None:
         unread[0] = 0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _in_us(ticks: int, resolution: int) -> int:
     """Convert a time of an interface's resolution; as in if_tsresol, the upper bit tells a power of two from of ten."""
     if resolution & 0x80:
@@ -344,7 +348,7 @@ def _in_us(ticks: int, resolution: int) -> int:
     return ticks * 10 ** (6 - resolution)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _scan_pcapng(
     data: NDArray[np.uint8],
     little: bool,
@@ -360,7 +364,7 @@ def _scan_pcapng(
         if n == len(found):
             return n, at, 1
         kind, size = _u32(data, at, little), _u32(data, at + 4, little)
-        if kind == _SECTION or kind == _INTERFACE:
+        if kind in (_SECTION, _INTERFACE):
             return n, at, 3
         if size < 12 or size % 4 or size > _MOST_BLOCK:
             return n, at, 2
@@ -372,7 +376,7 @@ def _scan_pcapng(
         elif kind == _OLD_PACKET and size >= 32:
             both = _u32(data, at + 8, little)
             interface = both & 0xFFFF if little else both >> 16
-        if (kind == _PACKET or kind == _OLD_PACKET) and size >= 32:
+        if (kind in (_PACKET, _OLD_PACKET)) and size >= 32:
             captured, length, start = _u32(data, at + 20, little), _u32(data, at + 24, little), at + 28
             if interface < n_interfaces:
                 ticks = (_u32(data, at + 12, little) << 32) | _u32(data, at + 16, little)
@@ -382,7 +386,7 @@ def _scan_pcapng(
             captured = min(length, size - 16)
             if n_interfaces and interfaces[0, 1]:
                 captured = min(captured, interfaces[0, 1])
-        is_packet = kind == _PACKET or kind == _OLD_PACKET or kind == _SIMPLE_PACKET
+        is_packet = kind in (_PACKET, _OLD_PACKET, _SIMPLE_PACKET)
         fits = 0 <= captured <= MOST_BYTES and start + captured + 4 <= at + size and interface < n_interfaces
         fits = fits and 0 <= time <= _LATEST_US
         if is_packet and fits:
@@ -449,17 +453,3 @@ def _options(data: bytes, order: str) -> dict[int, bytes]:
         options[code] = data[at + 4 : at + 4 + size]
         at += 4 + size + -size % 4
     return options
-
-
-def open_pipe(descriptor: int) -> BinaryIO:
-    """Return a stream over a pipe that hands over what has arrived: ``tcpdump -w -``.
-
-    Examples
-    --------
-    >>> reading, writing = os.pipe()
-    >>> _ = os.write(writing, b"abc"); os.close(writing)
-    >>> with open_pipe(reading) as stream:
-    ...     stream.read1(10)
-    b'abc'
-    """
-    return io.BufferedReader(io.FileIO(descriptor, "rb"), BLOCK_BYTES)

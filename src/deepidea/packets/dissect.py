@@ -36,12 +36,12 @@ _MOST_TAGS = 4
 _MOST_EXTENSIONS = 16
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def _u16(data: NDArray[np.uint8], at: int) -> int:
     return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _u64(data: NDArray[np.uint8], at: int) -> int:
     value = np.int64(0)
     for j in range(8):
@@ -49,7 +49,7 @@ def _u64(data: NDArray[np.uint8], at: int) -> int:
     return value
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def dissect(
     data: NDArray[np.uint8],
     start: int,
@@ -79,7 +79,7 @@ def dissect(
     return NOT_IP
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _network(data: NDArray[np.uint8], start: int, end: int, link_type: int) -> tuple[int, int]:
     """Return where the network header begins, and whether there is one."""
     if link_type == 1:  # Ethernet
@@ -98,7 +98,7 @@ def _network(data: NDArray[np.uint8], start: int, end: int, link_type: int) -> t
     return 0, UNKNOWN_LINK
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _after_tags(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     """Pass the EtherType at ``at`` and the VLAN tags behind it."""
     for _ in range(_MOST_TAGS + 1):
@@ -113,10 +113,8 @@ def _after_tags(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     return 0, NOT_IP
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _ipv4(
-    data: NDArray[np.uint8], at: int, end: int, wire_end: int, padding: bool, parts: NDArray[np.int64]
-) -> int:
+@njit(cache=True)
+def _ipv4(data: NDArray[np.uint8], at: int, end: int, wire_end: int, padding: bool, parts: NDArray[np.int64]) -> int:
     if at + 20 > end:
         return CUT_OFF
     header = (np.int64(data[at]) & 15) * 4
@@ -135,10 +133,8 @@ def _ipv4(
     return _transport(data, at + header, end, packet_end, np.int64(data[at + 9]), parts)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _ipv6(
-    data: NDArray[np.uint8], at: int, end: int, wire_end: int, padding: bool, parts: NDArray[np.int64]
-) -> int:
+@njit(cache=True)
+def _ipv6(data: NDArray[np.uint8], at: int, end: int, wire_end: int, padding: bool, parts: NDArray[np.int64]) -> int:
     if at + 40 > end:
         return CUT_OFF
     parts[SRC_HIGH], parts[SRC_LOW] = _u64(data, at + 8), _u64(data, at + 16)
@@ -168,7 +164,7 @@ def _ipv6(
     return MALFORMED
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _transport(
     data: NDArray[np.uint8], at: int, end: int, packet_end: int, protocol: int, parts: NDArray[np.int64]
 ) -> int:
@@ -193,7 +189,7 @@ def _transport(
             return CUT_OFF
         header = np.int64(12)
     else:
-        if protocol == ICMP or protocol == ICMP6:
+        if protocol in (ICMP, ICMP6):
             if at + 2 > end:
                 return CUT_OFF
             parts[ICMP_TYPE], parts[ICMP_CODE] = np.int64(data[at]), np.int64(data[at + 1])

@@ -81,7 +81,7 @@ _CLOCK_BACK_US = 60_000_000  # packets of several queues may be late by a little
 # --- lists through the rows ------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _append(flows: Ints, state: Ints, which: int, before: int, row: int) -> None:
     tail = state[TAIL + which]
     flows[row, before], flows[row, before + 1] = tail, _NONE
@@ -92,7 +92,7 @@ def _append(flows: Ints, state: Ints, which: int, before: int, row: int) -> None
     state[TAIL + which] = row
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _remove(flows: Ints, state: Ints, which: int, before: int, row: int) -> None:
     left, right = flows[row, before], flows[row, before + 1]
     if left == _NONE:
@@ -105,7 +105,7 @@ def _remove(flows: Ints, state: Ints, which: int, before: int, row: int) -> None
         flows[right, before] = left
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _move(flows: Ints, state: Ints, row: int, status: int) -> None:
     """Put a flow into the list of another status."""
     _remove(flows, state, flows[row, STATUS], BEFORE, row)
@@ -113,10 +113,10 @@ def _move(flows: Ints, state: Ints, row: int, status: int) -> None:
     _append(flows, state, status, BEFORE, row)
 
 
-# --- the hash table: from addresses, ports and protocol to a row -------------------------------------------------------
+# --- the hash table: from addresses, ports and protocol to a row ----------------------------------------------------
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _mixed(value: np.uint64) -> np.uint64:
     value ^= value >> np.uint64(30)
     value *= np.uint64(0xBF58476D1CE4E5B9)
@@ -125,13 +125,13 @@ def _mixed(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _end_hash(high: int, low: int, port: int, seed: np.uint64) -> np.uint64:
     first = _mixed(np.uint64(high) ^ seed)
     return _mixed(first + _mixed(np.uint64(low) ^ (np.uint64(port) << np.uint64(48)) ^ seed))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _hash(who: Ints, seed: np.uint64) -> np.uint64:
     """Return the hash of a conversation, the same for both of its directions."""
     src = _end_hash(who[SRC_HIGH], who[SRC_LOW], who[SRC_PORT], seed)
@@ -139,7 +139,7 @@ def _hash(who: Ints, seed: np.uint64) -> np.uint64:
     return _mixed((src + dst) ^ np.uint64(who[PROTOCOL] * 16 + who[VERSION]))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _direction(flow: Ints, parts: Ints) -> int:
     """Return 1 where a packet goes the way of the flow, -1 against it, 0 where it is of another."""
     if flow[PROTOCOL] != parts[PROTOCOL] or flow[VERSION] != parts[VERSION]:
@@ -155,7 +155,7 @@ def _direction(flow: Ints, parts: Ints) -> int:
     return 0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _find(flows: Ints, places: NDArray[np.int32], parts: Ints, seed: np.uint64) -> int:
     """Return the place of the packet's flow in the hash table, or the empty place where it belongs."""
     mask = len(places) - 1
@@ -165,8 +165,10 @@ def _find(flows: Ints, places: NDArray[np.int32], parts: Ints, seed: np.uint64) 
     return place
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _forget(flows: Ints, places: NDArray[np.int32], state: Ints, free: NDArray[np.int32], row: int, seed: np.uint64) -> None:
+@njit(cache=True)
+def _forget(
+    flows: Ints, places: NDArray[np.int32], state: Ints, free: NDArray[np.int32], row: int, seed: np.uint64
+) -> None:
     """Take a row out of its list and of the hash table; what was probed past it moves up."""
     _remove(flows, state, flows[row, STATUS], BEFORE, row)
     mask = len(places) - 1
@@ -189,7 +191,7 @@ def _forget(flows: Ints, places: NDArray[np.int32], state: Ints, free: NDArray[n
 # --- running statistics ----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def _add_moment(moments: Floats, at: int, n: int, value: float) -> None:
     """Add the n-th value (Welford 1962)."""
     off = value - moments[at]
@@ -197,7 +199,7 @@ def _add_moment(moments: Floats, at: int, n: int, value: float) -> None:
     moments[at + 1] += off * (value - moments[at])
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def _widen(flow: Ints, most: int, n: int, value: int) -> None:
     """Keep the greatest and, in the column after it, the least of n values."""
     if n == 1 or value > flow[most]:
@@ -209,7 +211,7 @@ def _widen(flow: Ints, most: int, n: int, value: int) -> None:
 # --- what a packet does to its flow ----------------------------------------------------------------------------------
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _begin(flow: Ints, moments: Floats, parts: Ints, turned: bool, time: int) -> None:
     """Clear a row for a new flow from the packet's source, or where it is turned, from its destination."""
     keep_before, keep_after, status = flow[BEFORE], flow[AFTER], flow[STATUS]
@@ -219,7 +221,10 @@ def _begin(flow: Ints, moments: Floats, parts: Ints, turned: bool, time: int) ->
     src, dst = (2, 0) if turned else (0, 2)
     for j in range(2):
         flow[SRC_HIGH + j], flow[DST_HIGH + j] = parts[src + j], parts[dst + j]
-    flow[SRC_PORT], flow[DST_PORT] = parts[d.DST_PORT if turned else d.SRC_PORT], parts[d.SRC_PORT if turned else d.DST_PORT]
+    flow[SRC_PORT], flow[DST_PORT] = (
+        parts[d.DST_PORT if turned else d.SRC_PORT],
+        parts[d.SRC_PORT if turned else d.DST_PORT],
+    )
     flow[VERSION], flow[PROTOCOL] = parts[d.VERSION], parts[d.PROTOCOL]
     flow[START], flow[LAST], flow[ACTIVE_START], flow[ACTIVE_END] = time, time, time, time
     flow[FIRST_FLAGS], flow[FIRST_PAYLOAD] = parts[d.FLAGS], parts[d.PAYLOAD]
@@ -227,7 +232,7 @@ def _begin(flow: Ints, moments: Floats, parts: Ints, turned: bool, time: int) ->
     flow[FWD_WINDOW], flow[BWD_WINDOW], flow[BWD_WINDOW_LAST] = -1, -1, -1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _add(flow: Ints, moments: Floats, parts: Ints, forward: bool, time: int, idle_gap: int) -> None:
     """Count a packet into its flow; `side` is 0 forward and 1 backward, the offset in pairs of columns."""
     side = 0 if forward else 1
@@ -256,7 +261,7 @@ def _add(flow: Ints, moments: Floats, parts: Ints, forward: bool, time: int, idl
         flow[FIRST_FORWARD] = forward
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _add_times(flow: Ints, moments: Floats, n_before: int, side: int, time: int, idle_gap: int) -> None:
     """Count the gaps: to the packet before, to that of the same side, and whether the flow had fallen idle."""
     first, last, n_side = FWD_FIRST + 2 * side, FWD_LAST + 2 * side, flow[FWD_N + side]
@@ -276,7 +281,7 @@ def _add_times(flow: Ints, moments: Floats, n_before: int, side: int, time: int,
     flow[LAST] = max(flow[LAST], time)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _add_activity(flow: Ints, moments: Floats, time: int, idle_gap: int) -> None:
     if time - flow[ACTIVE_END] <= idle_gap:
         flow[ACTIVE_END] = max(flow[ACTIVE_END], time)
@@ -292,7 +297,7 @@ def _add_activity(flow: Ints, moments: Floats, time: int, idle_gap: int) -> None
     flow[ACTIVE_START], flow[ACTIVE_END] = time, time
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _add_bulk(flow: Ints, own: int, other: int, payload: int, time: int) -> None:
     """Follow a bulk: four packets with payload of one side, none of the other between, no gap above a second."""
     if flow[other + B_LAST] > flow[own + B_START]:
@@ -316,7 +321,7 @@ def _add_bulk(flow: Ints, own: int, other: int, payload: int, time: int) -> None
     flow[own + B_LAST] = time
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _add_flags(flow: Ints, flags: int, side: int) -> None:
     for j in range(8):
         flow[N_FLAG + j] += (flags >> j) & 1
@@ -326,7 +331,7 @@ def _add_flags(flow: Ints, flags: int, side: int) -> None:
     flow[FWD_FIN + side] += (flags & d.FIN) != 0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _add_window(flow: Ints, window: int, side: int, n_side: int) -> None:
     """Keep the first window forward, and backward the first that is not 0, as the corrected CICFlowMeter does."""
     if side == 0:
@@ -341,7 +346,7 @@ def _add_window(flow: Ints, window: int, side: int, n_side: int) -> None:
 # --- rows that are told ----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _tell(flow: Ints, moments: Floats, why: int, ints: Ints, floats: Floats, n: int) -> int:
     ints[n, :] = flow
     ints[n, WHY] = why
@@ -349,7 +354,7 @@ def _tell(flow: Ints, moments: Floats, why: int, ints: Ints, floats: Floats, n: 
     return n + 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _rest(flows: Ints, state: Ints, settings: Ints, row: int) -> None:
     """Let a flow that was told lie dormant: what comes late is known by it, and what goes on keeps its direction."""
     if settings[SNAPSHOT] and flows[row, SNAPSHOT_AT]:
@@ -358,7 +363,7 @@ def _rest(flows: Ints, state: Ints, settings: Ints, row: int) -> None:
     _move(flows, state, row, DORMANT)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def expire(
     clock: int,
     flows: Ints,
@@ -396,7 +401,7 @@ def expire(
     return n, False
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def _is_due(deadline: int, serial: int, first: int, found: int, flows: Ints) -> bool:
     """Tell whether a deadline lies before the clock and before what was found; of two, the older flow is first."""
     if found == _NONE:
@@ -404,7 +409,7 @@ def _is_due(deadline: int, serial: int, first: int, found: int, flows: Ints) -> 
     return deadline < first or (deadline == first and serial < flows[found, SERIAL])
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def flush(
     why: int, flows: Ints, moments: Floats, state: Ints, settings: Ints, ints: Ints, floats: Floats, n: int
 ) -> tuple[int, bool]:
@@ -422,7 +427,7 @@ def flush(
 # --- the meter -------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def meter_block(
     data: NDArray[np.uint8],
     offsets: Ints,
@@ -449,9 +454,7 @@ def meter_block(
     parts = np.zeros(d.N_PARTS, np.int64)
     n = 0
     for j in range(first, len(offsets)):
-        outcome = dissect(
-            data, offsets[j], captured[j], lengths[j], link_types[j], settings[PADDING] != 0, parts
-        )
+        outcome = dissect(data, offsets[j], captured[j], lengths[j], link_types[j], settings[PADDING] != 0, parts)
         if outcome != d.METERED:
             counters[outcome] += 1
             continue
@@ -473,7 +476,7 @@ def meter_block(
     return len(offsets), n
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _take(
     parts: Ints,
     time: int,
@@ -537,7 +540,7 @@ def _take(
     return n
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _has_ended(flow: Ints, flags: int) -> bool:
     """Follow the end of a TCP connection: FIN of both sides and an ACK after it, or RST."""
     if flow[TCP_STATE] == CLOSED:
@@ -553,14 +556,14 @@ def _has_ended(flow: Ints, flags: int) -> bool:
     return (flags & d.ACK) != 0 and flow[TCP_STATE] == _BOTH_FIN
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _is_other_icmp(flow: Ints, parts: Ints) -> bool:
     if parts[d.PROTOCOL] != d.ICMP and parts[d.PROTOCOL] != d.ICMP6:
         return False
     return flow[KIND] != parts[d.ICMP_TYPE] and flow[CODE] != parts[d.ICMP_CODE]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _open(
     flows: Ints, moments: Floats, state: Ints, settings: Ints, row: int, parts: Ints, turned: bool, time: int
 ) -> None:
@@ -575,7 +578,7 @@ def _open(
         _append(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _reopen(
     flows: Ints, moments: Floats, state: Ints, settings: Ints, row: int, parts: Ints, opens: bool, time: int
 ) -> None:
@@ -593,7 +596,7 @@ def _reopen(
     flows[row, EARLIER] = earlier
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _evict(
     flows: Ints,
     moments: Floats,

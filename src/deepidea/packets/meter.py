@@ -121,12 +121,19 @@ class FlowMeter:
         self._state[[t.CLOCK, t.N_SERIALS, t.FREE_TOP]] = _NO_CLOCK, 0, max_flows
         self._seed = np.uint64(secrets.randbits(64))  # so that nobody can choose flows that share a place
         self._counters = np.zeros(len(t.COUNTERS), np.int64)
+        self._taken = self._counters.copy()
         self._rows = (np.zeros((ROWS, t.N_INTS), np.int64), np.zeros((ROWS, t.N_FLOATS)))
 
     @property
     def counters(self) -> dict[str, int]:
         """Packets by outcome, and what else was counted: :data:`deepidea.packets.flow_table.COUNTERS`."""
         return dict(zip(t.COUNTERS, self._counters.tolist(), strict=True))
+
+    def take_counters(self) -> dict[str, int]:
+        """Return what was counted since the last call."""
+        counts = dict(zip(t.COUNTERS, (self._counters - self._taken).tolist(), strict=True))
+        self._taken = self._counters.copy()
+        return counts
 
     def add(self, block: PacketBlock) -> pl.DataFrame:
         """Meter packets; return the flows that ended before the last of them, in the order of their ends."""
@@ -159,7 +166,7 @@ class FlowMeter:
         return pl.concat(tables)
 
     def _table(self, n: int) -> pl.DataFrame:
-        ints, floats = (rows[:n].copy() for rows in self._rows)
+        ints, floats = self._rows[0][:n].copy(), self._rows[1][:n].copy()
         return pl.DataFrame({**_identity(ints), **_features(ints, floats, self.dialect)})
 
 
@@ -295,8 +302,8 @@ def _times(ints: Ints, floats: Floats, counts: tuple[Ints, Ints]) -> dict[str, N
         ends = {"most": ints[:, t.IAT_MAX + 2 * j], "least": ints[:, t.IAT_MIN + 2 * j]}
         if way:
             columns[way + "iat_total_us"] = np.where(n > 1, ints[:, first + 1] - ints[:, first], 0)
-        spread = {"n": np.maximum(n - 1, 0), "floats": floats, "at": t.M_IAT + 2 * j, **ends}
-        columns |= _spread(way + "iat_{}_us", "mean std max min", **spread)
+        gaps = np.maximum(n - 1, 0)
+        columns |= _spread(way + "iat_{}_us", "mean std max min", n=gaps, floats=floats, at=t.M_IAT + 2 * j, **ends)
     return columns
 
 
@@ -315,8 +322,8 @@ def _flags_and_headers(
     columns |= {"fwd_packets_per_s": _divided(fwd, seconds), "bwd_packets_per_s": _divided(bwd, seconds)}
     most = np.maximum(ints[:, t.FWD_MAX], ints[:, t.BWD_MAX])
     least = np.where(bwd == 0, ints[:, t.FWD_MIN], np.where(fwd == 0, ints[:, t.BWD_MIN], _least(ints)))
-    spread = {"n": fwd + bwd, "floats": floats, "at": t.M_ALL, "most": most, "least": least}
-    columns |= _spread("packet_length_{}", "min max mean std", **spread)
+    ends = {"most": most, "least": least}
+    columns |= _spread("packet_length_{}", "min max mean std", n=fwd + bwd, floats=floats, at=t.M_ALL, **ends)
     columns["packet_length_variance"] = _divided(floats[:, t.M_ALL + 1], np.maximum(fwd + bwd - 1, 0))
     return columns | {f"{name}_flag_count": ints[:, t.N_FLAG + bit] for name, bit in _FLAG_ORDER}
 
