@@ -65,6 +65,14 @@ class SplitKind(StrEnum):
     none = "none"
 
 
+class DialectName(StrEnum):
+    """Whose values a meter gives."""
+
+    corrected = "corrected"
+    improved = "cicids17-improved"
+    original = "cicids17"
+
+
 class Device(StrEnum):
     """Where the network is trained."""
 
@@ -288,6 +296,40 @@ def score(
             progress=progress,
         )
     console.say(f"scored {n_scored:,} flows into {output}" + (f"; {skipped}" if skipped else ""))
+
+
+@app.command()
+def meter(
+    source: Annotated[
+        str, typer.Argument(help="Capture (pcap, pcapng, gz), folder of captures, - for stdin, or interface:NAME.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="Flows: .parquet, .csv or .jsonl; - for stdout.")],
+    format: Annotated[OutputFormat | None, typer.Option(help="Format, where the name does not tell.")] = None,
+    dialect: Annotated[DialectName, typer.Option(help="Whose values to give; docs/meter.md tells them apart.")] = (
+        DialectName.corrected
+    ),
+    snapshot: Annotated[
+        float | None, typer.Option(help="Tell of flows under way every so many seconds, too.", show_default=False)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a flow is cut.")] = 120.0,
+    max_flows: Annotated[int, typer.Option(min=1, help="Flows under way at most; the oldest is told early.")] = 500_000,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long; Ctrl-C stops, too.")] = None,
+) -> None:
+    """Meter packets into flows with CICFlowMeter's features. What was under way at the end is told, too."""
+    from deepidea.detection.metering import meter_to_file
+    from deepidea.detection.packet_source import PacketSource
+
+    options: dict[str, Any] = {
+        "dialect": dialect.value,
+        "snapshot_s": snapshot,
+        "flow_timeout_s": timeout,
+        "max_flows": max_flows,
+    }
+    packets = PacketSource(source, **options)
+    with console.stopping(seconds) as stop, console.flow_progress("metering") as progress:
+        told = meter_to_file(packets, output, stop, format=format.value if format else None, progress=progress)
+    console.say(f"metered {told.n_flows:,} flows into {output}")
+    console.show_losses(told.skipped, told.dropped)
 
 
 @app.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -53,6 +55,41 @@ def epoch_progress() -> Iterator[Callable[[Any], None]]:
         )
 
     yield show
+
+
+@contextlib.contextmanager
+def stopping(seconds: float | None = None) -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C, SIGTERM and, if given, the end of so many seconds set; a second Ctrl-C breaks off."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def halt(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    timer = threading.Timer(seconds, stop.set) if seconds is not None else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    in_main = threading.current_thread() is threading.main_thread()
+    try:
+        for number in before if in_main else ():
+            signal.signal(number, halt)
+        yield stop
+    finally:
+        for number, handler in before.items() if in_main else ():
+            signal.signal(number, handler)
+        if timer is not None:
+            timer.cancel()
+
+
+def show_losses(skipped: Mapping[str, int], dropped: Mapping[str, int]) -> None:
+    """Tell what was skipped and what was dropped, by reason; nothing where there was nothing."""
+    for what, counts in (("skipped", skipped), ("dropped", dropped)):
+        listed = ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items(), key=lambda item: -item[1]))
+        if listed:
+            say(f"{what}: {listed}")
 
 
 @contextlib.contextmanager

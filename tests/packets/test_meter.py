@@ -4,6 +4,7 @@ import io
 import math
 import struct
 from collections import Counter
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -489,3 +490,27 @@ def test_skipped_records_of_a_damaged_capture_are_told():
     flows = pl.concat(meter_capture(io.BytesIO(pcap(conversation())[:-5]), FlowMeter(max_flows=10), skipped))
     assert flows.height == 1
     assert skipped == {"capture cut off in a record": 1}
+
+
+def test_the_page_lists_what_each_dialect_repeats():
+    page = (Path(__file__).parents[2] / "docs" / "meter.md").read_text()
+    listed = page.split("<!-- dialects -->")[1].split("<!-- /dialects -->")[0]
+    told = [line.removeprefix("- ") for line in listed.splitlines() if line.startswith("- ")]
+    assert told == [mistake for mistakes in DIALECTS.values() for mistake in mistakes]
+
+
+@pytest.mark.data
+def test_relations_of_the_corrected_tables_hold(data_root):
+    """What nine flows do not show of the dialect: integer subflows and bulks, and headers that wrap at 16 bits."""
+    schema = get_schema("cicflow")
+    paths = sorted((data_root / "cicids17-improved").glob("*.csv"))
+    rows = pl.concat([schema.conform(pl.read_csv(path, infer_schema_length=None)) for path in paths])
+    n = pl.col("fwd_packets") + pl.col("bwd_packets")
+    bulks = pl.col([name for name in schema.features if "_bulk_" in name])
+    held = rows.select(
+        subflows=(pl.col("subflow_fwd_bytes") == pl.col("fwd_bytes") // n).all(),
+        bulks=pl.all_horizontal(bulks == bulks.floor()).all(),
+        headers=pl.col("fwd_header_bytes").is_between(-(2**15), 2**15 - 1).all(),
+        wrapped=(pl.col("fwd_header_bytes") < 0).any(),
+    )
+    assert held.row(0) == (True, True, True, True)

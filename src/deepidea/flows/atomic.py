@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepidea.errors import StorageError
+from deepidea.errors import DeepIDEAError, StorageError
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _flush_to_disk(partial)
         os.replace(partial, path)
     except OSError as error:
-        if isinstance(error, StorageError):
+        if isinstance(error, DeepIDEAError):  # of ours, or of a source that the rows came from
             raise
         raise StorageError(
             f"the output file must be writable, however: {path}: {error.strerror or error}; "

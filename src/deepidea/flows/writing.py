@@ -18,7 +18,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 from polars.io.plugins import register_io_source
 
-from deepidea.errors import DataError, SchemaError, StorageError
+from deepidea.errors import DataError, DeepIDEAError, SchemaError, StorageError
 from deepidea.flows.atomic import replacing
 
 __all__ = ["Format", "write_flows"]
@@ -123,7 +123,7 @@ def _storage_errors(target: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, StorageError):
+        if isinstance(error, DeepIDEAError):  # of ours, or of a source that the rows came from
             raise
         reason = error.strerror or error
         raise StorageError(

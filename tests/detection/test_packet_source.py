@@ -1,0 +1,132 @@
+"""Sources of packets: files, folders, pipes that grow, interfaces; what was told of is gone on behind."""
+
+import socket
+import threading
+import time
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from deepidea.detection.packet_source import PacketSource
+from deepidea.errors import DataError, SourceError
+from deepidea.packets.live import LiveCapture
+from tests.packets.forging import A, B, conversation, pcap, udp
+
+
+def many(n, start=1000.0):
+    return [(start + j, udp(A, 2000 + j, B, 53, b"q")) for j in range(n)]
+
+
+def read(source, after=None):
+    return list(source.batches(after, threading.Event()))
+
+
+def flows_of(batches):
+    return pl.concat([batch.flows for batch in batches])
+
+
+@pytest.fixture
+def capture(tmp_path):
+    path = tmp_path / "lab.pcap"
+    path.write_bytes(pcap([*conversation(), *many(300)]))
+    return path
+
+
+def test_going_on_from_any_position_gives_the_rest(capture, monkeypatch):
+    monkeypatch.setattr("deepidea.detection.packet_source.BATCH_FLOWS", 7)
+    whole = read(PacketSource(str(capture)))
+    flows = flows_of(whole)
+    assert flows.height == 301
+    for place, batch in enumerate(whole):
+        rest = flows_of(read(PacketSource(str(capture)), batch.position))
+        assert_frame_equal(rest, flows_of(whole[place + 1 :]) if whole[place + 1 :] else flows.clear())
+
+
+def test_a_folder_is_read_in_order_of_names(tmp_path):
+    for name, start in (("b.pcap", 2000.0), ("a.pcap", 1000.0)):
+        (tmp_path / name).write_bytes(pcap(many(3, start)))
+    (tmp_path / "notes.txt").write_text("no capture")
+    flows = flows_of(read(PacketSource(str(tmp_path))))
+    assert flows["start"].is_sorted()
+    assert flows.height == 6
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    with pytest.raises(DataError, match="holds none"):
+        read(PacketSource(str(tmp_path)))
+
+
+def test_a_growing_capture_is_followed_until_told_to_stop(tmp_path):
+    path, stop, told = tmp_path / "grows.pcap", threading.Event(), []
+    data = pcap(many(400))
+    path.write_bytes(data[:5000])
+    reader = threading.Thread(target=lambda: told.extend(PacketSource(str(path), follow=True).batches(None, stop)))
+    reader.start()
+    with path.open("ab") as file:
+        file.write(data[5000:])
+    deadline = time.monotonic() + 10
+    while sum(batch.flows.height for batch in told) < 200 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    reader.join(10)
+    assert not reader.is_alive()
+    assert sum(batch.flows.height for batch in told) >= 200  # those older than the time-out; the rest is under way
+
+
+def test_what_is_skipped_is_told_once(tmp_path):
+    path = tmp_path / "cut.pcap"
+    path.write_bytes(pcap([(1, bytes(60)), *many(3)])[:-3])
+    told = [batch.skipped for batch in read(PacketSource(str(path)))]
+    assert {reason: n for skipped in told for reason, n in skipped.items()} == {
+        "not IP": 1,
+        "capture cut off in a record": 1,
+    }
+
+
+def test_an_interface_that_is_not_there_is_told():
+    with pytest.raises(SourceError, match="interface"):
+        read(PacketSource("interface:none0"))
+
+
+def test_bad_options_are_told_before_anything_is_opened():
+    with pytest.raises(ValueError, match="dialect"):
+        PacketSource("none.pcap", dialect="other")
+
+
+@pytest.fixture
+def loopback():
+    try:
+        LiveCapture("lo").close()
+    except SourceError as error:
+        pytest.skip(str(error))
+    return "interface:lo"
+
+
+def test_a_live_interface_gives_what_a_file_of_the_same_packets_gives(loopback):
+    stop, told = threading.Event(), []
+    source = PacketSource(loopback)
+    reader = threading.Thread(target=lambda: told.extend(source.batches(None, stop)))
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+    ):
+        here.bind(("127.0.0.1", 0))
+        port = here.getsockname()[1]
+        reader.start()
+        deadline = time.monotonic() + 10
+        seen = 0
+        while not seen and time.monotonic() < deadline:  # until the ring is open
+            there.sendto(b"hello", ("127.0.0.1", port))
+            time.sleep(0.05)
+            seen = len(told)
+        for _ in range(50):
+            there.sendto(b"ten bytes!", ("127.0.0.1", port))
+        time.sleep(0.3)
+    stop.set()
+    reader.join(10)
+    flow = flows_of(told).filter(pl.col("dst_port") == port).row(0, named=True)
+    assert flow["fwd_packet_length_max"] == 10
+    assert 50 <= flow["fwd_packets"] <= 300  # each once, though loopback hands every packet over twice
+    assert flow["fwd_bytes"] == 5 * (flow["fwd_packets"] - 50) + 500
+    assert flow["ended_by"] == "stopped"
