@@ -161,7 +161,7 @@ def make_alerts(
             features,
         ]
     ).with_columns(model=pl.lit(model), suppressed_by=pl.lit(None, pl.String))
-    return table.with_columns(alert_id=_alert_ids(table)).select(*ALERT_COLUMNS).cast(dict(ALERT_COLUMNS))
+    return table.with_columns(alert_id=_alert_ids(table)).select(*ALERT_COLUMNS).cast(pl.Schema(ALERT_COLUMNS))
 
 
 def _check_rows(flows: pl.DataFrame, verdicts: pl.DataFrame, chosen: pl.Series) -> None:
@@ -178,7 +178,7 @@ def _check_rows(flows: pl.DataFrame, verdicts: pl.DataFrame, chosen: pl.Series) 
 def _identified(flows: pl.DataFrame) -> pl.DataFrame:
     """Return flows with every identity column, the protocol as a name, and a Community ID where one can be had."""
     absent = {name: pl.lit(None, dtype) for name, dtype in IDENTITY.items() if name not in flows.columns}
-    flows = flows.with_columns(**absent).cast(dict(IDENTITY))
+    flows = flows.with_columns(**absent).cast(pl.Schema(IDENTITY))
     names = {text: transport_name(text) for text in flows["protocol"].unique().drop_nulls()}
     flows = flows.with_columns(pl.col("protocol").replace(names))
     return flows.with_columns(_community_ids(flows))
