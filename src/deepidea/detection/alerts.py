@@ -208,6 +208,8 @@ def _verdict_columns(verdicts: pl.DataFrame) -> list[pl.Series]:
     wanted = ("class", "label", "score", "anomaly", "unknown")
     absent = {name: pl.lit(None, ALERT_COLUMNS[name]) for name in wanted if name not in verdicts.columns}
     table = verdicts.with_columns(**absent).select(wanted).cast({name: ALERT_COLUMNS[name] for name in wanted})
+    # no detector of ours gives a score or anomaly that is no number; one that does must not stop what reads alerts
+    table = table.with_columns(pl.col("score").fill_nan(0).fill_null(0), pl.col("anomaly").fill_nan(None))
     return [*table.iter_columns(), _severities(table)]
 
 

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from deepidea.detection.alerts import SEVERITIES
 from deepidea.errors import DataError
 from deepidea.flows.identity import transport_number
 
-__all__ = ["FORMATS", "Format", "render", "signature_of"]
+__all__ = ["FORMATS", "Format", "TextFormat", "render", "signature_of"]
 
 Format = Literal["eve", "ecs", "ocsf", "cef"]
 Alert = Mapping[str, Any]
@@ -56,12 +56,16 @@ def render(alerts: pl.DataFrame, format: Format | str = "eve") -> list[str]:
 
     Notes
     -----
-    About 20 us an alert.
+    About 25 us an alert.
     """
     if format not in FORMATS:
         raise DataError(f"a format must be one of {', '.join(FORMATS)}, however: {format!r} is none of them")
-    to_text = FORMATS[format]
-    return [to_text(row) for row in alerts.drop("features", strict=False).iter_rows(named=True)]
+    made = FORMATS[format]
+    times = pl.col("time", "start", "end")
+    told = times.dt.timestamp("ms") if made.times is None else times.dt.strftime(made.times)
+    duration = (pl.col("end") - pl.col("start")).dt.total_nanoseconds().clip(lower_bound=0)
+    rows = alerts.drop("features", strict=False).with_columns(told, duration_ns=duration).iter_rows(named=True)
+    return [made.to_text(row) for row in rows]
 
 
 def signature_of(alert: Alert) -> str:
@@ -92,20 +96,11 @@ def _present(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entries.items() if value is not None and value != {}}
 
 
-def _json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _probabilities(alert: Alert) -> Any:
     return json.loads(alert["probabilities"]) if alert["probabilities"] else None
-
-
-def _iso(when: datetime | None) -> str | None:
-    return None if when is None else when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _ms(when: datetime | None) -> int | None:
-    return None if when is None else round(when.timestamp() * 1000)
 
 
 def _added(*counts: int | None) -> int | None:
@@ -138,10 +133,6 @@ def _verdict(alert: Alert) -> dict[str, Any]:
 _EVE_PROTOCOLS = MappingProxyType({"ipv6-icmp": "IPv6-ICMP"})  # the others are in capitals
 
 
-def _eve_time(when: datetime | None) -> str | None:
-    return None if when is None else when.strftime("%Y-%m-%dT%H:%M:%S.%f%z")
-
-
 def to_eve(alert: Alert) -> str:
     """Return an alert as an event of Suricata's EVE log (``etc/schema.json``), with an object ``deepidea`` of ours.
 
@@ -149,7 +140,7 @@ def to_eve(alert: Alert) -> str:
     """
     icmp, protocol = _is_icmp(alert), alert["protocol"] or "unknown"
     event = {
-        "timestamp": _eve_time(alert["time"]),
+        "timestamp": alert["time"],
         "flow_id": int(alert["alert_id"][-13:], 16) >> 1,  # 51 bits, which JSON numbers hold everywhere
         "event_type": "alert",
         "src_ip": alert["src_ip"],
@@ -188,7 +179,7 @@ def _eve_flow(alert: Alert) -> dict[str, Any]:
         "bytes_toserver": alert["fwd_bytes"],
         "bytes_toclient": alert["bwd_bytes"],
     }
-    return _present({**counts, "start": _eve_time(alert["start"]), "end": _eve_time(alert["end"])})
+    return _present({**counts, "start": alert["start"], "end": alert["end"]})
 
 
 # --- Elastic Common Schema -------------------------------------------------------------------------------------------
@@ -198,7 +189,7 @@ def to_ecs(alert: Alert) -> str:
     """Return an alert as a document of the Elastic Common Schema 8, with an object ``deepidea`` of ours."""
     icmp, number = _is_icmp(alert), transport_number(alert["protocol"])
     document = {
-        "@timestamp": _iso(alert["time"]),
+        "@timestamp": alert["time"],
         "ecs": {"version": ECS_VERSION},
         "message": _sentence(alert),
         "event": _ecs_event(alert),
@@ -230,8 +221,6 @@ def _sentence(alert: Alert) -> str:
 
 
 def _ecs_event(alert: Alert) -> dict[str, Any]:
-    start, end = alert["start"], alert["end"]
-    nanoseconds = None if start is None or end is None else max(round((end - start).total_seconds() * 1e6), 0) * 1000
     return _present(
         {
             "kind": "alert",
@@ -243,9 +232,9 @@ def _ecs_event(alert: Alert) -> dict[str, Any]:
             "provider": "deepidea",
             "severity": alert["severity"],
             "risk_score": round(100 * alert["score"], 4),
-            "start": _iso(start),
-            "end": _iso(end),
-            "duration": nanoseconds,
+            "start": alert["start"],
+            "end": alert["end"],
+            "duration": alert["duration_ns"],
         }
     )
 
@@ -285,9 +274,9 @@ def to_ocsf(alert: Alert) -> str:
         "class_name": "Detection Finding",
         "type_uid": 200401,
         "type_name": "Detection Finding: Create",
-        "time": _ms(alert["time"]),
-        "start_time": _ms(alert["start"]),
-        "end_time": _ms(alert["end"]),
+        "time": alert["time"],
+        "start_time": alert["start"],
+        "end_time": alert["end"],
         "severity_id": severity_id,
         "severity": severity,
         "status_id": 1,
@@ -313,9 +302,9 @@ def _ocsf_info(alert: Alert) -> dict[str, Any]:
             "uid": alert["alert_id"],
             "title": signature_of(alert),
             "types": [alert["class"]],
-            "created_time": _ms(alert["time"]),
-            "first_seen_time": _ms(alert["start"]),
-            "last_seen_time": _ms(alert["end"]),
+            "created_time": alert["time"],
+            "first_seen_time": alert["start"],
+            "last_seen_time": alert["end"],
             "analytic": {"uid": alert["model"], "name": PRODUCT, "type_id": 4, "type": "Learning (ML/DL)"},
         }
     )
@@ -371,9 +360,9 @@ def to_cef(alert: Alert) -> str:
 def _cef_fields(alert: Alert) -> dict[str, Any]:
     icmp = _is_icmp(alert)
     return {
-        "rt": _ms(alert["time"]),
-        "start": _ms(alert["start"]),
-        "end": _ms(alert["end"]),
+        "rt": alert["time"],
+        "start": alert["start"],
+        "end": alert["end"],
         "externalId": alert["alert_id"],
         "cat": alert["class"],
         "act": "alert",
@@ -403,7 +392,28 @@ def _cef_labelled(key: str, label: str, value: object) -> dict[str, Any]:
     return {} if value is None else {key: value, f"{key}Label": label}
 
 
-FORMATS: Mapping[str, Callable[[Alert], str]] = MappingProxyType(
-    {"eve": to_eve, "ecs": to_ecs, "ocsf": to_ocsf, "cef": to_cef}
+@dataclass(frozen=True, slots=True)
+class TextFormat:
+    """A format: makes one line of text of one alert.
+
+    Parameters
+    ----------
+    to_text
+        Takes a row of an alert table without ``features``, with ``duration_ns``, and with its times as below.
+    times
+        How times are written, as ``strftime`` has it; milliseconds since 1970 where absent.
+    """
+
+    to_text: Callable[[Alert], str]
+    times: str | None = None
+
+
+FORMATS: Mapping[str, TextFormat] = MappingProxyType(
+    {
+        "eve": TextFormat(to_eve, "%Y-%m-%dT%H:%M:%S%.6f%z"),
+        "ecs": TextFormat(to_ecs, "%Y-%m-%dT%H:%M:%S%.6fZ"),
+        "ocsf": TextFormat(to_ocsf),
+        "cef": TextFormat(to_cef),
+    }
 )
-"""Formats by name: each makes one line of text of one alert, a row of an alert table."""
+"""Formats by name."""
