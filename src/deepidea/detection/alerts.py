@@ -149,7 +149,7 @@ def make_alerts(
     _check_rows(flows, verdicts, chosen)
     mask = chosen.fill_null(False)
     flows, verdicts = flows.filter(mask), verdicts.filter(mask)
-    features = _features_json(flows.select(pl.exclude(*_NO_FEATURES)))
+    features = _features_json(flows.select(pl.exclude(*_NO_FEATURES)), flows.height)
     flows = _identified(flows)
     table = pl.DataFrame(
         [
@@ -233,9 +233,9 @@ def _probabilities_json(verdicts: pl.DataFrame) -> pl.Series:
     return _json_objects(plain, verdicts.height).alias("probabilities")
 
 
-def _features_json(features: pl.DataFrame) -> pl.Series:
+def _features_json(features: pl.DataFrame, n_rows: int) -> pl.Series:
     """Return each row as a JSON object; infinity and NaN, which JSON does not know, stand in it as text."""
-    texts = _json_objects(features, features.height)
+    texts = _json_objects(features, n_rows)
     odd = _rows_not_finite(features)
     if len(odd):
         rows = features[odd].iter_rows(named=True)

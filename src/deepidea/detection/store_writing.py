@@ -70,6 +70,8 @@ def take_seqs(connection: sa.Connection, n: int) -> int:
 
 def insert_alerts(connection: sa.Connection, alerts: pl.DataFrame, source: str) -> pl.DataFrame:
     """Insert those alerts that the store does not hold yet, and return them."""
+    if alerts.is_empty():
+        return alerts
     alerts = alerts.unique("alert_id", keep="first", maintain_order=True)
     first = take_seqs(connection, alerts.height)
     number = pl.int_range(pl.len(), dtype=pl.Int64) + first
