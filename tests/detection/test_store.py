@@ -110,7 +110,7 @@ def test_a_batch_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.Mon
         raise sa.exc.OperationalError("INSERT", {}, Exception("disk full"))
 
     monkeypatch.setattr("deepidea.detection.store.count_batch", fail)
-    with pytest.raises(StoreError, match="the store must answer, however: .*disk full"):
+    with pytest.raises(StoreError, match=r"the store must answer, however: .*disk full"):
         store.commit_batch("s", {"line": 9}, sweep(9), n_flows=9)
     assert (len(stored(store)), store.position("s")) == (5, None)
     assert store.incidents().rows["n_alerts"].item() == 5
@@ -398,7 +398,7 @@ def test_migrations_make_the_tables_that_are_asked(store: Store) -> None:
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database, whatever its name says; " * 99)
-    with pytest.raises(StoreError, match="the store must answer, however: .*not a database"):
+    with pytest.raises(StoreError, match=r"the store must answer, however: .*not a database"):
         open_store(f"sqlite:///{tmp_path}/text.db")
     with pytest.raises(StoreError, match="unable to open"):
         open_store(f"sqlite:///{tmp_path}/absent/a.db")

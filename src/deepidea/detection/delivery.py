@@ -179,15 +179,16 @@ class Delivery:
     def _run(self) -> None:
         while not self._is_over():
             self._wake.clear()
+            stopping = self._stop.is_set()  # before looking: what is stored until stop() is called is still delivered
             try:
                 done = self.deliver_once()
             except (SinkError, StoreError, StorageError) as error:
                 self._note(error)
-                if self._stop.is_set():
+                if stopping:
                     return
                 self._stop.wait(self._patience.wait_s(self._trouble.attempts))
                 continue
-            if self._stop.is_set() and (not done or self._trouble.attempts):
+            if stopping and (not done or self._trouble.attempts):
                 return
             if self._trouble.attempts:  # given up on a batch: the sink is down still
                 self._stop.wait(self._patience.wait_s(self._trouble.attempts))

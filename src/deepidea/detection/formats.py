@@ -326,10 +326,11 @@ def _ocsf_evidences(alert: Alert) -> list[dict[str, Any]] | None:
 
 def _ocsf_end(alert: Alert, end: str) -> dict[str, Any]:
     """Return an endpoint, nothing where the address is not known: one must have an address or a name."""
-    if alert[f"{end}_ip"] is None:
+    address = alert[f"{end}_ip"]
+    if address is None:
         return {}
     port = None if _is_icmp(alert) else alert[f"{end}_port"]
-    return _present({"ip": alert[f"{end}_ip"], "port": port})
+    return _present({"ip" if _ip_version(address) else "name": address, "port": port})
 
 
 # --- Common Event Format ---------------------------------------------------------------------------------------------
