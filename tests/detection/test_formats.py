@@ -136,3 +136,19 @@ def test_addresses_that_are_none_are_left_out_where_a_field_takes_addresses() ->
     }
     (evidence,) = json.loads(render(row, "ocsf")[0])["evidences"]
     assert evidence["src_endpoint"] == {"name": "host.example", "port": 40_000}
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "alerts.md"
+
+
+def example(name: str) -> str:
+    """Return the block of the page that shows an alert in a format."""
+    alert = alerts_of([{"fwd_bytes": 180.0, "bwd_bytes": 120.0}])
+    return f"```{'text' if name == 'cef' else 'json'}\n{render(alert, name)[0]}\n```"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_page_shows_what_is_written(name: str) -> None:
+    block = re.search(rf"<!-- example:{name} -->\n(.*?)\n<!-- /example:{name} -->", PAGE.read_text(), re.DOTALL)
+    assert block is not None
+    assert block[1] == example(name)
