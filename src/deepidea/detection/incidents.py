@@ -1,0 +1,291 @@
+"""Incidents: alerts of one class about one host that come close after one another.
+
+An incident is a run of alerts with the same host and class in which no two neighbours in time are more than a gap
+apart. That makes incidents a property of the set of alerts: neither their order nor the batches that they came in
+matter, and an alert that comes late may join two incidents into one. A sweep over a thousand ports is one incident, and
+so is one over a million: what it keeps is bounded (:data:`MOST_LISTED`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+__all__ = ["INCIDENT_COLUMNS", "MOST_LISTED", "GroupedAlerts", "Listing", "group_alerts", "host_role", "listing_of"]
+
+GAP_S = 600.0
+MOST_LISTED = 1024
+"""Ports, and hosts, that an incident knows one by one. Beyond, it keeps those whose BLAKE2b hash is least, each with
+its exact count, and estimates how many there are from how densely they lie, to about 3 % (k minimum values: Beyer et
+al., SIGMOD 2007). Which ones are kept depends on the values alone, so the order in which they come does not matter."""
+
+INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
+    "incident_id": pl.String(),
+    "incident_key": pl.String(),
+    "role": pl.String(),
+    "host": pl.String(),
+    "class": pl.String(),
+    "first_us": pl.Int64(),
+    "last_us": pl.Int64(),
+    "n_alerts": pl.Int64(),
+    "severity": pl.Int16(),
+    "score": pl.Float64(),
+    "n_ports": pl.Int64(),
+    "n_hosts": pl.Int64(),
+    "ports": pl.String(),
+    "hosts": pl.String(),
+}
+"""Columns of an incident table as it is kept.
+
+``incident_id``
+    32 hexadecimal digits: time of the first alert in milliseconds, and 80 bits of BLAKE2b over key and first time.
+``incident_key``
+    What its alerts have in common: hash of role, host and class.
+``role``, ``host``
+    Whose incident it is: the ``source`` or the ``target`` of the flows (:func:`host_role`).
+``first_us``, ``last_us``
+    Times of the first and the last alert, in microseconds since 1970.
+``severity``, ``score``
+    The most urgent severity (least number) and the highest score.
+``n_ports``, ``n_hosts``
+    How many ports were asked for, and how many hosts were at the other end; an estimate beyond :data:`MOST_LISTED`.
+``ports``, ``hosts``
+    JSON: values and their alerts, see :func:`listing_of`.
+"""
+
+_MANY_SOURCES = re.compile(r"ddos|distributed|reflect|amplif|backscatter")
+_WIDEST = float(1 << 64)
+_MEMBERS = {"part": pl.UInt32(), "kind": pl.String(), "value": pl.String(), "n": pl.Int64()}
+_KEPT = pl.Struct({"values": pl.List(pl.String), "counts": pl.List(pl.Int64)})
+_EMPTY = '{"values":[],"counts":[]}'
+_OF_PART = ("incident_key", "role", "host", "class")
+
+
+def host_role(name: str) -> Literal["source", "target"]:
+    """Return whose incidents those of a class are.
+
+    Attacks that many hosts lead against one belong to their ``target``: classes with DDoS, distributed, reflection or
+    amplification in their name. All others (scans, brute force, DoS, botnet, ...) belong to the ``source``, the host
+    that opened the flow.
+
+    Examples
+    --------
+    >>> host_role("port_scan"), host_role("DDoS attacks-LOIC-HTTP")
+    ('source', 'target')
+    """
+    return "target" if _MANY_SOURCES.search(name.lower()) else "source"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedAlerts:
+    """What became of incidents when alerts were added.
+
+    Parameters
+    ----------
+    incidents
+        The incidents that alerts were added to, and the new ones, as :data:`INCIDENT_COLUMNS`.
+    replaced
+        ``old_id``, ``new_id``: incidents that are now part of another one, or have an earlier first alert.
+    """
+
+    incidents: pl.DataFrame
+    replaced: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Ports or hosts of an incident.
+
+    Parameters
+    ----------
+    top
+        The most frequent of those known one by one, with their alerts.
+    n_more
+        How many there are besides, an estimate where not ``exact``.
+    exact
+        Whether all are known one by one.
+    """
+
+    top: dict[str, int]
+    n_more: int
+    exact: bool
+
+
+def listing_of(kept: str, n_distinct: int, *, most: int = 10) -> Listing:
+    """Return the most frequent ports or hosts of an incident.
+
+    Examples
+    --------
+    >>> listing_of('{"values":["80","22","443"],"counts":[1,7,2]}', 3, most=2)
+    Listing(top={'22': 7, '443': 2}, n_more=1, exact=True)
+    """
+    known = json.loads(kept)
+    pairs = sorted(zip(known["values"], known["counts"], strict=True), key=lambda pair: (-pair[1], pair[0]))[:most]
+    return Listing(dict(pairs), n_distinct - len(pairs), len(known["values"]) <= MOST_LISTED)
+
+
+def with_keys(alerts: pl.DataFrame) -> pl.DataFrame:
+    """Return alerts with ``role``, ``host`` and ``incident_key``, and ``peer``, the host at the other end."""
+    roles = {name: host_role(name) for name in alerts["class"].unique().drop_nulls()}
+    by_source = pl.col("role") == "source"
+    alerts = alerts.with_columns(role=pl.col("class").replace_strict(roles, default="source", return_dtype=pl.String))
+    alerts = alerts.with_columns(
+        host=pl.when(by_source).then("src_ip").otherwise("dst_ip").fill_null("unknown"),
+        peer=pl.when(by_source).then("dst_ip").otherwise("src_ip"),
+    )
+    kinds = alerts.select("role", "host", "class").unique()
+    keys = [_digest("\x1f".join(str(part) for part in row)) for row in kinds.iter_rows()]
+    of_kind = kinds.with_columns(incident_key=pl.Series(keys, dtype=pl.String))
+    return alerts.join(of_kind, on=["role", "host", "class"], how="left", nulls_equal=True, maintain_order="left")
+
+
+def group_alerts(alerts: pl.DataFrame, known: pl.DataFrame, *, gap_s: float = GAP_S) -> GroupedAlerts:
+    """Add alerts to the incidents that they belong to.
+
+    Parameters
+    ----------
+    alerts
+        Alert table (:data:`deepidea.detection.alerts.ALERT_COLUMNS`), ``(n_alerts, ...)``, each new; those that an
+        allow rule keeps quiet must have been taken out.
+    known
+        Incidents so far (:data:`INCIDENT_COLUMNS`): at least those with the alerts' keys that are within a gap of them.
+    gap_s
+        Longest quiet time within an incident, in seconds.
+
+    Notes
+    -----
+    About 10 us an alert in batches of thousands; an incident of any size costs as much as :data:`MOST_LISTED` ports
+    and hosts.
+
+    Examples
+    --------
+    >>> none = pl.DataFrame(schema=INCIDENT_COLUMNS)
+    >>> sweep = {"src_ip": "192.0.2.7", "dst_ip": "198.51.100.1", "class": "port_scan", "severity": 3, "score": 0.99}
+    >>> rows = [{**sweep, "dst_port": port, "time": 1_000_000 * port} for port in range(1, 1001)]
+    >>> alerts = pl.DataFrame(rows).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
+    >>> group_alerts(alerts, none).incidents.select("host", "class", "n_alerts", "n_ports", "n_hosts").rows()
+    [('192.0.2.7', 'port_scan', 1000, 1000, 1)]
+    """
+    keyed = with_keys(alerts)
+    new = _parts_of_alerts(keyed)
+    rows = pl.concat([known.select(new.columns), new])
+    members = pl.concat([_known_members(known), _members_of_alerts(keyed, offset=known.height)])
+    part_of = _runs(rows, round(gap_s * 1e6))
+    incidents = _merged(rows, members, part_of)
+    return GroupedAlerts(incidents, _replaced(known, incidents))
+
+
+def _parts_of_alerts(keyed: pl.DataFrame) -> pl.DataFrame:
+    """Return each alert as an incident of its own, without its port and host."""
+    when = pl.col("time").dt.timestamp("us")
+    return keyed.select(
+        *_OF_PART,
+        first_us=when,
+        last_us=when,
+        n_alerts=pl.lit(1, pl.Int64),
+        severity=pl.col("severity").cast(pl.Int16),
+        score=pl.col("score").cast(pl.Float64),
+    )
+
+
+def _members_of_alerts(keyed: pl.DataFrame, *, offset: int) -> pl.DataFrame:
+    part = (pl.int_range(pl.len()) + offset).cast(pl.UInt32)
+    one = pl.lit(1, pl.Int64)
+    ports = keyed.select(part=part, kind=pl.lit("ports"), value=pl.col("dst_port").cast(pl.String), n=one)
+    hosts = keyed.select(part=part, kind=pl.lit("hosts"), value=pl.col("peer"), n=one)
+    return pl.concat([ports, hosts]).drop_nulls("value")
+
+
+def _known_members(known: pl.DataFrame) -> pl.DataFrame:
+    if known.is_empty():
+        return pl.DataFrame(schema=_MEMBERS)
+    parts = pl.int_range(pl.len()).cast(pl.UInt32)
+    tables = [
+        known.select(part=parts, kind=pl.lit(kind), kept=pl.col(kind).str.json_decode(_KEPT))
+        .unnest("kept")
+        .explode("values", "counts")
+        .select("part", "kind", value="values", n="counts")
+        for kind in ("ports", "hosts")
+    ]
+    return pl.concat(tables).drop_nulls("value")
+
+
+def _runs(rows: pl.DataFrame, gap_us: int) -> pl.DataFrame:
+    """Return which run each part is in: ``part``, ``run``."""
+    ordered = rows.select("incident_key", "first_us", "last_us").with_row_index("part")
+    ordered = ordered.sort("incident_key", "first_us", "part")
+    so_far = pl.col("last_us").cum_max().over("incident_key").shift(1)
+    other_key = pl.col("incident_key") != pl.col("incident_key").shift(1)
+    begins = (other_key | (pl.col("first_us") > so_far + gap_us)).fill_null(True)
+    return ordered.select("part", run=begins.cum_sum().cast(pl.UInt32))
+
+
+def _merged(rows: pl.DataFrame, members: pl.DataFrame, part_of: pl.DataFrame) -> pl.DataFrame:
+    with_run = rows.with_row_index("part").join(part_of, on="part")
+    runs = with_run.group_by("run").agg(
+        *(pl.col(name).first() for name in _OF_PART),
+        pl.col("first_us").min(),
+        pl.col("last_us").max(),
+        pl.col("n_alerts").sum(),
+        pl.col("severity").min(),
+        pl.col("score").max(),
+    )
+    kept = _least_hashes(members.join(part_of, on="part"))
+    for kind in ("ports", "hosts"):
+        runs = runs.join(_as_json(kept.filter(pl.col("kind") == kind), kind), on="run", how="left")
+    runs = runs.with_columns(pl.col("ports", "hosts").fill_null(_EMPTY), pl.col("n_ports", "n_hosts").fill_null(0))
+    return runs.with_columns(_ids(runs)).sort("incident_id").select(*INCIDENT_COLUMNS)
+
+
+def _least_hashes(members: pl.DataFrame) -> pl.DataFrame:
+    """Return ``run``, ``kind``, ``value``, ``n``, ``hash``; one more than may be listed, which tells that there are."""
+    counted = members.group_by("run", "kind", "value").agg(pl.col("n").sum())
+    values = counted["value"].unique()
+    hashed = pl.DataFrame({"value": values, "hash": pl.Series([_hash(value) for value in values], dtype=pl.UInt64)})
+    ordered = counted.join(hashed, on="value").sort("run", "kind", "hash", "value")
+    return ordered.filter(pl.int_range(pl.len()).over("run", "kind") <= MOST_LISTED)
+
+
+def _hash(value: str) -> int:
+    return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest())
+
+
+def _as_json(kept: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Return ``run``, the values of a kind as JSON, and how many there are."""
+    lists = kept.group_by("run", maintain_order=True).agg(
+        values=pl.col("value"), counts=pl.col("n"), n=pl.len(), widest=pl.col("hash").last()
+    )
+    density = (pl.col("widest").cast(pl.Float64) + 1.0) / _WIDEST
+    estimate = (MOST_LISTED / density).round().cast(pl.Int64)  # one more hash is kept than listed: k - 1 over density
+    return lists.select(
+        "run",
+        pl.struct("values", "counts").struct.json_encode().alias(kind),
+        pl.when(pl.col("n") > MOST_LISTED).then(estimate).otherwise(pl.col("n").cast(pl.Int64)).alias(f"n_{kind}"),
+    )
+
+
+def _ids(runs: pl.DataFrame) -> pl.Series:
+    rows = runs.select("incident_key", "first_us").iter_rows()
+    return pl.Series("incident_id", [_incident_id(key, first) for key, first in rows], pl.String)
+
+
+def _incident_id(key: str, first_us: int) -> str:
+    return f"{min(max(first_us // 1000, 0), (1 << 48) - 1):012x}{_digest(f'{key} {first_us}')}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def _replaced(known: pl.DataFrame, incidents: pl.DataFrame) -> pl.DataFrame:
+    """Return the ids of known incidents that have another id now; a run of known ones holds its first alert's."""
+    old = known.select("incident_key", "first_us", old_id="incident_id").sort("incident_key", "first_us")
+    new = incidents.select("incident_key", "last_us", start="first_us", new_id="incident_id")
+    pairs = old.join(new, on="incident_key").filter(pl.col("first_us").is_between("start", "last_us"))
+    return pairs.filter(pl.col("old_id") != pl.col("new_id")).select("old_id", "new_id")

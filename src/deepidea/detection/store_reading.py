@@ -1,0 +1,170 @@
+"""What is asked of a store: alerts and incidents by filter, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from deepidea.detection.alerts import ALERT_COLUMNS
+from deepidea.detection.incidents import INCIDENT_COLUMNS
+from deepidea.detection.store_schema import ALERTS, DELIVERIES, INCIDENT_ALIASES, INCIDENT_STATES, INCIDENTS, TIMES
+from deepidea.detection.store_writing import alerts_from
+from deepidea.errors import DataError
+
+_STORED = [TIMES.get(name, name) for name in ALERT_COLUMNS] + ["source"]
+_STATES = {"status": pl.String(), "note": pl.String(), "changed_us": pl.Int64()}
+Condition = sa.ColumnElement[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of a list, and where the next ones begin.
+
+    Parameters
+    ----------
+    rows
+        The table.
+    next
+        What to ask for ``after`` these; None where they are the last ones.
+    """
+
+    rows: pl.DataFrame
+    next: str | None
+
+
+def _us(when: datetime) -> int:
+    return round(when.timestamp() * 1e6)
+
+
+def alert_conditions(
+    since: datetime | None,
+    until: datetime | None,
+    host: str | None,
+    class_name: str | None,
+    severity: int | None,
+    source: str | None,
+    suppressed: bool | None,
+) -> list[Condition]:
+    """Return what filters of alerts come to."""
+    columns = ALERTS.c
+    given: list[tuple[Any, Any]] = [
+        (since, lambda: columns.time_us >= _us(since)),  # type: ignore[arg-type]
+        (until, lambda: columns.time_us < _us(until)),  # type: ignore[arg-type]
+        (host, lambda: (columns.src_ip == host) | (columns.dst_ip == host)),
+        (class_name, lambda: columns["class"] == class_name),
+        (severity, lambda: columns.severity <= severity),
+        (source, lambda: columns.source == source),
+        (suppressed, lambda: columns.suppressed_by.is_not(None) if suppressed else columns.suppressed_by.is_(None)),
+    ]
+    return [made() for value, made in given if value is not None]
+
+
+def read_alerts(
+    connection: sa.Connection, wanted: Sequence[Condition], *, incident: str | None, limit: int, after: str | None
+) -> Page:
+    """Return a page of alerts, the latest first: ids begin with the time."""
+    _check_limit(limit)
+    wanted = [*wanted, *_of_incident(connection, incident)]
+    if after is not None:
+        wanted.append(ALERTS.c.alert_id < after)
+    query = sa.select(*(ALERTS.c[name] for name in _STORED)).where(*wanted).order_by(ALERTS.c.alert_id.desc())
+    table = alerts_from(connection.execute(query.limit(limit + 1)).all(), _STORED)
+    rows = table.head(limit)
+    return Page(rows, rows["alert_id"][-1] if table.height > limit else None)
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise DataError(f"a page must have a row at least, however: limit={limit}")
+
+
+def _of_incident(connection: sa.Connection, incident: str | None) -> list[Condition]:
+    if incident is None:
+        return []
+    columns = INCIDENTS.c
+    query = sa.select(columns.incident_key, columns.first_us, columns.last_us)
+    found = connection.execute(query.where(columns.incident_id == lead(connection, incident))).first()
+    if found is None:
+        return [sa.false()]
+    return [ALERTS.c.incident_key == found[0], ALERTS.c.time_us.between(found[1], found[2])]
+
+
+def lead(connection: sa.Connection, incident_id: str) -> str:
+    """Return the id that an incident has now."""
+    query = sa.select(INCIDENT_ALIASES.c.new_id).where(INCIDENT_ALIASES.c.old_id == incident_id)
+    return connection.execute(query).scalar() or incident_id
+
+
+def incident_conditions(
+    since: datetime | None,
+    until: datetime | None,
+    host: str | None,
+    class_name: str | None,
+    severity: int | None,
+    status: str | None,
+) -> list[Condition]:
+    """Return what filters of incidents come to."""
+    columns = INCIDENTS.c
+    given: list[tuple[Any, Any]] = [
+        (since, lambda: columns.last_us >= _us(since)),  # type: ignore[arg-type]
+        (until, lambda: columns.last_us < _us(until)),  # type: ignore[arg-type]
+        (host, lambda: columns.host == host),
+        (class_name, lambda: columns["class"] == class_name),
+        (severity, lambda: columns.severity <= severity),
+        (status, lambda: sa.func.coalesce(INCIDENT_STATES.c.status, "open") == status),
+    ]
+    return [made() for value, made in given if value is not None]
+
+
+def read_incidents(connection: sa.Connection, wanted: Sequence[Condition], *, limit: int, after: str | None) -> Page:
+    """Return a page of incidents, those with the latest alert first."""
+    _check_limit(limit)
+    if after is not None:
+        last, _, incident_id = after.partition(":")
+        if not last.removeprefix("-").isdecimal():
+            raise DataError(f"after must be what a page names as its next, however: it is {after!r}")
+        later = sa.tuple_(INCIDENTS.c.last_us, INCIDENTS.c.incident_id) < (int(last), incident_id)
+        wanted = [*wanted, later]
+    table = incident_rows(connection, *wanted, limit=limit + 1)
+    rows = table.head(limit)
+    more = rows.select(pl.col("last").dt.timestamp("us"), "incident_id").row(-1) if table.height > limit else None
+    return Page(rows, None if more is None else f"{more[0]}:{more[1]}")
+
+
+def incident_rows(connection: sa.Connection, *wanted: Condition, limit: int = 1) -> pl.DataFrame:
+    """Return incidents with what people said of them, the latest first."""
+    states = INCIDENT_STATES.c
+    said = (sa.func.coalesce(states.status, "open"), sa.func.coalesce(states.note, ""), states.changed_us)
+    joined = INCIDENTS.outerjoin(INCIDENT_STATES, states.incident_id == INCIDENTS.c.incident_id)
+    query = sa.select(*(INCIDENTS.c[name] for name in INCIDENT_COLUMNS), *said).select_from(joined).where(*wanted)
+    query = query.order_by(INCIDENTS.c.last_us.desc(), INCIDENTS.c.incident_id.desc()).limit(limit)
+    rows = [tuple(row) for row in connection.execute(query)]
+    table = pl.DataFrame(rows, schema=pl.Schema({**INCIDENT_COLUMNS, **_STATES}), orient="row")
+    times = ("first_us", "last_us", "changed_us")
+    as_times = [pl.from_epoch(name, time_unit="us").dt.replace_time_zone("UTC") for name in times]
+    return table.with_columns(as_times).rename({name: name.removesuffix("_us") for name in times})
+
+
+def read_undelivered(connection: sa.Connection, sink: str, limit: int) -> pl.DataFrame:
+    """Return the first alerts that a sink has not got."""
+    last = connection.execute(sa.select(DELIVERIES.c.last_seq).where(DELIVERIES.c.sink == sink)).scalar()
+    if last is None:
+        raise DataError(f"a sink must be registered before it is served, however: {sink!r} is not")
+    names = [*_STORED, "seq"]
+    query = sa.select(*(ALERTS.c[name] for name in names)).where(*_owed(last)).order_by(ALERTS.c.seq).limit(limit)
+    return alerts_from(connection.execute(query).all(), names)
+
+
+def _owed(last_seq: int) -> tuple[Condition, ...]:
+    return ALERTS.c.seq > last_seq, ALERTS.c.suppressed_by.is_(None)
+
+
+def count_after(connection: sa.Connection, last_seq: int, *wanted: Condition) -> int:
+    """Return how many alerts are to be told behind a number."""
+    query = sa.select(sa.func.count()).select_from(ALERTS).where(*_owed(last_seq), *wanted)
+    return connection.execute(query).scalar_one()

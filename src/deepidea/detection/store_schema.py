@@ -1,0 +1,210 @@
+"""Tables of a store, and the numbered migrations that make them: one schema for SQLite and PostgreSQL.
+
+Times are microseconds since 1970 (``_us``), in UTC. What only people and programs outside look into is JSON text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from deepidea.detection.alerts import ALERT_COLUMNS
+from deepidea.detection.incidents import INCIDENT_COLUMNS
+from deepidea.errors import StoreError
+
+__all__ = ["MIGRATIONS", "metadata", "migrate", "version_of"]
+
+metadata = sa.MetaData()
+TIMES: Mapping[str, str] = MappingProxyType({"time": "time_us", "start": "start_us", "end": "end_us"})
+
+_TYPES: Mapping[type[pl.DataType], Callable[[], Any]] = MappingProxyType(
+    {
+        pl.String: sa.Text,
+        pl.Float64: sa.Double,
+        pl.Boolean: sa.Boolean,
+        pl.Int16: sa.SmallInteger,
+        pl.Int32: sa.Integer,
+        pl.Int64: sa.BigInteger,
+        pl.Datetime: sa.BigInteger,
+    }
+)
+
+
+def _columns(columns: Mapping[str, pl.DataType], key: str) -> list[sa.Column[object]]:
+    """Return the columns of a table for those of a frame."""
+    return [
+        sa.Column(TIMES.get(name, name), _TYPES[type(dtype)](), primary_key=name == key)
+        for name, dtype in columns.items()
+    ]
+
+
+def _number(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+META = sa.Table(
+    "meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
+"""``version`` of the schema, ``next_seq`` of alerts, ``rules_version``, which goes up when allow rules change."""
+
+ALERTS = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    *_columns(ALERT_COLUMNS, ""),
+    sa.Column("incident_key", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+)
+"""``seq`` is the order in which alerts are told to sinks; negative while an allow rule holds one back untold."""
+
+INCIDENTS = sa.Table("incidents", metadata, *_columns(INCIDENT_COLUMNS, "incident_id"))
+INCIDENT_STATES = sa.Table(
+    "incident_states",
+    metadata,
+    sa.Column("incident_id", sa.Text, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("changed_us", sa.BigInteger, nullable=False),
+)
+INCIDENT_ALIASES = sa.Table(
+    "incident_aliases",
+    metadata,
+    sa.Column("old_id", sa.Text, primary_key=True),
+    sa.Column("new_id", sa.Text, nullable=False),
+)
+ALLOW_RULES = sa.Table(
+    "allow_rules",
+    metadata,
+    sa.Column("rule_id", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.Text) for name in ("src", "dst", "host", "peer", "port", "class")),
+    sa.Column("expires_us", sa.BigInteger),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("in_force", sa.Boolean, nullable=False),
+)
+"""``in_force`` until the rule has ended and what it kept quiet has been released."""
+
+SOURCES = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("position", sa.Text),
+    *(_number(name) for name in ("n_flows", "n_alerts", "n_duplicates", "n_suppressed", "updated_us")),
+)
+LOSSES = sa.Table(
+    "losses",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, primary_key=True),
+    _number("n"),
+)
+"""Records ``skipped`` and flows or packets ``dropped``, by reason."""
+
+DELIVERIES = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("sink", sa.Text, primary_key=True),
+    *(_number(name) for name in ("last_seq", "n_delivered", "n_dead", "n_lost")),
+)
+"""How far each sink has got; ``n_lost`` are alerts that retention took before they were told."""
+
+_FIRST = """
+CREATE TABLE alerts (
+  seq {key} PRIMARY KEY, alert_id TEXT NOT NULL UNIQUE, time_us BIGINT NOT NULL, start_us BIGINT, end_us BIGINT,
+  src_ip TEXT, src_port INTEGER, dst_ip TEXT, dst_port INTEGER, protocol TEXT, community_id TEXT,
+  class TEXT NOT NULL, label TEXT, score DOUBLE PRECISION, anomaly DOUBLE PRECISION, unknown BOOLEAN,
+  severity SMALLINT NOT NULL, fwd_packets BIGINT, bwd_packets BIGINT, fwd_bytes BIGINT, bwd_bytes BIGINT,
+  probabilities TEXT, features TEXT, model TEXT, suppressed_by TEXT, incident_key TEXT NOT NULL, source TEXT NOT NULL
+);
+CREATE INDEX alerts_by_time ON alerts (time_us);
+CREATE INDEX alerts_by_incident ON alerts (incident_key, time_us);
+CREATE INDEX alerts_owed ON alerts (suppressed_by, seq);
+CREATE TABLE incidents (
+  incident_id TEXT PRIMARY KEY, incident_key TEXT NOT NULL, role TEXT NOT NULL, host TEXT NOT NULL, class TEXT NOT NULL,
+  first_us BIGINT NOT NULL, last_us BIGINT NOT NULL, n_alerts BIGINT NOT NULL, severity SMALLINT NOT NULL,
+  score DOUBLE PRECISION, n_ports BIGINT NOT NULL, n_hosts BIGINT NOT NULL, ports TEXT NOT NULL, hosts TEXT NOT NULL
+);
+CREATE INDEX incidents_by_key ON incidents (incident_key, last_us);
+CREATE INDEX incidents_by_time ON incidents (last_us);
+CREATE TABLE incident_states (
+  incident_id TEXT PRIMARY KEY, status TEXT NOT NULL, note TEXT NOT NULL, changed_us BIGINT NOT NULL
+);
+CREATE TABLE incident_aliases (old_id TEXT PRIMARY KEY, new_id TEXT NOT NULL);
+CREATE TABLE allow_rules (
+  rule_id TEXT PRIMARY KEY, src TEXT, dst TEXT, host TEXT, peer TEXT, port TEXT, class TEXT, expires_us BIGINT,
+  note TEXT NOT NULL, origin TEXT NOT NULL, in_force BOOLEAN NOT NULL
+);
+CREATE TABLE sources (
+  name TEXT PRIMARY KEY, position TEXT, n_flows BIGINT NOT NULL DEFAULT 0, n_alerts BIGINT NOT NULL DEFAULT 0,
+  n_duplicates BIGINT NOT NULL DEFAULT 0, n_suppressed BIGINT NOT NULL DEFAULT 0, updated_us BIGINT NOT NULL DEFAULT 0
+);
+CREATE TABLE losses (
+  source TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL, n BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (source, kind, reason)
+);
+CREATE TABLE deliveries (
+  sink TEXT PRIMARY KEY, last_seq BIGINT NOT NULL DEFAULT 0, n_delivered BIGINT NOT NULL DEFAULT 0,
+  n_dead BIGINT NOT NULL DEFAULT 0, n_lost BIGINT NOT NULL DEFAULT 0
+);
+INSERT INTO meta (key, value) VALUES ('next_seq', '1'), ('rules_version', '1')
+"""
+
+MIGRATIONS: list[str] = [_FIRST]
+"""What makes version n out of version n - 1, in order. Never change one that has been published; add another."""
+
+
+def version_of(connection: sa.Connection) -> int:
+    """Return the version of the store that a connection is to, 0 where there is none yet.
+
+    Raises
+    ------
+    StoreError
+        The database holds tables of something else.
+    """
+    names = sa.inspect(connection).get_table_names()
+    if META.name not in names:
+        if ALERTS.name in names or INCIDENTS.name in names:
+            raise StoreError(
+                "a database must be empty or a store, however: it holds a table of another program named as ours; "
+                "choose another database"
+            )
+        return 0
+    value = connection.execute(sa.select(META.c.value).where(META.c.key == "version")).scalar()
+    if value is None or not value.isdecimal():
+        raise StoreError(f"a store must tell its version, however: it says {value!r}; choose another database")
+    return int(value)
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Bring a store to the newest version, in the caller's transaction, which must keep other writers out.
+
+    Raises
+    ------
+    StoreError
+        A newer release wrote the store, or it is none.
+    """
+    version = version_of(connection)
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"a store must be of version {len(MIGRATIONS)} or older, however: it is of version {version}; "
+            "a newer release wrote it: use that one"
+        )
+    if version == 0:
+        connection.exec_driver_sql("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        connection.execute(META.insert().values(key="version", value="0"))
+    for text in MIGRATIONS[version:]:
+        _run(connection, text)
+    if version < len(MIGRATIONS):
+        connection.execute(META.update().where(META.c.key == "version").values(value=str(len(MIGRATIONS))))
+
+
+def _run(connection: sa.Connection, text: str) -> None:
+    key = "INTEGER" if connection.dialect.name == "sqlite" else "BIGINT"  # SQLite's own row numbers are INTEGER ones
+    for statement in text.format(key=key).split(";"):
+        if statement.strip():
+            connection.exec_driver_sql(statement)

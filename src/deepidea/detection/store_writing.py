@@ -1,0 +1,179 @@
+"""What a batch writes into a store, within the one transaction that the store opens for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from deepidea.detection.alerts import ALERT_COLUMNS
+from deepidea.detection.incidents import INCIDENT_COLUMNS, group_alerts, with_keys
+from deepidea.detection.store_schema import (
+    ALERTS,
+    INCIDENT_ALIASES,
+    INCIDENT_STATES,
+    INCIDENTS,
+    LOSSES,
+    META,
+    SOURCES,
+    TIMES,
+)
+
+IN_ONE_GO = 4_000  # values in one IN (...)
+
+_ROWS = [column.name for column in ALERTS.columns]
+_READ_TYPES = {TIMES.get(name, name): pl.Int64() if name in TIMES else dtype for name, dtype in ALERT_COLUMNS.items()}
+
+
+def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, each in place of the one of its primary key."""
+    if rows:
+        made = _insert(connection, table)
+        keys = [column.name for column in table.primary_key]
+        changed = {name: made.excluded[name] for name in rows[0] if name not in keys}
+        connection.execute(made.on_conflict_do_update(index_elements=keys, set_=changed), list(rows))
+
+
+def add_up(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows of counters, added to what stands under their primary key; what is no counter is replaced."""
+    if rows:
+        made = _insert(connection, table)
+        keys = [column.name for column in table.primary_key]
+        changed = {
+            name: table.c[name] + made.excluded[name] if name == "n" or name.startswith("n_") else made.excluded[name]
+            for name in rows[0]
+            if name not in keys
+        }
+        connection.execute(made.on_conflict_do_update(index_elements=keys, set_=changed), list(rows))
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield values in slices that a database takes at once."""
+    for start in range(0, len(values), IN_ONE_GO):
+        yield values[start : start + IN_ONE_GO]
+
+
+def take_seqs(connection: sa.Connection, n: int) -> int:
+    """Return the first of n numbers of alerts that nobody else gets."""
+    value = connection.execute(sa.select(META.c.value).where(META.c.key == "next_seq")).scalar_one()
+    if n:
+        connection.execute(META.update().where(META.c.key == "next_seq").values(value=str(int(value) + n)))
+    return int(value)
+
+
+def insert_alerts(connection: sa.Connection, alerts: pl.DataFrame, source: str) -> pl.DataFrame:
+    """Insert those alerts that the store does not hold yet, and return them."""
+    if alerts.is_empty():
+        return alerts
+    alerts = alerts.unique("alert_id", keep="first", maintain_order=True)
+    first = take_seqs(connection, alerts.height)
+    number = pl.int_range(pl.len(), dtype=pl.Int64) + first
+    held = pl.col("suppressed_by").is_not_null()
+    rows = with_keys(alerts).with_columns(
+        *(pl.col(name).dt.timestamp("us").alias(column) for name, column in TIMES.items()),
+        seq=pl.when(held).then(-number).otherwise(number),
+        source=pl.lit(source),
+    )
+    _write_rows(connection, rows.select(_ROWS))
+    return _only_new(connection, alerts, first)
+
+
+def _write_rows(connection: sa.Connection, rows: pl.DataFrame) -> None:
+    """Insert rows by the driver itself: building a statement of them would take longer than the insert."""
+    if connection.dialect.name == "sqlite":
+        places = ", ".join("?" * rows.width)
+        connection.exec_driver_sql(
+            f"INSERT INTO alerts ({', '.join(rows.columns)}) VALUES ({places}) ON CONFLICT DO NOTHING", rows.rows()
+        )
+        return
+    _copy_rows(connection, rows)
+
+
+def _copy_rows(connection: sa.Connection, rows: pl.DataFrame) -> None:
+    names = ", ".join(rows.columns)
+    connection.exec_driver_sql("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE alerts) ON COMMIT DELETE ROWS")
+    driver: Any = connection.connection.driver_connection
+    rows = rows.with_columns(pl.col(pl.String).str.replace_all("\0", "\ufffd", literal=True))  # PostgreSQL knows no NUL
+    with driver.cursor() as cursor, cursor.copy(f"COPY incoming ({names}) FROM STDIN (FORMAT csv)") as copy:
+        copy.write(rows.write_csv(include_header=False, quote_style="non_numeric"))
+    connection.exec_driver_sql(f"INSERT INTO alerts ({names}) SELECT {names} FROM incoming ON CONFLICT DO NOTHING")
+
+
+def _only_new(connection: sa.Connection, alerts: pl.DataFrame, first: int) -> pl.DataFrame:
+    new = (ALERTS.c.seq >= first) | (ALERTS.c.seq <= -first)
+    if connection.execute(sa.select(sa.func.count()).select_from(ALERTS).where(new)).scalar_one() == alerts.height:
+        return alerts
+    ids = connection.execute(sa.select(ALERTS.c.alert_id).where(new)).scalars().all()
+    return alerts.filter(pl.col("alert_id").is_in(pl.Series(ids, dtype=pl.String).implode()))
+
+
+def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> None:
+    """Add new alerts that no rule keeps quiet to the incidents that they belong to."""
+    alerts = alerts.filter(pl.col("suppressed_by").is_null())
+    if alerts.is_empty():
+        return
+    known = _incidents_near(connection, alerts, gap_s)
+    grouped = group_alerts(alerts, known, gap_s=gap_s)
+    for ids in slices(grouped.replaced["old_id"].to_list()):
+        connection.execute(INCIDENTS.delete().where(INCIDENTS.c.incident_id.in_(ids)))
+    upsert(connection, INCIDENTS, grouped.incidents.rows(named=True))
+    _follow(connection, grouped.replaced.rows())
+
+
+def _incidents_near(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> pl.DataFrame:
+    times = alerts["time"].dt.timestamp("us")
+    early, late = int(times.min()) - round(gap_s * 1e6), int(times.max()) + round(gap_s * 1e6)  # type: ignore[arg-type]
+    keys = with_keys(alerts.select("src_ip", "dst_ip", "class").unique())["incident_key"].unique().to_list()
+    wanted = [INCIDENTS.c[name] for name in INCIDENT_COLUMNS]
+    rows: list[Any] = []
+    for some in slices(keys):
+        near = INCIDENTS.c.incident_key.in_(some) & (INCIDENTS.c.last_us >= early) & (INCIDENTS.c.first_us <= late)
+        rows += [tuple(row) for row in connection.execute(sa.select(*wanted).where(near))]
+    return pl.DataFrame(rows, schema=pl.Schema(INCIDENT_COLUMNS), orient="row")
+
+
+def _follow(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> None:
+    """Let old ids, and what people said of them, lead to the incidents that hold their alerts now."""
+    for old, new in replaced:
+        connection.execute(INCIDENT_ALIASES.update().where(INCIDENT_ALIASES.c.new_id == old).values(new_id=new))
+        connection.execute(INCIDENT_ALIASES.delete().where(INCIDENT_ALIASES.c.old_id == new))
+        states = INCIDENT_STATES
+        said = connection.execute(sa.select(states).where(states.c.incident_id.in_([old, new]))).mappings().all()
+        if said:
+            latest = max(said, key=lambda state: state["changed_us"])
+            upsert(connection, states, [{**latest, "incident_id": new}])
+            connection.execute(states.delete().where(states.c.incident_id == old))
+    upsert(connection, INCIDENT_ALIASES, [{"old_id": old, "new_id": new} for old, new in replaced])
+
+
+def count_batch(
+    connection: sa.Connection,
+    source: Mapping[str, Any],
+    skipped: Mapping[str, int],
+    dropped: Mapping[str, int],
+) -> None:
+    """Add a batch's counters to its source's; a position of None leaves the one that stands."""
+    add_up(connection, SOURCES, [{key: value for key, value in source.items() if value is not None}])
+    rows = [
+        {"source": source["name"], "kind": kind, "reason": reason, "n": n}
+        for kind, counts in (("skipped", skipped), ("dropped", dropped))
+        for reason, n in counts.items()
+        if n
+    ]
+    add_up(connection, LOSSES, rows)
+
+
+def alerts_from(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
+    """Return rows of the alerts table, or of some of its columns, as an alert table."""
+    types = {name: _READ_TYPES.get(name, pl.Int64() if name == "seq" else pl.String()) for name in names}
+    table = pl.DataFrame([tuple(row) for row in rows], schema=pl.Schema(types), orient="row")
+    back = {column: name for name, column in TIMES.items() if column in names}
+    as_times = [pl.from_epoch(column, time_unit="us").dt.replace_time_zone("UTC") for column in back]
+    return table.with_columns(as_times).rename(back)
