@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-FIELDS = (
-    "ts uid id.orig_h id.orig_p id.resp_h id.resp_p proto service duration orig_bytes resp_bytes conn_state "
-    "local_orig history orig_pkts orig_ip_bytes resp_pkts resp_ip_bytes tunnel_parents"
-).split()
+FIELDS = ["ts", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "proto", "service", "duration"]
+FIELDS += ["orig_bytes", "resp_bytes", "conn_state", "local_orig", "history", "orig_pkts", "orig_ip_bytes"]
+FIELDS += ["resp_pkts", "resp_ip_bytes", "tunnel_parents"]
 START = 1_700_000_000.0
 
 
