@@ -234,8 +234,13 @@ class _Logs:
         self._dropped: dict[str, int] = {}
         if after is None:
             self._check_root()
-            self._before = max((file.began for file in self._files() if file.path != root), default=None)
-            self._before = None if root.is_dir() else self._before
+            files = self._files()
+            if root.is_dir() and not (files or follow):
+                raise DataError(
+                    f"a folder must hold logs of the kind that it is read as, however: {root} holds none; name another"
+                )
+            if not root.is_dir():
+                self._before = max((file.began for file in files if file.path != root), default=None)
         else:
             self._go_on_from(after)
 
