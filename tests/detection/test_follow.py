@@ -57,6 +57,7 @@ class Reader:
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deepidea.detection.follow.LINGER_S", 0.01)
     monkeypatch.setattr("deepidea.detection.follow.SETTLED_S", 0.03)
+    monkeypatch.setattr("deepidea.detection.follow.HALF_LINE_S", 0.03)
 
 
 @pytest.fixture
@@ -183,6 +184,44 @@ def test_a_folder_is_read_in_order_of_time_and_nothing_else_in_it(tmp_path: Path
     for n, block in enumerate(blocks):
         rest = follow_logs(tmp_path, begins, json.loads(json.dumps(block.position)), threading.Event())
         assert b"".join(b.data for b in rest) == b"".join(b.data for b in blocks[n + 1 :])
+
+
+def test_logs_that_grow_beside_each_other_are_all_followed(tmp_path: Path) -> None:
+    for n in range(3):
+        append(tmp_path / f"eve.{n}.json", numbers(1000 * n, 1000 * n + 2))
+    reader = Reader(tmp_path)
+    for step in range(2, 8):
+        for n in range(3):
+            append(tmp_path / f"eve.{n}.json", numbers(1000 * n + step, 1000 * n + step + 1))
+        reader.read(1)
+        if step == 5:
+            reader.restart()
+    assert sorted(reader.read().split()) == [b"%06d" % (1000 * n + step) for n in range(3) for step in range(8)]
+
+
+def test_half_a_line_that_a_crash_left_comes_at_last(log: Path) -> None:
+    append(log, b"000010\nhalf")
+    reader = Reader(log)
+    assert reader.read() == numbers(0, 11)
+    rename(log)
+    append(log, numbers(11, 12))
+    time.sleep(0.05)
+    assert sorted(reader.read(3).split()) == sorted(numbers(0, 12).split() + [b"half"])
+
+
+def test_a_packed_file_is_read_when_it_is_whole_and_damage_is_told(tmp_path: Path, log: Path) -> None:
+    reader = Reader(tmp_path)
+    reader.read()
+    packed = gzip.compress(numbers(20_000, 60_000))
+    append(tmp_path / "conn.log.9.gz", packed[:-100])
+    reader.read(1)
+    append(tmp_path / "conn.log.9.gz", packed[-100:])
+    time.sleep(0.05)
+    assert reader.read(3) == numbers(0, 10) + numbers(20_000, 60_000)
+    append(tmp_path / "conn.log.8.gz", gzip.compress(numbers(100_000, 140_000))[:-100])
+    time.sleep(0.05)
+    reader.read(3)
+    assert reader.dropped == {"rest of a damaged gzip file": 1}
 
 
 def test_a_folder_of_many_logs_needs_a_short_position(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ __all__ = ["LogBlock", "beginning_of", "find_logs", "follow_logs", "split_lines"
 BLOCK_BYTES = 1 << 22
 LONGEST_LINE = 1 << 22
 LONGEST_BEGINNING = 1 << 20
-SETTLED_S = 2.0  # a file that nobody has written to for so long is whole
+SETTLED_S = 2.0  # a packed file that nobody has written to for so long is whole
+HALF_LINE_S = 60.0  # half a line at the end of an older log that stood there for so long will not be finished
+SCANS_SHARE = 0.1  # of the time at most goes into looking through a folder
 KEPT_LOGS = 32  # whose place is remembered; older ones have been read
 
 _COMMENT = re.compile(rb"^[ \t]*#.*\n", re.MULTILINE)
@@ -81,9 +83,9 @@ class _File:
     def size(self) -> int:
         return self.signature[1]
 
-    @property
-    def is_settled(self) -> bool:
-        return time.time() - self.signature[2] / 1e9 > SETTLED_S
+    def rests_since(self, seconds: float) -> bool:
+        """Whether nobody has written to it for so long."""
+        return time.time() - self.signature[2] / 1e9 > seconds
 
 
 def follow_logs(
@@ -142,7 +144,7 @@ def follow_logs(
                     return
             if not follow:
                 return
-            yield LogBlock("", b"", logs.position())
+            yield LogBlock("", b"", logs.position(), logs.take_dropped())
             if stop.wait(LINGER_S):
                 return
 
@@ -164,8 +166,7 @@ def find_logs(root: Path) -> list[Path]:
     4
     """
     if root.is_dir():
-        below = (path for path in root.rglob("*") if not _is_hidden(path.relative_to(root)))
-        return sorted(path for path in below if path.is_file())
+        return sorted(path for path in _below(root) if path.is_file())
     name, stem, suffix = (re.escape(text) for text in (root.name, root.stem, root.suffix))
     rotated = re.compile(rf"{name}|{name}\.gz|{name}[.\-_]\d.*|{stem}[.\-_]\d.*{suffix}(\.gz)?")
     with contextlib.suppress(FileNotFoundError):
@@ -173,8 +174,10 @@ def find_logs(root: Path) -> list[Path]:
     return []
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _below(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
 def beginning_of(data: bytes, *, whole: bool) -> bytes | None:
@@ -232,6 +235,7 @@ class _Logs:
         self._opened: set[str] = set()  # whose comments have been given
         self._held: tuple[_File, IO[bytes]] | None = None  # the file last read: open, should it be moved away
         self._dropped: dict[str, int] = {}
+        self._scan_at = 0.0
         if after is None:
             self._check_root()
             files = self._files()
@@ -273,8 +277,13 @@ class _Logs:
     def read_round(self, most_lines: int) -> Iterator[LogBlock]:
         """Yield what is unread in every log, the older first."""
         for file in self._unread():
-            is_past = file.is_settled and file.began < max(self._began.values(), default=file.began)
+            is_past = file.rests_since(HALF_LINE_S) and file.began < max(self._began.values(), default=file.began)
             yield from self._read_file(file, most_lines, whole=not self._follow or file.packed or is_past)
+
+    def take_dropped(self) -> Mapping[str, int]:
+        """Return what was lost since this was last asked for."""
+        dropped, self._dropped = self._dropped, {}
+        return dropped
 
     def close(self) -> None:
         """Close the file that was held open."""
@@ -284,9 +293,14 @@ class _Logs:
 
     def _files(self) -> list[_File]:
         """Return the files that are such logs, as they are now."""
+        started = time.monotonic()
+        if self._held is not None and started < self._scan_at:
+            return [file for file in [self._look(self._held[0].path)] if file is not None]
         paths = find_logs(self._root)
         self._looks = {path: self._looks[path] for path in paths if path in self._looks}
-        return [file for path in paths if (file := self._look(path)) is not None]
+        files = [file for path in paths if (file := self._look(path)) is not None]
+        self._scan_at = time.monotonic() + (time.monotonic() - started) / SCANS_SHARE
+        return files
 
     def _look(self, path: Path) -> _File | None:
         try:
@@ -317,6 +331,8 @@ class _Logs:
         files: dict[str, _File] = {}
         for file in self._files():
             other = files.get(file.log)
+            if file.packed and self._follow and not file.rests_since(SETTLED_S):
+                continue  # it is being written
             if other is None or (other.packed, -other.size) > (file.packed, -file.size):
                 files[file.log] = file
         self._settle_held(files)
@@ -342,7 +358,7 @@ class _Logs:
             is_old = self._before is not None and file.began <= self._before
             return is_old and file.path != self._root
         if file.packed:
-            return read == _PACKED_TO_THE_END or (self._follow and not file.is_settled)
+            return read == _PACKED_TO_THE_END
         if read > file.size:  # written anew, with the same first record
             self._read[file.log] = 0
             return False
@@ -358,8 +374,7 @@ class _Logs:
                 stream.seek(at)
                 for data in _whole_lines(stream, most_lines, whole=whole):
                     self._read[file.log] += len(data)
-                    yield LogBlock(file.log, data, self.position(), self._dropped)
-                    self._dropped = {}
+                    yield LogBlock(file.log, data, self.position(), self.take_dropped())
         except FileNotFoundError:  # rotated away since it was looked at: it is found again under its new name
             return
         except _DAMAGES as error:
