@@ -150,6 +150,30 @@ def test_any_course_of_events(steps: list[str], tmp_path_factory: pytest.TempPat
     assert reader.read(3) == numbers(0, n)
 
 
+@pytest.mark.parametrize("rotate", ["rename", "pack"])
+def test_a_busy_sensor_and_its_rotations_lose_nothing(log: Path, rotate: str) -> None:
+    last, reader = 10 + 40 * 50, Reader(log)
+    reader.read(1)
+
+    def write() -> None:
+        for n in range(10, last, 50):
+            with log.open("ab", buffering=0) as file:
+                for line in range(n, n + 50):
+                    file.write(b"%03d" % (line // 1000))
+                    file.write(b"%03d\n" % (line % 1000))
+            ROTATIONS[rotate](log)
+
+    sensor = threading.Thread(target=write)
+    sensor.start()
+    for _ in range(400):
+        if reader.read(1).count(b"\n") == last:
+            break
+        if len(reader.data) % 5 == 0:
+            reader.restart()
+    sensor.join()
+    assert sorted(reader.read(20).split()) == numbers(0, last).split()
+
+
 def test_a_log_cut_off_to_nothing_is_begun_again(log: Path) -> None:
     reader = Reader(log)
     reader.read()

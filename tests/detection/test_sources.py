@@ -188,6 +188,12 @@ def test_every_entry_has_a_home_that_can_be_imported(name: str) -> None:
     assert all(hasattr(made, attribute) for attribute in ("batches", "schema" if info.schema != "any" else "batches"))
 
 
+def test_every_source_is_on_its_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    assert all(f"`{info.name}`" in page for info in SOURCES.values())
+    assert all(f"`{info.example}`" in page or info.name == "unix" for info in SOURCES.values())
+
+
 @pytest.mark.parametrize(
     ("address", "name"),
     [

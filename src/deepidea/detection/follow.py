@@ -370,12 +370,16 @@ class _Logs:
         self._forget_old()
         try:
             with self._stream_of(file) as stream:
+                self._check_same(file, stream)
                 yield from self._comments(file, stream, at)
                 stream.seek(at)
                 for data in _whole_lines(stream, most_lines, whole=whole):
                     self._read[file.log] += len(data)
                     yield LogBlock(file.log, data, self.position(), self.take_dropped())
-        except FileNotFoundError:  # rotated away since it was looked at: it is found again under its new name
+        except FileNotFoundError as error:  # rotated away since it was looked at: it is found again where it is now
+            self._looks.pop(file.path, None)
+            if not self._follow:
+                raise SourceError(f"a log must stay while it is read, however: {error}; read it again") from error
             return
         except _DAMAGES as error:
             self._tell_damage(file, error)
@@ -391,6 +395,13 @@ class _Logs:
             return
         with _system_errors(str(file.path)):
             yield self._hold(file)
+
+    def _check_same(self, file: _File, stream: IO[bytes]) -> None:
+        """Refuse a file that has become another one since it was looked at."""
+        stream.seek(0)
+        begins = beginning_of(_first(stream, str(file.path)), whole=file.packed or not self._follow)
+        if begins is None or _name_of(begins) != file.log:
+            raise FileNotFoundError(f"{file.path} is another log now")
 
     def _hold(self, file: _File) -> IO[bytes]:
         if self._held is not None:
