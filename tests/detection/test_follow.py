@@ -72,15 +72,18 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+MOST_ROTATED = 60  # more than there are rotations: a test loses no log by itself
+
+
 def rename(log: Path) -> None:
-    for n in range(8, 0, -1):
+    for n in range(MOST_ROTATED, 0, -1):
         if (older := log.with_name(f"conn.log.{n}")).exists():
             older.rename(log.with_name(f"conn.log.{n + 1}"))
     log.rename(log.with_name("conn.log.1"))
 
 
 def copytruncate(log: Path) -> None:
-    for n in range(8, 0, -1):
+    for n in range(MOST_ROTATED, 0, -1):
         if (older := log.with_name(f"conn.log.{n}")).exists():
             older.rename(log.with_name(f"conn.log.{n + 1}"))
     shutil.copy(log, log.with_name("conn.log.1"))
