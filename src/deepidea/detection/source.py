@@ -34,6 +34,9 @@ class FlowBatch:
         Flows or packets lost since the batch before, by reason: the kernel's, a full queue's.
     received_s : float
         Clock time (seconds since 1970) when the last of them was known.
+    not_flows : mapping
+        Records since the batch before that tell of something else than a flow, by what: ``dns``, ``alert``. They are
+        no errors.
     """
 
     flows: pl.DataFrame
@@ -41,6 +44,7 @@ class FlowBatch:
     skipped: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     received_s: float = field(default_factory=time.time)
+    not_flows: Mapping[str, int] = field(default_factory=dict)
 
 
 class Source(Protocol):
