@@ -210,9 +210,12 @@ class FlowPairer:
 
 
 def _keys(record: FlowRecord) -> tuple[_Key, _Key] | None:
-    """Return the key of a record and that of its other direction; None where it has none, or has both in it."""
+    """Return the key of a record and that of its other direction; None where it has none, or has both in it.
+
+    Exporters of both directions in one record key ICMP by its type, so question and answer are two records there too.
+    """
     src_port, dst_port = record.src_port or 0, record.dst_port or 0
-    if record.bwd_packets is not None:
+    if record.bwd_packets or (record.bwd_packets is not None and record.protocol not in _ICMP):
         return None
     if record.protocol in _ICMP:
         answer = icmp_answer(record.protocol, src_port)
@@ -290,18 +293,16 @@ def conn_table(flows: Sequence[Conversation]) -> pl.DataFrame:
     >>> conn_table([flow]).select("src_ip", "dst_ip", "protocol", "duration_s").row(0)
     ('0.0.0.0', '::', 'udp', 1.5)
     """
-    starts = pl.Series([flow.start_us for flow in flows], dtype=pl.Int64)
-    ends = pl.Series([flow.end_us for flow in flows], dtype=pl.Int64)
     columns = {
-        "start": starts.cast(IDENTITY["start"]),
-        "end": ends.cast(IDENTITY["end"]),
+        "start": pl.Series([flow.start_us for flow in flows], dtype=pl.Int64).cast(IDENTITY["start"]),
+        "end": pl.Series([flow.end_us for flow in flows], dtype=pl.Int64).cast(IDENTITY["end"]),
         "src_ip": [_text(flow.src) for flow in flows],
         "src_port": [flow.src_port for flow in flows],
         "dst_ip": [_text(flow.dst) for flow in flows],
         "dst_port": [flow.dst_port for flow in flows],
         "protocol": [transport_name(flow.protocol) for flow in flows],
         "community_id": [None] * len(flows),
-        "duration_s": (ends - starts) / 1e6,
+        "duration_s": [(flow.end_us - flow.start_us) / 1e6 for flow in flows],
         "fwd_packets": [flow.fwd_packets for flow in flows],
         "bwd_packets": [flow.bwd_packets for flow in flows],
         "fwd_bytes": [flow.fwd_octets for flow in flows],
