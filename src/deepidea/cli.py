@@ -180,7 +180,8 @@ def train(
     taxonomy: TaxonomyName = None,
     port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False,
     schema: Annotated[
-        str | None, typer.Option(help="Schema to train in: conn makes detectors for Zeek, Suricata and NetFlow.")
+        str | None,
+        typer.Option(help="Schema to train in: conn for Zeek, Suricata and NetFlow; conn+context, cicflow+context."),
     ] = None,
     split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
     test_fraction: Annotated[float, typer.Option(help="Share held out where no official split is taken.")] = 1 / 6,

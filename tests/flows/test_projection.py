@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from deepidea.errors import SchemaError
 from deepidea.evaluation.protocol import flows_to_test, flows_to_train
+from deepidea.flows.context import add_context
 from deepidea.flows.datasets import load_dataset
 from deepidea.flows.pairing import Conversation, conn_table
 from deepidea.flows.projection import as_schema, project_flows, to_conn
@@ -134,7 +135,7 @@ def test_the_command_line_trains_in_a_schema(tmp_path: Path, command, tiny_prese
 def test_other_tables_stay_and_other_data_sets_are_refused() -> None:
     table = simulate_flows(n_flows=3)
     assert as_schema(table, get_schema("conn")) is table
-    with pytest.raises(SchemaError, match="must be of schema cicflow"):
+    with pytest.raises(SchemaError, match="flows of schema kdd99 can be told in kdd99, however: conn was asked for"):
         project_flows(_labelled("kdd99"), "conn")
 
 
@@ -142,6 +143,32 @@ def _labelled(name: str):
     from deepidea.flows.labelled import LabelledFlows
 
     return LabelledFlows(pl.DataFrame(), pl.Series(), pl.Series(), get_schema(name), (), "kdd99/train")
+
+
+def test_a_table_gets_its_context_under_any_spelling(tmp_path: Path) -> None:
+    start = pl.Series("Timestamp", np.arange(1500) * 1_000_000).cast(pl.Datetime("us"))
+    hosts = {"Src IP": pl.lit("10.0.0.1"), "Dst IP": pl.lit("10.0.0.2")}
+    table = cicflow(1500, seed=3).with_columns(start, **hosts)
+    table.write_parquet(tmp_path / "meter.parquet")
+    known = table.rename({"Src IP": "src_ip", "Dst IP": "dst_ip", "Timestamp": "timestamp"})
+    expected = add_context(known)["src_failed_share_60s", "dst_flows_2s"]
+    for name in ("conn+context", "cicflow+context"):
+        given = {"label": "label", "benign": "benign", "schema": name}
+        part = flows_to_train(str(tmp_path / "meter.parquet"), split="none", **given)
+        assert part.flows.schema.name == name
+        assert part.flows.features["src_failed_share_60s", "dst_flows_2s"].equals(expected)
+        assert as_schema(part.flows.table, get_schema(name)) is part.flows.table
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["conn", "conn+context", "cicflow+context"])
+def test_a_data_set_trains_and_tests_in_another_schema(data_root: Path, monkeypatch, name: str) -> None:
+    monkeypatch.setenv("DEEPIDEA_DATA", str(data_root))
+    part = flows_to_train("cicids17-improved", schema=name)
+    tested = flows_to_test("cicids17-improved", part.flows.schema, part.contract)
+    assert part.flows.schema.features == tested.schema.features
+    assert part.flows.schema.name == name
+    assert 0 < len(tested) <= part.contract["rows"] / 4
 
 
 @pytest.mark.data

@@ -22,9 +22,9 @@ from deepidea.evaluation.splits import stratified_split
 from deepidea.flows.catalogue import CATALOGUE, get_entry
 from deepidea.flows.datasets import Dataset, load_dataset
 from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
-from deepidea.flows.projection import as_schema, project_flows
+from deepidea.flows.projection import PROJECTIONS, as_schema, project_flows
 from deepidea.flows.registry import file_sha256
-from deepidea.flows.schema import SCHEMAS, Schema, get_schema, suggest
+from deepidea.flows.schema import Schema, get_schema, suggest
 from deepidea.flows.tables import expand_inputs, read_table
 from deepidea.flows.taxonomy import BENIGN, Taxonomy
 
@@ -79,8 +79,9 @@ def flows_to_train(
         Of a table: label column, its benign value, columns to keep as features.
     schema
         Name of a registered schema to train in. Flows of ``cicflow`` are projected onto ``conn``, so that the detector
-        scores what Zeek, Suricata and NetFlow tell: see `deepidea.flows.projection`. Where it is absent, a data set's
-        own, and one that is inferred of a table.
+        scores what Zeek, Suricata and NetFlow tell: see `deepidea.flows.projection`; ``conn+context`` and
+        ``cicflow+context`` add what hosts did just before: see `deepidea.flows.context`. Where it is absent, a data
+        set's own, and one that is inferred of a table.
 
     Raises
     ------
@@ -281,8 +282,8 @@ def _dataset_test(name: str, schema: Schema, contract: Mapping[str, Any], taxono
     same = contract.get("source") == name
     chosen = taxonomy or (str(contract["taxonomy"]) if same and "taxonomy" in contract else None)
     dataset = load_dataset(name, taxonomy=chosen, use_port=schema.use_port)
-    if dataset.schema.name == "cicflow":
-        dataset = _in_schema(dataset, schema.name if schema.name in SCHEMAS else None)
+    if schema.name in PROJECTIONS.get(dataset.schema.name, ()):
+        dataset = _in_schema(dataset, schema.name)
     return dataset.test or (_held_out(dataset.train, contract) if same else dataset.train)
 
 

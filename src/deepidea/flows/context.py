@@ -61,7 +61,8 @@ class HostContext:
     Notes
     -----
     Of each host the last 256 flows are kept, so counts end there. Memory is at most 11 KB a host, taken as hosts come:
-    180 MB with the default. About 1 us a flow; the first flow of a process takes seconds where numba's cache is empty.
+    180 MB with the default. About 2 us a flow (`benchmarks/context_speed.py`); the first flow of a process takes
+    seconds where numba's cache is empty.
 
     A flow **failed** where nothing came back, or where all that came back over TCP is one packet without data: a
     reset, or the second step of a handshake that was never finished. It says the same of `conn` and `cicflow` flows.
@@ -174,7 +175,7 @@ def _failed(flows: pl.DataFrame) -> pl.Expr:
     if "duration_us" not in flows.columns:
         v6 = pl.col("src_ip").cast(pl.String).str.contains(":", literal=True)
         bare = _BARE_BYTES + pl.when(v6).then(_IPV6_MORE).otherwise(0)
-    tcp = pl.col("protocol").cast(pl.String).is_in(["tcp", "6"])
+    tcp = pl.col("protocol").cast(pl.String).str.to_lowercase().is_in(["tcp", "6", "6.0"])
     refused = tcp & (pl.col("bwd_packets") == 1) & (pl.col("bwd_bytes") <= bare)
     return (pl.col("bwd_packets") == 0) | refused
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from numba import njit
 
 RING_FLOWS = 256
+_RING = RING_FLOWS - 1  # a power of two: the place of a flow is its number, masked
 N_WINDOWS = 3  # 2 s, 60 s, 100 flows
 N_OUT = 12
 _WINDOW_US = np.array([2_000_000, 60_000_000])
@@ -148,7 +149,7 @@ def _slot_of(hosts: Hosts, name: np.uint64) -> int:
 def _leave(hosts: Hosts, slot: int, window: int, until: int) -> None:
     """Take the flows before a number out of a window."""
     for number in range(hosts.first[slot, window], until):
-        marks = hosts.marks[slot, number % RING_FLOWS]
+        marks = hosts.marks[slot, number & _RING]
         hosts.n_failed[slot, window] -= marks & _FAILED
         hosts.n_ports[slot, window] -= (marks & _LAST_OF_PORT) // _LAST_OF_PORT
         hosts.n_peers[slot, window] -= (marks & _LAST_OF_PEER) // _LAST_OF_PEER
@@ -161,7 +162,7 @@ def _move_windows(hosts: Hosts, slot: int, now_us: int) -> None:
     number = hosts.n_flows[slot]
     for window in range(len(_WINDOW_US)):
         until = max(hosts.first[slot, window], number + 1 - RING_FLOWS)
-        while until < number and hosts.times_us[slot, until % RING_FLOWS] < now_us - _WINDOW_US[window]:
+        while until < number and hosts.times_us[slot, until & _RING] < now_us - _WINDOW_US[window]:
             until += 1
         _leave(hosts, slot, window, until)
     _leave(hosts, slot, len(_WINDOW_US), number + 1 - _WINDOW_FLOWS)
@@ -175,21 +176,21 @@ def _put(hosts: Hosts, slot: int, now_us: int, port: int, peer: np.uint64, faile
     port_before, peer_before = _EMPTY, _EMPTY
     earlier = number - 1
     while earlier >= oldest and (port_before == _EMPTY or peer_before == _EMPTY):
-        at = earlier % RING_FLOWS
+        at = earlier & _RING
         if port_before == _EMPTY and hosts.ports[slot, at] == port:
             port_before = earlier
         if peer_before == _EMPTY and hosts.peers[slot, at] == peer:
             peer_before = earlier
         earlier -= 1
     if port_before != _EMPTY:
-        hosts.marks[slot, port_before % RING_FLOWS] &= 255 - _LAST_OF_PORT
+        hosts.marks[slot, port_before & _RING] &= 255 - _LAST_OF_PORT
     if peer_before != _EMPTY:
-        hosts.marks[slot, peer_before % RING_FLOWS] &= 255 - _LAST_OF_PEER
+        hosts.marks[slot, peer_before & _RING] &= 255 - _LAST_OF_PEER
     for window in range(N_WINDOWS):
         hosts.n_ports[slot, window] += port != _NO_PORT and port_before < hosts.first[slot, window]
         hosts.n_peers[slot, window] += peer_before < hosts.first[slot, window]
         hosts.n_failed[slot, window] += failed
-    at = number % RING_FLOWS
+    at = number & _RING
     hosts.times_us[slot, at] = now_us
     hosts.ports[slot, at] = port
     hosts.peers[slot, at] = peer
@@ -210,7 +211,7 @@ def _tell(hosts: Hosts, slot: int, now_us: int, out: npt.NDArray[np.float64]) ->
         out[at + 3] = hosts.n_failed[slot, window] / n_in_window
         at += 4
     first = hosts.first[slot, N_WINDOWS - 1]
-    span_s = (now_us - hosts.times_us[slot, first % RING_FLOWS]) / 1e6
+    span_s = (now_us - hosts.times_us[slot, first & _RING]) / 1e6
     out[at - 2] = (n_flows - first - 1) / max(span_s, _LEAST_SPAN_S)  # in place of how many: at most 100
 
 

@@ -13,17 +13,24 @@ from dataclasses import replace
 import polars as pl
 
 from deepidea.errors import SchemaError
+from deepidea.flows.context import CONTEXT_COLUMNS, add_context
 from deepidea.flows.identity import IDENTITY, transport_name, transport_number
 from deepidea.flows.labelled import FILE_COLUMN, LabelledFlows
 from deepidea.flows.schema import Schema, get_schema
 
-__all__ = ["as_schema", "project_flows", "to_conn"]
+__all__ = ["PROJECTIONS", "as_schema", "project_flows", "to_conn"]
 
 _NEEDED = (
     "protocol",
     "duration_us",
     *(f"{way}_{what}" for way in ("fwd", "bwd") for what in ("packets", "bytes", "header_bytes")),
 )
+PROJECTIONS: Mapping[str, tuple[str, ...]] = {
+    "cicflow": ("conn", "conn+context", "cicflow+context"),
+    "conn": ("conn+context",),
+}
+"""What flows of a schema can be told in, beside itself."""
+
 _TCP, _UDP = 6, 17
 _TCP_HEADER_BYTES = (20, 60)  # of one packet, least and most
 _UDP_HEADER_BYTES = 8
@@ -164,9 +171,10 @@ def _others(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_schema(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Return a table with the columns of a schema: projected where it is one of `cicflow` and `conn` is wanted.
+    """Return a table with the columns that a schema asks for, where it has what they are made of.
 
-    Any other table is returned as it is; whether it has the schema, `Schema.conform` tells.
+    A table of `cicflow` is projected where `conn` is wanted; to one without the columns of a context they are added
+    where the schema has them. Any other table is returned as it is: whether it fits, `Schema.conform` tells.
 
     Parameters
     ----------
@@ -175,15 +183,34 @@ def as_schema(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     schema
         What is wanted.
 
+    Raises
+    ------
+    SchemaError
+        A context is wanted and the table has no addresses or times: see `deepidea.flows.context`.
+
     Examples
     --------
     >>> table = pl.DataFrame({"fwd_packets": [1]})
     >>> as_schema(table, get_schema("kdd99")) is table
     True
     """
-    if schema.name != "conn" or "duration_s" in get_schema("conn").canonical_names(table.columns).values():
+    base, _, more = schema.name.partition("+")
+    own = base == "conn" and "duration_s" in get_schema("conn").canonical_names(table.columns).values()
+    if base == "conn" and not own and set(_NEEDED) <= set(_names(table)):
+        table = to_conn(table)
+    return _with_context(table, base) if more == "context" else table
+
+
+def _with_context(table: pl.DataFrame, base: str) -> pl.DataFrame:
+    """Return a table with the columns of its context, which it may have already."""
+    names = [column.name for column in CONTEXT_COLUMNS]
+    if set(names) <= set(table.columns):
         return table
-    return to_conn(table) if set(_NEEDED) <= set(_names(table)) else table
+    canonical: dict[str, str] = {name: name for name in IDENTITY if name in table.columns}
+    for header, name in get_schema(base).canonical_names(table.columns).items():
+        canonical.setdefault(name, header)
+    told = add_context(table.select(pl.col(header).alias(name) for name, header in canonical.items()))
+    return table.with_columns(told.select(names))
 
 
 def project_flows(flows: LabelledFlows, name: str) -> LabelledFlows:
@@ -192,9 +219,9 @@ def project_flows(flows: LabelledFlows, name: str) -> LabelledFlows:
     Parameters
     ----------
     flows
-        Flows of `cicflow`, or of the schema that is wanted.
+        Flows of `cicflow` or `conn`, or of the schema that is wanted.
     name
-        Name of the schema that is wanted: ``conn``.
+        Name of the schema that is wanted: one of `PROJECTIONS`, or the flows' own.
 
     Raises
     ------
@@ -203,14 +230,19 @@ def project_flows(flows: LabelledFlows, name: str) -> LabelledFlows:
     """
     if flows.schema.name == name:
         return flows
-    if (flows.schema.name, name) != ("cicflow", "conn"):
+    if name not in PROJECTIONS.get(flows.schema.name, ()):
         raise SchemaError(
-            f"flows must be of schema cicflow to be projected onto conn, however: {flows.source} is of "
-            f"{flows.schema.name}, and {name} was asked for; leave the schema out"
+            f"flows of schema {flows.schema.name} can be told in {_listed(flows.schema.name)}, however: {name} was "
+            f"asked for ({flows.source}); name another schema, or none"
         )
-    table = to_conn(flows.table)
-    schema = get_schema(name, use_port=flows.schema.use_port).restrict(table.columns)
+    wanted = get_schema(name, use_port=flows.schema.use_port)
+    table = as_schema(flows.table, wanted)
+    schema = wanted.restrict(list(wanted.canonical_names(table.columns).values()))
     conformed = schema.conform(table)
     if FILE_COLUMN in table.columns:
         conformed = conformed.with_columns(table[FILE_COLUMN])
     return replace(flows, table=conformed, schema=schema)
+
+
+def _listed(name: str) -> str:
+    return ", ".join((name, *PROJECTIONS.get(name, ())))
