@@ -19,7 +19,7 @@ __all__ = ["CONTEXT_COLUMNS", "HostContext", "add_context"]
 MAX_HOSTS = 16_384
 _WINDOWS = {"2s": "in the last 2 s", "60s": "in the last 60 s", "100": "of its last 100 flows"}
 _ROLES = {"src": ("source", "opened"), "dst": ("destination", "received")}
-_BARE_BYTES = 60  # a TCP packet over IPv4 that carries options and no data
+_BARE_BYTES = 60  # of a TCP packet over IPv4 that carries options and no data: 20 and 40 at most as they are sent
 _IPV6_MORE = 20  # bytes by which IPv6's header is the longer
 
 
@@ -64,8 +64,9 @@ class HostContext:
     180 MB with the default. About 2 us a flow (`benchmarks/context_speed.py`); the first flow of a process takes
     seconds where numba's cache is empty.
 
-    A flow **failed** where nothing came back, or where all that came back over TCP is one packet without data: a
-    reset, or the second step of a handshake that was never finished. It says the same of `conn` and `cicflow` flows.
+    A flow **failed** where nothing came back, or where all that came back over TCP is one packet of at most 60 bytes
+    (80 over IPv6), which headers fill: a reset, or the second step of a handshake that was never finished. It says the
+    same of `conn` and `cicflow` flows, and asks for nothing that some tool does not tell.
 
     Examples
     --------
@@ -137,7 +138,8 @@ class HostContext:
 
 
 def _refuse_missing(flows: pl.DataFrame) -> None:
-    needed = ("src_ip", "dst_ip", "dst_port", "protocol", "bwd_packets", "bwd_bytes")
+    needed = ["src_ip", "dst_ip", "dst_port", "protocol", "bwd_packets", "bwd_bytes"]
+    needed += ["bwd_header_bytes"] if "duration_us" in flows.columns else []
     missing = [name for name in needed if name not in flows.columns]
     if missing:
         raise SchemaError(
@@ -170,13 +172,14 @@ def _moment_us(moments: pl.Series) -> pl.Series:
 
 
 def _failed(flows: pl.DataFrame) -> pl.Expr:
-    """Tell which flows failed: see `HostContext`; `cicflow` counts payload, `conn` headers too."""
-    bare = pl.lit(0)
-    if "duration_us" not in flows.columns:
+    """Tell which flows failed: see `HostContext`; `cicflow` counts payload and TCP headers apart, and no IP header."""
+    if "duration_us" in flows.columns:
+        bare = (pl.col("bwd_bytes") + pl.col("bwd_header_bytes")) <= _BARE_BYTES - 20
+    else:
         v6 = pl.col("src_ip").cast(pl.String).str.contains(":", literal=True)
-        bare = _BARE_BYTES + pl.when(v6).then(_IPV6_MORE).otherwise(0)
+        bare = pl.col("bwd_bytes") <= _BARE_BYTES + pl.when(v6).then(_IPV6_MORE).otherwise(0)
     tcp = pl.col("protocol").cast(pl.String).str.to_lowercase().is_in(["tcp", "6", "6.0"])
-    refused = tcp & (pl.col("bwd_packets") == 1) & (pl.col("bwd_bytes") <= bare)
+    refused = tcp & (pl.col("bwd_packets") == 1) & bare
     return (pl.col("bwd_packets") == 0) | refused
 
 
@@ -198,7 +201,7 @@ def add_context(flows: pl.DataFrame, *, max_hosts: int = MAX_HOSTS) -> pl.DataFr
     >>> import datetime as dt
     >>> start = pl.Series([dt.datetime(2017, 7, 7, 9), dt.datetime(2017, 7, 7, 8)])
     >>> flows = pl.DataFrame({"timestamp": start, "duration_us": 5, "src_ip": "10.0.0.1", "dst_ip": ["10.0.0.2", "::1"],
-    ...     "dst_port": 80, "protocol": "6", "bwd_packets": 3, "bwd_bytes": 9})
+    ...     "dst_port": 80, "protocol": "6", "bwd_packets": 3, "bwd_bytes": 9, "bwd_header_bytes": 60})
     >>> add_context(flows)["src_peers_100"].to_list()
     [2.0, 1.0]
     """
