@@ -54,7 +54,7 @@ class NetFlowSource:
     Notes
     -----
     Lost datagrams are told in ``dropped``: those that the kernel had no room for (Linux), and gaps in the exporters'
-    numbers. It cannot be replayed. One core takes about 100,000 records a second.
+    numbers. It cannot be replayed. One core takes about 60,000 records a second.
 
     Raises
     ------

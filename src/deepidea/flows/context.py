@@ -19,7 +19,7 @@ __all__ = ["CONTEXT_COLUMNS", "HostContext", "add_context"]
 MAX_HOSTS = 16_384
 _WINDOWS = {"2s": "in the last 2 s", "60s": "in the last 60 s", "100": "of its last 100 flows"}
 _ROLES = {"src": ("source", "opened"), "dst": ("destination", "received")}
-_BARE_BYTES = 60  # of a TCP packet over IPv4 that carries options and no data: 20 and 40 at most as they are sent
+_BARE_BYTES = 60  # of a TCP packet over IPv4: 20, and 40 with the options of a handshake
 _IPV6_MORE = 20  # bytes by which IPv6's header is the longer
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-__all__ = ["ELEMENTS", "REVERSE", "Field", "Template", "Values", "read_options_template", "read_template"]
+__all__ = ["ELEMENTS", "REVERSE", "SAMPLING", "Field", "Template", "Values", "read_options_template", "read_template"]
 
 Values = dict[str, bytes]
 """Fields of one record that we know, by name, as they stand there."""
@@ -75,6 +75,7 @@ ELEMENTS: Mapping[int, str] = MappingProxyType(
 )
 """The information elements that we read, by number; all others are stepped over."""
 
+SAMPLING = ("sampling packets", "sampling interval", "sampler interval")
 _EXACT = {"src ipv4": (4,), "dst ipv4": (4,), "src ipv6": (16,), "dst ipv6": (16,)}
 _NUMBER_LENGTHS = tuple(range(1, 9))  # integers may be sent shorter than their type (RFC 7011, section 6.2)
 
@@ -101,6 +102,8 @@ class Template:
         Whether its records tell of the exporter, not of flows.
     least_size
         Bytes of the shortest record.
+    both_ways, samples
+        Whether a field is of the way back, or tells how packets were sampled.
 
     Examples
     --------
@@ -113,11 +116,16 @@ class Template:
     varies: bool = False
     options: bool = False
     least_size: int = field(init=False)
+    both_ways: bool = field(init=False)
+    samples: bool = field(init=False)
     _places: tuple[tuple[str, int, int], ...] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = [1 if self._has_own_length(f) else f.length for f in self.fields]
+        names = [part.name for part in self.fields if part.name is not None]
         object.__setattr__(self, "least_size", sum(sizes))
+        object.__setattr__(self, "both_ways", any(name.startswith(REVERSE) for name in names))
+        object.__setattr__(self, "samples", any(name in names for name in SAMPLING))
         fixed = not any(map(self._has_own_length, self.fields))
         object.__setattr__(self, "_places", _places(self.fields) if fixed else None)
 
