@@ -187,6 +187,10 @@ def train(
     keep: Annotated[list[str] | None, typer.Option(help="Column of a table to keep as a feature.")] = None,
     taxonomy: TaxonomyName = None,
     port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False,
+    schema: Annotated[
+        str | None,
+        typer.Option(help="Schema to train in: conn for Zeek, Suricata and NetFlow; conn+context, cicflow+context."),
+    ] = None,
     split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto,
     test_fraction: Annotated[float, typer.Option(help="Share held out where no official split is taken.")] = 1 / 6,
     labels: Annotated[bool | None, typer.Option(help="Tell native labels apart, not classes only.")] = None,
@@ -205,6 +209,7 @@ def train(
 
     _refuse_unwritable(output)
     options: dict[str, Any] = {"taxonomy": taxonomy, "use_port": port, "label": label, "benign": benign}
+    options["schema"] = schema
     part = flows_to_train(
         _one_name(data),
         split=split.value,

@@ -22,8 +22,9 @@ from deepidea.evaluation.splits import stratified_split
 from deepidea.flows.catalogue import CATALOGUE, get_entry
 from deepidea.flows.datasets import Dataset, load_dataset
 from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
+from deepidea.flows.projection import PROJECTIONS, as_schema, project_flows
 from deepidea.flows.registry import file_sha256
-from deepidea.flows.schema import Schema, suggest
+from deepidea.flows.schema import Schema, get_schema, suggest
 from deepidea.flows.tables import expand_inputs, read_table
 from deepidea.flows.taxonomy import BENIGN, Taxonomy
 
@@ -57,6 +58,7 @@ def flows_to_train(
     label: str | None = None,
     benign: str | None = None,
     keep: Collection[str] = (),
+    schema: str | None = None,
 ) -> TrainingFlows:
     """Return the training side of a data set or of a user's table.
 
@@ -75,6 +77,11 @@ def flows_to_train(
         Of a data set, see :func:`deepidea.flows.datasets.load_dataset`.
     label, benign, keep
         Of a table: label column, its benign value, columns to keep as features.
+    schema
+        Name of a registered schema to train in. Flows of ``cicflow`` are projected onto ``conn``, so that the detector
+        scores what Zeek, Suricata and NetFlow tell: see `deepidea.flows.projection`; ``conn+context`` and
+        ``cicflow+context`` add what hosts did just before: see `deepidea.flows.context`. Where it is absent, a data
+        set's own, and one that is inferred of a table.
 
     Raises
     ------
@@ -83,17 +90,21 @@ def flows_to_train(
     """
     if isinstance(data, str) and data in CATALOGUE:
         _refuse_options(data, "a table of one's own", label=label, benign=benign, keep=keep)
-        dataset = load_dataset(data, taxonomy=taxonomy, use_port=use_port)
+        dataset = _in_schema(load_dataset(data, taxonomy=taxonomy, use_port=use_port), schema)
         contract: dict[str, Any] = {
             "source": data,
             "taxonomy": dataset.taxonomy.name,
             "files": list_files(dataset),
         }
         return _split_dataset(dataset, contract, split, test_fraction, split_seed)
-    _refuse_options(data, "a data set", taxonomy=taxonomy, port=use_port)
+    _refuse_options(data, "a data set", taxonomy=taxonomy, port=use_port and schema is None)
     paths = _paths(data)
     _refuse_unlabelled(data, label, benign)
     table = _read_all(paths)
+    given = None if schema is None else get_schema(schema, use_port=use_port)
+    if given is not None:
+        _refuse_options(data, "a schema that is inferred", keep=keep)
+        table = as_schema(table, given)
     kind = "stratified" if split == "auto" else split
 
     def rows_that_train(labels: pl.Series) -> npt.NDArray[np.int64]:
@@ -103,8 +114,11 @@ def flows_to_train(
         prints = np.arange(len(labels), dtype=np.uint64)
         return stratified_split(labels, prints, test_fraction=test_fraction, seed=split_seed).train
 
-    flows, refused = labelled_flows_from_table(table, str(label), str(benign), keep, choose_rows=rows_that_train)
-    _refuse_words_among_numbers(table.drop(str(label)), refused, _source(paths))
+    flows, refused = labelled_flows_from_table(
+        table, str(label), str(benign), keep, choose_rows=rows_that_train, schema=given
+    )
+    if given is None:
+        _refuse_words_among_numbers(table.drop(str(label)), refused, _source(paths))
     contract = {
         "source": _source(paths),
         "label": label,
@@ -113,6 +127,15 @@ def flows_to_train(
     }
     part = _split_table(replace(flows, source=_source(paths)), contract, kind, test_fraction, split_seed)
     return TrainingFlows(part.flows, part.contract, refused)
+
+
+def _in_schema(dataset: Dataset, schema: str | None) -> Dataset:
+    """Return a data set with its flows in another schema."""
+    if schema is None or dataset.schema.name == schema:
+        return dataset
+    train = project_flows(dataset.train, schema)
+    test = None if dataset.test is None else project_flows(dataset.test, schema)
+    return replace(dataset, schema=train.schema, train=train, test=test, extras={})
 
 
 def _split_dataset(
@@ -259,6 +282,8 @@ def _dataset_test(name: str, schema: Schema, contract: Mapping[str, Any], taxono
     same = contract.get("source") == name
     chosen = taxonomy or (str(contract["taxonomy"]) if same and "taxonomy" in contract else None)
     dataset = load_dataset(name, taxonomy=chosen, use_port=schema.use_port)
+    if schema.name in PROJECTIONS.get(dataset.schema.name, ()):
+        dataset = _in_schema(dataset, schema.name)
     return dataset.test or (_held_out(dataset.train, contract) if same else dataset.train)
 
 
@@ -277,6 +302,7 @@ def _label_table(table: pl.DataFrame, schema: Schema, label: str, benign: str, s
         raise LabelError(
             f"the label column must be in {source}, however: {label!r} is not{suggest(label, table.columns)}"
         )
+    table = as_schema(table, schema)
     labels = table[label].cast(pl.String).str.strip_chars()
     attacks = sorted(set(labels.drop_nulls().unique()) - {benign})
     taxonomy = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})

@@ -116,3 +116,14 @@ def _ports(number: int, src_port: int | None, dst_port: int | None) -> tuple[tup
     kind, code = src_port or 0, dst_port or 0
     other = (_ICMP_PAIRS if number == 1 else _ICMP6_PAIRS).get(kind)
     return ((kind, code), True) if other is None else ((kind, other), False)
+
+
+def icmp_answer(number: int, kind: int) -> int | None:
+    """Return the type of ICMP (1) or ICMPv6 (58) message that answers one, or that it answers; None where none does.
+
+    Examples
+    --------
+    >>> icmp_answer(1, 8), icmp_answer(58, 129), icmp_answer(1, 3)
+    (0, 128, None)
+    """
+    return (_ICMP_PAIRS if number == 1 else _ICMP6_PAIRS).get(kind)

@@ -90,6 +90,7 @@ def labelled_flows_from_table(
     keep: Collection[str] = (),
     *,
     choose_rows: Callable[[pl.Series], npt.NDArray[np.int64]] | None = None,
+    schema: Schema | None = None,
 ) -> tuple[LabelledFlows, dict[str, str]]:
     """Return labelled flows from a table of any origin, and which columns were refused and why.
 
@@ -106,6 +107,8 @@ def labelled_flows_from_table(
     choose_rows
         Called with the labels, returns the rows from which the schema is inferred: those that will train. All rows
         where absent.
+    schema
+        What the columns are, where that is known: nothing is inferred and nothing refused then.
 
     Raises
     ------
@@ -122,8 +125,10 @@ def labelled_flows_from_table(
     """
     labels = _label_column(table, label)
     _refuse_labels(labels, benign)
-    looked_at = table if choose_rows is None else table[choose_rows(labels)]
-    schema, refused = infer_schema(looked_at, label=label, keep=keep)
+    refused: dict[str, str] = {}
+    if schema is None:
+        looked_at = table if choose_rows is None else table[choose_rows(labels)]
+        schema, refused = infer_schema(looked_at, label=label, keep=keep)
     attacks = sorted(set(labels.unique()) - {benign})
     taxonomy = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})
     return label_flows(table, labels, schema, taxonomy, "table"), refused

@@ -1,8 +1,9 @@
 """Schemas: which columns a flow table has, of what kind, and under which names tools write them.
 
 A schema turns any tool's table into one with canonical names and types, and refuses what it cannot. Registered:
-`kdd99` (also NSL-KDD), `cicflow` (CICFlowMeter of every spelling) and `conn` (Zeek, Suricata, NetFlow). Tables of
-a user's own get one from `deepidea.flows.custom.infer_schema`.
+`kdd99` (also NSL-KDD), `cicflow` (CICFlowMeter of every spelling) and `conn` (Zeek, Suricata, NetFlow), the last two
+also with what the flow's hosts did just before it: `cicflow+context`, `conn+context`. Tables of a user's own
+get one from `deepidea.flows.custom.infer_schema`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from deepidea.errors import CellError, SchemaError
 from deepidea.flows.cicflow import CICFLOW_COLUMNS
 from deepidea.flows.column import KINDS, Column, Kind, column_key
 from deepidea.flows.conn import CONN_COLUMNS
+from deepidea.flows.context import CONTEXT_COLUMNS
 from deepidea.flows.kdd import KDD99_COLUMNS
 
 __all__ = ["SCHEMAS", "Column", "Kind", "Schema", "get_schema", "register", "suggest"]
@@ -377,3 +379,5 @@ def get_schema(name: str, *, use_port: bool = False) -> Schema:
 register(Schema("kdd99", KDD99_COLUMNS))
 register(Schema("cicflow", CICFLOW_COLUMNS))
 register(Schema("conn", CONN_COLUMNS))
+register(Schema("cicflow+context", (*CICFLOW_COLUMNS, *CONTEXT_COLUMNS)))
+register(Schema("conn+context", (*CONN_COLUMNS, *CONTEXT_COLUMNS)))

@@ -1,0 +1,210 @@
+"""What a flow's hosts did just before it: features that one flow by itself cannot have.
+
+A scan is many flows that each look like a failed connection, a flood many that look like a visit. For every flow, what
+its source opened and what was opened to its destination is counted over the last 2 s, the last 60 s and the last
+100 flows, the flow itself among them. Counting is causal, one pass in the order in which flows end, in bounded
+memory: what comes later changes nothing that was told.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from deepidea.errors import SchemaError
+from deepidea.flows.column import Column
+
+__all__ = ["CONTEXT_COLUMNS", "HostContext", "add_context"]
+
+MAX_HOSTS = 16_384
+_WINDOWS = {"2s": "in the last 2 s", "60s": "in the last 60 s", "100": "of its last 100 flows"}
+_ROLES = {"src": ("source", "opened"), "dst": ("destination", "received")}
+_BARE_BYTES = 60  # of a TCP packet over IPv4: 20, and 40 with the options of a handshake
+_IPV6_MORE = 20  # bytes by which IPv6's header is the longer
+
+
+def _window_columns(role: str, window: str) -> tuple[Column, ...]:
+    host, did = _ROLES[role]
+    flows = f"flows that the {host} {did}, {_WINDOWS[window]}"
+    peers = "hosts" if role == "src" else "hosts that opened"
+    counts = (
+        Column(f"{role}_dst_ports_{window}", "number", "", (), f"different destination ports of {flows}"),
+        Column(f"{role}_peers_{window}", "number", "", (), f"different {peers} at the other end of {flows}"),
+    )
+    share = Column(f"{role}_failed_share_{window}", "number", "", (), f"share that failed of {flows}")
+    if window == "100":
+        return (*counts, Column(f"{role}_flows_per_s_100", "number", "1/s", (), f"rate of {flows}"), share)
+    return (
+        *counts,
+        Column(f"{role}_flows_{window}", "number", "", (), f"number of {flows}; 256 is 256 or more"),
+        share,
+    )
+
+
+CONTEXT_COLUMNS: tuple[Column, ...] = tuple(
+    column for role in _ROLES for window in _WINDOWS for column in _window_columns(role, window)
+)
+"""The columns that `HostContext` adds: of the source, then of the destination, by window."""
+
+
+class HostContext:
+    """Adds to flows what their hosts did lately.
+
+    State is carried from call to call: however flows are cut into tables, each gets the same numbers to the bit.
+
+    Parameters
+    ----------
+    max_hosts
+        Hosts remembered as sources, and as many as destinations. When there are more, the one not seen for longest is
+        forgotten and counted; its next flow is its first.
+
+    Notes
+    -----
+    Of each host the last 256 flows are kept, so counts end there. Memory is at most 11 KB a host, taken as hosts come:
+    180 MB with the default. About 2 us a flow (`benchmarks/context_speed.py`); the first flow of a process takes
+    seconds where numba's cache is empty.
+
+    A flow **failed** where nothing came back, or where all that came back over TCP is one packet of at most 60 bytes
+    (80 over IPv6), which headers fill: a reset, or the second step of a handshake that was never finished. It says the
+    same of `conn` and `cicflow` flows, and asks for nothing that some tool does not tell.
+
+    Examples
+    --------
+    >>> scan = pl.DataFrame({
+    ...     "end": pl.Series([0, 1, 2], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+    ...     "src_ip": "10.0.0.1", "dst_ip": "10.0.0.2", "dst_port": [21, 22, 23], "protocol": "tcp",
+    ...     "bwd_packets": 0, "bwd_bytes": 0})
+    >>> HostContext().add(scan).select("src_dst_ports_2s", "src_peers_2s", "dst_failed_share_100").rows()
+    [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0), (3.0, 1.0, 1.0)]
+    """
+
+    def __init__(self, *, max_hosts: int = MAX_HOSTS) -> None:
+        if not 1 <= max_hosts <= 1 << 28:
+            raise ValueError(f"max_hosts must be in 1..2^28, however: max_hosts={max_hosts}")
+        from deepidea.flows import context_kernel  # numba takes a second to load
+
+        self._kernel = context_kernel
+        self._sources = context_kernel.make_hosts(max_hosts)
+        self._targets = context_kernel.make_hosts(max_hosts)
+        self._clock_us = 0
+
+    @property
+    def n_hosts(self) -> tuple[int, int]:
+        """Hosts that are remembered as sources and as destinations."""
+        return int(self._sources.n_hosts[0]), int(self._targets.n_hosts[0])
+
+    @property
+    def evicted(self) -> int:
+        """Hosts that were forgotten for newer ones so far, in either role."""
+        return int(self._sources.n_hosts[1] + self._targets.n_hosts[1])
+
+    def add(self, flows: pl.DataFrame) -> pl.DataFrame:
+        """Return flows with `CONTEXT_COLUMNS` behind their own columns, row for row.
+
+        Parameters
+        ----------
+        flows
+            Flows of `conn` or `cicflow` under canonical names, with addresses and times, in the order in which they
+            ended. One that comes late counts as ended when the latest before it did.
+
+        Returns
+        -------
+        polars.DataFrame
+            Numbers are Float64; null where an address is missing.
+
+        Raises
+        ------
+        SchemaError
+            Addresses, times or counts of packets are absent.
+        """
+        _refuse_missing(flows)
+        src, dst = flows["src_ip"].cast(pl.String), flows["dst_ip"].cast(pl.String)
+        known = (src.is_not_null() & dst.is_not_null()).to_numpy()
+        out = np.full((flows.height, 2 * self._kernel.N_OUT), np.nan)
+        self._clock_us = self._kernel.add_flows(
+            self._sources,
+            self._targets,
+            self._clock_us,
+            _ends_us(flows).fill_null(0).to_numpy(),
+            src.hash().to_numpy(),
+            dst.hash().to_numpy(),
+            known,
+            flows["dst_port"].cast(pl.Int32).fill_null(-1).to_numpy(),
+            flows.select(_failed(flows).fill_null(False).cast(pl.UInt8)).to_series().to_numpy(),
+            out,
+        )
+        columns = (pl.Series(column.name, out[:, i]) for i, column in enumerate(CONTEXT_COLUMNS))
+        return flows.with_columns(column.fill_nan(None) for column in columns)
+
+
+def _refuse_missing(flows: pl.DataFrame) -> None:
+    needed = ["src_ip", "dst_ip", "dst_port", "protocol", "bwd_packets", "bwd_bytes"]
+    needed += ["bwd_header_bytes"] if "duration_us" in flows.columns else []
+    missing = [name for name in needed if name not in flows.columns]
+    if missing:
+        raise SchemaError(
+            f"flows must have {', '.join(needed)} for what their hosts did lately, however: {', '.join(missing)} is "
+            "absent; take flows with addresses"
+        )
+
+
+def _ends_us(flows: pl.DataFrame) -> pl.Series:
+    """Return when flows ended, microseconds since 1970: told, or start and duration."""
+    if "end" in flows.columns:
+        return _moment_us(flows["end"])
+    start = next((name for name in ("start", "timestamp") if name in flows.columns), None)
+    unit_us = next((name for name in ("duration_us", "duration_s") if name in flows.columns), None)
+    if start is None or unit_us is None:
+        raise SchemaError(
+            "flows must have an end, or a start and a duration, for what their hosts did lately, however: there is no "
+            "such column; take flows with times"
+        )
+    lasted_us = flows[unit_us] * (1 if unit_us == "duration_us" else 1_000_000)
+    return _moment_us(flows[start]) + lasted_us.round().cast(pl.Int64).fill_null(0)
+
+
+def _moment_us(moments: pl.Series) -> pl.Series:
+    if not isinstance(moments.dtype, pl.Datetime):
+        raise SchemaError(
+            f"column {moments.name} must hold times, however: its type is {moments.dtype}; read it as Datetime"
+        )
+    return moments.dt.timestamp("us")
+
+
+def _failed(flows: pl.DataFrame) -> pl.Expr:
+    """Tell which flows failed: see `HostContext`; `cicflow` counts payload and TCP headers apart, and no IP header."""
+    if "duration_us" in flows.columns:
+        bare = (pl.col("bwd_bytes") + pl.col("bwd_header_bytes")) <= _BARE_BYTES - 20
+    else:
+        v6 = pl.col("src_ip").cast(pl.String).str.contains(":", literal=True)
+        bare = pl.col("bwd_bytes") <= _BARE_BYTES + pl.when(v6).then(_IPV6_MORE).otherwise(0)
+    tcp = pl.col("protocol").cast(pl.String).str.to_lowercase().is_in(["tcp", "6", "6.0"])
+    refused = tcp & (pl.col("bwd_packets") == 1) & bare
+    return (pl.col("bwd_packets") == 0) | refused
+
+
+def add_context(flows: pl.DataFrame, *, max_hosts: int = MAX_HOSTS) -> pl.DataFrame:
+    """Return a whole table with `CONTEXT_COLUMNS`, counted in the order in which its flows ended; rows keep theirs.
+
+    Parameters
+    ----------
+    flows, max_hosts
+        As in `HostContext`, in any order; flows that ended together count in the order of the table.
+
+    Raises
+    ------
+    SchemaError
+        As `HostContext.add`.
+
+    Examples
+    --------
+    >>> import datetime as dt
+    >>> start = pl.Series([dt.datetime(2017, 7, 7, 9), dt.datetime(2017, 7, 7, 8)])
+    >>> flows = pl.DataFrame({"timestamp": start, "duration_us": 5, "src_ip": "10.0.0.1", "dst_ip": ["10.0.0.2", "::1"],
+    ...     "dst_port": 80, "protocol": "6", "bwd_packets": 3, "bwd_bytes": 9, "bwd_header_bytes": 60})
+    >>> add_context(flows)["src_peers_100"].to_list()
+    [2.0, 1.0]
+    """
+    _refuse_missing(flows)
+    order = np.argsort(_ends_us(flows).fill_null(0).to_numpy(), kind="stable")
+    return HostContext(max_hosts=max_hosts).add(flows[order])[np.argsort(order)]

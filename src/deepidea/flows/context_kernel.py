@@ -1,0 +1,266 @@
+"""The compiled part of `deepidea.flows.context`: what each host did lately, one flow at a time.
+
+Of each host the latest flows stand in a ring, and each window is the part of the ring from its first flow on. A value
+is counted once in a window because only its latest flow is marked: a new flow takes the mark from the flow before with
+the same value, and a flow that leaves a window takes its mark out of the count. Importing this module takes numba
+with it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+RING_FLOWS = 256
+_RING = RING_FLOWS - 1  # a power of two: the place of a flow is its number, masked
+N_WINDOWS = 3  # 2 s, 60 s, 100 flows
+N_OUT = 12
+_WINDOW_US = np.array([2_000_000, 60_000_000])
+_WINDOW_FLOWS = 100
+_LEAST_SPAN_S = 1e-3
+_FAILED, _LAST_OF_PORT, _LAST_OF_PEER = 1, 2, 4  # what a flow in a ring is marked with
+_EMPTY = -1
+_NO_PORT = -1
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Hosts(NamedTuple):
+    """What is kept of hosts in one role; slot ``max_hosts`` is the end of the list by last use."""
+
+    places: npt.NDArray[np.int32]  # n_places: slot of the host that hashes there, -1 where none does
+    names: npt.NDArray[np.uint64]  # max_hosts
+    before: npt.NDArray[np.int32]  # max_hosts + 1: seen just before
+    after: npt.NDArray[np.int32]  # max_hosts + 1: seen just after
+    n_hosts: npt.NDArray[np.int64]  # hosts kept, hosts evicted
+    n_flows: npt.NDArray[np.int64]  # max_hosts: flows ever put into the ring
+    first: npt.NDArray[np.int64]  # max_hosts, n_windows: number of the first flow in each window
+    n_ports: npt.NDArray[np.int32]  # max_hosts, n_windows
+    n_peers: npt.NDArray[np.int32]
+    n_failed: npt.NDArray[np.int32]
+    times_us: npt.NDArray[np.int64]  # max_hosts, ring_flows
+    ports: npt.NDArray[np.int32]
+    peers: npt.NDArray[np.uint64]
+    marks: npt.NDArray[np.uint8]
+
+
+def make_hosts(max_hosts: int) -> Hosts:
+    """Return room for so many hosts; the system gives the memory when a host first needs it."""
+    n_places = 1 << (2 * max_hosts - 1).bit_length()
+    ends = np.full(max_hosts + 1, max_hosts, np.int32)
+    windows, rings = (max_hosts, N_WINDOWS), (max_hosts, RING_FLOWS)
+    return Hosts(
+        np.full(n_places, _EMPTY, np.int32),
+        np.zeros(max_hosts, np.uint64),
+        ends,
+        ends.copy(),
+        np.zeros(2, np.int64),
+        np.zeros(max_hosts, np.int64),
+        np.zeros(windows, np.int64),
+        np.zeros(windows, np.int32),
+        np.zeros(windows, np.int32),
+        np.zeros(windows, np.int32),
+        np.zeros(rings, np.int64),
+        np.zeros(rings, np.int32),
+        np.zeros(rings, np.uint64),
+        np.zeros(rings, np.uint8),
+    )
+
+
+@njit(cache=True)
+def _place_of(hosts: Hosts, name: np.uint64) -> int:
+    """Return the place where a host stands, or would stand."""
+    mask = len(hosts.places) - 1
+    place = int((name * _MIX) >> np.uint64(32)) & mask
+    while hosts.places[place] != _EMPTY and hosts.names[hosts.places[place]] != name:
+        place = (place + 1) & mask
+    return place
+
+
+@njit(cache=True)
+def _forget(hosts: Hosts, name: np.uint64) -> None:
+    """Free the place of a host and move up those that stand behind it for want of their own place."""
+    mask = len(hosts.places) - 1
+    free = _place_of(hosts, name)
+    at = free
+    while True:
+        at = (at + 1) & mask
+        slot = hosts.places[at]
+        if slot == _EMPTY:
+            break
+        own = int((hosts.names[slot] * _MIX) >> np.uint64(32)) & mask
+        if ((at - own) & mask) >= ((at - free) & mask):
+            hosts.places[free] = slot
+            free = at
+    hosts.places[free] = _EMPTY
+
+
+@njit(cache=True)
+def _unlink(hosts: Hosts, slot: int) -> None:
+    hosts.after[hosts.before[slot]] = hosts.after[slot]
+    hosts.before[hosts.after[slot]] = hosts.before[slot]
+
+
+@njit(cache=True)
+def _link_last(hosts: Hosts, slot: int) -> None:
+    end = len(hosts.names)
+    hosts.before[slot] = hosts.before[end]
+    hosts.after[slot] = end
+    hosts.after[hosts.before[end]] = slot
+    hosts.before[end] = slot
+
+
+@njit(cache=True)
+def _new_slot(hosts: Hosts) -> int:
+    """Return a slot for a new host: a fresh one, or that of the host not seen for longest."""
+    end = len(hosts.names)
+    if hosts.n_hosts[0] < end:
+        hosts.n_hosts[0] += 1
+        return int(hosts.n_hosts[0]) - 1
+    slot = int(hosts.after[end])
+    _forget(hosts, hosts.names[slot])
+    _unlink(hosts, slot)
+    hosts.n_hosts[1] += 1
+    hosts.n_flows[slot] = 0
+    hosts.first[slot, :] = 0
+    hosts.n_ports[slot, :] = 0
+    hosts.n_peers[slot, :] = 0
+    hosts.n_failed[slot, :] = 0
+    return slot
+
+
+@njit(cache=True)
+def _slot_of(hosts: Hosts, name: np.uint64) -> int:
+    """Return the slot of a host, which is now the one seen last."""
+    slot = int(hosts.places[_place_of(hosts, name)])
+    if slot == _EMPTY:
+        slot = _new_slot(hosts)
+        hosts.names[slot] = name
+        hosts.places[_place_of(hosts, name)] = slot
+    else:
+        _unlink(hosts, slot)
+    _link_last(hosts, slot)
+    return slot
+
+
+@njit(cache=True)
+def _leave(hosts: Hosts, slot: int, window: int, until: int) -> None:
+    """Take the flows before a number out of a window."""
+    for number in range(hosts.first[slot, window], until):
+        marks = hosts.marks[slot, number & _RING]
+        hosts.n_failed[slot, window] -= marks & _FAILED
+        hosts.n_ports[slot, window] -= (marks & _LAST_OF_PORT) // _LAST_OF_PORT
+        hosts.n_peers[slot, window] -= (marks & _LAST_OF_PEER) // _LAST_OF_PEER
+    hosts.first[slot, window] = max(hosts.first[slot, window], until)
+
+
+@njit(cache=True)
+def _move_windows(hosts: Hosts, slot: int, now_us: int) -> None:
+    """Let every window end at the flow that comes next, and take out what is too old for it or for the ring."""
+    number = hosts.n_flows[slot]
+    for window in range(len(_WINDOW_US)):
+        until = max(hosts.first[slot, window], number + 1 - RING_FLOWS)
+        while until < number and hosts.times_us[slot, until & _RING] < now_us - _WINDOW_US[window]:
+            until += 1
+        _leave(hosts, slot, window, until)
+    _leave(hosts, slot, len(_WINDOW_US), number + 1 - _WINDOW_FLOWS)
+
+
+@njit(cache=True)
+def _put(hosts: Hosts, slot: int, now_us: int, port: int, peer: np.uint64, failed: int) -> None:
+    """Put a flow into the ring of a host and into its windows."""
+    number = hosts.n_flows[slot]
+    oldest = hosts.first[slot].min()
+    port_before, peer_before = _EMPTY, _EMPTY
+    earlier = number - 1
+    while earlier >= oldest and (port_before == _EMPTY or peer_before == _EMPTY):
+        at = earlier & _RING
+        if port_before == _EMPTY and hosts.ports[slot, at] == port:
+            port_before = earlier
+        if peer_before == _EMPTY and hosts.peers[slot, at] == peer:
+            peer_before = earlier
+        earlier -= 1
+    if port_before != _EMPTY:
+        hosts.marks[slot, port_before & _RING] &= 255 - _LAST_OF_PORT
+    if peer_before != _EMPTY:
+        hosts.marks[slot, peer_before & _RING] &= 255 - _LAST_OF_PEER
+    for window in range(N_WINDOWS):
+        hosts.n_ports[slot, window] += port != _NO_PORT and port_before < hosts.first[slot, window]
+        hosts.n_peers[slot, window] += peer_before < hosts.first[slot, window]
+        hosts.n_failed[slot, window] += failed
+    at = number & _RING
+    hosts.times_us[slot, at] = now_us
+    hosts.ports[slot, at] = port
+    hosts.peers[slot, at] = peer
+    hosts.marks[slot, at] = failed + (_LAST_OF_PORT if port != _NO_PORT else 0) + _LAST_OF_PEER
+    hosts.n_flows[slot] = number + 1
+
+
+@njit(cache=True)
+def _tell(hosts: Hosts, slot: int, now_us: int, out: npt.NDArray[np.float64]) -> None:
+    """Write what the windows of a host hold: `N_OUT` values in the order of `deepidea.flows.context`."""
+    n_flows = hosts.n_flows[slot]
+    at = 0
+    for window in range(N_WINDOWS):
+        n_in_window = n_flows - hosts.first[slot, window]
+        out[at] = hosts.n_ports[slot, window]
+        out[at + 1] = hosts.n_peers[slot, window]
+        out[at + 2] = n_in_window
+        out[at + 3] = hosts.n_failed[slot, window] / n_in_window
+        at += 4
+    first = hosts.first[slot, N_WINDOWS - 1]
+    span_s = (now_us - hosts.times_us[slot, first & _RING]) / 1e6
+    out[at - 2] = (n_flows - first - 1) / max(span_s, _LEAST_SPAN_S)  # in place of how many: at most 100
+
+
+@njit(cache=True)
+def _add_one(
+    hosts: Hosts,
+    name: np.uint64,
+    now_us: int,
+    port: int,
+    peer: np.uint64,
+    failed: int,
+    out: npt.NDArray[np.float64],
+) -> None:
+    slot = _slot_of(hosts, name)
+    _move_windows(hosts, slot, now_us)
+    _put(hosts, slot, now_us, port, peer, failed)
+    _tell(hosts, slot, now_us, out)
+
+
+@njit(cache=True)
+def add_flows(
+    sources: Hosts,
+    targets: Hosts,
+    clock_us: int,
+    ends_us: npt.NDArray[np.int64],
+    src: npt.NDArray[np.uint64],
+    dst: npt.NDArray[np.uint64],
+    known: npt.NDArray[np.bool_],
+    ports: npt.NDArray[np.int32],
+    failed: npt.NDArray[np.uint8],
+    out: npt.NDArray[np.float64],
+) -> int:
+    """Take flows in order; write what is told of each, and return the time of the latest.
+
+    Parameters
+    ----------
+    sources, targets
+        Hosts that open flows, and hosts that flows are opened to; changed in place.
+    clock_us
+        Time of the latest flow before.
+    ends_us, src, dst, known, ports, failed
+        One value a flow; `known` is False where an address is missing, `ports` -1 where there is none.
+    out
+        n_flows, 2 * N_OUT: first of the source, then of the target; not written where an address is missing.
+    """
+    for row in range(len(ends_us)):
+        clock_us = max(clock_us, ends_us[row])
+        if known[row]:
+            port, bad = int(ports[row]), int(failed[row])
+            _add_one(sources, src[row], clock_us, port, dst[row], bad, out[row, :N_OUT])
+            _add_one(targets, dst[row], clock_us, port, src[row], bad, out[row, N_OUT:])
+    return clock_us
