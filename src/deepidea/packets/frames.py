@@ -231,9 +231,7 @@ def echo_frame(envelope: Envelope, *, reply: bool, ident: int, sequence: int, pa
     return _filled(envelope.header(protocol, len(message)) + message)
 
 
-def arp_frame(
-    src_mac: bytes, src_ip: bytes, dst_mac: bytes | None, dst_ip: bytes, *, vlan: int | None = None
-) -> bytes:
+def arp_frame(src_mac: bytes, src_ip: bytes, dst_mac: bytes | None, dst_ip: bytes, *, vlan: int | None = None) -> bytes:
     """Return an ARP reply to a station, or without one a request to all (RFC 826).
 
     Examples

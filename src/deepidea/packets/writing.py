@@ -64,9 +64,7 @@ class PcapWriter:
 
 
 @contextlib.contextmanager
-def writing_pcap(
-    path: str | Path, *, nanoseconds: bool = False, snaplen: int = WHOLE_PACKETS
-) -> Iterator[PcapWriter]:
+def writing_pcap(path: str | Path, *, nanoseconds: bool = False, snaplen: int = WHOLE_PACKETS) -> Iterator[PcapWriter]:
     """Yield a writer to a file that appears at ``path`` when the block ends well; see `PcapWriter`.
 
     Raises
