@@ -89,6 +89,9 @@ class Ending(NamedTuple):
     pause_s: float = 0.0
 
 
+CLOSED_BY_CLIENT = Ending()
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Who talks to whom, what it is called, and its packets in order of time.
@@ -422,7 +425,7 @@ def tcp_conversation(
     *,
     label: str,
     rng: Random,
-    ending: Ending = Ending(),
+    ending: Ending = CLOSED_BY_CLIENT,
 ) -> Conversation:
     r"""Return a TCP conversation that is set up, says its messages in order and ends.
 
@@ -454,7 +457,7 @@ def tcp_conversation(
     >>> script = [Message(CLIENT, b"GET / HTTP/1.0\r\n\r\n"), Message(SERVER, bytes(4000))]
     >>> talk = tcp_conversation(0.0, Route(pc, server), 80, script, label="benign", rng=Random(1))
     >>> [len(packet.frame) for packet in talk.packets]
-    [74, 74, 66, 84, 1514, 1514, 66, 1170, 66, 66, 66]
+    [74, 74, 66, 84, 1514, 1514, 1170, 66, 66, 66, 66, 66]
     """
     ports = (route.src.next_port(rng), dst_port)
     return _conversation(route, ports, TCP, label, _talk(_Tcp(route, ports, start_s, rng), script, ending))
