@@ -41,6 +41,7 @@ __all__ = [
     "Conversation",
     "Ending",
     "Message",
+    "Outcome",
     "Packet",
     "arp_conversation",
     "ping_conversation",
