@@ -157,7 +157,7 @@ def _video(lab: Lab, rng: Random) -> Iterator[Activity]:
     """Films: a chunk every few seconds, much at first to fill the buffer."""
 
     def watch(host: Host, at_s: float, rng: Random) -> Conversation:
-        chunk_s, n_chunks, quality = rng.choice((4.0, 5.0, 6.0)), count(rng, 12), rng.choice((4e4, 7e4, 1e5))
+        chunk_s, n_chunks, quality = rng.choice((4.0, 5.0, 6.0)), count(rng, 12), rng.choice((3e4, 5e4, 8e4))
 
         def chunks() -> Iterator[Exchange]:
             for at in range(n_chunks):
@@ -169,7 +169,7 @@ def _video(lab: Lab, rng: Random) -> Iterator[Activity]:
         return tcp_conversation(at_s, lab.route(host, site, rng), 443, script, label=BENIGN, rng=rng, ending=ending)
 
     def watching(rng: Random) -> Activity:
-        for at_s in arrivals(rng, 750.0 / len(lab.clients), lab.duration_s):
+        for at_s in arrivals(rng, 1500.0 / len(lab.clients), lab.duration_s):
             yield at_s, watch(rng.choice(lab.clients), at_s, child(rng))
 
     yield watching(child(rng))

@@ -60,7 +60,7 @@ def _episodes(lab: Lab, rng: Random, longest_s: float) -> Iterator[tuple[float, 
     n_episodes = max(2, round(lab.duration_s / _EPISODE_EVERY_S))
     slot_s = lab.duration_s / n_episodes
     for at in range(n_episodes):
-        length_s = min(longest_s * rng.uniform(0.6, 1.0), 0.6 * slot_s)
+        length_s = rng.uniform(0.6, 1.0) * min(longest_s, 0.4 * slot_s)
         begin_s = at * slot_s + rng.uniform(0.05, 0.35) * slot_s
         yield begin_s, begin_s + length_s
 
@@ -77,7 +77,7 @@ def _scan(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
 
     def scanning(src: Host, begin_s: float, end_s: float, rng: Random) -> Activity:
         every_s = skewed(rng, 0.03, 0.5, most=0.2)
-        targets = rng.sample([host for host in lab.inside if host is not src], rng.randrange(1, 4))
+        targets = rng.sample([host for host in lab.inside if host is not src], rng.randrange(2, 5))
         probes = [(host, port) for host in targets for port in _SCANNED_PORTS]
         rng.shuffle(probes)
         times = arrivals(rng, every_s, end_s, since_s=begin_s, spread=0.7)

@@ -149,7 +149,7 @@ class TcpFramer:
         head = 20 + len(options)
         length = head + len(payload)
         word = head << 10 | flags  # data offset in 32-bit words, then the flags
-        total = self._const + length + seq + ack + word + window + _remainder(options) + _remainder(payload)
+        total = self._const + length + seq + ack + word + window + int.from_bytes(options, "big") + _remainder(payload)
         header = _HEADER_TCP.pack(self._src_port, self._dst_port, seq, ack, word, window, _complement(total), 0)
         return _filled(self._envelope.header(TCP, length) + header + options + payload)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from math import log
 from random import Random
 
 from deepidea.packets.frames import Envelope
@@ -121,10 +122,8 @@ class Host:
     def next_port(self, rng: Random) -> int:
         """Return a port for something that it opens; one comes again only after nearly all others."""
         low, high = self.stack.ports
-        step = rng.randrange(1, 8)
-        self._port = self._port + step if self._port else rng.randrange(low, high + 1)
-        if self._port > high:
-            self._port = low + step
+        before = self._port or low + int(self.ipv4) * 7919 % (high - low)
+        self._port = low + (before - low + rng.randrange(1, 8)) % (high - low + 1)
         return self._port
 
     def mss(self, *, v6: bool) -> int:
@@ -133,7 +132,7 @@ class Host:
 
     def wait(self, rng: Random) -> float:
         """Return the time of one packet between it and the point of capture."""
-        return self.distance_s + self.jitter_s * rng.expovariate(1.0)
+        return self.distance_s - self.jitter_s * log(1.0 - rng.random())
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ __all__ = [
 
 _NOISE_BYTES = 1 << 18
 _RECORD_BYTES = 1 << 14  # most that a TLS record holds
+_WHOLE_BYTES = _RECORD_BYTES + 5  # with its header
 _HANDSHAKE, _SEALED, _CHANGE = 22, 23, 20
 
 
@@ -68,7 +69,8 @@ class Bulk:
     def __getitem__(self, part: slice) -> bytes:
         begin, end, _ = part.indices(self._size)
         piece = _noise_part(self._begin + begin, end - begin)
-        if self._records:
+        within = begin % _WHOLE_BYTES
+        if self._records and (within < 5 or within + len(piece) > _WHOLE_BYTES):
             piece = self._with_headers(piece, begin)
         if begin < len(self._head):
             piece = self._head[begin:end] + piece[len(self._head) - begin :]
@@ -76,8 +78,8 @@ class Bulk:
 
     def _with_headers(self, piece: bytes, begin: int) -> bytes:
         """Write the headers that lie in a piece, whole or in part."""
-        whole, end = _RECORD_BYTES + 5, begin + len(piece)
-        for at in range(begin - begin % whole, end, whole):
+        end = begin + len(piece)
+        for at in range(begin - begin % _WHOLE_BYTES, end, _WHOLE_BYTES):
             header = struct.pack(">BHH", _SEALED, 0x303, min(_RECORD_BYTES, max(self._size - at - 5, 0)))
             low, high = max(at, begin), min(at + 5, end)
             if low < high:

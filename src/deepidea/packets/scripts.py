@@ -61,7 +61,7 @@ def browsing(rng: Random, mean_requests: float = 2.5) -> Iterator[Exchange]:
     """Yield what a browser asks of one server for a page."""
     for at in range(count(rng, mean_requests)):
         pause_s = heavy(rng, 0.01, tail=1.0, most=20.0) if at else 0.0
-        yield Exchange(int(skewed(rng, 480, 0.5, most=6000)), int(skewed(rng, 9000, 1.5, most=2_000_000)), pause_s)
+        yield Exchange(int(skewed(rng, 480, 0.5, most=6000)), int(skewed(rng, 4000, 1.5, most=1_000_000)), pause_s)
 
 
 def tls_script(name: str, exchanges: Iterable[Exchange], rng: Random) -> Iterator[Message]:
