@@ -135,7 +135,7 @@ def _visits(lab: Lab, rng: Random) -> Iterator[Activity]:
         for at_s in arrivals(rng, every_s, until_s, since_s=since_s, spread=1.5):
             yield at_s, visit(at_s, child(rng))
 
-    yield coming(1.6, 0.0, lab.duration_s, child(rng))
+    yield coming(0.7, 0.0, lab.duration_s, child(rng))
     for at_s in arrivals(rng, 200.0, lab.duration_s):
         yield coming(0.08, at_s, min(at_s + rng.uniform(5, 15), lab.duration_s), child(rng))
 
@@ -317,7 +317,7 @@ def _mail(lab: Lab, rng: Random) -> Iterator[Activity]:
             route = lab.route(host, server, own)
             yield at_s, tcp_conversation(at_s, route, 993, script, label=BENIGN, rng=own, ending=ending)
 
-    yield handing_over(14.0, True, child(rng))
+    yield handing_over(7.0, True, child(rng))
     yield handing_over(20.0, False, child(rng))
     for host in lab.clients:
         yield looking(host, child(rng))

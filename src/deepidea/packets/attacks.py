@@ -65,8 +65,9 @@ def _episodes(lab: Lab, rng: Random, longest_s: float) -> Iterator[tuple[float, 
         yield begin_s, begin_s + length_s
 
 
-def _attacker(lab: Lab, rng: Random, *, inside: float = 0.3) -> Host:
-    return rng.choice(lab.clients if rng.random() < inside else lab.visitors)
+def _attackers(lab: Lab, rng: Random, most: int) -> list[Host]:
+    """Return hosts that attack together, some inside and most outside."""
+    return [rng.choice(lab.clients if rng.random() < 0.35 else lab.visitors) for _ in range(rng.randrange(2, most + 1))]
 
 
 # --- scans -----------------------------------------------------------------------------------------------------------
@@ -75,18 +76,18 @@ def _attacker(lab: Lab, rng: Random, *, inside: float = 0.3) -> Host:
 def _scan(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
     """Half-open scans of a few hosts, many ports a second; silent ports are tried again."""
 
-    def scanning(src: Host, begin_s: float, end_s: float, rng: Random) -> Activity:
-        every_s = skewed(rng, 0.03, 0.5, most=0.2)
-        targets = rng.sample([host for host in lab.inside if host is not src], rng.randrange(2, 5))
+    def scanning(begin_s: float, end_s: float, rng: Random) -> Activity:
+        sources, every_s = _attackers(lab, rng, 4), skewed(rng, 0.03, 0.5, most=0.2)
+        targets = rng.sample([host for host in lab.inside if host not in sources], rng.randrange(2, 5))
         probes = [(host, port) for host in targets for port in _SCANNED_PORTS]
         rng.shuffle(probes)
         times = arrivals(rng, every_s, end_s, since_s=begin_s, spread=0.7)
         for at_s, (host, port) in zip(times, probes, strict=False):
             own = child(rng)
-            yield at_s, _half_open(lab.route(src, host, own), port, at_s, label, own)
+            yield at_s, _half_open(lab.route(own.choice(sources), host, own), port, at_s, label, own)
 
     for begin_s, end_s in _episodes(lab, rng, 25.0):
-        yield scanning(_attacker(lab, rng), begin_s, end_s, child(rng))
+        yield scanning(begin_s, end_s, child(rng))
 
 
 def _half_open(route: Route, port: int, at_s: float, label: str, rng: Random) -> Conversation:
@@ -98,15 +99,15 @@ def _half_open(route: Route, port: int, at_s: float, label: str, rng: Random) ->
 def _slow_scan(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
     """Now and then a port is opened and closed, now here, now there, all the time."""
 
-    def scanning(src: Host, every_s: float, rng: Random) -> Activity:
+    def scanning(sources: list[Host], every_s: float, rng: Random) -> Activity:
         for at_s in arrivals(rng, every_s, lab.duration_s, spread=0.5):
             own = child(rng)
-            host, port = own.choice(lab.inside), own.choice(_SCANNED_PORTS)
+            src, host, port = own.choice(sources), own.choice(lab.inside), own.choice(_SCANNED_PORTS)
             if host is not src:
                 yield at_s, connect_to_port(lab, src, host, port, at_s, label, own)
 
-    yield scanning(_attacker(lab, rng, inside=0.0), 5.0, child(rng))
-    yield scanning(_attacker(lab, rng, inside=1.0), 9.0, child(rng))
+    for every_s in (5.0, 9.0):
+        yield scanning(_attackers(lab, rng, 3), every_s, child(rng))
 
 
 # --- denial of service -----------------------------------------------------------------------------------------------
@@ -150,15 +151,15 @@ def _slowloris(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
         route = lab.route(src, server, rng)
         return tcp_conversation(at_s, route, 80, script(), label=label, rng=rng, ending=ending)
 
-    def holding(src: Host, begin_s: float, end_s: float, rng: Random) -> Activity:
+    def holding(begin_s: float, end_s: float, rng: Random) -> Activity:
+        sources = _attackers(lab, rng, 6)
         every_s, patience_s = rng.uniform(3, 12), rng.choice((20.0, 30.0, 60.0))
-        for at_s in arrivals(rng, rng.uniform(0.2, 0.8), end_s, since_s=begin_s, spread=1.0):
+        for at_s in arrivals(rng, rng.uniform(0.1, 0.4), end_s, since_s=begin_s, spread=1.0):
             own = child(rng)
-            yield at_s, hold(src, at_s, every_s, patience_s * own.uniform(0.5, 1.1), own)
+            yield at_s, hold(own.choice(sources), at_s, every_s, patience_s * own.uniform(0.5, 1.1), own)
 
     for begin_s, end_s in _episodes(lab, rng, 50.0):
-        for _ in range(2):
-            yield holding(_attacker(lab, rng, inside=0.1), begin_s, end_s, child(rng))
+        yield holding(begin_s, end_s, child(rng))
 
 
 # --- guessing passwords ----------------------------------------------------------------------------------------------
@@ -176,13 +177,14 @@ def _ssh_guessing(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
         route = lab.route(src, lab.servers["shell"], rng)
         return tcp_conversation(at_s, route, 22, script, label=label, rng=rng, ending=ending)
 
-    def guessing(src: Host, begin_s: float, end_s: float, rng: Random) -> Activity:
+    def guessing(begin_s: float, end_s: float, rng: Random) -> Activity:
+        sources = _attackers(lab, rng, 6)
         tries, wait_s = rng.choice((1, 3, 6)), skewed(rng, 0.1, 1.2, most=3.0)
         for at_s in arrivals(rng, rng.uniform(0.3, 1.2), end_s, since_s=begin_s, spread=0.8):
-            yield at_s, guess(src, at_s, tries, wait_s, child(rng))
+            yield at_s, guess(rng.choice(sources), at_s, tries, wait_s, child(rng))
 
     for begin_s, end_s in _episodes(lab, rng, 60.0):
-        yield guessing(_attacker(lab, rng), begin_s, end_s, child(rng))
+        yield guessing(begin_s, end_s, child(rng))
 
 
 def _ftp_guessing(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
@@ -195,13 +197,14 @@ def _ftp_guessing(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
         route = lab.route(src, lab.servers["files"], rng)
         return tcp_conversation(at_s, route, 21, script, label=label, rng=rng, ending=ending)
 
-    def guessing(src: Host, begin_s: float, end_s: float, rng: Random) -> Activity:
+    def guessing(begin_s: float, end_s: float, rng: Random) -> Activity:
+        sources = _attackers(lab, rng, 6)
         tries, wait_s = rng.choice((1, 2, 4)), skewed(rng, 0.05, 1.2, most=3.0)
         for at_s in arrivals(rng, rng.uniform(0.3, 1.0), end_s, since_s=begin_s, spread=0.8):
-            yield at_s, guess(src, at_s, tries, wait_s, child(rng))
+            yield at_s, guess(rng.choice(sources), at_s, tries, wait_s, child(rng))
 
     for begin_s, end_s in _episodes(lab, rng, 60.0):
-        yield guessing(_attacker(lab, rng), begin_s, end_s, child(rng))
+        yield guessing(begin_s, end_s, child(rng))
 
 
 # --- what an infected host does --------------------------------------------------------------------------------------
@@ -220,13 +223,13 @@ def _beacons(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
         route, ending = lab.route(src, master, rng), any_ending(rng, idle_s=0.2)
         return tcp_conversation(at_s, route, 443 if sealed_up else 80, script, label=label, rng=rng, ending=ending)
 
-    def calling(src: Host, master: Host, rng: Random) -> Activity:
+    def calling(src: Host, masters: list[Host], rng: Random) -> Activity:
         sealed_up, size, jitter = rng.random() < 0.7, rng.randrange(150, 500), rng.choice((0.05, 0.2, 0.4))
         for at_s in jittered(rng, rng.choice((7, 12, 20, 30)), lab.duration_s, jitter=jitter):
-            yield at_s, call(src, master, sealed_up, at_s, size, child(rng))
+            yield at_s, call(src, rng.choice(masters), sealed_up, at_s, size, child(rng))
 
     for host in rng.sample(lab.clients, max(2, len(lab.clients) // 5)):
-        yield calling(host, rng.choice(lab.sites[-25:]), child(rng))
+        yield calling(host, rng.sample(lab.sites[-25:], 2), child(rng))
 
 
 def _tunnel(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
@@ -258,7 +261,7 @@ def _tunnel(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
 
 
 def _upload(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
-    """Files leave in sealed web requests to a server that hardly anybody visits."""
+    """Files leave in sealed web requests to servers that hardly anybody visits."""
 
     def send(src: Host, far: Host, at_s: float, rng: Random) -> Conversation:
         parts = [
@@ -269,9 +272,9 @@ def _upload(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
         return tcp_conversation(at_s, lab.route(src, far, rng), 443, script, label=label, rng=rng, ending=ending)
 
     def sending(begin_s: float, end_s: float, rng: Random) -> Activity:
-        src, far = rng.choice(lab.clients), rng.choice(lab.sites[-25:])
+        sources, stores = rng.sample(lab.clients, 2), rng.sample(lab.sites[-25:], 3)
         for at_s in arrivals(rng, rng.uniform(2.0, 6.0), end_s, since_s=begin_s, spread=0.8):
-            yield at_s, send(src, far, at_s, child(rng))
+            yield at_s, send(rng.choice(sources), rng.choice(stores), at_s, child(rng))
 
     for begin_s, end_s in _episodes(lab, rng, 80.0):
         yield sending(begin_s, end_s, child(rng))

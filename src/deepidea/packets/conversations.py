@@ -241,12 +241,12 @@ class _Tcp:
 
     def reset(self, way: int, pause_s: float = 0.0, *, acknowledge: bool = True) -> Iterator[Packet]:
         """Say RST."""
-        me, _ = self.sides(way)
-        yield from self.flush()
+        me, other = self.sides(way)
         tap_s = me.pass_tap(me.ready_s + pause_s, self.rng)
-        heard, window = me.heard if acknowledge else 0, 0
-        flags = RST | ACK if acknowledge else RST
-        yield Packet(tap_s, me.framer.frame(me.seq, heard, flags, window))
+        self._settle(other, me, tap_s)
+        yield from self.flush(tap_s)
+        heard = me.heard if acknowledge else 0
+        yield Packet(tap_s, me.framer.frame(me.seq, heard, RST | ACK if acknowledge else RST, 0))
 
     # --- data
 

@@ -170,7 +170,7 @@ def stranger(number: int, gateway: Host, rng: Random, *, slow: bool = False) -> 
         ipaddress.IPv6Address((0x20010DB8 << 96) + (1 << 64) + number) if rng.random() < 0.5 else None,
         _stack(rng),
         inside=False,
-        hops=rng.randrange(5, 15),
+        hops=round(rng.triangular(5, 13)),
         distance_s=distance_s,
         jitter_s=distance_s * rng.uniform(0.01, 0.08),
         bytes_per_s=skewed(rng, 1e6, 1.0, most=1.25e7) if slow else 1.25e7,
