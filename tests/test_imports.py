@@ -50,7 +50,7 @@ def test_public_names_are_all_and_resolve() -> None:
 
 def test_the_help_of_every_command_works_without_extras() -> None:
     ran = python(f"""{WITHOUT_EXTRAS}
-for line in ("", "data", "data list", "data add", "data get", "data describe", "train", "evaluate", "score", "inspect",
+for line in ("", "data", "data list", "data add", "data get", "data describe", "train", "evaluate", "score", "inspect", "simulate",
     "benchmark", "benchmark run", "benchmark report"):
     sys.argv = ["deepidea", *line.split(), "--help"]
     try:
@@ -58,7 +58,7 @@ for line in ("", "data", "data list", "data add", "data get", "data describe", "
     except SystemExit as left:
         print("code", left.code)
 """)
-    assert ran.stdout.count("code 0") == ran.stdout.count("Usage: ") == 13, ran.stderr
+    assert ran.stdout.count("code 0") == ran.stdout.count("Usage: ") == 14, ran.stderr
 
 
 def test_training_without_torch_names_the_line_to_install(flow_file: Path, tmp_path: Path) -> None:

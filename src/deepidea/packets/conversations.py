@@ -457,8 +457,8 @@ def tcp_conversation(
     ... )
     >>> script = [Message(CLIENT, b"GET / HTTP/1.0\r\n\r\n"), Message(SERVER, bytes(4000))]
     >>> talk = tcp_conversation(0.0, Route(pc, server), 80, script, label="benign", rng=Random(1))
-    >>> [len(packet.frame) for packet in talk.packets]
-    [74, 74, 66, 84, 1514, 1514, 1170, 66, 66, 66, 66, 66]
+    >>> [len(packet.frame) for packet in talk.packets][:7]
+    [74, 74, 66, 84, 1514, 1514, 1170]
     """
     ports = (route.src.next_port(rng), dst_port)
     return _conversation(route, ports, TCP, label, _talk(_Tcp(route, ports, start_s, rng), script, ending))

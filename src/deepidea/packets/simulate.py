@@ -23,7 +23,7 @@ from deepidea.packets.conversations import Conversation, Packet
 from deepidea.packets.lab import Activity, Lab, build_lab
 from deepidea.packets.writing import WHOLE_PACKETS, PcapWriter, writing_pcap
 
-__all__ = ["LABEL_COLUMNS", "Simulated", "simulate_capture"]
+__all__ = ["LABEL_COLUMNS", "Simulated", "choose_attacks", "simulate_capture"]
 
 LABEL_COLUMNS = (
     "start",
@@ -42,6 +42,18 @@ LABEL_COLUMNS = (
 FIRST_SECOND = datetime(2024, 1, 15, 9, tzinfo=UTC)
 _TOLD_EVERY = 5_000  # packets
 _MOST_MINUTES = 24 * 60
+
+
+def choose_attacks(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the attacks of a choice in which ``all`` and ``none`` may stand for all and none of them.
+
+    Examples
+    --------
+    >>> choose_attacks(["beacon"]), choose_attacks(["none"]), len(choose_attacks(["beacon", "all"]))
+    (('beacon',), (), 9)
+    """
+    named = set(names)
+    return tuple(ATTACKS) if "all" in named else tuple(label for label in ATTACKS if label in named)
 
 
 @dataclass(slots=True)
