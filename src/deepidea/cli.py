@@ -104,6 +104,22 @@ class OutputFormat(StrEnum):
     jsonl = "jsonl"
 
 
+class AttackKind(StrEnum):
+    """Attacks that a simulated capture may hold; the names of ``ATTACKS``, and two for all and none of them."""
+
+    all = "all"
+    none = "none"
+    port_scan = "port_scan"
+    slow_port_scan = "slow_port_scan"
+    syn_flood = "syn_flood"
+    slowloris = "slowloris"
+    ssh_guessing = "ssh_guessing"
+    ftp_guessing = "ftp_guessing"
+    beacon = "beacon"
+    dns_tunnel = "dns_tunnel"
+    https_upload = "https_upload"
+
+
 Inputs = Annotated[list[str], typer.Argument(help="Name of a data set, or files of flows (CSV, Parquet, gz, globs).")]
 ModelFile = Annotated[Path, typer.Argument(help="Detector file, as `deepidea train` writes it.")]
 TaxonomyName = Annotated[str | None, typer.Option(help="Which labels are which class, see `deepidea data describe`.")]
@@ -350,6 +366,38 @@ def inspect(
         sys.stdout.write(json.dumps(detector.manifest, indent=1) + "\n")
     else:
         console.show_card(detector)
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Capture to write (pcap).")],
+    labels: Annotated[Path, typer.Option(help="Ground truth to write (CSV): one conversation a row.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and options give the same bytes.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.05, max=1440.0, help="How long the capture goes on.")] = 10.0,
+    hosts: Annotated[int, typer.Option(min=8, max=200, help="Hosts of the site, six of them servers.")] = 20,
+    attacks: Annotated[list[AttackKind], typer.Option(help="Attacks that take place.")] = [AttackKind.all],  # noqa: B006
+    vlan: Annotated[int | None, typer.Option(min=1, max=4094, help="802.1Q tag of every frame.")] = None,
+    snaplen: Annotated[int, typer.Option(min=64, help="Bytes kept of each packet.")] = 262_144,
+) -> None:
+    """Invent a labelled capture of a small site, for trying things out: it proves nothing about a real network."""
+    from deepidea.packets.simulate import choose_attacks, simulate_capture
+
+    for path in (output, labels):
+        _refuse_unwritable(path)
+    chosen = choose_attacks(kind.value for kind in attacks)
+    with console.flow_progress("simulating", unit="packets") as progress:
+        done = simulate_capture(
+            output,
+            labels,
+            seed=seed,
+            minutes=minutes,
+            hosts=hosts,
+            attacks=chosen,
+            vlan=vlan,
+            snaplen=snaplen,
+            progress=progress,
+        )
+    console.show_simulated(done, output, labels)
 
 
 @benchmark_app.command("run")

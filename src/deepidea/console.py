@@ -93,16 +93,16 @@ def show_losses(skipped: Mapping[str, int], dropped: Mapping[str, int]) -> None:
 
 
 @contextlib.contextmanager
-def flow_progress(title: str) -> Iterator[Callable[[int], None]]:
-    """Yield a callback of the flows done so far that shows count and rate."""
+def flow_progress(title: str, *, unit: str = "flows") -> Iterator[Callable[[int], None]]:
+    """Yield a callback of the flows, or packets, done so far that shows count and rate."""
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(title, total=None, told="")
 
         def show(done: int) -> None:
             elapsed = progress.tasks[task].elapsed or 0.0
-            rate = f"  {done / elapsed:,.0f} flows/s" if elapsed > 0 else ""
-            progress.update(task, told=f"{done:,} flows{rate}")
+            rate = f"  {done / elapsed:,.0f} {unit}/s" if elapsed > 0 else ""
+            progress.update(task, told=f"{done:,} {unit}{rate}")
 
         yield show
 
@@ -166,6 +166,14 @@ def show_answers(answers: Any) -> None:
         out.print(f"[bold]{escape(answer.heading)}[/]  {escape(answer.lead)}", soft_wrap=True)
         for sentence in answer.more:
             out.print(f"  {escape(sentence)}", soft_wrap=True)
+
+
+def show_simulated(done: Any, capture: Any, labels: Any) -> None:
+    """Tell what a simulation wrote."""
+    told = ", ".join(f"{label} {count:,}" for label, count in done.conversations.most_common())
+    say(f"wrote {capture}: {done.packets:,} packets, {done.without_label:,} of them ARP and without a label")
+    say(f"wrote {labels}: {done.conversations.total():,} conversations: {told}")
+    say("all of it is invented: no figure measured on it says anything about a real network")
 
 
 def duration(seconds: float) -> str:

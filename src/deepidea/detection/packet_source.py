@@ -136,6 +136,19 @@ class PacketSource:
         )
 
 
+class InterfaceSource(PacketSource):
+    """A live interface, by its name alone.
+
+    Examples
+    --------
+    >>> InterfaceSource("eth0").replayable
+    False
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(f"interface:{name}", **options)
+
+
 def _meter_live(meter: FlowMeter, block: PacketBlock | None) -> pl.DataFrame:
     """Meter a block, or where none came, let the clock tell which flows have ended."""
     return meter.tick(time.time_ns() // 1000 - _SLACK_US) if block is None else meter.add(block)

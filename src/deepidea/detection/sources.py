@@ -307,4 +307,7 @@ _register(
     "table", "a table of flows", "flows.parquet", "deepidea.detection.table_source:TableSource", _holds("table"),
     schema="any", replayable=True,
 )  # fmt: skip
-_register("interface", "a network interface", "eth0", _PACKETS, _is_interface, schema="cicflow", live=True)
+_register(
+    "interface", "a network interface", "eth0", f"{_PACKETS.partition(':')[0]}:InterfaceSource", _is_interface,
+    schema="cicflow", live=True,
+)  # fmt: skip
