@@ -29,6 +29,7 @@ from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
 
 PAPER_SHAPE: dict[str, Any] = {"hidden": (100,) * 10, "dropout": 0.2, "batch_size": 128}
+BASE: dict[str, Any] = {"n_epochs": 10, "hidden": (256, 256)}  # what each candidate differs from
 CANDIDATES: dict[str, dict[str, Any]] = {
     "base": {},
     "lambda 0": {"attack_weight": 0.0},
@@ -39,6 +40,10 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "labels": {"labels": True},
     "dropout 0.3": {"dropout": 0.3},
     "1 x 512": {"hidden": (512,)},
+    "2 x 128": {"hidden": (128, 128)},
+    "2 x 64": {"hidden": (64, 64)},
+    "2 x 128, lambda 3": {"hidden": (128, 128), "attack_weight": 3.0},
+    "2 x 128, lambda 10": {"hidden": (128, 128), "attack_weight": 10.0},
     "paper's shape and steps, balance 0": {
         **PAPER_SHAPE,
         "balance": 0.0,
@@ -68,7 +73,7 @@ def judge(flows: LabelledFlows, fold: Split, changes: Mapping[str, Any], seed: i
     training = flows.take(np.setdiff1d(fold.train, known))
     test = flows.take(np.union1d(fold.test, known))
     started = time.perf_counter()
-    system = ForestStack(**changes) if "n_trees" in changes else DefaultNetwork(**{"n_epochs": 10, **changes})
+    system = ForestStack(**{**BASE, **changes}) if "n_trees" in changes else DefaultNetwork(**{**BASE, **changes})
     fitted = system.fit(training, seed)
     seconds = time.perf_counter() - started
     left_out = test.labels.is_in(list(fold.params["left_out"])).to_numpy()
