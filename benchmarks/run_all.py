@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    context_speed,
     paper_choices,
     recipe_search,
     scoring_speed,
@@ -21,7 +22,7 @@ from benchmarks import (
 def main() -> None:
     """Run all of them with their defaults."""
     sys.argv = sys.argv[:1]
-    for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, zero_day):
+    for benchmark in (startup, context_speed, scoring_speed, training_speed, paper_choices, recipe_search, zero_day):
         print(f"== {benchmark.__name__}", flush=True)
         benchmark.main()
     write_docs.main()

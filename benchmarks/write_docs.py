@@ -103,6 +103,16 @@ def speed_table() -> str:
     return table(["what", "measured"], rows) + f"\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+def context_table() -> str:
+    """Return the speed of counting what hosts did lately, by kind of traffic."""
+    found = read_result("context_speed")
+    kinds = {"office": "an office", "scan": "a scan", "flood": "a flood from ever other sources"}
+    rows = [[f"{title}, flows a second of one core", f"{found[kind]['median']:,.0f}"] for kind, title in kinds.items()]
+    rings, run = found["filled_rings"], found["run"]
+    rows.append([f"memory of {rings['hosts']:,} busy sources and as many destinations", f"{rings['mib']:.0f} MiB"])
+    return table(["what", "measured"], rows) + f"\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 _IMPORT = "python -c 'import deepidea'"
 _CHOSEN = f"{PRESETS['default']['temperature']:g}"
 
@@ -241,6 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "nsl-kdd": lambda: accuracy_table("nsl-kdd"),
     "cicids17": lambda: accuracy_table("cicids17"),
     "speed": speed_table,
+    "context_speed": context_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

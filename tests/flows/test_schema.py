@@ -183,3 +183,9 @@ def test_registry_refuses_taken_and_unknown_names() -> None:
         register(Schema("kdd99", SMALL.columns))
     with pytest.raises(SchemaError, match="'cicflw' is not one of .*; nearest: cicflow"):
         get_schema("cicflw")
+
+
+def test_an_identity_that_is_there_twice_is_taken_once() -> None:
+    table = pl.DataFrame({name: [1.0] for name in get_schema("conn").numbers} | {"protocol": ["tcp"]})
+    twice = table.with_columns(uid=pl.lit("first"), community_id=pl.lit("second"))
+    assert get_schema("conn").conform(twice)["uid"].to_list() == ["first"]

@@ -22,6 +22,7 @@ __all__ = ["NetFlowSource"]
 
 DEFAULT_PORT = 2055
 RECEIVE_BUFFER_BYTES = 32 << 20  # the kernel gives as much of it as net.core.rmem_max allows
+MOST_HEARD = 4_096  # exporters whose silence is noticed; of more, the one heard longest ago waits no longer
 _LARGEST_DATAGRAM = 65_535
 _DROPS_TOLD = 40 if sys.platform == "linux" else None  # SO_RXQ_OVFL, which Python does not name
 _COUNTER = struct.Struct("@I")
@@ -105,8 +106,8 @@ class NetFlowSource:
         del after
         with contextlib.closing(self._open()) as listener:
             while not stop.is_set():
-                yield self._batch(self._listen(listener))
-            yield self._batch([*self._drain(listener), *self._pairer.flush()])
+                yield from self._in_batches(self._listen(listener))
+            yield from self._in_batches([*self._drain(listener), *self._pairer.flush()])
 
     def _open(self) -> socket.socket:
         try:
@@ -171,11 +172,16 @@ class NetFlowSource:
         before = time.monotonic() - self._silence_s
         while self._heard:
             exporter, heard = next(iter(self._heard.items()))
-            if heard > before:
+            if heard > before and len(self._heard) <= MOST_HEARD:
                 break
             del self._heard[exporter]
             flows += self._pairer.flush(exporter)
         return flows
+
+    def _in_batches(self, flows: list[Conversation]) -> Iterator[FlowBatch]:
+        """Yield flows in batches of a bounded size, one that is empty where there are none."""
+        for at in range(0, max(len(flows), 1), BATCH_FLOWS):
+            yield self._batch(flows[at : at + BATCH_FLOWS])
 
     def _batch(self, flows: list[Conversation]) -> FlowBatch:
         evicted, self._pairer.evicted = self._pairer.evicted, 0

@@ -197,9 +197,8 @@ class Schema:
         names = self.canonical_names(table.columns)
         self._refuse_doubled(table.columns, names)
         self._refuse_missing(table.columns, set(names.values()))
-        return table.select(pl.col(raw).alias(name) for raw, name in names.items()).select(
-            [column.name for column in self.columns if column.name in names.values()]
-        )
+        first = {name: raw for raw, name in reversed(names.items())}  # of an identity that is there twice
+        return table.select(pl.col(first[c.name]).alias(c.name) for c in self.columns if c.name in first)
 
     def _refuse_doubled(self, raw: Sequence[str], names: Mapping[str, str]) -> None:
         again = self.canonical_names([_DOUBLED.sub("", header) for header in raw if _DOUBLED.search(header)])
