@@ -295,7 +295,9 @@ class _Logs:
         """Return the files that are such logs, as they are now."""
         started = time.monotonic()
         if self._held is not None and started < self._scan_at:
-            return [file for file in [self._look(self._held[0].path)] if file is not None]
+            file = self._look(self._held[0].path)
+            if file is not None and file.log == self._held[0].log:  # else it was rotated: look for the others first
+                return [file]
         paths = find_logs(self._root)
         self._looks = {path: self._looks[path] for path in paths if path in self._looks}
         files = [file for path in paths if (file := self._look(path)) is not None]

@@ -38,6 +38,8 @@ FIELDS: dict[str, str] = {
 """Columns of a flow and the fields of conn.log that they come from."""
 
 NO_FIELDS, WRONG_WIDTH = "no #fields line above it", "other number of cells than #fields"
+NOT_NAMED = "no ts, addresses and proto in the #fields above it"
+_NEEDED = {FIELDS[name] for name in ("start", "src_ip", "dst_ip", "protocol")}
 _CONN = "conn"
 _JSON_SCHEMA = dict.fromkeys((*FIELDS.values(), "_path"), pl.String())
 _ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
@@ -96,6 +98,8 @@ class ZeekParser:
             return Parsed(not_flows={head.path: len(lines)})
         if not head.fields:
             return Parsed(skipped={NO_FIELDS: len(lines)})
+        if not _NEEDED.issubset(head.fields):
+            return Parsed(skipped={NOT_NAMED: len(lines)})
         rows = [row for line in lines if (row := _fitted(line, head)) is not None]
         parts = [Parsed(skipped={WRONG_WIDTH: len(lines) - len(rows)})] if len(rows) < len(lines) else []
         if rows:
