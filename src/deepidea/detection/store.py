@@ -30,6 +30,7 @@ from deepidea.detection.store_schema import (
     ALERTS,
     ALLOW_RULES,
     DELIVERIES,
+    EVIDENCE,
     INCIDENT_ALIASES,
     INCIDENT_STATES,
     INCIDENTS,
@@ -461,7 +462,10 @@ class Store:
             connection.execute(DELIVERIES.delete().where(DELIVERIES.c.sink == sink))
 
     def undelivered(self, sink: str, *, limit: int = 1000) -> pl.DataFrame:
-        """Return the first alerts that a sink has not got, in the order of storing, with their number ``seq``."""
+        """Return the first alerts that a sink has not got, in the order of storing.
+
+        Columns are those of :meth:`alerts` without ``features``, and the number ``seq``.
+        """
         with self._transaction() as connection:
             return reading.read_undelivered(connection, sink, limit)
 
@@ -500,6 +504,7 @@ class Store:
                 sa.select(sa.func.count()).select_from(ALERTS).where(old & ALERTS.c.suppressed_by.is_not(None))
             ).scalar_one()
             n_alerts = connection.execute(ALERTS.delete().where(old)).rowcount
+            connection.execute(EVIDENCE.delete().where(EVIDENCE.c.newest_us < limit))
             connection.execute(INCIDENTS.delete().where(INCIDENTS.c.last_us < limit))
             kept = sa.select(INCIDENTS.c.incident_id)
             states, aliases = INCIDENT_STATES.c, INCIDENT_ALIASES.c
