@@ -161,8 +161,8 @@ def _set_pragmas(connection: Any, _: object) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             break
-        except connection.OperationalError:  # two that open a new file: this change of mode does not wait for a lock
-            if time.monotonic() > deadline:
+        except connection.OperationalError as error:  # of two that open a new file: this change waits for no lock
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
     connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may undo the last transactions, never tear one
@@ -188,6 +188,22 @@ class Store:
     Every method is one transaction. Each raises :class:`~deepidea.errors.StoreError` where the database fails; then
     nothing of it is stored, save that a server may have gone away while it confirmed: ask :meth:`position` before going
     on.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.detection.alerts import make_alerts
+    >>> flows = pl.DataFrame({"src_ip": ["192.0.2.7"], "dst_ip": ["198.51.100.1"], "dst_port": [22]})
+    >>> verdicts = pl.DataFrame({"class": ["port_scan"], "score": [0.99]})
+    >>> alerts = make_alerts(flows, verdicts, pl.Series([True]), model="ab12")
+    >>> store = open_store(f"sqlite:///{tempfile.mkdtemp()}/alerts.db")
+    >>> store.commit_batch("conn.log", {"byte": 120}, alerts, n_flows=1, skipped={"line too long": 2})
+    Committed(n_alerts=1, n_duplicates=0, n_suppressed=0)
+    >>> store.incidents().rows.select("host", "class", "n_alerts", "status").row(0)
+    ('192.0.2.7', 'port_scan', 1, 'open')
+    >>> store.position("conn.log"), store.counters()[0].skipped
+    ({'byte': 120}, {'line too long': 2})
+    >>> store.close()
     """
 
     def __init__(self, engine: sa.Engine, *, incident_gap_s: float = GAP_S) -> None:

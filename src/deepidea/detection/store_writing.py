@@ -73,14 +73,14 @@ def take_seqs(connection: sa.Connection, n: int) -> int:
 
 
 def insert_alerts(connection: sa.Connection, alerts: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Insert those alerts that the store does not hold yet, and return them."""
+    """Insert those alerts that the store does not hold yet, and return them, with the keys of their incidents."""
+    alerts = with_keys(alerts.unique("alert_id", keep="first", maintain_order=True))
     if alerts.is_empty():
         return alerts
-    alerts = alerts.unique("alert_id", keep="first", maintain_order=True)
     first = take_seqs(connection, alerts.height)
     number = pl.int_range(pl.len(), dtype=pl.Int64) + first
     held = pl.col("suppressed_by").is_not_null()
-    rows = with_keys(alerts).with_columns(
+    rows = alerts.with_columns(
         *(pl.col(name).dt.timestamp("us").alias(column) for name, column in TIMES.items()),
         seq=pl.when(held).then(-number).otherwise(number),
         source=pl.lit(source),
@@ -140,7 +140,7 @@ def _only_new(connection: sa.Connection, alerts: pl.DataFrame, first: int) -> pl
 
 def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> None:
     """Add new alerts that no rule keeps quiet to the incidents that they belong to."""
-    alerts = alerts.filter(pl.col("suppressed_by").is_null())
+    alerts = with_keys(alerts.filter(pl.col("suppressed_by").is_null()))
     if alerts.is_empty():
         return
     known = _incidents_near(connection, alerts, gap_s)
@@ -154,7 +154,7 @@ def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame, gap_s: flo
 def _incidents_near(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> pl.DataFrame:
     times = alerts["time"].dt.timestamp("us")
     early, late = int(times.min()) - round(gap_s * 1e6), int(times.max()) + round(gap_s * 1e6)  # type: ignore[arg-type]
-    keys = with_keys(alerts.select("src_ip", "dst_ip", "class").unique())["incident_key"].unique().to_list()
+    keys = alerts["incident_key"].unique().to_list()
     wanted = [INCIDENTS.c[name] for name in INCIDENT_COLUMNS]
     rows: list[Any] = []
     for some in slices(keys):
