@@ -118,6 +118,19 @@ class Delivery:
         How often to look for new alerts; :meth:`wake` is quicker.
     from_start
         Owe a sink that is new to the store all that is stored.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.detection.sinks import open_sink
+    >>> from deepidea.detection.store import open_store
+    >>> folder = tempfile.mkdtemp()
+    >>> with open_store(f"sqlite:///{folder}/alerts.db") as store:
+    ...     delivery = Delivery(store, open_sink(f"file://{folder}/alerts.json"), f"{folder}/dead-letters")
+    ...     delivery.start()
+    ...     is_owed_nothing = delivery.stop(drain_s=5)
+    >>> is_owed_nothing
+    True
     """
 
     def __init__(

@@ -57,6 +57,14 @@ def render(alerts: pl.DataFrame, format: Format | str = "eve") -> list[str]:
     Notes
     -----
     About 25 us an alert.
+
+    Examples
+    --------
+    >>> from deepidea.detection.alerts import make_alerts
+    >>> verdicts = pl.DataFrame({"class": ["port_scan"], "score": [0.99]})
+    >>> alerts = make_alerts(pl.DataFrame({"src_ip": ["192.0.2.7"]}), verdicts, pl.Series([True]), model="ab12")
+    >>> json.loads(render(alerts, "eve")[0])["alert"]["category"]
+    'Detection of a Network Scan'
     """
     if format not in FORMATS:
         raise DataError(f"a format must be one of {', '.join(FORMATS)}, however: {format!r} is none of them")

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import polars as pl
@@ -131,7 +132,12 @@ def listing_of(kept: str, n_distinct: int, *, most: int = 10) -> Listing:
 
 
 def with_keys(alerts: pl.DataFrame) -> pl.DataFrame:
-    """Return alerts with ``role``, ``host`` and ``incident_key``, and ``peer``, the host at the other end."""
+    """Return alerts with ``role``, ``host`` and ``incident_key``, and ``peer``, the host at the other end.
+
+    Those that have a key already are returned as they are.
+    """
+    if "incident_key" in alerts.columns:
+        return alerts
     roles = {name: host_role(name) for name in alerts["class"].unique().drop_nulls()}
     by_source = pl.col("role") == "source"
     alerts = alerts.with_columns(role=pl.col("class").replace_strict(roles, default="source", return_dtype=pl.String))
@@ -140,7 +146,8 @@ def with_keys(alerts: pl.DataFrame) -> pl.DataFrame:
         peer=pl.when(by_source).then("dst_ip").otherwise("src_ip"),
     )
     kinds = alerts.select("role", "host", "class").unique()
-    keys = [_digest("\x1f".join(str(part) for part in row)) for row in kinds.iter_rows()]
+    written = kinds.select(pl.concat_str(pl.all().fill_null(""), separator="\x1f")).to_series()
+    keys = [_digest(text) for text in written]
     of_kind = kinds.with_columns(incident_key=pl.Series(keys, dtype=pl.String))
     return alerts.join(of_kind, on=["role", "host", "class"], how="left", nulls_equal=True, maintain_order="left")
 
@@ -252,6 +259,7 @@ def _least_hashes(members: pl.DataFrame) -> pl.DataFrame:
     return ordered.filter(pl.int_range(pl.len()).over("run", "kind") <= MOST_LISTED)
 
 
+@lru_cache(maxsize=65_536)
 def _hash(value: str) -> int:
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest())
 

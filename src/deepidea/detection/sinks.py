@@ -145,6 +145,15 @@ class FileSink:
     -----
     A file holds whole lines: where a write breaks off, at a full disk or when the process dies, the part of a line is
     taken back, at once or before the next write. A file that someone else has moved away is made anew.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sink = FileSink(Path(tempfile.mkdtemp()) / "alerts.json", rotate_mb=100)
+    >>> sink.send(["{}", "{}"])
+    >>> sink.close()
+    >>> sink.path.read_text().splitlines()
+    ['{}', '{}']
     """
 
     def __init__(
@@ -426,7 +435,9 @@ def _file(parts: SplitResult, format: str | None) -> Sink:
         raise DataError(f"a file must be file:///path, however: {parts.geturl()!r}")
     rotate_mb = float(options["rotate_mb"]) if "rotate_mb" in options else None
     keep = int(options.get("keep", 5))
-    return FileSink(parts.path, rotate_mb=rotate_mb, keep=keep, format=format or "eve", name=_public_name(parts))
+    return FileSink(
+        unquote(parts.path), rotate_mb=rotate_mb, keep=keep, format=format or "eve", name=_public_name(parts)
+    )
 
 
 def _syslog(parts: SplitResult, format: str | None) -> Sink:

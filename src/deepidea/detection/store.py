@@ -30,6 +30,7 @@ from deepidea.detection.store_schema import (
     ALERTS,
     ALLOW_RULES,
     DELIVERIES,
+    EVIDENCE,
     INCIDENT_ALIASES,
     INCIDENT_STATES,
     INCIDENTS,
@@ -160,8 +161,8 @@ def _set_pragmas(connection: Any, _: object) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             break
-        except connection.OperationalError:  # two that open a new file: this change of mode does not wait for a lock
-            if time.monotonic() > deadline:
+        except connection.OperationalError as error:  # of two that open a new file: this change waits for no lock
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
     connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may undo the last transactions, never tear one
@@ -187,6 +188,22 @@ class Store:
     Every method is one transaction. Each raises :class:`~deepidea.errors.StoreError` where the database fails; then
     nothing of it is stored, save that a server may have gone away while it confirmed: ask :meth:`position` before going
     on.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.detection.alerts import make_alerts
+    >>> flows = pl.DataFrame({"src_ip": ["192.0.2.7"], "dst_ip": ["198.51.100.1"], "dst_port": [22]})
+    >>> verdicts = pl.DataFrame({"class": ["port_scan"], "score": [0.99]})
+    >>> alerts = make_alerts(flows, verdicts, pl.Series([True]), model="ab12")
+    >>> store = open_store(f"sqlite:///{tempfile.mkdtemp()}/alerts.db")
+    >>> store.commit_batch("conn.log", {"byte": 120}, alerts, n_flows=1, skipped={"line too long": 2})
+    Committed(n_alerts=1, n_duplicates=0, n_suppressed=0)
+    >>> store.incidents().rows.select("host", "class", "n_alerts", "status").row(0)
+    ('192.0.2.7', 'port_scan', 1, 'open')
+    >>> store.position("conn.log"), store.counters()[0].skipped
+    ({'byte': 120}, {'line too long': 2})
+    >>> store.close()
     """
 
     def __init__(self, engine: sa.Engine, *, incident_gap_s: float = GAP_S) -> None:
@@ -461,7 +478,10 @@ class Store:
             connection.execute(DELIVERIES.delete().where(DELIVERIES.c.sink == sink))
 
     def undelivered(self, sink: str, *, limit: int = 1000) -> pl.DataFrame:
-        """Return the first alerts that a sink has not got, in the order of storing, with their number ``seq``."""
+        """Return the first alerts that a sink has not got, in the order of storing.
+
+        Columns are those of :meth:`alerts` without ``features``, and the number ``seq``.
+        """
         with self._transaction() as connection:
             return reading.read_undelivered(connection, sink, limit)
 
@@ -500,6 +520,7 @@ class Store:
                 sa.select(sa.func.count()).select_from(ALERTS).where(old & ALERTS.c.suppressed_by.is_not(None))
             ).scalar_one()
             n_alerts = connection.execute(ALERTS.delete().where(old)).rowcount
+            connection.execute(EVIDENCE.delete().where(EVIDENCE.c.newest_us < limit))
             connection.execute(INCIDENTS.delete().where(INCIDENTS.c.last_us < limit))
             kept = sa.select(INCIDENTS.c.incident_id)
             states, aliases = INCIDENT_STATES.c, INCIDENT_ALIASES.c

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +13,20 @@ import sqlalchemy as sa
 
 from deepidea.detection.alerts import ALERT_COLUMNS
 from deepidea.detection.incidents import INCIDENT_COLUMNS
-from deepidea.detection.store_schema import ALERTS, DELIVERIES, INCIDENT_ALIASES, INCIDENT_STATES, INCIDENTS, TIMES
-from deepidea.detection.store_writing import alerts_from
+from deepidea.detection.store_schema import (
+    ALERTS,
+    DELIVERIES,
+    EVIDENCE,
+    INCIDENT_ALIASES,
+    INCIDENT_STATES,
+    INCIDENTS,
+    TIMES,
+)
+from deepidea.detection.store_writing import alerts_from, slices
 from deepidea.errors import DataError
 
-_STORED = [TIMES.get(name, name) for name in ALERT_COLUMNS] + ["source"]
+_STORED = [TIMES.get(name, name) for name in ALERT_COLUMNS if name != "features"] + ["source"]
+_WITH_EVIDENCE = [*_STORED, "evidence", "evidence_row"]
 _STATES = {"status": pl.String(), "note": pl.String(), "changed_us": pl.Int64()}
 Condition = sa.ColumnElement[bool]
 
@@ -72,10 +82,23 @@ def read_alerts(
     wanted = [*wanted, *_of_incident(connection, incident)]
     if after is not None:
         wanted.append(ALERTS.c.alert_id < after)
-    query = sa.select(*(ALERTS.c[name] for name in _STORED)).where(*wanted).order_by(ALERTS.c.alert_id.desc())
-    table = alerts_from(connection.execute(query.limit(limit + 1)).all(), _STORED)
-    rows = table.head(limit)
+    query = sa.select(*(ALERTS.c[name] for name in _WITH_EVIDENCE)).where(*wanted).order_by(ALERTS.c.alert_id.desc())
+    table = alerts_from(connection.execute(query.limit(limit + 1)).all(), _WITH_EVIDENCE)
+    rows = _with_features(connection, table.head(limit))
     return Page(rows, rows["alert_id"][-1] if table.height > limit else None)
+
+
+def _with_features(connection: sa.Connection, alerts: pl.DataFrame) -> pl.DataFrame:
+    """Return alerts with their features unpacked, in the order of columns of an alert table."""
+    features: dict[int, list[str]] = {}
+    for some in slices(alerts["evidence"].unique().drop_nulls().to_list()):
+        query = sa.select(EVIDENCE.c.evidence, EVIDENCE.c.data).where(EVIDENCE.c.evidence.in_(some))
+        for number, data in connection.execute(query):
+            features[number] = zlib.decompress(data).decode().split("\n")
+    places = alerts.select("evidence", "evidence_row").iter_rows()
+    texts = [features[number][row] if number in features else None for number, row in places]
+    unpacked = alerts.with_columns(features=pl.Series(texts, dtype=pl.String))
+    return unpacked.select(*ALERT_COLUMNS, "source")
 
 
 def _check_limit(limit: int) -> None:
@@ -151,7 +174,7 @@ def incident_rows(connection: sa.Connection, *wanted: Condition, limit: int = 1)
 
 
 def read_undelivered(connection: sa.Connection, sink: str, limit: int) -> pl.DataFrame:
-    """Return the first alerts that a sink has not got."""
+    """Return the first alerts that a sink has not got, without their features, which no format holds."""
     last = connection.execute(sa.select(DELIVERIES.c.last_seq).where(DELIVERIES.c.sink == sink)).scalar()
     if last is None:
         raise DataError(f"a sink must be registered before it is served, however: {sink!r} is not")

@@ -55,11 +55,23 @@ ALERTS = sa.Table(
     "alerts",
     metadata,
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-    *_columns(ALERT_COLUMNS, ""),
+    *_columns({name: dtype for name, dtype in ALERT_COLUMNS.items() if name != "features"}, ""),
+    sa.Column("evidence", sa.BigInteger),
+    sa.Column("evidence_row", sa.SmallInteger),
     sa.Column("incident_key", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
 )
-"""``seq`` is the order in which alerts are told to sinks; negative while an allow rule holds one back untold."""
+"""``seq`` is the order in which alerts are told to sinks; negative while an allow rule holds one back untold.
+Its features are row ``evidence_row`` of ``evidence``."""
+
+EVIDENCE = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("evidence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("newest_us", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""Features of alerts that came together, a JSON object a line, packed with zlib: names repeat."""
 
 INCIDENTS = sa.Table("incidents", metadata, *_columns(INCIDENT_COLUMNS, "incident_id"))
 INCIDENT_STATES = sa.Table(
@@ -119,8 +131,10 @@ CREATE TABLE alerts (
   src_ip TEXT, src_port INTEGER, dst_ip TEXT, dst_port INTEGER, protocol TEXT, community_id TEXT,
   class TEXT NOT NULL, label TEXT, score DOUBLE PRECISION, anomaly DOUBLE PRECISION, unknown BOOLEAN,
   severity SMALLINT NOT NULL, fwd_packets BIGINT, bwd_packets BIGINT, fwd_bytes BIGINT, bwd_bytes BIGINT,
-  probabilities TEXT, features TEXT, model TEXT, suppressed_by TEXT, incident_key TEXT NOT NULL, source TEXT NOT NULL
+  probabilities TEXT, model TEXT, suppressed_by TEXT, evidence BIGINT, evidence_row SMALLINT,
+  incident_key TEXT NOT NULL, source TEXT NOT NULL
 );
+CREATE TABLE evidence (evidence {key} PRIMARY KEY, newest_us BIGINT NOT NULL, data {bytes} NOT NULL);
 CREATE INDEX alerts_by_time ON alerts (time_us);
 CREATE INDEX alerts_by_incident ON alerts (incident_key, time_us);
 CREATE INDEX alerts_owed ON alerts (suppressed_by, seq);
@@ -204,7 +218,8 @@ def migrate(connection: sa.Connection) -> None:
 
 
 def _run(connection: sa.Connection, text: str) -> None:
-    key = "INTEGER" if connection.dialect.name == "sqlite" else "BIGINT"  # SQLite's own row numbers are INTEGER ones
-    for statement in text.format(key=key).split(";"):
+    sqlite = {"key": "INTEGER", "bytes": "BLOB"}  # SQLite's own row numbers are INTEGER ones
+    types = sqlite if connection.dialect.name == "sqlite" else {"key": "BIGINT", "bytes": "BYTEA"}
+    for statement in text.format(**types).split(";"):
         if statement.strip():
             connection.exec_driver_sql(statement)

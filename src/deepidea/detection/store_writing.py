@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from deepidea.detection.alerts import ALERT_COLUMNS
 from deepidea.detection.incidents import INCIDENT_COLUMNS, group_alerts, with_keys
 from deepidea.detection.store_schema import (
     ALERTS,
+    EVIDENCE,
     INCIDENT_ALIASES,
     INCIDENT_STATES,
     INCIDENTS,
@@ -23,9 +25,11 @@ from deepidea.detection.store_schema import (
 )
 
 IN_ONE_GO = 4_000  # values in one IN (...)
+PACKED_TOGETHER = 128  # features of so many alerts: more is smaller, fewer is quicker to read
 
 _ROWS = [column.name for column in ALERTS.columns]
 _READ_TYPES = {TIMES.get(name, name): pl.Int64() if name in TIMES else dtype for name, dtype in ALERT_COLUMNS.items()}
+_READ_TYPES |= dict.fromkeys(("seq", "evidence", "evidence_row"), pl.Int64())
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -69,20 +73,40 @@ def take_seqs(connection: sa.Connection, n: int) -> int:
 
 
 def insert_alerts(connection: sa.Connection, alerts: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Insert those alerts that the store does not hold yet, and return them."""
+    """Insert those alerts that the store does not hold yet, and return them, with the keys of their incidents."""
+    alerts = with_keys(alerts.unique("alert_id", keep="first", maintain_order=True))
     if alerts.is_empty():
         return alerts
-    alerts = alerts.unique("alert_id", keep="first", maintain_order=True)
     first = take_seqs(connection, alerts.height)
     number = pl.int_range(pl.len(), dtype=pl.Int64) + first
     held = pl.col("suppressed_by").is_not_null()
-    rows = with_keys(alerts).with_columns(
+    rows = alerts.with_columns(
         *(pl.col(name).dt.timestamp("us").alias(column) for name, column in TIMES.items()),
         seq=pl.when(held).then(-number).otherwise(number),
         source=pl.lit(source),
+        evidence=number - (number - first) % PACKED_TOGETHER,
+        evidence_row=(number - first) % PACKED_TOGETHER,
     )
     _write_rows(connection, rows.select(_ROWS))
-    return _only_new(connection, alerts, first)
+    new = _only_new(connection, alerts, first)
+    _pack_features(connection, rows, new)
+    return new
+
+
+def _pack_features(connection: sa.Connection, rows: pl.DataFrame, new: pl.DataFrame) -> None:
+    """Write the features of the alerts that have just been inserted, many together."""
+    if new.height < rows.height:
+        is_new = pl.col("alert_id").is_in(new["alert_id"].implode())
+        rows = rows.filter(is_new.any().over("evidence"))
+    together = rows.group_by("evidence", maintain_order=True).agg(
+        newest_us=pl.col("time_us").max(), text=pl.col("features").fill_null("{}").str.join("\n")
+    )
+    packed = [
+        {"evidence": number, "newest_us": newest, "data": zlib.compress(text.encode(), 1)}
+        for number, newest, text in together.iter_rows()
+    ]
+    if packed:
+        connection.execute(EVIDENCE.insert(), packed)
 
 
 def _write_rows(connection: sa.Connection, rows: pl.DataFrame) -> None:
@@ -116,7 +140,7 @@ def _only_new(connection: sa.Connection, alerts: pl.DataFrame, first: int) -> pl
 
 def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> None:
     """Add new alerts that no rule keeps quiet to the incidents that they belong to."""
-    alerts = alerts.filter(pl.col("suppressed_by").is_null())
+    alerts = with_keys(alerts.filter(pl.col("suppressed_by").is_null()))
     if alerts.is_empty():
         return
     known = _incidents_near(connection, alerts, gap_s)
@@ -130,7 +154,7 @@ def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame, gap_s: flo
 def _incidents_near(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> pl.DataFrame:
     times = alerts["time"].dt.timestamp("us")
     early, late = int(times.min()) - round(gap_s * 1e6), int(times.max()) + round(gap_s * 1e6)  # type: ignore[arg-type]
-    keys = with_keys(alerts.select("src_ip", "dst_ip", "class").unique())["incident_key"].unique().to_list()
+    keys = alerts["incident_key"].unique().to_list()
     wanted = [INCIDENTS.c[name] for name in INCIDENT_COLUMNS]
     rows: list[Any] = []
     for some in slices(keys):
@@ -172,7 +196,7 @@ def count_batch(
 
 def alerts_from(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
     """Return rows of the alerts table, or of some of its columns, as an alert table."""
-    types = {name: _READ_TYPES.get(name, pl.Int64() if name == "seq" else pl.String()) for name in names}
+    types = {name: _READ_TYPES.get(name, pl.String()) for name in names}
     table = pl.DataFrame([tuple(row) for row in rows], schema=pl.Schema(types), orient="row")
     back = {column: name for name, column in TIMES.items() if column in names}
     as_times = [pl.from_epoch(column, time_unit="us").dt.replace_time_zone("UTC") for column in back]
