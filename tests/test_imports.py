@@ -50,8 +50,8 @@ def test_public_names_are_all_and_resolve() -> None:
 
 def test_the_help_of_every_command_works_without_extras() -> None:
     ran = python(f"""{WITHOUT_EXTRAS}
-for line in ("", "data", "data list", "data add", "data get", "data describe", "train", "evaluate", "score", "inspect", "simulate",
-    "benchmark", "benchmark run", "benchmark report"):
+for line in ("", "data", "data list", "data add", "data get", "data describe", "train", "evaluate", "score", "inspect",
+    "simulate", "benchmark", "benchmark run", "benchmark report"):
     sys.argv = ["deepidea", *line.split(), "--help"]
     try:
         cli.main()
