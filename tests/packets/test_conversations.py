@@ -111,12 +111,21 @@ def test_without_losses_numbers_go_on_where_they_stood(route, script, seed):
 
 @given(routes(), MESSAGES, ENDINGS, st.integers(0, 2**32))
 @settings(max_examples=40)
-def test_windows_and_acknowledgements_never_go_back(route, script, ending, seed):
+def test_acknowledgements_never_go_back_and_windows_are_kept(route, script, ending, seed):
     talk = tcp_conversation(0.0, route, 80, script, label="x", rng=Random(seed), ending=ending)
+    stacks = route.src.stack, route.dst.stack
+    scaled = all(stack.scale is not None for stack in stacks)
     told: dict[int, int] = {}
-    for way, seen, _ in both_ways(list(talk.packets), route)[1:]:
-        assert (seen.transport.ack - told.get(way, seen.transport.ack)) % 2**32 < 2**31
-        told[way] = seen.transport.ack
+    room: dict[int, int] = {}
+    for way, seen, _ in both_ways(list(talk.packets), route):
+        tcp = seen.transport
+        if not tcp.flags & ACK:
+            continue
+        assert (tcp.ack - told.get(way, tcp.ack)) % 2**32 < 2**31
+        told[way], room[way] = tcp.ack, tcp.win << (stacks[way].scale if scaled and not tcp.flags & SYN else 0)
+        if seen.payload and 1 - way in told:
+            ahead = (tcp.seq + len(seen.payload) - told[1 - way]) % 2**32
+            assert ahead <= max(room[1 - way], 2 * 1460) or ahead > 2**31  # the latter: sent again, and heard since
 
 
 @given(routes(), MESSAGES, st.integers(0, 2**32))

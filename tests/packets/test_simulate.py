@@ -165,6 +165,24 @@ def test_tcp_is_set_up_before_it_carries_anything(lab):
             assert len(packets) < 6
 
 
+def test_what_tcp_carries_goes_on_where_it_stood_but_for_losses(lab):
+    ends: dict[tuple[object, ...], int] = {}
+    carried = again = ahead = 0
+    for seen in filter(None, lab.packets):
+        if seen.protocol != 6:
+            continue
+        way, tcp = (seen.src, seen.src_port, seen.dst, seen.dst_port), seen.transport
+        if tcp.flags & SYN:
+            ends[way] = (tcp.seq + 1) % 2**32
+        elif seen.payload:
+            beyond = (tcp.seq - ends[way] + 2**31) % 2**32 - 2**31
+            carried, again, ahead = carried + 1, again + (beyond < 0), ahead + (beyond > 0)
+            ends[way] = (tcp.seq + len(seen.payload)) % 2**32 if beyond >= 0 else ends[way]
+    assert carried > 5000
+    assert 0 < again < 0.02 * carried
+    assert 0 < ahead < 0.02 * carried
+
+
 def test_attackers_do_what_everybody_does(lab):
     benign = lab.labels.filter(pl.col("label") == "benign")
     known = {*benign["src_ip"], *benign["dst_ip"]}
