@@ -1,1 +1,1 @@
-"""Packets: captures read, and metered into flows."""
+"""Packets: captures read and metered into flows, or invented."""

@@ -198,7 +198,16 @@ def _agents(lab: Lab, rng: Random) -> Iterator[Activity]:
 
 
 def connect_to_port(lab: Lab, src: Host, dst: Host, port: int, at_s: float, label: str, rng: Random) -> Conversation:
-    """Open a port to see whether it is open, and close it at once."""
+    """Open a port to see whether it is open, and close it at once.
+
+    Examples
+    --------
+    >>> from deepidea.packets.lab import build_lab
+    >>> lab = build_lab(seed=0, hosts=8, duration_s=60.0)
+    >>> talk = connect_to_port(lab, lab.clients[0], lab.servers["web"], 80, 0.0, BENIGN, Random(0))
+    >>> len(list(talk.packets)) >= 4
+    True
+    """
     route = lab.route(src, dst, rng)
     if port not in dst.open_ports:
         silent = rng.random() < dst.silent
@@ -325,42 +334,41 @@ def _mail(lab: Lab, rng: Random) -> Iterator[Activity]:
 
 def _shells(lab: Lab, rng: Random) -> Iterator[Activity]:
     """People at work on the shell server, some of whom mistype; programs that log in, some with a wrong key."""
-    shell, servers = lab.servers["shell"], [lab.servers[name] for name in ("shell", "web", "files")]
 
-    def sit(src: Host, at_s: float, rng: Random) -> Conversation:
-        waits_s = [skewed(rng, 2.5, 0.6, most=20.0) for _ in range(rng.choices((1, 2, 3), (75, 18, 7))[0])]
-        right = rng.random() < 0.93
-        duration_s = heavy(rng, 25.0, tail=1.0, most=lab.duration_s)
-
-        def script() -> Iterator[Message]:
-            yield from ssh_login(rng, waits_s, succeeds=right)
-            if right:
-                yield from typing(rng, duration_s)
-
-        route, ending = lab.route(src, shell, rng), Ending("fin", CLIENT if right else SERVER, 0.01)
-        return tcp_conversation(at_s, route, 22, script(), label=BENIGN, rng=rng, ending=ending)
-
-    def run(src: Host, at_s: float, rng: Random) -> Conversation:
-        right = rng.random() < 0.85
-
-        def script() -> Iterator[Message]:
-            yield from ssh_login(rng, [skewed(rng, 0.02, 0.8)], succeeds=right)
-            for _ in range(count(rng, 4) if right else 0):
-                way = rng.choice((CLIENT, SERVER))
-                yield Message(
-                    way, ssh_packet(int(skewed(rng, 900, 1.6, most=400_000))), skewed(rng, 0.05, 1.0, most=5.0)
-                )
-
-        route, ending = lab.route(src, rng.choice(servers), rng), any_ending(rng, idle_s=0.1)
-        return tcp_conversation(at_s, route, 22, script(), label=BENIGN, rng=rng, ending=ending)
-
-    def coming(every_s: float, talk: Callable[[Host, float, Random], Conversation], rng: Random) -> Activity:
+    def coming(every_s: float, talk: Callable[[Lab, Host, float, Random], Conversation], rng: Random) -> Activity:
         for at_s in arrivals(rng, every_s, lab.duration_s, spread=1.5):
             src = rng.choice(lab.clients if rng.random() < 0.7 else lab.visitors)
-            yield at_s, talk(src, at_s, child(rng))
+            yield at_s, talk(lab, src, at_s, child(rng))
 
-    yield coming(70.0, sit, child(rng))
-    yield coming(6.0, run, child(rng))
+    yield coming(70.0, _sit_at_shell, child(rng))
+    yield coming(6.0, _run_by_shell, child(rng))
+
+
+def _sit_at_shell(lab: Lab, src: Host, at_s: float, rng: Random) -> Conversation:
+    waits_s = [skewed(rng, 2.5, 0.6, most=20.0) for _ in range(rng.choices((1, 2, 3), (75, 18, 7))[0])]
+    right = rng.random() < 0.93
+    duration_s = heavy(rng, 25.0, tail=1.0, most=lab.duration_s)
+
+    def script() -> Iterator[Message]:
+        yield from ssh_login(rng, waits_s, succeeds=right)
+        if right:
+            yield from typing(rng, duration_s)
+
+    route, ending = lab.route(src, lab.servers["shell"], rng), Ending("fin", CLIENT if right else SERVER, 0.01)
+    return tcp_conversation(at_s, route, 22, script(), label=BENIGN, rng=rng, ending=ending)
+
+
+def _run_by_shell(lab: Lab, src: Host, at_s: float, rng: Random) -> Conversation:
+    right, server = rng.random() < 0.85, lab.servers[rng.choice(("shell", "web", "files"))]
+
+    def script() -> Iterator[Message]:
+        yield from ssh_login(rng, [skewed(rng, 0.02, 0.8)], succeeds=right)
+        for _ in range(count(rng, 4) if right else 0):
+            size = int(skewed(rng, 900, 1.6, most=400_000))
+            yield Message(rng.choice((CLIENT, SERVER)), ssh_packet(size), skewed(rng, 0.05, 1.0, most=5.0))
+
+    route, ending = lab.route(src, server, rng), any_ending(rng, idle_s=0.1)
+    return tcp_conversation(at_s, route, 22, script(), label=BENIGN, rng=rng, ending=ending)
 
 
 def _backups(lab: Lab, rng: Random) -> Iterator[Activity]:

@@ -225,10 +225,10 @@ def _beacons(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
 
     def calling(src: Host, masters: list[Host], rng: Random) -> Activity:
         sealed_up, size, jitter = rng.random() < 0.7, rng.randrange(150, 500), rng.choice((0.05, 0.2, 0.4))
-        for at_s in jittered(rng, rng.choice((7, 12, 20, 30)), lab.duration_s, jitter=jitter):
+        for at_s in jittered(rng, rng.choice((6, 10, 15, 25)), lab.duration_s, jitter=jitter):
             yield at_s, call(src, rng.choice(masters), sealed_up, at_s, size, child(rng))
 
-    for host in rng.sample(lab.clients, max(2, len(lab.clients) // 5)):
+    for host in rng.sample(lab.clients, max(2, len(lab.clients) // 4)):
         yield calling(host, rng.sample(lab.sites[-25:], 2), child(rng))
 
 

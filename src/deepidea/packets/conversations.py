@@ -75,7 +75,13 @@ class Packet(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What one side says at once, `pause_s` after it heard the last message or said its own."""
+    """What one side says at once, `pause_s` after it heard the last message or said its own.
+
+    Examples
+    --------
+    >>> Message(CLIENT, b"hello").pause_s
+    0.0
+    """
 
     way: int
     body: Body
@@ -499,6 +505,15 @@ def tcp_attempt(
         How often the SYN (``silent``) or the answer (``ignored``) is said again.
     src_port
         The client's; by default its next one.
+
+    Examples
+    --------
+    >>> from deepidea.packets.lab import build_lab
+    >>> lab = build_lab(seed=0, hosts=8, duration_s=60.0)
+    >>> route = lab.route(*lab.clients, Random(0))
+    >>> talk = tcp_attempt(0.0, route, 81, outcome="silent", label="benign", rng=Random(0), retries=2)
+    >>> [round(packet.time_s) for packet in talk.packets]
+    [0, 1, 3]
     """
     ports = (src_port or route.src.next_port(rng), dst_port)
     tcp = _Tcp(route, ports, start_s, rng)
@@ -536,7 +551,18 @@ def udp_conversation(
     rng: Random,
     src_port: int | None = None,
 ) -> Conversation:
-    """Return a UDP conversation: each message is one datagram, in turns."""
+    """Return a UDP conversation: each message is one datagram, in turns.
+
+    Examples
+    --------
+    >>> from deepidea.packets.lab import build_lab
+    >>> lab = build_lab(seed=0, hosts=8, duration_s=60.0)
+    >>> route = lab.route(*lab.clients, Random(0))
+    >>> script = [Message(CLIENT, b"what?"), Message(SERVER, b"that")]
+    >>> talk = udp_conversation(0.0, route, 53, script, label="benign", rng=Random(0))
+    >>> talk.dst_port, len(list(talk.packets))
+    (53, 2)
+    """
     ports = (src_port or route.src.next_port(rng), dst_port)
     return _conversation(route, ports, UDP, label, _exchange(start_s, route, ports, script, rng))
 
@@ -557,7 +583,16 @@ def _exchange(
 def ping_conversation(
     start_s: float, route: Route, *, label: str, rng: Random, count: int = 4, interval_s: float = 1.0, size: int = 56
 ) -> Conversation:
-    """Return echo requests with their replies."""
+    """Return echo requests with their replies.
+
+    Examples
+    --------
+    >>> from deepidea.packets.lab import build_lab
+    >>> lab = build_lab(seed=0, hosts=8, duration_s=60.0)
+    >>> route = lab.route(*lab.clients, Random(0))
+    >>> len(list(ping_conversation(0.0, route, label="benign", rng=Random(0), count=3).packets))
+    6
+    """
     packets = _ping(start_s, route, rng, count, interval_s, size)
     return _conversation(route, (None, None), ICMP6 if route.v6 else ICMP, label, packets)
 
@@ -573,7 +608,15 @@ def _ping(start_s: float, route: Route, rng: Random, count: int, interval_s: flo
 
 
 def arp_conversation(start_s: float, src: Host, dst: Host, *, rng: Random, vlan: int | None = None) -> Conversation:
-    """Return a question for the station of an address, and its answer."""
+    """Return a question for the station of an address, and its answer.
+
+    Examples
+    --------
+    >>> from deepidea.packets.lab import build_lab
+    >>> lab = build_lab(seed=0, hosts=8, duration_s=60.0)
+    >>> [len(packet.frame) for packet in arp_conversation(0.0, *lab.clients, rng=Random(0)).packets]
+    [60, 60]
+    """
     return Conversation(str(src.ipv4), None, str(dst.ipv4), None, None, "", _arp(start_s, src, dst, rng, vlan))
 
 

@@ -135,7 +135,7 @@ def simulate_capture(
 
     Notes
     -----
-    Some 40,000 packets a second on one core of 2024; ten minutes of twenty hosts are about 200,000.
+    Some 60,000 packets a second on one core. Ten minutes of twenty hosts are 200,000 to 400,000, by the seed.
 
     Examples
     --------
