@@ -54,12 +54,7 @@ def test_the_help_of_every_command_works_without_extras() -> None:
     groups = (("", app), ("data ", data_app), ("benchmark ", benchmark_app))
     lines = [prefix + (c.name or c.callback.__name__) for prefix, group in groups for c in group.registered_commands]
     ran = python(f"""{WITHOUT_EXTRAS}
-<<<<<<< HEAD
 for line in {["", "data", "benchmark", *lines]!r}:
-=======
-for line in ("", "data", "data list", "data add", "data get", "data describe", "train", "evaluate", "score", "inspect",
-    "simulate", "benchmark", "benchmark run", "benchmark report"):
->>>>>>> simulate
     sys.argv = ["deepidea", *line.split(), "--help"]
     try:
         cli.main()

@@ -181,7 +181,7 @@ def test_a_contract_from_elsewhere_is_checked(contract: object) -> None:
 def test_registry_refuses_taken_and_unknown_names() -> None:
     with pytest.raises(SchemaError, match="kdd99 is registered"):
         register(Schema("kdd99", SMALL.columns))
-    with pytest.raises(SchemaError, match="'cicflw' is not one of .*; nearest: cicflow"):
+    with pytest.raises(SchemaError, match=r"'cicflw' is not one of .*; nearest: cicflow"):
         get_schema("cicflw")
 
 
