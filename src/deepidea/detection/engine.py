@@ -1,0 +1,293 @@
+"""One loop under replay and live: flows in, scored, what is worth telling stored, a place to go on from kept.
+
+A thread reads the source into a queue of few batches; the loop scores each and stores what it led to in one
+transaction, the source's new position with it. Where the loop falls behind, the queue is full, the reader waits, and a
+live source's own buffer fills until the system drops and counts. So memory is bounded, and nothing is lost uncounted.
+After a crash a replayable source goes on from the stored position: what had been stored is not read again, what had not
+is, and an alert's id depends on its flow alone, so it is never told twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from deepidea.detection.alerting import Thresholds, name_attacks
+from deepidea.detection.alerts import make_alerts
+from deepidea.detection.source import FlowBatch, Source
+from deepidea.detection.store import Committed, Store
+from deepidea.errors import DataError, DeepIDEAError, StoreError
+from deepidea.flows.context import HostContext
+from deepidea.flows.projection import to_conn
+from deepidea.model.detector import Detector
+
+QUEUED_BATCHES = 8
+STORE_PATIENCE_S = 300.0  # how long a store may be away before detection gives up
+_FIRST_PAUSE_S = 0.1
+_LATENCIES = 100_000  # of the newest flows
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the engine has done since it began; read by a status line, at any time.
+
+    ``latencies_s`` are the seconds from when a flow's end was known to when its batch was stored, one a batch, and
+    ``batch_flows`` the flows of each.
+    """
+
+    n_flows: int = 0
+    n_alerts: int = 0
+    n_suppressed: int = 0
+    n_duplicates: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    n_queued: int = 0
+    n_store_retries: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    latencies_s: list[float] = field(default_factory=list)
+    batch_flows: list[int] = field(default_factory=list)
+
+    @property
+    def flows_per_s(self) -> float:
+        """Mean rate since the beginning."""
+        return self.n_flows / max(time.monotonic() - self.began_s, 1e-9)
+
+    def latency_s(self, share: float) -> float:
+        """Return the latency that this share of the flows did not exceed, in seconds; 0 where there were none."""
+        rows = sorted(zip(self.latencies_s, self.batch_flows, strict=True))
+        wanted, seen = share * sum(self.batch_flows), 0
+        for latency, n in rows:
+            seen += n
+            if seen >= wanted:
+                return latency
+        return 0.0
+
+
+def fingerprint(detector: Detector) -> str:
+    """Return what names a detector in its alerts: a hash of its network, the same after calibration."""
+    return hashlib.sha256(detector.graph).hexdigest()[:16]
+
+
+class Engine:
+    """Runs a detector over a source and stores what it tells.
+
+    Parameters
+    ----------
+    source : Source
+    detector : Detector
+    store : Store
+    thresholds : Thresholds, optional
+        What is worth telling: flows above them. Where absent, flows whose class is an attack.
+    on_batch : callable, optional
+        Called with the :class:`Progress` after each batch.
+
+    Raises
+    ------
+    DataError
+        The detector reads flows of another schema than the source gives, and there is no way from one to the other.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        detector: Detector,
+        store: Store,
+        *,
+        thresholds: Thresholds | None = None,
+        on_batch: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.source, self.detector, self.store, self.thresholds = source, detector, store, thresholds
+        self.progress = Progress()
+        self._on_batch = on_batch or (lambda _: None)
+        self._prepare = flow_adapter(source.schema, detector)
+        self._model = fingerprint(detector)
+
+    def run(self, stop: threading.Event) -> Progress:
+        """Work until the source ends or ``stop`` is set and what was read is stored; return what was done.
+
+        Raises
+        ------
+        DeepIDEAError
+            What the source raised, or :class:`~deepidea.errors.StoreError` where the store stayed away. What was
+            committed before stands, and the next run goes on behind it.
+        """
+        halt = _Either(stop)
+        for batch in self._read(halt):
+            try:
+                self._work(batch, stop)
+            except DeepIDEAError:
+                halt.set()  # the reader must not wait for a loop that is gone
+                raise
+        return self.progress
+
+    def _read(self, halt: _Either) -> Iterator[FlowBatch]:
+        """Yield the batches of the source, read by a thread of its own."""
+        queued: queue.Queue[FlowBatch | BaseException | None] = queue.Queue(QUEUED_BATCHES)
+        reader = threading.Thread(target=self._fill, args=(queued, halt), name="deepidea-source", daemon=True)
+        reader.start()
+        try:
+            while (item := queued.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                self.progress.n_queued = queued.qsize()
+                yield item
+        finally:
+            halt.set()
+            while reader.is_alive():  # it may be waiting to put one more
+                _drop_one(queued)
+                reader.join(0.05)
+
+    def _fill(self, queued: queue.Queue[FlowBatch | BaseException | None], halt: _Either) -> None:
+        try:
+            for batch in self._batches(halt):
+                queued.put(batch)
+            queued.put(None)
+        except BaseException as error:  # noqa: BLE001  # raised again where the batches are taken from
+            queued.put(error)
+
+    def _batches(self, halt: _Either) -> Iterator[FlowBatch]:
+        """Yield what is new; a detector that looks at what hosts did before needs all that came before it again."""
+        after = self.store.position(self.source.name) if self.source.replayable else None
+        if after is None or not self._prepare.remembers:
+            yield from self.source.batches(after, halt)
+            return
+        passed = _flows_before(self.store, self.source.name)
+        for batch in self.source.batches(None, halt):
+            n_old = min(passed, batch.flows.height)
+            passed -= n_old
+            if n_old:
+                self._prepare.pass_over(batch.flows.head(n_old))
+            if n_old < batch.flows.height or passed <= 0:
+                yield FlowBatch(
+                    batch.flows.slice(n_old), batch.position, batch.skipped, batch.dropped, batch.received_s
+                )
+
+    def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
+        alerts = self.alerts_of(batch.flows)
+        told = self._commit(batch, alerts, stop)
+        at = self.progress
+        at.n_flows += batch.flows.height
+        at.n_alerts += told.n_alerts
+        at.n_suppressed += told.n_suppressed
+        at.n_duplicates += told.n_duplicates
+        at.skipped.update(batch.skipped)
+        at.dropped.update(batch.dropped)
+        if batch.flows.height:
+            at.latencies_s.append(time.time() - batch.received_s)
+            at.batch_flows.append(batch.flows.height)
+            del at.latencies_s[:-_LATENCIES], at.batch_flows[:-_LATENCIES]
+        self._on_batch(at)
+
+    def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
+        """Return the alerts that a table of flows gives rise to."""
+        verdicts = self.detector.score(self._prepare(flows))
+        if self.thresholds is None:
+            chosen = verdicts["class"] != self.detector.benign
+        else:
+            chosen = self.thresholds.chosen(verdicts)
+            verdicts = name_attacks(verdicts, self.detector.benign)
+        return make_alerts(flows, verdicts, chosen, model=self._model)
+
+    def _commit(self, batch: FlowBatch, alerts: pl.DataFrame, stop: threading.Event) -> Committed:
+        """Store a batch; where the store is away, try again, and ask first whether the last try had reached it."""
+        deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
+        while True:
+            try:
+                if pause > _FIRST_PAUSE_S and self._is_stored(batch):
+                    return Committed(alerts.height, 0, 0)
+                return self.store.commit_batch(
+                    self.source.name,
+                    batch.position,
+                    alerts,
+                    n_flows=batch.flows.height,
+                    skipped=batch.skipped,
+                    dropped=batch.dropped,
+                )
+            except StoreError:
+                self.progress.n_store_retries += 1
+                if stop.is_set() or time.monotonic() + pause > deadline:
+                    raise
+            stop.wait(pause)
+            pause = min(2 * pause, 10.0)
+
+    def _is_stored(self, batch: FlowBatch) -> bool:
+        return batch.position is not None and self.store.position(self.source.name) == batch.position
+
+
+class _Either(threading.Event):
+    """An event that is set when it is, or when another one is."""
+
+    def __init__(self, other: threading.Event) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait in short steps, so that either is seen."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
+            if left <= 0:
+                break
+            super().wait(left)
+        return self.is_set()
+
+
+def _drop_one(queued: queue.Queue[FlowBatch | BaseException | None]) -> None:
+    try:
+        queued.get_nowait()
+    except queue.Empty:
+        return
+
+
+def _flows_before(store: Store, source: str) -> int:
+    return next((told.n_flows for told in store.counters() if told.name == source), 0)
+
+
+class FlowAdapter:
+    """Makes of a source's flows what a detector reads: projected to ``conn``, with context of hosts, or as they are."""
+
+    def __init__(self, *, project: bool, context: HostContext | None) -> None:
+        self.project, self.context = project, context
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a flow's columns depend on flows before it."""
+        return self.context is not None
+
+    def __call__(self, flows: pl.DataFrame) -> pl.DataFrame:
+        """Return a table that the detector's schema conforms."""
+        table = to_conn(flows) if self.project else flows
+        return table if self.context is None else self.context.add(table)
+
+    def pass_over(self, flows: pl.DataFrame) -> None:
+        """Take note of flows that are not scored again."""
+        self(flows)
+
+
+def flow_adapter(source_schema: str, detector: Detector) -> FlowAdapter:
+    """Return the way from a source's flows to a detector's; :class:`DataError` where there is none.
+
+    Raises
+    ------
+    DataError
+        Such as flows of Zeek for a detector that was trained on CICFlowMeter's features.
+    """
+    name = detector.schema.name
+    wanted, _, extra = name.partition("+")
+    project = wanted == "conn" and source_schema == "cicflow"
+    if source_schema not in ("any", wanted) and not project:
+        raise DataError(
+            f"a source must give flows of the detector's schema, however: it gives {source_schema}, and the detector "
+            f"reads {name}; train one with --schema conn to read every sensor"
+        )
+    return FlowAdapter(project=project, context=HostContext() if extra == "context" else None)

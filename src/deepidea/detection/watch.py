@@ -1,0 +1,174 @@
+"""Detection put together: a source, a detector, a store and sinks, from their addresses to the last alert delivered."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepidea.detection.alerting import Thresholds, thresholds_of
+from deepidea.detection.allow import read_rules
+from deepidea.detection.delivery import Delivery, DeliveryStatus
+from deepidea.detection.engine import Engine, Progress
+from deepidea.detection.sinks import open_sink
+from deepidea.detection.source import Source
+from deepidea.detection.sources import open_source, source_of
+from deepidea.detection.store import Store, open_store
+from deepidea.flows.registry import home
+from deepidea.model.detector import Detector
+from deepidea.packets.meter import DIALECTS
+
+DRAIN_S = 10.0  # for sinks to take what is left when detection ends
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a detection did: the engine's figures, and how each sink stands at its end."""
+
+    progress: Progress
+    deliveries: tuple[DeliveryStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How to detect, beside from where and with which detector.
+
+    Parameters
+    ----------
+    store : str
+        URL of the store; :func:`default_store` where empty.
+    sinks : sequence of str
+        Addresses of sinks; the store has every alert without any.
+    format : str, optional
+        Of the alerts that sinks get, where their own is not wanted.
+    fpr : float, optional
+        Rate of false alarms to alert at, see :func:`deepidea.detection.alerting.thresholds_of`.
+    follow : bool
+        Whether to wait for more at the end of a file.
+    allow : path, optional
+        File of allow rules; those of the file that an earlier run took, and that are gone from it, are removed.
+    dead_letters : path, optional
+        Folder for alerts that a sink would not take; beside the store's folder where absent.
+    source_options : mapping
+        For the source's constructor.
+    """
+
+    store: str = ""
+    sinks: Sequence[str] = ()
+    format: str | None = None
+    fpr: float | None = None
+    follow: bool = False
+    allow: Path | None = None
+    dead_letters: Path | None = None
+    source_options: dict[str, Any] = field(default_factory=dict)
+
+
+def default_store() -> str:
+    """Return the URL of the store in the user's data folder, or under ``$DEEPIDEA_HOME``."""
+    folder = home().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'alerts.db'}"
+
+
+def open_source_for(detector: Detector, address: str, *, follow: bool = False, **options: Any) -> Source:
+    """Return the source of an address; packets are metered in the dialect that the detector was trained on.
+
+    Raises
+    ------
+    DataError
+        The address stands for no source.
+    """
+    if source_of(address, follow=follow).schema == "cicflow":
+        options = {"dialect": dialect_of(detector), **options}
+    return open_source(address, follow=follow, **options)
+
+
+def dialect_of(detector: Detector) -> str:
+    """Return whose mistakes the tables held that a detector was trained on: :data:`deepidea.packets.meter.DIALECTS`."""
+    data = detector.card.get("data")
+    name = data.get("source") if isinstance(data, dict) else None
+    return name if name in DIALECTS else "corrected"
+
+
+def watch(
+    address: str,
+    detector: Detector,
+    setting: Setting,
+    stop: threading.Event,
+    *,
+    on_start: Callable[[Thresholds | None], None] | None = None,
+    on_batch: Callable[[Progress, Sequence[Delivery]], None] | None = None,
+) -> Watched:
+    """Detect until the source ends or ``stop`` is set, and deliver what was found.
+
+    Parameters
+    ----------
+    address : str
+        Of the source.
+    detector : Detector
+    setting : Setting
+    stop : threading.Event
+        Set from outside to end: what was read is stored, and what is stored is delivered for a while.
+    on_start : callable, optional
+        Gets the thresholds that alerts go by, None where the class decides.
+    on_batch : callable, optional
+        Called after each batch.
+
+    Raises
+    ------
+    DeepIDEAError
+        Source, store or sinks that cannot be used; before anything is read, where that can be told.
+    """
+    thresholds = thresholds_of(detector, setting.fpr)
+    source = open_source_for(detector, address, follow=setting.follow, **setting.source_options)
+    sinks = [open_sink(sink, format=setting.format) for sink in setting.sinks]
+    letters = setting.dead_letters or home().parent / "dead-letters"
+    with open_store(setting.store or default_store()) as store:
+        _take_rules(store, setting.allow)
+        deliveries = [Delivery(store, sink, letters) for sink in sinks]
+        engine = Engine(
+            source,
+            detector,
+            store,
+            thresholds=thresholds,
+            on_batch=lambda progress: _told(progress, deliveries, on_batch),
+        )
+        if on_start is not None:
+            on_start(thresholds)
+        with _running(deliveries):
+            progress = engine.run(stop)
+        return Watched(progress, tuple(delivery.status() for delivery in deliveries))
+
+
+def _take_rules(store: Store, path: Path | None) -> None:
+    """Take allow rules out of a file, and let go what rules that have ended kept quiet."""
+    if path is not None:
+        store.sync_rules(read_rules(path), origin=str(path))
+    if store.rules():
+        store.apply_to_store()
+
+
+def _told(
+    progress: Progress,
+    deliveries: Sequence[Delivery],
+    on_batch: Callable[[Progress, Sequence[Delivery]], None] | None,
+) -> None:
+    for delivery in deliveries:
+        delivery.wake()
+    if on_batch is not None:
+        on_batch(progress, deliveries)
+
+
+@contextlib.contextmanager
+def _running(deliveries: Sequence[Delivery]) -> Iterator[None]:
+    """Run deliveries; at the end each gets a while for what is left."""
+    for delivery in deliveries:
+        delivery.start()
+    try:
+        yield
+    finally:
+        for delivery in deliveries:
+            delivery.stop(DRAIN_S)

@@ -1,0 +1,189 @@
+"""The engine: every flow once, whatever happens; alerts by thresholds or by class; a store that goes and comes."""
+
+import threading
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from deepidea.detection import engine as engine_module
+from deepidea.detection.alerting import CARD_ENTRY, Thresholds, fit_thresholds, thresholds_of
+from deepidea.detection.calibrate import calibrate
+from deepidea.detection.engine import Engine, fingerprint, flow_adapter
+from deepidea.detection.source import FlowBatch
+from deepidea.detection.store import open_store
+from deepidea.errors import DataError, SourceError, StoreError
+from deepidea.flows.labelled import labelled_flows_from_table
+from deepidea.flows.simulate import simulate_flows
+from deepidea.model.detector import Detector
+from deepidea.model.presets import train_detector
+
+
+@pytest.fixture(scope="module")
+def detector():
+    flows, _ = labelled_flows_from_table(simulate_flows(n_flows=1500), "label", "benign")
+    return train_detector(flows, random_state=0, n_epochs=3, min_steps=200)
+
+
+@pytest.fixture(scope="module")
+def flows():
+    table = simulate_flows(n_flows=600, seed=5)
+    start = pl.datetime_range(
+        pl.datetime(2026, 1, 1), pl.datetime(2026, 1, 1, 0, 9, 59), "1s", eager=True, time_zone="UTC"
+    )
+    hosts = pl.Series([f"10.0.0.{j % 7}" for j in range(600)])
+    return table.with_columns(
+        start=start, end=start, src_ip=hosts, dst_ip=pl.lit("10.1.0.1"), src_port=pl.int_range(600, dtype=pl.Int32)
+    )
+
+
+class Tables:
+    """A source of a table, in batches; it may fail after some of them."""
+
+    schema, replayable, name = "any", True, "tables"
+
+    def __init__(self, flows, size=50, fails_after=None):
+        self.flows, self.size, self.fails_after = flows, size, fails_after
+
+    def batches(self, after, stop):
+        first = 0 if after is None else after["rows"]
+        for n, begin in enumerate(range(first, self.flows.height, self.size)):
+            if stop.is_set():
+                return
+            if n == self.fails_after:
+                raise SourceError("a source must stay, however: it went away")
+            end = min(begin + self.size, self.flows.height)
+            yield FlowBatch(self.flows[begin:end], {"rows": end}, {"bad record": 1})
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(f"sqlite:///{tmp_path}/alerts.db") as opened:
+        yield opened
+
+
+def stored(store):
+    return store.alerts(limit=1000, suppressed=None).rows.sort("alert_id")
+
+
+def test_what_the_class_calls_an_attack_is_stored(detector, flows, store):
+    progress = Engine(Tables(flows), detector, store).run(threading.Event())
+    attacks = (detector.score(flows)["class"] != "benign").sum()
+    assert progress.n_flows == 600
+    assert progress.n_alerts == attacks == stored(store).height > 0
+    assert progress.skipped == {"bad record": 12}
+    assert 0 <= progress.latency_s(0.5) <= progress.latency_s(0.99) < 60
+
+
+@pytest.mark.parametrize("size", [1, 37, 600])
+def test_batches_do_not_matter(detector, flows, store, size, tmp_path):
+    Engine(Tables(flows.head(150), 50), detector, store).run(threading.Event())
+    with open_store(f"sqlite:///{tmp_path}/other.db") as other:
+        Engine(Tables(flows.head(150), size), detector, other).run(threading.Event())
+        assert_frame_equal(stored(store), stored(other))
+
+
+def test_a_source_that_fails_loses_nothing_that_was_read(detector, flows, store):
+    with pytest.raises(SourceError, match="went away"):
+        Engine(Tables(flows, fails_after=4), detector, store).run(threading.Event())
+    assert store.position("tables") == {"rows": 200}
+    progress = Engine(Tables(flows), detector, store).run(threading.Event())
+    assert progress.n_flows == 400
+    assert next(c.n_flows for c in store.counters()) == 600
+
+
+def test_it_stops_when_told_and_goes_on_from_there(detector, flows, store, tmp_path):
+    stop = threading.Event()
+    Engine(Tables(flows, 10), detector, store, on_batch=lambda at: at.n_flows >= 100 and stop.set()).run(stop)
+    assert store.position("tables")["rows"] < 600
+    Engine(Tables(flows, 10), detector, store).run(threading.Event())
+    with open_store(f"sqlite:///{tmp_path}/whole.db") as whole:
+        Engine(Tables(flows), detector, whole).run(threading.Event())
+        assert_frame_equal(stored(store), stored(whole))
+
+
+def failing_store(store, monkeypatch, failures, *, reaches):
+    """Let commits fail so many times, after or before they reached the store."""
+    left, commit = [failures], store.commit_batch
+
+    def flaky(*args, **kwargs):
+        if left[0]:
+            left[0] -= 1
+            if reaches:
+                commit(*args, **kwargs)
+            raise StoreError("the store must answer, however: it is away")
+        return commit(*args, **kwargs)
+
+    monkeypatch.setattr(store, "commit_batch", flaky)
+
+
+@pytest.mark.parametrize("reaches", [False, True])
+def test_a_store_that_goes_and_comes_counts_every_flow_once(detector, flows, store, monkeypatch, reaches):
+    failing_store(store, monkeypatch, 2, reaches=reaches)
+    progress = Engine(Tables(flows), detector, store).run(threading.Event())
+    assert progress.n_store_retries >= 1
+    assert next(c.n_flows for c in store.counters()) == 600
+    assert stored(store).height == (detector.score(flows)["class"] != "benign").sum()
+
+
+def test_a_store_that_stays_away_ends_it(detector, flows, store, monkeypatch):
+    monkeypatch.setattr(engine_module, "STORE_PATIENCE_S", 0.2)
+    failing_store(store, monkeypatch, 1000, reaches=False)
+    with pytest.raises(StoreError, match="away"):
+        Engine(Tables(flows), detector, store).run(threading.Event())
+
+
+def test_thresholds_choose_and_what_they_choose_is_an_attack(detector, flows, store):
+    thresholds = Thresholds({"score": 0.01}, 0.5, 100, "test")
+    Engine(Tables(flows), detector, store, thresholds=thresholds).run(threading.Event())
+    told = stored(store)
+    assert told.height == (detector.score(flows)["score"] > 0.01).sum()
+    assert "benign" not in told["class"].to_list()
+
+
+def test_a_schema_that_does_not_fit_is_told(detector):
+    with pytest.raises(DataError, match="gives conn, and the detector reads custom"):
+        flow_adapter("conn", detector)
+
+
+# --- calibration -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def benign():
+    table = simulate_flows(n_flows=12_000, seed=11)
+    return table.filter(pl.col("label") == "benign")
+
+
+def test_calibration_keeps_its_rate_on_other_benign_flows(detector, benign, tmp_path):
+    half = benign.height // 2
+    done = calibrate(detector, Tables(benign.head(half), 500), 0.01)
+    rate = done.thresholds.chosen(detector.score(benign.tail(half))).mean()
+    assert done.thresholds.n_flows == half
+    assert rate < 0.02
+    done.detector.save(tmp_path / "site.idea")
+    kept = Detector.load(tmp_path / "site.idea")
+    assert thresholds_of(kept, None) == done.thresholds
+    assert fingerprint(kept) == fingerprint(detector)
+
+
+def test_calibration_says_how_many_flows_a_rate_needs(detector, benign):
+    with pytest.raises(DataError, match="at least 1,999 benign flows, however: tables has 100"):
+        calibrate(detector, Tables(benign.head(100)), 1e-3)
+
+
+def test_calibration_tells_what_training_saw(detector):
+    seen = simulate_flows(n_flows=1500)
+    done = calibrate(detector, Tables(seen), 0.1)
+    assert done.n_trained_on == 1500
+    assert done.n_called_attacks > 0
+
+
+def test_a_rate_without_site_thresholds_stands_on_training(detector):
+    thresholds = thresholds_of(detector, 1e-3)
+    assert thresholds.bounds == {"anomaly": 1 - 1e-3}
+    assert CARD_ENTRY not in detector.card
+
+
+def test_too_few_flows_set_no_finite_threshold():
+    assert fit_thresholds(pl.DataFrame({"score": [0.1] * 99}), 0.01, "x").bounds["score"] == 0.1
