@@ -62,6 +62,12 @@ def test_empty_text_and_null_stay_what_they_are(store: Store) -> None:
     assert store.alerts().rows["label"].to_list() == [None, ""]
 
 
+def test_an_address_that_is_none_is_stored_all_the_same(store: Store) -> None:
+    put(store, alerts_of([{"src_ip": 'a\0b",\n\\.', "protocol": "?"}, {"src_ip": None, "dst_ip": None}]))
+    assert len(stored(store)) == 2
+    assert set(store.incidents().rows["host"]) == {'a\ufffdb",\n\\.', "unknown"}
+
+
 def test_the_same_alerts_again_change_nothing_and_are_counted(store: Store) -> None:
     put(store, sweep(30))
     before = store.incidents().rows

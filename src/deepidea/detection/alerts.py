@@ -180,7 +180,8 @@ def _identified(flows: pl.DataFrame) -> pl.DataFrame:
     absent = {name: pl.lit(None, dtype) for name, dtype in IDENTITY.items() if name not in flows.columns}
     flows = flows.with_columns(**absent).cast(pl.Schema(IDENTITY))
     names = {text: transport_name(text) for text in flows["protocol"].unique().drop_nulls()}
-    flows = flows.with_columns(pl.col("protocol").replace(names))
+    plain = pl.col("src_ip", "dst_ip", "community_id").str.replace_all("\0", "\ufffd", literal=True)
+    flows = flows.with_columns(pl.col("protocol").replace(names), plain)  # NUL is text that not every store can hold
     return flows.with_columns(_community_ids(flows))
 
 
