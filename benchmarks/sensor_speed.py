@@ -11,12 +11,10 @@ Usage: python -m benchmarks.sensor_speed [--lines 200000] [--runs 5]
 
 from __future__ import annotations
 
-import os
-
-os.environ["POLARS_MAX_THREADS"] = "1"  # before polars is imported: it makes its threads then
-
 import argparse
+import contextlib
 import json
+import os
 import tempfile
 import threading
 import time
@@ -129,6 +127,24 @@ FORMATS: dict[str, tuple[str, Callable[[list[Flow]], Iterator[str]]]] = {
 }
 
 
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Keep every thread of this process on one core, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    allowed = os.sched_getaffinity(0)
+    for thread in threads:
+        os.sched_setaffinity(thread, [max(allowed)])
+    try:
+        yield
+    finally:
+        for thread in threads:
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(thread, allowed)
+
+
 def rates(address: str, lines: int, runs: int) -> tuple[list[float], list[float]]:
     """Return lines per second and per second of processor time of each run, after one that does not count."""
     told, by_processor = list[float](), list[float]()
@@ -147,11 +163,9 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
     flows = simulate_flows(n_flows=options.lines).to_dicts()
     figures: dict[str, Any] = {"lines": options.lines, "cores": 1}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, one_core():
         for name, (kind, lines_of) in FORMATS.items():
             path = Path(folder) / name
             path.write_text("".join(lines_of(flows)))
