@@ -44,7 +44,7 @@ def internet_checksum(data: bytes) -> int:
     >>> hex(internet_checksum(header))
     '0xb861'
     """
-    return _complement(_remainder(data))
+    return _complement(_remainder(data)) if any(data) else _MODULUS
 
 
 def _remainder(data: bytes) -> int:
@@ -226,8 +226,9 @@ def echo_frame(envelope: Envelope, *, reply: bool, ident: int, sequence: int, pa
     protocol = ICMP6 if envelope.v6 else ICMP
     kind = (129 if reply else 128) if envelope.v6 else (0 if reply else 8)
     body = struct.pack(">BBHHH", kind, 0, 0, ident, sequence) + payload
-    pseudo = envelope.pseudo + ICMP6 + len(body) if envelope.v6 else 0
-    message = body[:2] + struct.pack(">H", _complement(pseudo + _remainder(body))) + body[4:]
+    pseudo = envelope.pseudo + ICMP6 + len(body)
+    checksum = _complement(pseudo + _remainder(body)) if envelope.v6 else internet_checksum(body)
+    message = body[:2] + struct.pack(">H", checksum) + body[4:]
     return _filled(envelope.header(protocol, len(message)) + message)
 
 

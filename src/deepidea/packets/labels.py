@@ -94,7 +94,7 @@ def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.Dat
     Raises
     ------
     FileFormatError
-        The file is not CSV.
+        The file cannot be read, or is not CSV.
     SchemaError
         A column is missing.
     CellError
@@ -111,6 +111,10 @@ def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.Dat
     """
     try:
         raw = pl.read_csv(path, infer_schema=False)
+    except OSError as error:
+        raise FileFormatError(
+            f"a file of labels must be readable, however: {path}: {error.strerror or error}"
+        ) from error
     except PolarsError as error:
         raise FileFormatError(f"a file of labels must be CSV, however: {path}: {error}; see read_labels") from error
     missing = [name for name in _NEEDED if name not in raw.columns]

@@ -68,6 +68,7 @@ class Bulk:
 
     def __getitem__(self, part: slice) -> bytes:
         begin, end, _ = part.indices(self._size)
+        end = max(begin, end)
         piece = _noise_part(self._begin + begin, end - begin)
         within = begin % _WHOLE_BYTES
         if self._records and (within < 5 or within + len(piece) > _WHOLE_BYTES):
