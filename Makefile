@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 servers:         ## what some tests talk to, from Debian's packages, where it can be installed
 	@tests/install_servers.sh
 
-demo: setup      ## the main job end to end on the data at hand: train, evaluate, score
+demo: setup      ## the whole chain on invented traffic: simulate, meter, train, calibrate, watch
 	$(BIN)/python examples/demo.py
 
 check: setup     ## format, lint, types, import directions

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -22,7 +23,7 @@ _HEAD = """# Command line
 Generated from the program by `make docs`; do not edit. `deepidea COMMAND --help` says the same.
 
 """
-_VALUES = {str: "text", int: "whole number", float: "number", Path: "path", bool: ""}
+_VALUES = {datetime: "date or time", str: "text", int: "whole number", float: "number", Path: "path", bool: ""}
 
 
 def cli_page() -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from deepidea.model.detector import Detector
 
+RUN_ABOVE = ("demo.py", "labelled_flows.py")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -28,15 +29,15 @@ def run(name: str, home: Path, *options: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
-    """Return what the demo printed, its output folder and the home folder it ran in."""
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """Return what the example printed, its output folder and the home folder it ran in."""
     output, home = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("home")
-    return run("demo.py", home, "--simulated", "--flows", "6000", "--output", str(output)), output, home
+    return run("labelled_flows.py", home, "--simulated", "--flows", "6000", "--output", str(output)), output, home
 
 
 @pytest.mark.slow
-def test_the_demo_says_what_it_found(demo: tuple[str, Path, Path]) -> None:
-    told, output, _ = demo
+def test_the_labelled_flows_example_says_what_it_found(labelled: tuple[str, Path, Path]) -> None:
+    told, output, _ = labelled
     scores = json.loads((output / "scores.json").read_text())
     assert "INVENTED" in told
     assert f"all:       {100 * scores['cba']:.1f} %" in told
@@ -46,8 +47,10 @@ def test_the_demo_says_what_it_found(demo: tuple[str, Path, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_one_verdict_a_flow_and_a_detector_that_gives_them_again(demo: tuple[str, Path, Path]) -> None:
-    _, output, _ = demo
+def test_the_labelled_flows_example_leaves_one_verdict_a_flow_and_a_detector_that_gives_them_again(
+    labelled: tuple[str, Path, Path],
+) -> None:
+    _, output, _ = labelled
     flows, verdicts = pl.read_csv(output / "new-flows.csv"), pl.read_csv(output / "verdicts.csv")
     again = Detector.load(output / "demo.idea").score(flows)
     assert verdicts["class"].to_list() == again["class"].to_list()
@@ -56,12 +59,22 @@ def test_the_demo_leaves_one_verdict_a_flow_and_a_detector_that_gives_them_again
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_no_trace_in_the_home_folder(demo: tuple[str, Path, Path]) -> None:
-    _, _, home = demo
+def test_the_labelled_flows_example_leaves_no_trace_in_the_home_folder(labelled: tuple[str, Path, Path]) -> None:
+    _, _, home = labelled
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "demo.py"))
+def test_the_demo_finds_what_was_simulated(tmp_path: Path) -> None:
+    told = run("demo.py", tmp_path, "--minutes", "3", "--output", str(tmp_path / "out"))
+    found = {line.split()[0]: float(line.split()[-3]) for line in told.splitlines() if line.endswith("% told")}
+    assert "INVENTED" in told
+    assert found["syn_flood"] > 90
+    assert found["benign"] < 3
+    assert " incidents; the most urgent:" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in RUN_ABOVE))
 def test_every_other_example_runs(name: str, tmp_path: Path) -> None:
     assert run(name, tmp_path)

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import sys
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +19,8 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import console
-from deepidea.errors import DeepIDEAError, StorageError
+from deepidea import console, console_detection
+from deepidea.errors import DataError, DeepIDEAError, StorageError
 
 app = typer.Typer(
     help="A trainable network intrusion detector: labelled flows in, a detector out, verdicts on new flows.",
@@ -32,6 +33,10 @@ data_app = typer.Typer(help="Public data sets: register, fetch, describe.", no_a
 app.add_typer(data_app, name="data")
 benchmark_app = typer.Typer(help="Systems against each other: measure, report.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
+allow_app = typer.Typer(help="Allow rules: what is known and wanted, so that it raises no alert.", no_args_is_help=True)
+app.add_typer(allow_app, name="allow")
+store_app = typer.Typer(help="The store of alerts: how it stands, what leaves it.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
 
 
 class Preset(StrEnum):
@@ -71,6 +76,15 @@ class DialectName(StrEnum):
     corrected = "corrected"
     improved = "cicids17-improved"
     original = "cicids17"
+
+
+class AlertFormat(StrEnum):
+    """Formats of alerts; the names of ``FORMATS``."""
+
+    eve = "eve"
+    ecs = "ecs"
+    ocsf = "ocsf"
+    cef = "cef"
 
 
 class Device(StrEnum):
@@ -122,6 +136,9 @@ class AttackKind(StrEnum):
 
 Inputs = Annotated[list[str], typer.Argument(help="Name of a data set, or files of flows (CSV, Parquet, gz, globs).")]
 ModelFile = Annotated[Path, typer.Argument(help="Detector file, as `deepidea train` writes it.")]
+StoreUrl = Annotated[
+    str, typer.Option(help="sqlite:///path or postgresql://user@host/database; absent, a file in your data folder.")
+]
 TaxonomyName = Annotated[str | None, typer.Option(help="Which labels are which class, see `deepidea data describe`.")]
 Label = Annotated[str | None, typer.Option(help="Label column of a table.")]
 Benign = Annotated[str | None, typer.Option(help="Value of the label column that means benign.")]
@@ -351,6 +368,200 @@ def meter(
         told = meter_to_file(packets, output, stop, format=format.value if format else None, progress=progress)
     console.say(f"metered {told.n_flows:,} flows into {output}")
     console.show_losses(told.skipped, told.dropped)
+
+
+@app.command()
+def sources() -> None:
+    """List the kinds of sources that flows can come from."""
+    from deepidea.detection.sources import SOURCES
+
+    console_detection.show_sources(SOURCES)
+
+
+@app.command()
+def detect(
+    source: Annotated[str, typer.Argument(help="Where flows come from: `deepidea sources` lists the kinds.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Detector file.")],
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where alerts go beside the store: stdout, file://, syslog+udp://, +tcp://, +tls://, http(s)://."
+        ),
+    ] = None,
+    format: Annotated[AlertFormat | None, typer.Option(help="Format of alerts; CEF for syslog, else EVE.")] = None,
+    store: StoreUrl = "",
+    fpr: Annotated[
+        float | None, typer.Option(help="Alert at this rate of false alarms, not by class; see `calibrate`.")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Wait for more at the end of a file.")] = False,
+    allow: Annotated[Path | None, typer.Option(help="File of allow rules: TOML or CSV.")] = None,
+    dead_letters: Annotated[Path | None, typer.Option(help="Folder for alerts that a sink would not take.")] = None,
+    snapshot: Annotated[
+        float | None, typer.Option(help="Of packets: tell of flows under way every so many seconds, too.")
+    ] = None,
+    dialect: Annotated[
+        DialectName | None, typer.Option(help="Of packets: whose values; the detector's if absent.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long; Ctrl-C and SIGTERM stop, too.")] = None,
+) -> None:
+    """Watch a source: score its flows, store alerts and incidents, hand alerts to sinks. Goes on where it stopped."""
+    from deepidea.detection.watch import Setting, watch
+    from deepidea.model.detector import Detector
+
+    given = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None}
+    setting = Setting(
+        store=store,
+        sinks=tuple(sink or ()),
+        format=format.value if format else None,
+        fpr=fpr,
+        follow=follow,
+        allow=allow,
+        dead_letters=dead_letters,
+        source_options={name: value for name, value in given.items() if value is not None},
+    )
+    detector = Detector.load(model)
+    with console.stopping(seconds) as stop, console_detection.watching(source) as on_batch:
+        watched = watch(source, detector, setting, stop, on_start=console_detection.show_rule, on_batch=on_batch)
+    console_detection.show_watched(watched)
+
+
+@app.command()
+def calibrate(
+    model: ModelFile,
+    source: Annotated[str, typer.Argument(help="Benign flows of the network to watch; any kind of source.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write, with thresholds.")],
+    fpr: Annotated[float, typer.Option(help="Rate of benign flows that may raise an alert.")] = 1e-4,
+    seconds: Annotated[float | None, typer.Option(help="Stop a live source after so long.")] = None,
+) -> None:
+    """Set thresholds for a network of one's own by its benign flows, with a promise about false alarms."""
+    from deepidea.detection.calibrate import calibrate as set_thresholds
+    from deepidea.detection.watch import open_source_for
+    from deepidea.model.detector import Detector
+
+    _refuse_unwritable(output)
+    detector = Detector.load(model)
+    flows = open_source_for(detector, source)
+    with console.stopping(seconds) as stop, console.flow_progress("scoring") as progress:
+        done = set_thresholds(detector, flows, fpr, stop=stop, progress=progress)
+    done.detector.save(output)
+    console_detection.show_calibration(done, done.thresholds.n_flows)
+    console.show_losses(done.skipped, {})
+    console.say(f"wrote {output}; next: deepidea detect SOURCE --model {output}")
+
+
+@app.command()
+def incidents(
+    store: StoreUrl = "",
+    host: Annotated[str | None, typer.Option(help="Of this address.")] = None,
+    severity: Annotated[
+        int | None, typer.Option(min=1, max=4, help="As urgent as this at least; 1 is the most.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+) -> None:
+    """List incidents: alerts that belong together, the latest first."""
+    from deepidea.detection.store import open_store
+    from deepidea.detection.watch import default_store
+
+    with open_store(store or default_store()) as opened:
+        rows = opened.incidents(host=host, severity=severity, limit=limit).rows
+    if as_json:
+        sys.stdout.write(rows.write_ndjson())
+    else:
+        console_detection.show_incidents(rows)
+
+
+@app.command()
+def alerts(
+    incident: Annotated[str | None, typer.Argument(help="Incident whose alerts to list; all where absent.")] = None,
+    store: StoreUrl = "",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 50,
+    quiet: Annotated[bool, typer.Option(help="List those that allow rules keep quiet.")] = False,
+    format: Annotated[AlertFormat | None, typer.Option(help="Print lines of this format in place of a table.")] = None,
+) -> None:
+    """List alerts, the latest first."""
+    from deepidea.detection.formats import render
+    from deepidea.detection.store import open_store
+    from deepidea.detection.watch import default_store
+
+    with open_store(store or default_store()) as opened:
+        rows = opened.alerts(incident=incident, suppressed=quiet, limit=limit).rows
+    if format is None:
+        console_detection.show_alerts(rows)
+    else:
+        sys.stdout.writelines(line + "\n" for line in render(rows, format.value))
+
+
+@allow_app.command("list")
+def allow_list(store: StoreUrl = "") -> None:
+    """List the allow rules of a store."""
+    from deepidea.detection.store import open_store
+    from deepidea.detection.watch import default_store
+
+    with open_store(store or default_store()) as opened:
+        console_detection.show_rules(opened.rules())
+
+
+@allow_app.command("add")
+def allow_add(
+    src: Annotated[str | None, typer.Option(help="Address or CIDR block that opens the flow.")] = None,
+    dst: Annotated[str | None, typer.Option(help="Address or block that answers.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address or block of either.")] = None,
+    peer: Annotated[str | None, typer.Option(help="The other one of a pair with --host.")] = None,
+    port: Annotated[str | None, typer.Option(help="Port asked for, or a range: 8000-8100.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="Class of the alert.")] = None,
+    expires: Annotated[datetime | None, typer.Option(help="When the rule ends, UTC.")] = None,
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    store: StoreUrl = "",
+) -> None:
+    """Keep alerts quiet to which all of the criteria apply: new ones, and those that are stored."""
+    from deepidea.detection.allow import AllowRule
+    from deepidea.detection.store import open_store
+    from deepidea.detection.watch import default_store
+
+    rule = AllowRule(src, dst, host, peer, port, class_name, expires, note)
+    with open_store(store or default_store()) as opened:
+        n_changed = opened.add_rule(rule)
+    console.say(f"{rule.rule_id}: {rule}; {n_changed:,} stored alerts are quiet now")
+
+
+@allow_app.command("remove")
+def allow_remove(
+    rule_id: Annotated[str, typer.Argument(help="Rule, as `deepidea allow list` names it.")], store: StoreUrl = ""
+) -> None:
+    """Remove an allow rule, and let go the alerts that it kept quiet."""
+    from deepidea.detection.store import open_store
+    from deepidea.detection.watch import default_store
+
+    with open_store(store or default_store()) as opened:
+        if rule_id not in {rule.rule_id for rule in opened.rules()}:
+            raise DataError(f"a rule must be one of the store's, however: it has no {rule_id}; see deepidea allow list")
+        n_changed = opened.remove_rule(rule_id)
+    console.say(f"removed {rule_id}; {n_changed:,} stored alerts are told again")
+
+
+@store_app.command("status")
+def store_status(store: StoreUrl = "") -> None:
+    """Tell what came of each source, and how each sink stands."""
+    from deepidea.detection.store import open_store
+    from deepidea.detection.watch import default_store
+
+    with open_store(store or default_store()) as opened:
+        console_detection.show_store(opened.url, opened.counters(), opened.sink_counters())
+
+
+@store_app.command("purge")
+def store_purge(
+    days: Annotated[float, typer.Option(min=0, help="Alerts and incidents older than this go.")],
+    store: StoreUrl = "",
+) -> None:
+    """Let alerts and incidents go that ended long ago."""
+    from deepidea.detection.store import open_store
+    from deepidea.detection.watch import default_store
+
+    with open_store(store or default_store()) as opened:
+        gone = opened.purge(datetime.now(UTC) - timedelta(days=days))
+    console.say(f"{gone.n_alerts:,} alerts are gone")
 
 
 @app.command()

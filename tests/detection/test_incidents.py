@@ -105,7 +105,8 @@ def test_a_late_alert_joins_two_incidents_under_the_first_ones_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "role"), [("port_scan", "source"), ("dos", "source"), ("DDoS", "target"), ("brute_force", "source")]
+    ("name", "role"),
+    [("port_scan", "source"), ("dos", "target"), ("DoS Hulk", "target"), ("DDoS", "target"), ("brute_force", "source")],
 )
 def test_an_incident_is_the_offending_hosts_save_where_many_attack_one(name: str, role: str) -> None:
     assert host_role(name) == role

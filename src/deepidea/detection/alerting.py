@@ -1,4 +1,4 @@
-"""Which verdicts are worth telling: the class alone, or thresholds that a network's own benign flows have set.
+"""Which verdicts are worth telling: what is likelier an attack than not, or what lies above a site's thresholds.
 
 A detector names a class for every flow, and most of the flows of a network are benign, so that even a small rate of
 false alarms drowns whoever reads them. Split conformal prediction turns benign flows of the network itself, which the
@@ -85,6 +85,10 @@ class Thresholds:
         return found
 
 
+LIKELIER_THAN_NOT = Thresholds({"score": 0.5}, fpr=1.0, n_flows=0, source="")
+"""What is worth telling where nobody has set thresholds; it promises nothing."""
+
+
 def fit_thresholds(verdicts: pl.DataFrame, fpr: float, source: str) -> Thresholds:
     """Set thresholds so that a further benign flow is told of with a probability of at most ``fpr``.
 
@@ -136,9 +140,9 @@ def _quantile(scores: NDArray[np.float64], share: float) -> float:
 def thresholds_of(detector: Detector, fpr: float | None) -> Thresholds | None:
     """Return the thresholds to alert by: those of the detector file, or for a rate, what its own training says.
 
-    Without a rate and without thresholds in the file, None: the class decides. With a rate that is not the file's, the
-    scores of benign flows that training held out set a threshold on ``anomaly``; that is a promise for networks like
-    the one of training alone, which a site's own is not.
+    Without a rate and without thresholds in the file, None: :data:`LIKELIER_THAN_NOT` decides. With a rate that is not
+    the file's, the scores of benign flows that training held out set a threshold on ``anomaly``; that is a promise for
+    networks like the one of training alone, which a site's own is not.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from deepidea.detection.alerting import Thresholds, name_attacks
+from deepidea.detection.alerting import LIKELIER_THAN_NOT, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
 from deepidea.detection.source import FlowBatch, Source
 from deepidea.detection.store import Committed, Store
@@ -84,7 +84,8 @@ class Engine:
     detector : Detector
     store : Store
     thresholds : Thresholds, optional
-        What is worth telling: flows above them. Where absent, flows whose class is an attack.
+        What is worth telling: flows above them. Where absent, flows likelier an attack than benign. The class of a
+        verdict would tell too many, since it makes up for the rarity of attacks in training.
     on_batch : callable, optional
         Called with the :class:`Progress` after each batch.
 
@@ -188,12 +189,8 @@ class Engine:
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
         verdicts = self.detector.score(self._prepare(flows))
-        if self.thresholds is None:
-            chosen = verdicts["class"] != self.detector.benign
-        else:
-            chosen = self.thresholds.chosen(verdicts)
-            verdicts = name_attacks(verdicts, self.detector.benign)
-        return make_alerts(flows, verdicts, chosen, model=self._model)
+        chosen = LIKELIER_THAN_NOT.chosen(verdicts) if self.thresholds is None else self.thresholds.chosen(verdicts)
+        return make_alerts(flows, name_attacks(verdicts, self.detector.benign), chosen, model=self._model)
 
     def _commit(self, batch: FlowBatch, alerts: pl.DataFrame, stop: threading.Event) -> Committed:
         """Store a batch; where the store is away, try again, and ask first whether the last try had reached it."""

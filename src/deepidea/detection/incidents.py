@@ -60,7 +60,7 @@ INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
     JSON: values and their alerts, see :func:`listing_of`.
 """
 
-_MANY_SOURCES = re.compile(r"ddos|distributed|reflect|amplif|backscatter")
+_MANY_SOURCES = re.compile(r"dos(?![a-z])|denial|flood|distributed|reflect|amplif|backscatter")
 _WIDEST = float(1 << 64)
 _MEMBERS = {"part": pl.UInt32(), "kind": pl.String(), "value": pl.String(), "n": pl.Int64()}
 _KEPT = pl.Struct({"values": pl.List(pl.String), "counts": pl.List(pl.Int64)})
@@ -71,9 +71,9 @@ _OF_PART = ("incident_key", "role", "host", "class")
 def host_role(name: str) -> Literal["source", "target"]:
     """Return whose incidents those of a class are.
 
-    Attacks that many hosts lead against one belong to their ``target``: classes with DDoS, distributed, reflection or
-    amplification in their name. All others (scans, brute force, DoS, botnet, ...) belong to the ``source``, the host
-    that opened the flow.
+    Attacks that many hosts lead, or seem to lead, against one belong to their ``target``: classes with DoS, DDoS,
+    flood, reflection or amplification in their name. A flood's sources are often forged, a new one for each packet.
+    All others (scans, brute force, botnet, ...) belong to the ``source``, the host that opened the flow.
 
     Examples
     --------

@@ -81,8 +81,11 @@ def open_source_for(detector: Detector, address: str, *, follow: bool = False, *
     DataError
         The address stands for no source.
     """
-    if source_of(address, follow=follow).schema == "cicflow":
+    schema = source_of(address, follow=follow).schema
+    if schema == "cicflow":
         options = {"dialect": dialect_of(detector), **options}
+    elif schema == "any":
+        options = {"schema": detector.schema, **options}
     return open_source(address, follow=follow, **options)
 
 
@@ -90,7 +93,7 @@ def dialect_of(detector: Detector) -> str:
     """Return whose mistakes the tables held that a detector was trained on: :data:`deepidea.packets.meter.DIALECTS`."""
     data = detector.card.get("data")
     name = data.get("source") if isinstance(data, dict) else None
-    return name if name in DIALECTS else "corrected"
+    return str(name) if name in DIALECTS else "corrected"
 
 
 def watch(
@@ -113,7 +116,7 @@ def watch(
     stop : threading.Event
         Set from outside to end: what was read is stored, and what is stored is delivered for a while.
     on_start : callable, optional
-        Gets the thresholds that alerts go by, None where the class decides.
+        Gets the thresholds that alerts go by, None where nobody set any.
     on_batch : callable, optional
         Called after each batch.
 
