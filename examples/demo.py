@@ -107,10 +107,8 @@ def train(flows: pl.DataFrame, seed: int) -> Detector:
     schema = get_schema("cicflow+context").restrict(flows.columns)
     labelled, _ = labelled_flows_from_table(flows.drop("label"), "class", "benign", schema=schema)
     detector = train_detector(labelled, random_state=seed)
-    last = detector.card["training"]["epochs"][-1]
-    print(
-        f"   {len(labelled):,} flows, {len(detector.classes)} classes; held-out CBA {100 * last['validation_cba']:.1f} %"
-    )
+    cba = detector.card["training"]["epochs"][-1]["validation_cba"]
+    print(f"   {len(labelled):,} flows, {len(detector.classes)} classes; held-out CBA {100 * cba:.1f} %")
     return detector
 
 

@@ -12,8 +12,10 @@ from deepidea.detection.calibrate import calibrate
 from deepidea.detection.engine import Engine, fingerprint, flow_adapter
 from deepidea.detection.source import FlowBatch
 from deepidea.detection.store import open_store
+from deepidea.detection.table_source import TableSource, naming_flows
 from deepidea.errors import DataError, SourceError, StoreError
 from deepidea.flows.labelled import labelled_flows_from_table
+from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
@@ -187,3 +189,23 @@ def test_a_rate_without_site_thresholds_stands_on_training(detector):
 
 def test_too_few_flows_set_no_finite_threshold():
     assert fit_thresholds(pl.DataFrame({"score": [0.1] * 99}), 0.01, "x").bounds["score"] == 0.1
+
+
+# --- tables that name their flows ------------------------------------------------------------------------------------
+
+
+def test_a_table_of_ones_own_names_its_flows(detector, flows, tmp_path, store):
+    path = tmp_path / "mine.csv"
+    flows.with_columns(pl.col("start", "end").dt.epoch("s")).write_csv(path)
+    [batch] = TableSource(path, schema=detector.schema).batches(None, threading.Event())
+    who = ["start", "end", "src_ip", "src_port"]
+    assert batch.flows.select(who).equals(flows.select(who))
+    Engine(TableSource(path, schema=detector.schema), detector, store).run(threading.Event())
+    assert stored(store).height == (detector.score(flows)["score"] > 0.5).sum()
+
+
+@pytest.mark.parametrize("name", ["kdd99", "cicflow", "conn", "cicflow+context"])
+def test_naming_flows_leaves_features_as_they_are(name):
+    schema = get_schema(name)
+    assert naming_flows(schema).features == schema.features
+    assert {"timestamp", "end", "src_ip", "dst_port"} <= {c.name for c in naming_flows(schema).columns}

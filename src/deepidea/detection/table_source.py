@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 
 from deepidea.detection.source import BATCH_FLOWS, FlowBatch, Position
 from deepidea.errors import DataError, SchemaError
+from deepidea.flows.column import Column, column_key
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.schema import SCHEMAS, Schema, get_schema
 from deepidea.flows.skipping import SkipCount
@@ -72,7 +74,7 @@ class TableSource:
         schema = self._schema or _schema_of(paths)
         skipped, told, position = SkipCount(), Counter[str](), after
         chunks = iter_chunks(
-            paths, schema, chunk_rows=_WHOLE_CHUNKS, on_error="skip", skipped=skipped, keep_original=False
+            paths, naming_flows(schema), chunk_rows=_WHOLE_CHUNKS, on_error="skip", skipped=skipped, keep_original=False
         )
         for chunk in chunks:
             unread = chunk if chunk.source != (after or {}).get("file") else _behind(chunk, done)
@@ -120,6 +122,37 @@ def _schema_of(paths: list[Path]) -> Schema:
     )
 
 
+def naming_flows(schema: Schema) -> Schema:
+    """Return a schema with the columns that name a flow, whatever tool wrote them, beside its own.
+
+    A schema that was inferred knows none of them, and that of CICFlowMeter not those of a meter's own table. What is a
+    feature of the schema stays one.
+
+    Examples
+    --------
+    >>> naming_flows(get_schema("cicflow")).canonical_names(["start", "Flow Duration"])
+    {'start': 'timestamp', 'Flow Duration': 'duration_us'}
+    """
+    of_features = {key for column in schema.columns if schema.is_feature(column) for key in column.keys}
+    names = {column.name: column for column in schema.columns}
+    for column in (*(c for c in get_schema("conn").columns if c.kind in ("identity", "port")), _END):
+        known = names.get(column.name)
+        aliases = (*(known.aliases if known else ()), *column.aliases)
+        if known is None or not schema.is_feature(known):
+            free = tuple(alias for alias in aliases if column_key(alias) not in of_features)
+            names[column.name] = replace(known or column, aliases=free)
+    taken: set[str] = set()
+    columns = []
+    for column in names.values():  # what is first there keeps a spelling that two of them have
+        free = tuple(alias for alias in column.aliases if column_key(alias) not in taken | {column_key(column.name)})
+        columns.append(replace(column, aliases=free))
+        taken |= set(columns[-1].keys)
+    return replace(schema, columns=tuple(columns))
+
+
+_END = Column("end", "identity", "", ("flow.end",), "when the flow ended")
+
+
 def with_identity(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """Return conformed flows with :data:`~deepidea.flows.identity.IDENTITY` in front, null where they do not tell.
 
@@ -131,7 +164,8 @@ def with_identity(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """
     start = _start(flows["timestamp"]) if "timestamp" in flows.columns else pl.lit(None, IDENTITY["start"])
     flows = flows.with_columns(start=start)
-    flows = flows.with_columns(end=pl.col("start") + _length(flows), community_id=_community_id(flows))
+    end = _start(flows["end"]) if "end" in flows.columns else pl.col("start") + _length(flows)
+    flows = flows.with_columns(end=end, community_id=_community_id(flows))
     absent = [pl.lit(None, dtype).alias(name) for name, dtype in IDENTITY.items() if name not in flows.columns]
     return flows.with_columns(absent).select(
         *(pl.col(name).cast(dtype, strict=False) for name, dtype in IDENTITY.items()),
