@@ -203,11 +203,16 @@ class Schema:
     def _refuse_doubled(self, raw: Sequence[str], names: Mapping[str, str]) -> None:
         again = self.canonical_names([_DOUBLED.sub("", header) for header in raw if _DOUBLED.search(header)])
         counts = Counter([*names.values(), *(n for n in again.values() if n not in _KNOWN_DOUBLED)])
-        doubled = [name for name, count in counts.items() if count > 1 and self.is_feature(self[name])]
+        spelt_alike = {key for key, n in Counter(column_key(header) for header in names).items() if n > 1}
+        doubled = [
+            name
+            for name, count in counts.items()
+            if count > 1 and (self.is_feature(self[name]) or spelt_alike & set(self[name].keys))
+        ]
         if doubled:
             sources = [header for header, name in names.items() if name in doubled]
             raise SchemaError(
-                f"each feature of schema {self.name} must come from one column, however: {', '.join(doubled)} "
+                f"each column of schema {self.name} must come from one of the table, however: {', '.join(doubled)} "
                 f"comes twice (columns {', '.join(map(repr, sources))}); drop one of them"
             )
 
