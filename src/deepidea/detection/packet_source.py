@@ -80,8 +80,12 @@ class PacketSource:
 
     def _tables(self, meter: FlowMeter, skipped: Counter[str], stop: threading.Event) -> Iterator[pl.DataFrame]:
         for source in self._captures(stop):
+            taken = time.monotonic()
             for block in iter_capture(source, skipped):
-                yield meter.add(block)
+                meter.feed(block)
+                if meter.n_waiting >= BATCH_FLOWS // 2 or time.monotonic() - taken >= LINGER_S / 2:
+                    yield meter.take()
+                    taken = time.monotonic()
                 if stop.is_set():
                     break
         # What is under way when a replayable source is stopped is not told: the next run meters it whole.

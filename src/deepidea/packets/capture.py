@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from deepidea.errors import FileFormatError, SourceError
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20  # what is read at once stays in the second cache while it is metered
 BLOCK_PACKETS = 65_536
 MOST_BYTES = 1 << 18  # of one packet; libpcap's own limit
 _MOST_BLOCK = 1 << 24  # of one pcapng block

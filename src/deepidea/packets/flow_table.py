@@ -446,13 +446,13 @@ def meter_block(
     counters: Ints,
     ints: Ints,
     floats: Floats,
+    n: int,
 ) -> tuple[int, int]:
-    """Meter packets from ``first`` on; return how many were taken of the block, and how many rows were told.
+    """Meter packets from ``first`` on, behind n rows; return how many packets were taken, and how many rows there are.
 
     It stops before the end of the block where there may be no room for the rows of another packet.
     """
     parts = np.zeros(d.N_PARTS, np.int64)
-    n = 0
     for j in range(first, len(offsets)):
         outcome = dissect(data, offsets[j], captured[j], lengths[j], link_types[j], settings[PADDING] != 0, parts)
         if outcome != d.METERED:
