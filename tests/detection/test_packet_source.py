@@ -1,5 +1,6 @@
 """Sources of packets: files, folders, pipes that grow, interfaces; what was told of is gone on behind."""
 
+import os
 import socket
 import threading
 import time
@@ -130,3 +131,22 @@ def test_a_live_interface_gives_what_a_file_of_the_same_packets_gives(loopback):
     assert 50 <= flow["fwd_packets"] <= 300  # each once, though loopback hands every packet over twice
     assert flow["fwd_bytes"] == 5 * (flow["fwd_packets"] - 50) + 500
     assert flow["ended_by"] == "stopped"
+
+
+def test_a_quiet_pipe_tells_flows_whose_time_has_come(monkeypatch):
+    reading, writing = os.pipe()
+    stop, told = threading.Event(), []
+    with open(reading, "rb") as stdin, open(writing, "wb", buffering=0) as pipe:
+        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": stdin})())
+        monkeypatch.setattr("deepidea.detection.packet_source._SLACK_US", 0)
+        source = PacketSource("-", flow_timeout_s=0.3)
+        reader = threading.Thread(target=lambda: told.extend(source.batches(None, stop)))
+        reader.start()
+        pipe.write(pcap([(1000, udp(A, 5000, B, 53, b"q"))]))
+        deadline = time.monotonic() + 10
+        while not sum(batch.flows.height for batch in told) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        stop.set()
+        reader.join(10)
+    assert not reader.is_alive()
+    assert flows_of(told)["ended_by"].to_list() == ["timeout"]

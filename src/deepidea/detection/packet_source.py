@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import threading
 import time
@@ -80,12 +82,17 @@ class PacketSource:
 
     def _tables(self, meter: FlowMeter, skipped: Counter[str], stop: threading.Event) -> Iterator[pl.DataFrame]:
         for source in self._captures(stop):
-            taken = time.monotonic()
+            told = last = time.monotonic()
             for block in iter_capture(source, skipped):
                 meter.feed(block)
-                if meter.n_waiting >= BATCH_FLOWS // 2 or time.monotonic() - taken >= LINGER_S / 2:
+                now = time.monotonic()
+                if len(block):
+                    last = now
+                elif not self.replayable:  # a pipe that is quiet: its clock goes on as ours does
+                    meter.advance(round(1e6 * (now - last)) - _SLACK_US)
+                if not len(block) or now - told >= LINGER_S / 2 or meter.n_waiting >= BATCH_FLOWS // 2:
                     yield meter.take()
-                    taken = time.monotonic()
+                    told = now
                 if stop.is_set():
                     break
         # What is under way when a replayable source is stopped is not told: the next run meters it whole.
@@ -95,7 +102,7 @@ class PacketSource:
     def _captures(self, stop: threading.Event) -> Iterator[str | Path | BinaryIO]:
         path = Path(self.name)
         if self.name == "-":
-            yield sys.stdin.buffer
+            yield _Pipe(sys.stdin.buffer)  # type: ignore[misc]  # all that is asked of it is read1
         elif path.is_dir():
             yield from self._folder(path, stop)
         elif self.follow:
@@ -159,17 +166,9 @@ def _meter_live(meter: FlowMeter, block: PacketBlock | None) -> pl.DataFrame:
 
 
 def _batched(tables: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Yield tables of about BATCH_FLOWS; what waits is handed over after LINGER_S."""
-    waiting: list[pl.DataFrame] = []
-    began = time.monotonic()
+    """Yield tables of at most BATCH_FLOWS; those that come without flows tell that time goes on."""
     for table in tables:
-        waiting.append(table)
-        if sum(map(len, waiting)) >= BATCH_FLOWS or time.monotonic() - began >= LINGER_S:
-            yield from pl.concat(waiting).iter_slices(BATCH_FLOWS)
-            waiting, began = [], time.monotonic()
-    if waiting:
-        whole = pl.concat(waiting)
-        yield from whole.iter_slices(BATCH_FLOWS) if len(whole) else [whole]
+        yield from table.iter_slices(BATCH_FLOWS) if len(table) else [table]
 
 
 def _since(meter: FlowMeter, skipped: Counter[str]) -> tuple[dict[str, int], dict[str, int]]:
@@ -182,7 +181,7 @@ def _since(meter: FlowMeter, skipped: Counter[str]) -> tuple[dict[str, int], dic
 
 
 class _Growing:
-    """A file that is being written: at its end, reading waits for more until it is told to stop."""
+    """A file that is being written: its end is that of the reading only once it is told to stop."""
 
     def __init__(self, path: Path, stop: threading.Event) -> None:
         self.stop = stop
@@ -193,17 +192,27 @@ class _Growing:
                 f"a capture must be a file that can be read, however: {path}: {error.strerror}"
             ) from error
 
-    def read1(self, n: int) -> bytes:
-        """Return what has been written, empty only when told to stop."""
-        while not (data := self.file.read(n)) and not self.stop.wait(_POLL_S):
-            pass
-        return data or b""
+    def read1(self, n: int) -> bytes | None:
+        """Return what has been written since; None where nothing was for a while."""
+        return self.file.read(n) or (b"" if self.stop.wait(_POLL_S) else None)
 
     def __enter__(self) -> BinaryIO:
         return self  # type: ignore[return-value]  # all that is asked of it is read1
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+
+class _Pipe:
+    """A pipe that says so when nothing comes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def read1(self, n: int) -> bytes | None:
+        """Return what has arrived; None where nothing has for a while."""
+        ready, _, _ = select.select([self.stream], [], [], _POLL_S)
+        return os.read(self.stream.fileno(), n) if ready else None
 
 
 assert set(_NO_LOSS) | set(_DROPPED) <= set(COUNTERS)

@@ -79,7 +79,8 @@ def iter_capture(source: str | Path | BinaryIO, skipped: Counter[str] | None = N
     ----------
     source : path or binary stream
         pcap or pcapng, of either byte order, with micro- or nanoseconds, in gzip or not. A stream may be a pipe: what
-        has arrived is handed over at once.
+        has arrived is handed over at once, and where its ``read1`` returns None, which says that nothing has come for
+        a while, an empty block is.
     skipped : Counter, optional
         Gets what could not be read, by reason.
 
@@ -132,42 +133,37 @@ class _Feed:
         self.stream, self.skipped = stream, skipped
         self.data, self.ended = b"", False
 
-    def more(self, least: int = 1) -> bool:
-        """Read on until so many further bytes are there, or the stream ends; tell whether there are any."""
-        wanted = len(self.data) + least
-        parts = [self.data]
-        have = len(self.data)
-        while have < wanted and not self.ended:
-            part = _read_some(self.stream)
-            self.ended = not part
-            parts.append(part)
-            have += len(part)
-        self.data = b"".join(parts)
-        return have >= wanted
+    def more(self) -> bool:
+        """Read on; tell whether anything came. Where not, the stream has ended, or nothing has arrived yet."""
+        part = None if self.ended else _read_some(self.stream)
+        self.ended = self.ended or part == b""
+        if part:
+            self.data = self.data + part if self.data else part
+        return bool(part)
 
     def peek(self, n: int) -> bytes:
         """Return the next bytes without using them; fewer where the stream ends."""
-        if len(self.data) < n:
-            self.more(n - len(self.data))
+        while len(self.data) < n and not self.ended:
+            self.more()
         return self.data[:n]
 
     def use(self, n: int) -> None:
         """Drop bytes from the front."""
         self.data = self.data[n:]
 
-    def read1(self, _n: int) -> bytes:
-        """Give what is there, or what comes next."""
-        if not self.data:
-            self.more()
+    def read1(self, _n: int) -> bytes | None:
+        """Give what is there, or what comes next; None where nothing has arrived yet."""
+        if not self.data and not self.more() and not self.ended:
+            return None
         data, self.data = self.data, b""
         return data
 
 
-def _read_some(stream: Any) -> bytes:
-    """Read what has arrived, at least a byte, empty at the end."""
+def _read_some(stream: Any) -> bytes | None:
+    """Read what has arrived, at least a byte; empty at the end, None where a stream says that nothing came."""
     read = getattr(stream, "read1", None) or stream.read
     try:
-        return cast(bytes, read(BLOCK_BYTES))
+        return cast("bytes | None", read(BLOCK_BYTES))
     except OSError as error:
         raise SourceError(f"a capture must be readable to its end, however: {error}") from error
 
@@ -180,9 +176,11 @@ class _Gunzip:
         self.member = zlib.decompressobj(31)
         self.rest = b""
 
-    def read1(self, n: int) -> bytes:
+    def read1(self, n: int) -> bytes | None:
         while True:
             packed = self.rest or self.feed.read1(n)
+            if packed is None:
+                return None
             if not packed:
                 if not self.member.eof:
                     self.skipped["gzip cut off"] += 1
@@ -236,6 +234,9 @@ def _iter_pcap(feed: _Feed, name: str, skipped: Counter[str]) -> Iterator[Packet
             skipped["corrupt record, rest of the capture unread"] += 1
             return
         if stop == _MORE and not feed.more():
+            if not feed.ended:
+                yield scan.block(b"", 0)
+                continue
             if feed.data:
                 skipped["capture cut off in a record"] += 1
             return
@@ -323,6 +324,9 @@ def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str]) -> Iterator[Pack
         if stop == _CORRUPT:
             return
         if stop == _MORE and not feed.more():
+            if not feed.ended:
+                yield scan.block(b"", 0)
+                continue
             if feed.data:
                 skipped["capture cut off in a block"] += 1
             return

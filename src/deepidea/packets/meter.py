@@ -174,6 +174,12 @@ class FlowMeter:
                 self._put_away()
         return self.take()
 
+    def advance(self, by_us: int) -> None:
+        """Let flows end whose time has come when this much has passed since the last packet; they wait to be taken."""
+        if by_us > 0 and self._state[t.CLOCK] != _NO_CLOCK:
+            ended = self.tick(int(self._state[t.CLOCK]) + by_us)
+            self._tables.append(ended)
+
     def finish(self) -> pl.DataFrame:
         """Tell of all flows that are under way, behind those that wait."""
         table = (self._flows, self._moments, self._state, self._settings)
