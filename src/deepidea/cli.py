@@ -350,7 +350,7 @@ def meter(
         float | None, typer.Option(help="Tell of flows under way every so many seconds, too.", show_default=False)
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds after which a flow is cut.")] = 120.0,
-    max_flows: Annotated[int, typer.Option(min=1, help="Flows under way at most; the oldest is told early.")] = 500_000,
+    max_flows: Annotated[int, typer.Option(min=1, help="Flows under way at most; the oldest is told early.")] = 300_000,
     seconds: Annotated[float | None, typer.Option(help="Stop after so long; Ctrl-C stops, too.")] = None,
 ) -> None:
     """Meter packets into flows with CICFlowMeter's features. What was under way at the end is told, too."""
@@ -402,13 +402,16 @@ def detect(
     dialect: Annotated[
         DialectName | None, typer.Option(help="Of packets: whose values; the detector's if absent.")
     ] = None,
+    max_flows: Annotated[
+        int | None, typer.Option(min=1, help="Of packets: flows under way at most; the oldest is told early.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so long; Ctrl-C and SIGTERM stop, too.")] = None,
 ) -> None:
     """Watch a source: score its flows, store alerts and incidents, hand alerts to sinks. Goes on where it stopped."""
     from deepidea.detection.watch import Setting, watch
     from deepidea.model.detector import Detector
 
-    given = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None}
+    given = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None, "max_flows": max_flows}
     setting = Setting(
         store=store,
         sinks=tuple(sink or ()),

@@ -28,7 +28,7 @@ from deepidea.flows.context import HostContext
 from deepidea.flows.projection import to_conn
 from deepidea.model.detector import Detector
 
-QUEUED_BATCHES = 8
+QUEUED_BATCHES = 4
 STORE_PATIENCE_S = 300.0  # how long a store may be away before detection gives up
 _FIRST_PAUSE_S = 0.1
 _LATENCIES = 100_000  # of the newest flows

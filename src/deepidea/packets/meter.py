@@ -95,7 +95,7 @@ class FlowMeter:
         activity_timeout_s: float = 5.0,
         close_linger_s: float = 0.5,
         snapshot_s: float | None = None,
-        max_flows: int = 500_000,
+        max_flows: int = 300_000,
     ) -> None:
         if dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, however: dialect={dialect!r}")
