@@ -1,8 +1,8 @@
 """kill -9 at random moments of a replay: the store must end as it does without a kill.
 
-A table of flows is watched by ``deepidea detect`` in a process of its own, which is killed so many times, each time
-after a random while, and started again; then it is let finish. Alerts, incidents, position and counters are compared
-with those of a run that nobody disturbed.
+A table of flows is watched by ``deepidea detect`` in a process of its own, which is killed after a random while and
+started again, until it finishes before it is killed. Then another store is begun, until there were so many kills.
+Alerts, incidents, position and counters of each are compared with those of a run that nobody disturbed.
 
 Usage: python -m benchmarks.crashes [--kills 50] [--flows 150000] [--seed 0]
 """
@@ -10,6 +10,7 @@ Usage: python -m benchmarks.crashes [--kills 50] [--flows 150000] [--seed 0]
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import subprocess
 import sys
@@ -57,32 +58,35 @@ def contents(folder: Path, store: str) -> dict[str, Any]:
     return {"alerts": alerts.rows(), "incidents": incidents.rows(), "counters": counters, "position": position}
 
 
-def kill_often(folder: Path, store: str, kills: int, longest_s: float, rng: random.Random) -> int:
-    """Run and kill so many times, then once to the end; return how many runs were killed at work."""
-    n_at_work = 0
-    for _ in range(kills):
+def kill_until_done(folder: Path, store: str, longest_s: float, rng: random.Random) -> int:
+    """Run until it finishes before it is killed; return how many kills there were."""
+    for n_kills in itertools.count():
         process = subprocess.Popen(command(folder, store), stderr=subprocess.DEVNULL)
         try:
             process.wait(rng.uniform(0, longest_s))
         except subprocess.TimeoutExpired:
-            n_at_work += 1
-        process.kill()
-        process.wait()
-    subprocess.run(command(folder, store), stderr=subprocess.DEVNULL, check=True)
-    return n_at_work
+            process.kill()
+            process.wait()
+        else:
+            return n_kills
+    raise AssertionError
 
 
 def run(folder: Path, kills: int, n_flows: int, seed: int) -> dict[str, Any]:
-    """Return how many kills there were, and whether the stores are equal."""
+    """Return how many kills and replays there were, and whether the stores are equal."""
     write_inputs(folder, n_flows)
     began = time.monotonic()
     subprocess.run(command(folder, "whole.db"), stderr=subprocess.DEVNULL, check=True)
-    longest_s = time.monotonic() - began
-    n_at_work = kill_often(folder, "killed.db", kills, longest_s, random.Random(seed))
-    whole, killed = contents(folder, "whole.db"), contents(folder, "killed.db")
-    equal = {name: whole[name] == killed[name] for name in whole}
+    longest_s, rng = time.monotonic() - began, random.Random(seed)
+    whole, n_kills, replays = contents(folder, "whole.db"), 0, 0
+    equal = dict.fromkeys(whole, True)
+    while n_kills < kills:
+        n_kills += kill_until_done(folder, f"killed-{replays}.db", longest_s, rng)
+        killed = contents(folder, f"killed-{replays}.db")
+        equal = {name: held and whole[name] == killed[name] for name, held in equal.items()}
+        replays += 1
     sizes = {"flows": n_flows, "alerts": len(whole["alerts"]), "incidents": len(whole["incidents"])}
-    return {"kills": kills, "killed_at_work": n_at_work, **sizes, "equal": equal}
+    return {"kills": n_kills, "replays": replays, **sizes, "equal": equal}
 
 
 def main() -> None:

@@ -9,9 +9,14 @@ import sys
 
 from benchmarks import (
     context_speed,
+    crashes,
+    detection_speed,
+    meter_speed,
     paper_choices,
     recipe_search,
+    scan_memory,
     scoring_speed,
+    sensor_speed,
     startup,
     training_speed,
     write_docs,
@@ -22,7 +27,8 @@ from benchmarks import (
 def main() -> None:
     """Run all of them with their defaults."""
     sys.argv = sys.argv[:1]
-    for benchmark in (startup, context_speed, scoring_speed, training_speed, paper_choices, recipe_search, zero_day):
+    watching = (meter_speed, sensor_speed, context_speed, detection_speed, scan_memory, crashes)
+    for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, zero_day, *watching):
         print(f"== {benchmark.__name__}", flush=True)
         benchmark.main()
     write_docs.main()

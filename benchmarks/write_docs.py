@@ -240,7 +240,52 @@ def _mean(values: Iterable[float]) -> float:
     return sum(listed) / len(listed) if listed else float("nan")
 
 
+def detection_table() -> str:
+    """Return what watching a network costs, from its result files."""
+    meter, found = read_result("meter_speed"), read_result("detection_speed")
+    run = meter["run"]
+    scan, crashes, soak = read_result("scan_memory"), read_result("crashes"), found["soak"]
+    rows = [
+        ["packets to flows with every feature, one core", f"{meter['median_packets_per_second']:,.0f} packets/s"],
+        *(
+            [["the same against NFStream, in the same run", f"{meter['nfstream']['times_faster']:.1f}x"]]
+            if "nfstream" in meter
+            else []
+        ),
+        ["first use of the meter on a machine: compiling", f"{meter['first_run_s']:.1f} s"],
+    ]
+    for name, what in (("zeek_text", "Zeek lines"), ("eve_flows", "EVE lines")):
+        for told, way in ((found[name], "by thresholds"), (found[f"{name}_by_score"], "by score alone")):
+            share = f"{100 * told['alerts'] / told['flows']:.0f} % of flows alert"
+            rate = f"{told['median_flows_per_second']:,.0f} flows/s"
+            rows.append([f"{what} to stored alerts, one core; {way}, {share}", rate])
+    steady = found["latency"]
+    rows += [
+        [
+            f"flow end to stored alert at {steady['flows_per_second']:,} flows/s, half within",
+            f"{steady['p50_s']:.2f} s",
+        ],
+        ["the same, 99 % within", f"{steady['p99_s']:.2f} s"],
+        [f"peak memory in a scan of {scan['targets']:,} targets", f"{scan['peak_memory_mib']:,.0f} MiB"],
+        ["incidents of that scan", f"{scan['incidents']:,}"],
+        [f"stores that {crashes['kills']} kills changed", _changed(crashes["equal"])],
+        [f"memory over a day's {soak['flows']:,} flows, in {soak['seconds']:.0f} s", _span(soak["memory_mib"])],
+        ["flows of that day not accounted for", f"{soak['uncounted']:,}"],
+    ]
+    return f"{table(['what', 'measured'], rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
+def _changed(equal: dict[str, bool]) -> str:
+    return "none" if all(equal.values()) else ", ".join(name for name, held in equal.items() if not held)
+
+
+def _span(memory_mib: list[int]) -> str:
+    half = memory_mib[len(memory_mib) // 2 :]
+    return f"{memory_mib[0]} MiB, then {min(half)} to {max(half)} MiB in its second half"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "detection": detection_table,
     "benchmark-answers": benchmark_answers,
     **{
         f"{name}-{data}": partial(benchmark_table, data, make)
