@@ -1,7 +1,10 @@
 """Sources of packets: files, folders, pipes that grow, interfaces; what was told of is gone on behind."""
 
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -150,3 +153,44 @@ def test_a_quiet_pipe_tells_flows_whose_time_has_come(monkeypatch):
         reader.join(10)
     assert not reader.is_alive()
     assert flows_of(told)["ended_by"].to_list() == ["timeout"]
+
+
+@pytest.fixture
+def tap():
+    """A network interface of our own, which the test may take away."""
+    name = f"didea{os.getpid() % 100_000}"
+    if shutil.which("ip") is None:
+        pytest.skip("iproute2 is not installed")
+    made = subprocess.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no interface can be made here: {made.stderr.strip()}")
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "del", name], capture_output=True)
+
+
+def test_an_interface_that_goes_away_is_told(tap):
+    stop, told = threading.Event(), []
+
+    def run():
+        try:
+            list(PacketSource(f"interface:{tap}").batches(None, stop))
+        except SourceError as error:
+            told.append(str(error))
+
+    reader = threading.Thread(target=run)
+    reader.start()
+    time.sleep(0.5)
+    subprocess.run(["ip", "link", "del", tap], check=True)
+    reader.join(10)
+    stop.set()
+    assert told == [f"{tap} must stay up, however: Network is down"]
+
+
+def test_without_the_right_to_capture_it_is_told_how_to_get_it():
+    code = "import os; from deepidea.packets.live import LiveCapture; os.setuid(65534); LiveCapture('lo')"
+    if os.getuid():
+        pytest.skip("only the superuser can give up rights")
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "needs the right to capture, however: lo" in told
+    assert "cap_net_raw" in told

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import select
 import socket
 import struct
@@ -128,7 +129,7 @@ class LiveCapture:
     def _refuse_error(self) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise SourceError(f"{self.interface} must stay up, however: it went away or down (error {code})")
+            raise SourceError(f"{self.interface} must stay up, however: {os.strerror(code)}")
 
     def _copy(self, start: int) -> PacketBlock:
         data = self._view[start : start + self.block_bytes].copy()
