@@ -173,6 +173,30 @@ def benchmark_table(data: str, make: Callable[[Contest], Table]) -> str:
     return make(contest).to_markdown() if contest else "Not measured yet: `make bench-accuracy` fills this table."
 
 
+def native_table() -> str:
+    """Return how systems tell the native labels of CICIDS2017 apart, mean over five folds."""
+    by_system: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((RESULTS / "native").glob("*/fold-*-of-5/*/seed-0.json")):
+        record = json.loads(path.read_text())
+        by_system.setdefault(record["title"], []).append(record["decisions"])
+    if not by_system:
+        return "Not measured yet."
+    ways = {"own": "its own decision", "plain": "most probable label", "corrected": "corrected for the prior"}
+    rows = [
+        [title, *(_over_folds([told[way]["cba"] for told in folds if way in told]) for way in ways), str(len(folds))]
+        for title, folds in by_system.items()
+    ]
+    return table(["balanced accuracy, percent", *ways.values(), "folds"], sorted(rows))
+
+
+def _over_folds(shares: list[float]) -> str:
+    return (
+        f"{100 * statistics.mean(shares):.1f} ± {100 * statistics.stdev(shares) if len(shares) > 1 else 0:.1f}"
+        if shares
+        else ""
+    )
+
+
 def benchmark_answers() -> str:
     """Return what the benchmark found, in words."""
     found = answers(Comparison(tuple(benchmark_contests().values()), (), {}, (), ()))
@@ -286,6 +310,7 @@ def _span(memory_mib: list[int]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "detection": detection_table,
+    "native": native_table,
     "benchmark-answers": benchmark_answers,
     **{
         f"{name}-{data}": partial(benchmark_table, data, make)
