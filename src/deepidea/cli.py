@@ -476,7 +476,9 @@ def incidents(
 
 @app.command()
 def alerts(
-    incident: Annotated[str | None, typer.Argument(help="Incident whose alerts to list; all where absent.")] = None,
+    incident: Annotated[
+        str | None, typer.Argument(help="Incident whose alerts to list, or how its id begins; all where absent.")
+    ] = None,
     store: StoreUrl = "",
     limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 50,
     quiet: Annotated[bool, typer.Option(help="List those that allow rules keep quiet.")] = False,
@@ -488,7 +490,8 @@ def alerts(
     from deepidea.detection.watch import default_store
 
     with open_store(store or default_store()) as opened:
-        rows = opened.alerts(incident=incident, suppressed=quiet, limit=limit).rows
+        wanted = None if incident is None else opened.find_incident(incident)
+        rows = opened.alerts(incident=wanted, suppressed=quiet, limit=limit).rows
     if format is None:
         console_detection.show_alerts(rows)
     else:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from deepidea.console import duration, err, out, say, show_losses
 
+_ID_SHOWN = 18  # tells incidents apart; commands take the beginning of an id
 _WIDE = 180
 _TELL_EVERY_S = 10.0  # where there is no terminal to redraw
 SEVERITIES = {1: "critical", 2: "high", 3: "medium", 4: "low"}  # read without loading what makes alerts
@@ -120,7 +121,7 @@ def show_incidents(rows: Any) -> None:
         say("no incidents")
         return
     names = ("severity", "class", "host", "from", "for", "alerts", "ports", "hosts", "status", "incident")
-    table = Table(*names, box=None, pad_edge=False)
+    table = Table(*names[:-1], Column(names[-1], no_wrap=True, min_width=_ID_SHOWN), box=None, pad_edge=False)
     for row in rows.iter_rows(named=True):
         long = (row["last"] - row["first"]).total_seconds()
         table.add_row(
@@ -133,7 +134,7 @@ def show_incidents(rows: Any) -> None:
             _few(row["ports"], row["n_ports"]),
             _few(row["hosts"], row["n_hosts"]),
             row["status"] or "open",
-            row["incident_id"],
+            row["incident_id"][:_ID_SHOWN],
         )
     _print_wide(table)
 

@@ -85,7 +85,10 @@ def test_incidents_and_alerts_are_listed(watched, command):
         json.loads(line)
         for line in command("incidents", "--store", store_of(folder), "--limit", 1, "--json").out.splitlines()
     ]
-    shown = command("alerts", first["incident_id"], "--store", store_of(folder), "--format", "eve", "--limit", 5000)
+    assert command("alerts", "no-such-id", "--store", store_of(folder)).code == 3
+    shown = command(
+        "alerts", first["incident_id"][:18], "--store", store_of(folder), "--format", "eve", "--limit", 5000
+    )
     assert len(shown.out.splitlines()) == first["n_alerts"]
     status = command("store", "status", "--store", store_of(folder)).out
     assert "lab.pcap" in status

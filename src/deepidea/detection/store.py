@@ -402,6 +402,30 @@ class Store:
             found = reading.incident_rows(connection, INCIDENTS.c.incident_id == reading.lead(connection, incident_id))
         return found.row(0, named=True) if found.height else None
 
+    def find_incident(self, beginning: str) -> str:
+        """Return the id of the incident whose id begins so, also under an earlier id of it.
+
+        Raises
+        ------
+        DataError
+            None does, or more than one.
+        """
+        columns = (INCIDENTS.c.incident_id, INCIDENT_ALIASES.c.old_id)
+        with self._transaction() as connection:
+            found = sorted(
+                {
+                    reading.lead(connection, told)
+                    for column in columns
+                    for told in connection.execute(
+                        sa.select(column).where(column.startswith(beginning, autoescape=True)).limit(5)
+                    ).scalars()
+                }
+            )
+        if len(found) != 1:
+            what = f"{len(found)} or more do: {', '.join(found)}" if found else "none does"
+            raise DataError(f"one incident must have an id that begins {beginning!r}, however: {what}")
+        return found[0]
+
     def set_incident_state(self, incident_id: str, status: IncidentStatus, *, note: str = "") -> None:
         """Write what people say of an incident.
 
