@@ -85,7 +85,7 @@ SCORED = {
     "another header": r"flows\.csv: .*8 missing: ",
     "no header": r"must begin with a header line, however: the first line of .*flows\.csv is mostly numbers",
     "a missing column": r"flows\.csv: .*must have all of its 8 features, however: 1 missing: fwd_bytes",
-    "a doubled column": r"flows\.csv: each feature .* must come from one column, however: fwd_bytes comes twice",
+    "a doubled column": r"flows\.csv: each column of schema .* .* however: fwd_bytes comes twice",
     "text in a number": r"fwd_bytes must be a number, however: fwd_bytes='many' \(.*flows\.csv line 8\); correct it",
     "a short row": r"one line of 10 cells, however: 3 cells in '80,1\.5,tcp' \(.*flows\.csv line 302\)",
     "truncated gzip": r"readable to its end, however: .*flows\.csv\.gz is damaged or cut off .*; fetch it again",

@@ -347,11 +347,12 @@ def meter(
         DialectName.corrected
     ),
     snapshot: Annotated[
-        float | None, typer.Option(help="Tell of flows under way every so many seconds, too.", show_default=False)
+        float | None,
+        typer.Option(min=0.001, help="Tell of flows under way every so many seconds, too.", show_default=False),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a flow is cut.")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds after which a flow is cut.")] = 120.0,
     max_flows: Annotated[int, typer.Option(min=1, help="Flows under way at most; the oldest is told early.")] = 300_000,
-    seconds: Annotated[float | None, typer.Option(help="Stop after so long; Ctrl-C stops, too.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; Ctrl-C stops, too.")] = None,
 ) -> None:
     """Meter packets into flows with CICFlowMeter's features. What was under way at the end is told, too."""
     from deepidea.detection.metering import meter_to_file
@@ -397,7 +398,7 @@ def detect(
     allow: Annotated[Path | None, typer.Option(help="File of allow rules: TOML or CSV.")] = None,
     dead_letters: Annotated[Path | None, typer.Option(help="Folder for alerts that a sink would not take.")] = None,
     snapshot: Annotated[
-        float | None, typer.Option(help="Of packets: tell of flows under way every so many seconds, too.")
+        float | None, typer.Option(min=0.001, help="Of packets: tell of flows under way every so many seconds, too.")
     ] = None,
     dialect: Annotated[
         DialectName | None, typer.Option(help="Of packets: whose values; the detector's if absent.")
@@ -405,7 +406,9 @@ def detect(
     max_flows: Annotated[
         int | None, typer.Option(min=1, help="Of packets: flows under way at most; the oldest is told early.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop after so long; Ctrl-C and SIGTERM stop, too.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop after so long; Ctrl-C and SIGTERM stop, too.")
+    ] = None,
 ) -> None:
     """Watch a source: score its flows, store alerts and incidents, hand alerts to sinks. Goes on where it stopped."""
     from deepidea.detection.watch import Setting, watch
@@ -425,7 +428,7 @@ def detect(
     detector = Detector.load(model)
     with console.stopping(seconds) as stop, console_detection.watching(source) as on_batch:
         watched = watch(source, detector, setting, stop, on_start=console_detection.show_rule, on_batch=on_batch)
-    console_detection.show_watched(watched)
+    raise typer.Exit(console_detection.show_watched(watched))
 
 
 @app.command()
@@ -434,7 +437,7 @@ def calibrate(
     source: Annotated[str, typer.Argument(help="Benign flows of the network to watch; any kind of source.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write, with thresholds.")],
     fpr: Annotated[float, typer.Option(help="Rate of benign flows that may raise an alert.")] = 1e-4,
-    seconds: Annotated[float | None, typer.Option(help="Stop a live source after so long.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop a live source after so long.")] = None,
 ) -> None:
     """Set thresholds for a network of one's own by its benign flows, with a promise about false alarms."""
     from deepidea.detection.calibrate import calibrate as set_thresholds

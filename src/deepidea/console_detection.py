@@ -50,8 +50,9 @@ def status_line(address: str, progress: Any, deliveries: Sequence[Any]) -> Text:
     parts = [
         f"{address}: {progress.n_flows:,} flows, {progress.flows_per_s:,.0f}/s",
         f"{progress.n_alerts:,} alerts" + (f" ({progress.n_suppressed:,} quiet)" if progress.n_suppressed else ""),
-        f"{progress.n_queued} batches wait",
     ]
+    if progress.n_queued:
+        parts.append(f"{progress.n_queued} batches behind")
     for what, counts in (("skipped", progress.skipped), ("dropped", progress.dropped)):
         if counts:
             parts.append(f"{sum(counts.values()):,} {what}")
@@ -80,20 +81,30 @@ def show_rule(thresholds: Any) -> None:
     say(f"alerts: {bounds}; {thresholds.guarantee}")
 
 
-def show_watched(watched: Any) -> None:
-    """Tell what a detection came to."""
+def show_watched(watched: Any) -> int:
+    """Tell what a detection came to, and return its exit code: 5 where a sink has not taken all that it is owed."""
     at = watched.progress
     say(
         f"{at.n_flows:,} flows in {duration(time.monotonic() - at.began_s)}, {at.n_alerts:,} new alerts"
         + (f", {at.n_suppressed:,} of them kept quiet by allow rules" if at.n_suppressed else "")
         + (f", {at.n_duplicates:,} known already" if at.n_duplicates else "")
     )
+    if watched.resumed:
+        say(
+            "it went on where an earlier run with this store had stopped; to score all of it again, with another "
+            "detector or other thresholds, give another --store"
+        )
     if at.latencies_s:
-        say(f"from a flow's end being known to its alert stored: half within {at.latency_s(0.5):.3f} s, "
-            f"99 % within {at.latency_s(0.99):.3f} s")  # fmt: skip
+        say(
+            f"delay from flow to stored alert: median {at.latency_s(0.5):.3f} s, 99 % within {at.latency_s(0.99):.3f} s"
+        )
     show_losses(at.skipped, at.dropped)
     for status in watched.deliveries:
         say(str(status))
+    waiting = sum(status.n_waiting for status in watched.deliveries)
+    if waiting:
+        say(f"{waiting:,} alerts wait in the store; they are sent when detect runs again with the same sink")
+    return 5 if waiting else 0
 
 
 def show_calibration(done: Any, n_flows: int) -> None:

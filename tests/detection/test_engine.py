@@ -182,9 +182,11 @@ def test_calibration_tells_what_training_saw(detector):
 
 
 def test_a_rate_without_site_thresholds_stands_on_training(detector):
-    thresholds = thresholds_of(detector, 1e-3)
-    assert thresholds.bounds == {"anomaly": 1 - 1e-3}
+    thresholds = thresholds_of(detector, 0.1)
+    assert thresholds.bounds == {"anomaly": 1 - 0.1}
     assert CARD_ENTRY not in detector.card
+    with pytest.raises(DataError, match="needs 9,999 benign flows, however: training held out"):
+        thresholds_of(detector, 1e-4)
 
 
 def test_too_few_flows_set_no_finite_threshold():

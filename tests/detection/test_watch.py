@@ -74,6 +74,7 @@ def test_a_second_run_tells_nothing_again(watched, lab, command):
     )  # fmt: skip
     assert again.code == 0
     assert "0 flows" in again.err
+    assert "give another --store" in again.err
     assert alerts.read_text() == before
 
 
@@ -169,8 +170,29 @@ def test_the_dialect_is_that_of_the_data_set_that_a_detector_was_trained_on(lab)
 def test_thresholds_of_another_rate_are_not_taken_for_it(lab, tmp_path, command):
     site = tmp_path / "site.idea"
     with_thresholds(Detector.load(lab / "lab.idea"), Thresholds({"score": 0.9}, 0.01, 999, "site")).save(site)
-    told = command("detect", lab / "lab.pcap", "--model", site, "--fpr", 0.001, "--store", store_of(tmp_path)).err
-    assert "training's held-out benign flows" in told
+    ran = command("detect", lab / "lab.pcap", "--model", site, "--fpr", 0.001, "--store", store_of(tmp_path))
+    assert (ran.code, "0.01 set by site, however: fpr=0.001" in ran.err) == (3, True)
+
+
+def test_what_was_skipped_is_counted_once_however_often_it_is_read(watched, lab, command):
+    _, folder, _ = watched
+    line = ("detect", lab / "lab.pcap", "--model", lab / "lab.idea", "--store", store_of(folder))
+    counts = []
+    for _ in range(2):
+        with open_store(store_of(folder)) as store:
+            counts.append([counters.skipped for counters in store.counters()])
+        command(*line)
+    assert counts[0] == counts[1]
+    assert counts[0][0]["not IP"] > 0
+
+
+def test_a_sink_that_takes_nothing_is_told_by_the_exit_code(lab, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("deepidea.detection.watch.DRAIN_S", 0.5)
+    nowhere = f"file://{tmp_path}/no-such-folder/alerts.json"
+    ran = command(
+        "detect", lab / "lab.pcap", "--model", lab / "lab.idea", "--store", store_of(tmp_path), "--sink", nowhere
+    )
+    assert (ran.code, "alerts wait in the store" in ran.err) == (5, True)
 
 
 @pytest.mark.slow

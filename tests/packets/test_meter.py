@@ -256,6 +256,11 @@ def test_snapshots_tell_of_a_flow_before_it_ends():
     assert flows["fwd_packets"].to_list() == [4, 7, 10]
 
 
+def test_a_flow_in_which_nothing_happened_is_no_snapshot():
+    flows, _ = meter([(1000, udp(*THERE)), (1001, udp(*BACK)), (1095, udp(A, 7, B, 7))], snapshot_s=10)
+    assert flows["ended_by"].to_list() == ["snapshot", "stopped", "stopped"]
+
+
 def test_a_full_table_tells_the_oldest_and_counts_it():
     frames = [(1000 + j / 1000, udp(A, 1000 + j, B, 53, b"q")) for j in range(10)]
     flows, made = meter(frames, max_flows=4)

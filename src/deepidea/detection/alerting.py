@@ -140,31 +140,46 @@ def _quantile(scores: NDArray[np.float64], share: float) -> float:
 def thresholds_of(detector: Detector, fpr: float | None) -> Thresholds | None:
     """Return the thresholds to alert by: those of the detector file, or for a rate, what its own training says.
 
-    Without a rate and without thresholds in the file, None: :data:`LIKELIER_THAN_NOT` decides. With a rate that is not
-    the file's, the scores of benign flows that training held out set a threshold on ``anomaly``; that is a promise for
-    networks like the one of training alone, which a site's own is not.
+    Without a rate and without thresholds in the file, None: :data:`LIKELIER_THAN_NOT` decides. With a rate and without
+    thresholds, the benign flows that training held out set one on ``anomaly``; that is a promise for networks like the
+    one of training alone, which a site's own is not.
 
     Raises
     ------
     DataError
-        A rate was asked for, and the file holds neither thresholds of that rate nor held-out scores.
+        A rate was asked for that is not the file's, or that training held out too few benign flows for.
     """
+    if fpr is not None and not 0 < fpr < 1:
+        raise DataError(f"fpr must lie between 0 and 1, however: fpr={fpr}")
     kept = detector.card.get(CARD_ENTRY)
     if kept is not None:
-        thresholds = Thresholds.from_contract(kept)
-        if fpr is None or math.isclose(fpr, thresholds.fpr):
-            return thresholds
-    if fpr is None:
-        return None
-    if not 0 < fpr < 1:
-        raise DataError(f"fpr must lie between 0 and 1, however: fpr={fpr}")
+        return _of_site(Thresholds.from_contract(kept), fpr)
+    return None if fpr is None else _of_training(detector, fpr)
+
+
+def _of_site(thresholds: Thresholds, fpr: float | None) -> Thresholds:
+    if fpr is not None and not math.isclose(fpr, thresholds.fpr):
+        raise DataError(
+            f"the rate must be that of the detector's thresholds, {thresholds.fpr:g} set by {thresholds.source}, "
+            f"however: fpr={fpr:g}; leave it out, or run deepidea calibrate for it"
+        )
+    return thresholds
+
+
+def _of_training(detector: Detector, fpr: float) -> Thresholds:
+    """Return a threshold on ``anomaly`` by the benign flows that training held out."""
     if detector.novelty is None:
         raise DataError(
             f"a false-positive rate needs thresholds of that rate, however: the detector has none for {fpr:g}; run: "
             "deepidea calibrate MODEL BENIGN_FLOWS --fpr RATE"
         )
     n_held_out = round(1 / math.exp(float(detector.novelty.benign.log_shares[-1])) - 1)
-    return Thresholds({"anomaly": 1 - fpr}, fpr, max(n_held_out, 1), "training's held-out benign flows")
+    if n_held_out < flows_needed(fpr, 1):
+        raise DataError(
+            f"a false-positive rate of {fpr:g} needs {flows_needed(fpr, 1):,} benign flows, however: training held out "
+            f"{n_held_out:,}; run deepidea calibrate, or allow a rate of {1 / (n_held_out + 1):.2g}"
+        )
+    return Thresholds({"anomaly": 1 - fpr}, fpr, n_held_out, "training's held-out benign flows")
 
 
 def name_attacks(verdicts: pl.DataFrame, benign: str) -> pl.DataFrame:

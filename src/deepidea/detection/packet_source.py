@@ -72,13 +72,19 @@ class PacketSource:
             yield from self._live(meter, stop)
             return
         passed = int(after["flows"]) if after is not None else 0
+        before = {what: Counter[str]((after or {}).get(what, {})) for what in ("skipped", "dropped")}
+        counted = {what: Counter[str]() for what in before}
         told, skipped = 0, Counter[str]()
         for batch in _batched(self._tables(meter, skipped, stop)):
             told += len(batch)
             new = batch.tail(max(0, told - passed)) if told - len(batch) < passed else batch
-            counts = _since(meter, skipped)
-            position = {"flows": max(told, passed)} if self.replayable else None
-            yield FlowBatch(new, position, *counts)
+            for what, counts in zip(before, _since(meter, skipped), strict=True):
+                counted[what].update(counts)
+            news = {what: dict(counted[what] - before[what]) for what in before}  # what was told before is not again
+            for what, counter in counted.items():
+                before[what] |= counter
+            position = {"flows": max(told, passed), **{what: dict(of) for what, of in before.items()}}
+            yield FlowBatch(new, position if self.replayable else None, news["skipped"], news["dropped"])
 
     def _tables(self, meter: FlowMeter, skipped: Counter[str], stop: threading.Event) -> Iterator[pl.DataFrame]:
         for source in self._captures(stop):

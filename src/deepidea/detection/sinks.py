@@ -71,6 +71,8 @@ def open_sink(address: str, *, format: str | None = None) -> Sink:
     >>> open_sink("syslog+udp://127.0.0.1").format, open_sink("stdout").format
     ('cef', 'eve')
     """
+    if "://" not in address and address != "stdout":
+        raise DataError(f"a sink must be stdout or an address with ://, however: {address!r} is neither")
     parts = urlsplit(address if "://" in address else f"{address}://")
     if parts.scheme not in SINKS:
         raise DataError(f"a sink must be one of {', '.join(SINKS)}, however: {address!r} is none of them")

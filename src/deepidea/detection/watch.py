@@ -26,10 +26,11 @@ DRAIN_S = 10.0  # for sinks to take what is left when detection ends
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a detection did: the engine's figures, and how each sink stands at its end."""
+    """What a detection did: the engine's figures, how each sink stands at its end, and whether it had begun before."""
 
     progress: Progress
     deliveries: tuple[DeliveryStatus, ...]
+    resumed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,12 @@ def watch(
             thresholds=thresholds,
             on_batch=lambda progress: _told(progress, deliveries, on_batch),
         )
+        resumed = source.replayable and store.position(source.name) is not None
         if on_start is not None:
             on_start(thresholds)
         with _running(deliveries):
             progress = engine.run(stop)
-        return Watched(progress, tuple(delivery.status() for delivery in deliveries))
+        return Watched(progress, tuple(delivery.status() for delivery in deliveries), resumed)
 
 
 def _take_rules(store: Store, path: Path | None) -> None:

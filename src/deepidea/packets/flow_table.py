@@ -42,7 +42,8 @@ SUBFLOWS, ACTIVE_START, ACTIVE_END, N_ACTIVE, ACTIVE_MAX, ACTIVE_MIN, N_IDLE, ID
 FWD_BULK, BWD_BULK = 74, 82
 B_START, B_LAST, B_PACKETS, B_BYTES, B_BULKS, B_ALL_PACKETS, B_ALL_BYTES, B_ALL_US = range(8)
 KIND, CODE = 90, 91  # of ICMP
-N_INTS = 92
+TOLD_N = 92  # packets as of the last snapshot
+N_INTS = 93
 
 # --- columns of a flow, float64: mean, and sum of squares around it --------------------------------------------------
 M_FWD, M_BWD, M_ALL, M_IAT, M_FWD_IAT, M_BWD_IAT, M_ACTIVE, M_IDLE = range(0, 16, 2)
@@ -391,7 +392,9 @@ def expire(
         if row == _NONE:
             return n, True
         if which == _SNAPSHOTS:
-            n = _tell(flows[row], moments[row], BY_SNAPSHOT, ints, floats, n)
+            if flows[row, FWD_N] + flows[row, BWD_N] > flows[row, TOLD_N]:  # else nothing has come since the last one
+                flows[row, TOLD_N] = flows[row, FWD_N] + flows[row, BWD_N]
+                n = _tell(flows[row], moments[row], BY_SNAPSHOT, ints, floats, n)
             _remove(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
             flows[row, SNAPSHOT_AT] += settings[SNAPSHOT]
             _append(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
