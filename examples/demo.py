@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,8 @@ def main() -> None:
     calibration = calibrate(detector, open_source_for(detector, str(quiet)), FPR)
     calibration.detector.save(output / "site.idea")
     print(f"   by class alone {calibration.n_called_attacks:,} of its flows would have raised an alert")
-    print(f"   now {calibration.thresholds.guarantee}")
+    print(f"   now {calibration.thresholds.guarantee};")
+    print("   the network watched below is another one, so its rate may differ")
 
     print("\n5. Watching the third capture")
     database = output / "alerts.db"
@@ -83,7 +85,7 @@ def main() -> None:
         print("\n6. Held against what was simulated")
         tell_found(store, today)
     print(f"\nDetector  {shown(output / 'site.idea')}\nAlerts    {shown(database)}")
-    print(f"\nMore: deepidea incidents --store sqlite:///{shown(database)}")
+    print(f"\nMore: {shown(Path(sys.executable).parent / 'deepidea')} incidents --store sqlite:///{shown(database)}")
 
 
 def read_options() -> argparse.Namespace:

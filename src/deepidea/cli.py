@@ -466,10 +466,9 @@ def incidents(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """List incidents: alerts that belong together, the latest first."""
-    from deepidea.detection.store import open_store
-    from deepidea.detection.watch import default_store
+    from deepidea.detection.watch import open_known_store
 
-    with open_store(store or default_store()) as opened:
+    with open_known_store(store) as opened:
         rows = opened.incidents(host=host, severity=severity, limit=limit).rows
     if as_json:
         sys.stdout.write(rows.write_ndjson())
@@ -489,10 +488,9 @@ def alerts(
 ) -> None:
     """List alerts, the latest first."""
     from deepidea.detection.formats import render
-    from deepidea.detection.store import open_store
-    from deepidea.detection.watch import default_store
+    from deepidea.detection.watch import open_known_store
 
-    with open_store(store or default_store()) as opened:
+    with open_known_store(store) as opened:
         wanted = None if incident is None else opened.find_incident(incident)
         rows = opened.alerts(incident=wanted, suppressed=quiet, limit=limit).rows
     if format is None:
@@ -504,10 +502,9 @@ def alerts(
 @allow_app.command("list")
 def allow_list(store: StoreUrl = "") -> None:
     """List the allow rules of a store."""
-    from deepidea.detection.store import open_store
-    from deepidea.detection.watch import default_store
+    from deepidea.detection.watch import open_known_store
 
-    with open_store(store or default_store()) as opened:
+    with open_known_store(store) as opened:
         console_detection.show_rules(opened.rules())
 
 
@@ -539,10 +536,9 @@ def allow_remove(
     rule_id: Annotated[str, typer.Argument(help="Rule, as `deepidea allow list` names it.")], store: StoreUrl = ""
 ) -> None:
     """Remove an allow rule, and let go the alerts that it kept quiet."""
-    from deepidea.detection.store import open_store
-    from deepidea.detection.watch import default_store
+    from deepidea.detection.watch import open_known_store
 
-    with open_store(store or default_store()) as opened:
+    with open_known_store(store) as opened:
         if rule_id not in {rule.rule_id for rule in opened.rules()}:
             raise DataError(f"a rule must be one of the store's, however: it has no {rule_id}; see deepidea allow list")
         n_changed = opened.remove_rule(rule_id)
@@ -552,10 +548,9 @@ def allow_remove(
 @store_app.command("status")
 def store_status(store: StoreUrl = "") -> None:
     """Tell what came of each source, and how each sink stands."""
-    from deepidea.detection.store import open_store
-    from deepidea.detection.watch import default_store
+    from deepidea.detection.watch import open_known_store
 
-    with open_store(store or default_store()) as opened:
+    with open_known_store(store) as opened:
         console_detection.show_store(opened.url, opened.counters(), opened.sink_counters())
 
 
@@ -564,11 +559,10 @@ def store_purge(
     days: Annotated[float, typer.Option(min=0, help="Alerts and incidents older than this go.")],
     store: StoreUrl = "",
 ) -> None:
-    """Let alerts and incidents go that ended long ago."""
-    from deepidea.detection.store import open_store
-    from deepidea.detection.watch import default_store
+    """Let alerts and incidents go that are old by the time of their flows: of a replayed capture, its own."""
+    from deepidea.detection.watch import open_known_store
 
-    with open_store(store or default_store()) as opened:
+    with open_known_store(store) as opened:
         gone = opened.purge(datetime.now(UTC) - timedelta(days=days))
     console.say(f"{gone.n_alerts:,} alerts are gone")
 

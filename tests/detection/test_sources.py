@@ -219,14 +219,14 @@ def test_captures_are_told_by_their_content(tmp_path: Path) -> None:
 def test_a_log_that_is_not_there_yet_is_told_by_its_name(tmp_path: Path) -> None:
     assert source_of(str(tmp_path / "conn.log"), follow=True).name == "zeek"
     assert source_of(str(tmp_path / "eve.json"), follow=True).name == "eve"
-    with pytest.raises(DataError, match="neither a file"):
+    with pytest.raises(DataError, match="there is no file"):
         source_of(str(tmp_path / "conn.log"))
 
 
 @pytest.mark.parametrize(
     ("address", "fact"),
     [
-        ("con.log", r"'.*con.log' is neither a file, a folder nor an interface; nearest: .*conn.log"),
+        ("con.log", r"there is no file, folder or interface '.*con.log'; nearest: .*conn.log"),
         ("notes.txt", "is neither a table, a conn.log, EVE nor a capture"),
         ("empty", "the folder .* holds no flows that are known"),
     ],

@@ -195,6 +195,31 @@ def test_a_sink_that_takes_nothing_is_told_by_the_exit_code(lab, tmp_path, comma
     assert (ran.code, "alerts wait in the store" in ran.err) == (5, True)
 
 
+def test_a_detector_of_conn_reads_metered_tables_and_captures_alike(lab, tmp_path, command):
+    flows = label_flows(pl.concat(meter_capture(lab / "lab.pcap")), read_labels(lab / "lab.csv"))
+    flows.drop("label").write_parquet(tmp_path / "labelled.parquet")
+    model, table = tmp_path / "conn.idea", tmp_path / "flows.parquet"
+    trained = command(
+        "train", tmp_path / "labelled.parquet", "--label", "class", "--benign", "benign", "--schema", "conn",
+        "--epochs", 2, "--seed", 0, "-o", model,
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    assert command("meter", lab / "lab.pcap", "-o", table).code == 0
+    told = []
+    for n, source in enumerate((table, lab / "lab.pcap")):
+        store = f"sqlite:///{tmp_path}/{n}.db"
+        assert command("detect", source, "--model", model, "--store", store).code == 0
+        with open_store(store) as opened:
+            told.append(opened.alerts(limit=100_000).rows["alert_id"].sort().to_list())
+    assert told[0] == told[1]
+
+
+def test_a_store_that_is_not_there_is_told(tmp_path, command):
+    ran = command("incidents", "--store", f"sqlite:///{tmp_path}/none.db")
+    assert (ran.code, "deepidea detect makes it" in ran.err) == (5, True)
+    assert not (tmp_path / "none.db").exists()
+
+
 @pytest.mark.slow
 def test_sigterm_drains_and_the_next_run_goes_on(lab, tmp_path):
     """A followed capture is stopped by SIGTERM; what was read is stored, and the exit is clean."""

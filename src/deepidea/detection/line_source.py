@@ -124,12 +124,20 @@ class StdinSource:
             yield from _parsed(parser, lines)
 
 
+_CAPTURES = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\x0a\x0d\x0d\x0a")  # how they begin
+
+
 def _parser_of(data: bytes, *, whole: bool) -> RecordParser | None:
     """Return what reads these lines, None before their first record."""
     begins = beginning_of(data, whole=whole)
     if begins is None:
         return None
     sensor = sensor_of(begins)
+    if sensor is None and data[:4] in _CAPTURES:
+        raise FileFormatError(
+            "the standard input must be Zeek's conn.log or Suricata's EVE, however: it is a packet capture; read it as "
+            "pcap:-"
+        )
     if sensor is None:
         raise FileFormatError(
             f"the standard input must be Zeek's conn.log or Suricata's EVE, however: it begins with {begins[:60]!r}; "

@@ -253,7 +253,7 @@ def _why_not(address: str) -> str:
     if "://" in address:
         return f"{address.partition('://')[0]!r} is none of the kinds of URL"
     if not path.exists():
-        return f"{address!r} is neither a file, a folder nor an interface"
+        return f"there is no file, folder or interface {address!r}"
     if path.is_dir():
         return f"the folder {address!r} holds no flows that are known"
     return f"what is in {address!r} is neither a table, a conn.log, EVE nor a capture"
@@ -273,7 +273,7 @@ def _suggestions(address: str) -> Iterator[str]:
         return
     folder = Path(address).parent
     with contextlib.suppress(OSError):
-        yield from (str(path) for path in folder.iterdir())
+        yield from (str(path) for path in folder.iterdir() if str(path) != address)
 
 
 def _register(name: str, title: str, example: str, home: str, matches: Callable[[str], bool], **more: Any) -> None:
@@ -286,7 +286,14 @@ _PACKETS = "deepidea.detection.packet_source:PacketSource"
 _IS_REDIS = _begins("redis://", "rediss://")
 _IS_NETFLOW = _begins("netflow://", "ipfix://")
 
-_register("stdin", "the standard input", "-", f"{_LINES}:StdinSource", lambda address: address == "-", live=True)
+_register(
+    "stdin",
+    "lines of Zeek or EVE on the standard input",
+    "-",
+    f"{_LINES}:StdinSource",
+    lambda address: address == "-",
+    live=True,
+)
 _register(
     "unix", "EVE over a UNIX socket", "unix:///run/eve.sock", f"{_LINES}:UnixSource", _begins("unix://"), live=True
 )

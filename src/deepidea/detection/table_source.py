@@ -108,6 +108,19 @@ def _behind(chunk: FlowChunk, done: int) -> FlowChunk:
     return FlowChunk(chunk.flows.slice(kept), None, chunk.source, chunk.unit, chunk.positions[kept:])
 
 
+def fits(address: str | Path, schema: Schema) -> Schema:
+    """Return the schema where the tables of an address have it.
+
+    Raises
+    ------
+    SchemaError
+        They have not.
+    """
+    paths = expand_inputs([str(address)])
+    next(iter_chunks(paths, schema, on_error="skip", skipped=SkipCount(), keep_original=False), None)
+    return schema
+
+
 def _schema_of(paths: list[Path]) -> Schema:
     """Return the registered schema that the tables have."""
     for schema in SCHEMAS.values():

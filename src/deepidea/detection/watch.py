@@ -17,7 +17,10 @@ from deepidea.detection.sinks import open_sink
 from deepidea.detection.source import Source
 from deepidea.detection.sources import open_source, source_of
 from deepidea.detection.store import Store, open_store
+from deepidea.detection.table_source import fits
+from deepidea.errors import SchemaError, StoreError
 from deepidea.flows.registry import home
+from deepidea.flows.schema import Schema, get_schema
 from deepidea.model.detector import Detector
 from deepidea.packets.meter import DIALECTS
 
@@ -74,6 +77,21 @@ def default_store() -> str:
     return f"sqlite:///{folder / 'alerts.db'}"
 
 
+def open_known_store(url: str = "") -> Store:
+    """Open a store that is there already, to read what a detection left in it.
+
+    Raises
+    ------
+    StoreError
+        There is none, or it cannot be opened.
+    """
+    url = url or default_store()
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        raise StoreError(f"there must be a store to read, however: no file {path}; deepidea detect makes it")
+    return open_store(url)
+
+
 def open_source_for(detector: Detector, address: str, *, follow: bool = False, **options: Any) -> Source:
     """Return the source of an address; packets are metered in the dialect that the detector was trained on.
 
@@ -86,8 +104,17 @@ def open_source_for(detector: Detector, address: str, *, follow: bool = False, *
     if schema == "cicflow":
         options = {"dialect": dialect_of(detector), **options}
     elif schema == "any":
-        options = {"schema": detector.schema, **options}
+        options = {"schema": _schema_to_read(address, detector), **options}
     return open_source(address, follow=follow, **options)
+
+
+def _schema_to_read(address: str, detector: Detector) -> Schema:
+    """Return the schema to read a table in: a detector of ``conn`` reads CICFlowMeter's tables, too, projected."""
+    if detector.schema.name.startswith("conn"):
+        for name in ("conn", "cicflow"):
+            with contextlib.suppress(SchemaError):
+                return fits(address, get_schema(name))
+    return detector.schema
 
 
 def dialect_of(detector: Detector) -> str:
