@@ -1,8 +1,8 @@
 """The command line: one short function a command, no logic.
 
 Exit codes: 0 done; 1 a fault of the program, or a benchmark with cells that have no figures; 2 a wrong command line;
-3 data that breaks a rule; 4 a detector file that cannot be used; 5 a file or download that the system refused; 6 an
-optional dependency missing; 130 interrupted.
+3 data that breaks a rule; 4 a detector file that cannot be used; 5 a file, download, source, store or sink
+that the system refused; 6 an optional dependency missing; 130 interrupted.
 """
 
 from __future__ import annotations
