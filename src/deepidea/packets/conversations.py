@@ -236,7 +236,8 @@ class _Tcp:
             side.raw_window = _told_window(side.host, scaled, self.rng)
             told_bytes = side.raw_window << (side.host.stack.scale or 0 if scaled else 0)
             peer.limit = max(2, min(_WIDEST_WINDOW, told_bytes // mss))
-            peer.window = min(peer.window, peer.limit)
+            first_room = side.host.stack.syn_window // mss  # until it is heard from again
+            peer.window = min(peer.window, peer.limit, max(2, first_room))
 
     def confirm(self) -> Iterator[Packet]:
         """Say the third packet of the handshake."""
