@@ -195,12 +195,13 @@ def test_a_sink_that_takes_nothing_is_told_by_the_exit_code(lab, tmp_path, comma
     assert (ran.code, "alerts wait in the store" in ran.err) == (5, True)
 
 
-def test_a_detector_of_conn_reads_metered_tables_and_captures_alike(lab, tmp_path, command):
+@pytest.mark.parametrize("schema", ["conn", "conn+context", "cicflow+context"])
+def test_metered_tables_and_captures_are_read_alike(lab, tmp_path, command, schema):
     flows = label_flows(pl.concat(meter_capture(lab / "lab.pcap")), read_labels(lab / "lab.csv"))
     flows.drop("label").write_parquet(tmp_path / "labelled.parquet")
     model, table = tmp_path / "conn.idea", tmp_path / "flows.parquet"
     trained = command(
-        "train", tmp_path / "labelled.parquet", "--label", "class", "--benign", "benign", "--schema", "conn",
+        "train", tmp_path / "labelled.parquet", "--label", "class", "--benign", "benign", "--schema", schema,
         "--epochs", 2, "--seed", 0, "-o", model,
     )  # fmt: skip
     assert trained.code == 0, trained.err

@@ -109,12 +109,14 @@ def open_source_for(detector: Detector, address: str, *, follow: bool = False, *
 
 
 def _schema_to_read(address: str, detector: Detector) -> Schema:
-    """Return the schema to read a table in: a detector of ``conn`` reads CICFlowMeter's tables, too, projected."""
-    if detector.schema.name.startswith("conn"):
-        for name in ("conn", "cicflow"):
-            with contextlib.suppress(SchemaError):
-                return fits(address, get_schema(name))
-    return detector.schema
+    """Return the schema to read a table in: without what is added to it later, context or projection."""
+    own, context, _ = detector.schema.name.partition("+")
+    if own != "conn" and not context:
+        return detector.schema
+    for name in dict.fromkeys((own, "cicflow")):
+        with contextlib.suppress(SchemaError):
+            return fits(address, get_schema(name))
+    return get_schema(own)
 
 
 def dialect_of(detector: Detector) -> str:

@@ -77,7 +77,7 @@ def community_id(
 
     Notes
     -----
-    Source: https://github.com/corelight/community-id-spec. About 4 us a flow.
+    Source: https://github.com/corelight/community-id-spec.
 
     Examples
     --------
