@@ -1,11 +1,12 @@
 #!/bin/sh
-# Servers and exporters that some tests talk to, from Debian's packages, where that can be done: as root, with apt-get.
+# Servers, exporters and the browser that some tests talk to, from Debian's packages, where that can be done: as root, with apt-get.
 # Elsewhere the tests that need what is missing are skipped, and say so. Nothing is started here.
 set -u
 missing=""
 command -v redis-server > /dev/null || missing="$missing redis-server"
 command -v softflowd > /dev/null || [ -x /usr/sbin/softflowd ] || missing="$missing softflowd"
 ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 || missing="$missing postgresql"
+command -v chromium > /dev/null || missing="$missing chromium"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
   echo "not installed, tests that need them are skipped:$missing"
