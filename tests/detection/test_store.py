@@ -25,7 +25,7 @@ from deepidea.detection import store_schema
 from deepidea.detection.allow import AllowRule
 from deepidea.detection.incidents import group_alerts
 from deepidea.detection.store import Committed, Store, open_store
-from deepidea.detection.store_schema import MIGRATIONS, metadata
+from deepidea.detection.store_schema import ALERT_COUNTS, MIGRATIONS, metadata
 from deepidea.errors import DataError, MissingExtraError, StoreError
 from tests.detection.making import NOON, alerts_of, sweep
 from tests.detection.test_incidents import ALERT, NONE
@@ -391,6 +391,28 @@ def test_an_older_store_is_migrated_and_a_newer_one_refused(store_url: str, monk
             assert len(stored(store)) == 3
     with pytest.raises(StoreError, match=f"version {len(MIGRATIONS)} or older, however: it is of version"):
         open_store(store_url)
+
+
+def test_minutes_count_what_is_told_whatever_becomes_of_it(store: Store) -> None:
+    def counted() -> dict[tuple[int, str, int], int]:
+        with store._engine.connect() as connection:
+            return {tuple(row)[:3]: row[3] for row in connection.execute(sa.select(ALERT_COUNTS)) if row[3]}
+
+    def recounted() -> dict[tuple[int, str, int], int]:
+        minute = pl.col("time").dt.truncate("1m").dt.timestamp("us")
+        told = store.alerts(limit=1000).rows
+        return {row[:3]: row[3] for row in told.group_by(minute, "class", "severity").len().rows()}
+
+    put(store, sweep(300))
+    rule = AllowRule(port="1-100")
+    for change in (
+        lambda: put(store, sweep(400)),
+        lambda: store.add_rule(rule),
+        lambda: store.remove_rule(rule.rule_id),
+        lambda: store.purge(store.alerts(limit=1000).rows["time"].sort()[150]),
+    ):
+        change()
+        assert counted() == recounted()
 
 
 def test_migrations_make_the_tables_that_are_asked(store: Store) -> None:

@@ -38,7 +38,14 @@ from deepidea.detection.store_schema import (
     SOURCES,
     migrate,
 )
-from deepidea.detection.store_writing import add_to_incidents, count_batch, insert_alerts, upsert
+from deepidea.detection.store_writing import (
+    add_to_incidents,
+    count_alerts,
+    count_batch,
+    insert_alerts,
+    purge_counts,
+    upsert,
+)
 from deepidea.errors import DataError, MissingExtraError, StoreError
 
 __all__ = ["Committed", "IncidentStatus", "Page", "SinkCounters", "SourceCounters", "Store", "open_store"]
@@ -284,6 +291,7 @@ class Store:
             rules = self._current_rules(connection, now)
             new = insert_alerts(connection, suppress(alerts, rules, now=now), source)
             add_to_incidents(connection, new, self._gap_s)
+            count_alerts(connection, new)
             n_suppressed = new.height - new["suppressed_by"].null_count()
             done = Committed(new.height, alerts.height - new.height, n_suppressed)
             counters = {"n_flows": n_flows, "n_alerts": done.n_alerts, "n_duplicates": done.n_duplicates}
@@ -551,6 +559,7 @@ class Store:
             unheld = (states.changed_us < limit) & states.incident_id.not_in(kept)
             connection.execute(INCIDENT_STATES.delete().where(unheld))
             connection.execute(INCIDENT_ALIASES.delete().where(aliases.new_id.not_in(kept)))
+            purge_counts(connection, limit)
         return Committed(n_alerts, 0, quiet)
 
     def _count_lost(self, connection: sa.Connection, old: sa.ColumnElement[bool]) -> None:

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 
 from deepidea.detection.allow import AllowRule, suppress
 from deepidea.detection.store_schema import ALERTS, ALLOW_RULES, DELIVERIES, INCIDENTS, META
-from deepidea.detection.store_writing import add_to_incidents, alerts_from, slices, take_seqs, upsert
+from deepidea.detection.store_writing import add_to_incidents, alerts_from, count_alerts, slices, take_seqs, upsert
 
 PAGE_ROWS = 50_000  # alerts looked at together
 
-_LOOKED_AT = ("seq", "alert_id", "src_ip", "dst_ip", "dst_port", "class", "suppressed_by", "incident_key")
+_LOOKED_AT = (
+    "seq", "alert_id", "time_us", "src_ip", "dst_ip", "dst_port", "class", "severity", "suppressed_by", "incident_key",
+)  # fmt: skip
 _GROUPED = ("seq", "alert_id", "time_us", "src_ip", "dst_ip", "dst_port", "class", "severity", "score", "suppressed_by")
 
 
@@ -74,6 +76,8 @@ def apply_rules(connection: sa.Connection, now: datetime, gap_s: float) -> int:
     while not (page := _page(connection, _LOOKED_AT, ALERTS.c.alert_id > after, ALERTS.c.alert_id)).is_empty():
         changed = _changed(page, rules, now)
         _rewrite(connection, changed, told)
+        count_alerts(connection, changed)
+        count_alerts(connection, changed.with_columns(suppressed_by="was"), -1)
         keys |= set(changed["incident_key"])
         n_changed, after = n_changed + changed.height, page["alert_id"][-1]
     _group_again(connection, sorted(keys), gap_s)

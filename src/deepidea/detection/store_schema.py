@@ -125,6 +125,101 @@ DELIVERIES = sa.Table(
 )
 """How far each sink has got; ``n_lost`` are alerts that retention took before they were told."""
 
+ALERT_COUNTS = sa.Table(
+    "alert_counts",
+    metadata,
+    sa.Column("minute_us", sa.BigInteger, primary_key=True),
+    sa.Column("class", sa.Text, primary_key=True),
+    sa.Column("severity", sa.SmallInteger, primary_key=True),
+    _number("n"),
+)
+"""Alerts that no allow rule keeps quiet, by the minute in which they fall: what a plot of a million of them takes."""
+
+FLOW_COUNTS = sa.Table(
+    "flow_counts",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("minute_us", sa.BigInteger, primary_key=True),
+    *(_number(name) for name in ("n_flows", "n_alerts")),
+)
+"""Flows and alerts, quiet ones among them, of each source by the minute in which they fall."""
+
+ENGINES = sa.Table(
+    "engines",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("updated_us", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+)
+"""How the engine of each source stood when it last told, as JSON: rate, delay, queue, detector, ended or not."""
+
+DRIFT_COUNTS = sa.Table(
+    "drift_counts",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("hour_us", sa.BigInteger, primary_key=True),
+    sa.Column("n_flows", sa.BigInteger, nullable=False),
+    sa.Column("counts", sa.LargeBinary, nullable=False),
+)
+"""How flows of an hour fall into the bins of their detector's reference, packed with zlib."""
+
+FEEDBACK = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("feedback_id", sa.BigInteger, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("subject", "subject_id", "verdict")),
+    sa.Column("class", sa.Text),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("note", "analyst")),
+    sa.Column("time_us", sa.BigInteger, nullable=False),
+)
+"""What analysts judged of an ``alert`` or an ``incident``; the latest verdict of a subject holds, earlier ones stay."""
+
+MODELS = sa.Table(
+    "models",
+    metadata,
+    sa.Column("model_id", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("model", "name")),
+    sa.Column("file", sa.LargeBinary, nullable=False),
+    sa.Column("added_us", sa.BigInteger, nullable=False),
+    sa.Column("added_by", sa.Text, nullable=False),
+    sa.Column("comparison", sa.Text),
+)
+"""Detector files: ``model_id`` is the beginning of the file's SHA-256, ``model`` what alerts name it by."""
+
+ACTIVATIONS = sa.Table(
+    "activations",
+    metadata,
+    sa.Column("activation_id", sa.BigInteger, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("model_id", "analyst", "note")),
+    sa.Column("time_us", sa.BigInteger, nullable=False),
+)
+"""Which model was made the active one, when and by whom; the latest one is active."""
+
+TOKENS = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("token_id", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("name", "role", "hash")),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    *(sa.Column(name, sa.BigInteger) for name in ("expires_us", "revoked_us", "used_us")),
+)
+SESSIONS = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("token_id", "csrf")),
+    *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("created_us", "expires_us")),
+)
+AUDIT = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("audit_id", sa.BigInteger, primary_key=True),
+    sa.Column("time_us", sa.BigInteger, nullable=False),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("actor", "action", "subject", "detail", "address")),
+)
+"""Who changed what through the page or its API, refused logins among it."""
+
 _FIRST = """
 CREATE TABLE alerts (
   seq {key} PRIMARY KEY, alert_id TEXT NOT NULL UNIQUE, time_us BIGINT NOT NULL, start_us BIGINT, end_us BIGINT,
@@ -168,7 +263,52 @@ CREATE TABLE deliveries (
 INSERT INTO meta (key, value) VALUES ('next_seq', '1'), ('rules_version', '1')
 """
 
-MIGRATIONS: list[str] = [_FIRST]
+_SECOND = """
+CREATE TABLE alert_counts (
+  minute_us BIGINT NOT NULL, class TEXT NOT NULL, severity SMALLINT NOT NULL, n BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (minute_us, class, severity)
+);
+INSERT INTO alert_counts (minute_us, class, severity, n)
+  SELECT time_us / 60000000 * 60000000, class, severity, COUNT(*) FROM alerts WHERE suppressed_by IS NULL
+  GROUP BY time_us / 60000000 * 60000000, class, severity;
+CREATE TABLE flow_counts (
+  source TEXT NOT NULL, minute_us BIGINT NOT NULL, n_flows BIGINT NOT NULL DEFAULT 0,
+  n_alerts BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (source, minute_us)
+);
+CREATE TABLE engines (source TEXT PRIMARY KEY, updated_us BIGINT NOT NULL, state TEXT NOT NULL);
+CREATE TABLE drift_counts (
+  source TEXT NOT NULL, model TEXT NOT NULL, hour_us BIGINT NOT NULL, n_flows BIGINT NOT NULL, counts {bytes} NOT NULL,
+  PRIMARY KEY (source, model, hour_us)
+);
+CREATE TABLE feedback (
+  feedback_id {serial} PRIMARY KEY, subject TEXT NOT NULL, subject_id TEXT NOT NULL, verdict TEXT NOT NULL, class TEXT,
+  note TEXT NOT NULL, analyst TEXT NOT NULL, time_us BIGINT NOT NULL
+);
+CREATE INDEX feedback_by_subject ON feedback (subject, subject_id);
+CREATE TABLE models (
+  model_id TEXT PRIMARY KEY, model TEXT NOT NULL, name TEXT NOT NULL, file {bytes} NOT NULL, added_us BIGINT NOT NULL,
+  added_by TEXT NOT NULL, comparison TEXT
+);
+CREATE TABLE activations (
+  activation_id {serial} PRIMARY KEY, model_id TEXT NOT NULL, analyst TEXT NOT NULL, note TEXT NOT NULL,
+  time_us BIGINT NOT NULL
+);
+CREATE TABLE tokens (
+  token_id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
+  created_us BIGINT NOT NULL, expires_us BIGINT, revoked_us BIGINT, used_us BIGINT
+);
+CREATE TABLE sessions (
+  hash TEXT PRIMARY KEY, token_id TEXT NOT NULL, csrf TEXT NOT NULL, created_us BIGINT NOT NULL,
+  expires_us BIGINT NOT NULL
+);
+CREATE TABLE audit (
+  audit_id {serial} PRIMARY KEY, time_us BIGINT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
+  subject TEXT NOT NULL, detail TEXT NOT NULL, address TEXT NOT NULL
+);
+CREATE INDEX incidents_by_host ON incidents (host, last_us)
+"""
+
+MIGRATIONS: list[str] = [_FIRST, _SECOND]
 """What makes version n out of version n - 1, in order. Never change one that has been published; add another."""
 
 
@@ -218,8 +358,9 @@ def migrate(connection: sa.Connection) -> None:
 
 
 def _run(connection: sa.Connection, text: str) -> None:
-    sqlite = {"key": "INTEGER", "bytes": "BLOB"}  # SQLite's own row numbers are INTEGER ones
-    types = sqlite if connection.dialect.name == "sqlite" else {"key": "BIGINT", "bytes": "BYTEA"}
+    sqlite = {"key": "INTEGER", "serial": "INTEGER", "bytes": "BLOB"}  # SQLite's own row numbers are INTEGER ones
+    server = {"key": "BIGINT", "serial": "BIGINT GENERATED BY DEFAULT AS IDENTITY", "bytes": "BYTEA"}
+    types = sqlite if connection.dialect.name == "sqlite" else server
     for statement in text.format(**types).split(";"):
         if statement.strip():
             connection.exec_driver_sql(statement)

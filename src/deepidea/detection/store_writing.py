@@ -13,8 +13,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from deepidea.detection.alerts import ALERT_COLUMNS
 from deepidea.detection.incidents import INCIDENT_COLUMNS, group_alerts, with_keys
 from deepidea.detection.store_schema import (
+    ALERT_COUNTS,
     ALERTS,
+    DRIFT_COUNTS,
     EVIDENCE,
+    FLOW_COUNTS,
     INCIDENT_ALIASES,
     INCIDENT_STATES,
     INCIDENTS,
@@ -25,6 +28,7 @@ from deepidea.detection.store_schema import (
 )
 
 IN_ONE_GO = 4_000  # values in one IN (...)
+MINUTE_US = 60_000_000
 PACKED_TOGETHER = 128  # features of so many alerts: more is smaller, fewer is quicker to read
 
 _ROWS = [column.name for column in ALERTS.columns]
@@ -192,6 +196,27 @@ def count_batch(
         if n
     ]
     add_up(connection, LOSSES, rows)
+
+
+def count_alerts(connection: sa.Connection, alerts: pl.DataFrame, sign: int = 1) -> None:
+    """Add alerts that no rule keeps quiet to the counts of their minutes, or with a sign of -1 take them away."""
+    told = alerts.filter(pl.col("suppressed_by").is_null())
+    minute = pl.col("time").dt.truncate("1m").dt.timestamp("us").alias("minute_us")
+    counts = told.group_by(minute, "class", "severity").agg(n=pl.len().cast(pl.Int64) * sign)
+    add_up(connection, ALERT_COUNTS, counts.sort("minute_us", "class", "severity").rows(named=True))
+
+
+def purge_counts(connection: sa.Connection, limit_us: int) -> None:
+    """Let the counts of alerts go that are gone, and those of flows from before a time; a minute in two is counted."""
+    counts, columns = ALERT_COUNTS, ALERTS.c
+    minute = limit_us - limit_us % MINUTE_US
+    connection.execute(counts.delete().where(counts.c.minute_us <= minute))
+    left = columns.time_us.between(minute, minute + MINUTE_US - 1) & columns.suppressed_by.is_(None)
+    kinds = (columns["class"], columns.severity)
+    again = sa.select(sa.literal(minute), *kinds, sa.func.count()).where(left).group_by(*kinds)
+    connection.execute(counts.insert().from_select(["minute_us", "class", "severity", "n"], again))
+    connection.execute(FLOW_COUNTS.delete().where(FLOW_COUNTS.c.minute_us < minute))
+    connection.execute(DRIFT_COUNTS.delete().where(DRIFT_COUNTS.c.hour_us + 60 * MINUTE_US <= limit_us))
 
 
 def alerts_from(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
