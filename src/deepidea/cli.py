@@ -424,6 +424,7 @@ def detect(
         allow=allow,
         dead_letters=dead_letters,
         source_options={name: value for name, value in given.items() if value is not None},
+        detector_name=model.name,
     )
     detector = Detector.load(model)
     with console.stopping(seconds) as stop, console_detection.watching(source) as on_batch:
