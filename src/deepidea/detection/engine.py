@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ import polars as pl
 
 from deepidea.detection.alerting import LIKELIER_THAN_NOT, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
+from deepidea.detection.drift import BinnedFlows, DriftMonitor
 from deepidea.detection.health import EngineStatus, HealthTeller, told_bounds
 from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.source import FlowBatch, Source
@@ -122,6 +123,7 @@ class Engine:
         self._on_batch = on_batch or (lambda _: None)
         self._prepare = flow_adapter(source.schema, detector)
         self._model = fingerprint(detector)
+        self._drift = DriftMonitor(detector, self._model)
         self._sink_errors = sink_errors
         self._health = HealthTeller(source.name, self._about(name))
 
@@ -129,7 +131,8 @@ class Engine:
         """Return what the engine's state tells of its detector."""
         thresholds = self.thresholds
         told = {} if thresholds is None else {"bounds": told_bounds(thresholds.bounds), "fpr": thresholds.fpr}
-        return {"model": self._model, "detector": name, "schema": self.detector.schema.name, **told}
+        known = {"has_reference": self.detector.reference is not None}
+        return {"model": self._model, "detector": name, "schema": self.detector.schema.name, **known, **told}
 
     def run(self, stop: threading.Event) -> Progress:
         """Work until the source ends or ``stop`` is set and what was read is stored; return what was done.
@@ -203,8 +206,9 @@ class Engine:
                 )
 
     def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
-        alerts = self.alerts_of(batch.flows)
-        told = self._commit(batch, alerts, stop)
+        conformed, verdicts = self._judge(batch.flows)
+        binned = self._drift.count(conformed, verdicts["score"], batch.flows)
+        told = self._commit(batch, self._told(batch.flows, verdicts), binned, stop)
         at = self.progress
         at.n_flows += batch.flows.height
         at.n_alerts += told.n_alerts
@@ -222,11 +226,20 @@ class Engine:
 
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        verdicts = self.detector.score(self._prepare(flows))
+        return self._told(flows, self._judge(flows)[1])
+
+    def _judge(self, flows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return flows as the detector takes them, and its verdicts."""
+        conformed = self.detector.schema.conform(self._prepare(flows))
+        return conformed, self.detector.score_conformed(conformed)
+
+    def _told(self, flows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
         chosen = LIKELIER_THAN_NOT.chosen(verdicts) if self.thresholds is None else self.thresholds.chosen(verdicts)
         return make_alerts(flows, name_attacks(verdicts, self.detector.benign), chosen, model=self._model)
 
-    def _commit(self, batch: FlowBatch, alerts: pl.DataFrame, stop: threading.Event) -> Committed:
+    def _commit(
+        self, batch: FlowBatch, alerts: pl.DataFrame, binned: Sequence[BinnedFlows], stop: threading.Event
+    ) -> Committed:
         """Store a batch; where the store is away, try again, and ask first whether the last try had reached it."""
         deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
         minutes = flows_by_minute(batch.flows)
@@ -242,6 +255,7 @@ class Engine:
                     skipped=batch.skipped,
                     dropped=batch.dropped,
                     flow_minutes=minutes,
+                    binned=binned,
                 )
             except StoreError:
                 self.progress.n_store_retries += 1

@@ -43,6 +43,8 @@ class EngineState:
         Records that could not be read, flows and packets that were lost.
     model, detector, schema : str
         Fingerprint, name and schema of the detector.
+    has_reference : bool
+        Whether the detector knows what flows of training looked like, which drift is judged by.
     bounds : mapping of measure to float
         Thresholds of alerts; empty where nobody set any. Infinite is None.
     fpr : float, optional
@@ -75,6 +77,7 @@ class EngineState:
     model: str = ""
     detector: str = ""
     schema: str = ""
+    has_reference: bool = False
     bounds: Mapping[str, float | None] = field(default_factory=dict)
     fpr: float | None = None
     error: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -24,9 +24,11 @@ from deepidea.detection import store_incidents as incidents
 from deepidea.detection import store_overview as overview
 from deepidea.detection import store_reading as reading
 from deepidea.detection.allow import AllowRule, suppress
+from deepidea.detection.drift import Against, BinnedFlows, DriftReport
 from deepidea.detection.health import EngineState
 from deepidea.detection.incidents import GAP_S
 from deepidea.detection.source import Position
+from deepidea.detection.store_drift import count_drift, read_drift
 from deepidea.detection.store_incidents import IncidentOrder
 from deepidea.detection.store_reading import Page
 from deepidea.detection.store_rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
@@ -305,6 +307,7 @@ class Store:
         skipped: Mapping[str, int] | None = None,
         dropped: Mapping[str, int] | None = None,
         flow_minutes: Mapping[int, int] | None = None,
+        binned: Sequence[BinnedFlows] = (),
         now: datetime | None = None,
     ) -> Committed:
         """Store what a batch of flows led to, whole or not at all.
@@ -324,6 +327,8 @@ class Store:
             Records left out, and flows or packets lost, by reason.
         flow_minutes
             Flows by the minute in which they fall, in microseconds: :func:`deepidea.detection.rates.flows_by_minute`.
+        binned
+            A sample of the flows in the bins of the detector: :class:`deepidea.detection.drift.DriftMonitor`.
         now
             Time for the expiry of allow rules; the clock's where absent.
 
@@ -338,6 +343,7 @@ class Store:
             add_to_incidents(connection, new, self._gap_s)
             count_alerts(connection, new)
             count_flows(connection, source, flow_minutes or {}, new)
+            count_drift(connection, source, binned)
             n_suppressed = new.height - new["suppressed_by"].null_count()
             done = Committed(new.height, alerts.height - new.height, n_suppressed)
             counters = {"n_flows": n_flows, "n_alerts": done.n_alerts, "n_duplicates": done.n_duplicates}
@@ -564,6 +570,31 @@ class Store:
         """
         with self._transaction() as connection:
             return overview.read_top_hosts(connection, incidents.incident_conditions(since, until), limit)
+
+    def drift(
+        self,
+        *,
+        model: str | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        against: Against = "training",
+    ) -> DriftReport:
+        """Return whether flows are like those that a detector was trained on.
+
+        Parameters
+        ----------
+        model
+            Fingerprint of the detector; the one that scored last where absent.
+        source
+            Flows of one source; of all where absent.
+        since, until
+            Hours of flow time; the newest 24 that hold flows where absent.
+        against
+            Flows of training, or of the site that it was calibrated by.
+        """
+        with self._transaction() as connection:
+            return read_drift(connection, model=model, source=source, since=since, until=until, against=against)
 
     def newest_time(self) -> datetime | None:
         """Return when the latest flow or alert was, to the minute; None in an empty store.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -47,6 +47,11 @@ class Page:
 def us(when: datetime) -> int:
     """Return a time in microseconds since 1970."""
     return round(when.timestamp() * 1e6)
+
+
+def time_of(stored_us: int) -> datetime:
+    """Return the time of microseconds since 1970."""
+    return datetime.fromtimestamp(stored_us / 1e6, UTC)
 
 
 def alert_conditions(
