@@ -62,6 +62,7 @@ NO_SITE = "the detector file keeps no reference of a site; deepidea calibrate ma
 SCORE = Column("score", "number", "", (), "how likely an attack the detector holds a flow for")
 _EMPTY_SHARE = 1e-4  # of a bin that holds nothing: the logarithm of zero says too much
 _RARE_WORD = 0.005  # words rarer than this are one bin: each by itself would be chance alone
+_FINEST_SCORE = 0.02  # sure verdicts lie within thousandths, where bins of equal shares would follow any breath
 _HOUR_US = 3_600_000_000
 Counts = NDArray[np.uint32]
 Floats = NDArray[np.float64]
@@ -384,7 +385,7 @@ class _Spread:
         self.baseline = baseline
         shares = [_slots(kind) for kind in baseline.kinds]
         self.first = np.cumsum([0, *map(len, shares)])
-        pools = [_pools(kind) for kind in baseline.kinds]
+        pools = [*(_pools(kind) for kind in baseline.bins.values()), _score_pools(baseline.score_bins)]
         self._first_pool = np.cumsum([0, *(int(pool.max()) + 1 for pool in pools)])
         self._pool = np.concatenate([pool + begin for pool, begin in zip(pools, self._first_pool, strict=False)])
         self.shares = np.concatenate(shares)
@@ -431,21 +432,31 @@ def _pools(kind: Bins | Words) -> NDArray[np.int64]:
     return pools.astype(np.int64)
 
 
+def _score_pools(bins: Bins) -> NDArray[np.int64]:
+    """Return which pool each slot of the score is in: bins narrower than what matters to anyone share one."""
+    pools, kept = [0], 0.0
+    for edge in bins.edges:
+        wide = edge - kept >= _FINEST_SCORE
+        kept = edge if wide else kept
+        pools.append(pools[-1] + wide)
+    return np.array([*pools, pools[-1] + 1])
+
+
 def _numbers_said(kind: Bins, column: Column, before: Floats, now: Floats) -> tuple[str, float]:
     """Return what has changed most of numbers in words, and by how much."""
     ups = 1 - np.cumsum(before)[:-2] - before[-1], 1 - np.cumsum(now)[:-2] - now[-1]  # shares above each edge
     gaps = ups[1] - ups[0]
     missing = abs(now[-1] - before[-1])
     if not len(gaps) or missing > np.abs(gaps).max():
-        return f"missing in {share_text(now[-1])} of flows now; in {{where}}, in {share_text(before[-1])}", float(
-            missing
-        )
+        shares = share_texts(now[-1], before[-1])
+        return f"missing in {shares[0]} of flows now; in {{where}}, in {shares[1]}", float(missing)
     e = int(np.abs(gaps).argmax())
     value, ks = value_text(kind.edges[e], column), float(abs(gaps[e]))
     if gaps[e] > 0:
-        return f"{share_text(ups[1][e])} of flows now above {value}; in {{where}}, {share_text(ups[0][e])}", ks
-    least = 1 - ups[1][e] - now[-1], 1 - ups[0][e] - before[-1]
-    return f"{share_text(least[0])} of flows now {value} at most; in {{where}}, {share_text(least[1])}", ks
+        shares = share_texts(ups[1][e], ups[0][e])
+        return f"{shares[0]} of flows now above {value}; in {{where}}, {shares[1]}", ks
+    shares = share_texts(1 - ups[1][e] - now[-1], 1 - ups[0][e] - before[-1])
+    return f"{shares[0]} of flows now {value} at most; in {{where}}, {shares[1]}", ks
 
 
 def _words_said(kind: Words, column: Column, before: Floats, now: Floats) -> tuple[str, float]:
@@ -454,8 +465,8 @@ def _words_said(kind: Words, column: Column, before: Floats, now: Floats) -> tup
     k = int(np.abs(gaps).argmax())
     word = value_text(kind.words[k], column) if k < len(kind.words) else "none of the known words"
     word = word.replace("{", "{{").replace("}", "}}") or "empty"
-    changed = f"{word} in {share_text(now[k])} of flows now; in {{where}}, in {share_text(before[k])}"
-    return changed, float(np.abs(gaps).sum() / 2)
+    shares = share_texts(now[k], before[k])
+    return f"{word} in {shares[0]} of flows now; in {{where}}, in {shares[1]}", float(np.abs(gaps).sum() / 2)
 
 
 _FRACTIONS = {
@@ -464,20 +475,27 @@ _FRACTIONS = {
 }  # fmt: skip
 
 
-def share_text(share: float) -> str:
-    """Return a share in words where a plain one is near, else in percent.
+def share_texts(*shares: float) -> tuple[str, ...]:
+    """Return shares in words where plain ones are near all of them, else in percent.
 
     Examples
     --------
-    >>> share_text(0.507), share_text(0.0), share_text(0.004), share_text(0.43), share_text(0.998)
-    ('half', 'none', 'hardly any', '43 %', 'nearly all')
+    >>> share_texts(0.507, 0.1), share_texts(0.0, 0.998), share_texts(0.5, 0.43), share_texts(0.995, 0.004)
+    (('half', 'a tenth'), ('none', 'nearly all'), ('50 %', '43 %'), ('nearly all', 'hardly any'))
     """
+    words = [_share_word(share) for share in shares]
+    if None not in words and len(set(words)) == len(words):
+        return tuple(str(word) for word in words)
+    return tuple(f"{100 * share:.1f} %" if min(share, 1 - share) < 0.05 else f"{100 * share:.0f} %" for share in shares)
+
+
+def _share_word(share: float) -> str | None:
     if share <= 0.01:
         return "none" if share <= 0 else "hardly any"
     if share >= 0.99:
         return "all" if share >= 1 else "nearly all"
     near = min(_FRACTIONS, key=lambda fraction: abs(fraction - share))
-    return _FRACTIONS[near] if abs(near - share) <= 0.012 else f"{100 * share:.0f} %"
+    return _FRACTIONS[near] if abs(near - share) <= 0.012 else None
 
 
 def _judge(features: Sequence[float], score: float) -> tuple[Light, str]:

@@ -578,7 +578,7 @@ class Store:
         source: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        against: Against = "training",
+        against: Against | None = None,
     ) -> DriftReport:
         """Return whether flows are like those that a detector was trained on.
 
@@ -591,7 +591,7 @@ class Store:
         since, until
             Hours of flow time; the newest 24 that hold flows where absent.
         against
-            Flows of training, or of the site that it was calibrated by.
+            Flows of training, or of the site that it was calibrated by; these where it was, where absent.
         """
         with self._transaction() as connection:
             return read_drift(connection, model=model, source=source, since=since, until=until, against=against)

@@ -83,18 +83,19 @@ def read_drift(
     source: str | None,
     since: datetime | None,
     until: datetime | None,
-    against: Against,
+    against: Against | None,
 ) -> DriftReport:
     """Return how the flows of some hours compare, of the model that scored last where none is named."""
     states = _states(connection, source)
     model = model or (states[0].model if states else _latest_model(connection, source))
     if model is None:
-        return unknown_drift("nothing has been watched with this store yet", against=against)
-    text = connection.execute(sa.select(META.c.value).where(META.c.key == f"drift:{_key(model, against)}")).scalar()
-    if text is None:
-        return unknown_drift(_why_nothing(states, model, against), model=model, against=against)
-    baseline = Baseline.from_json(text)
-    return _report(connection, baseline, source, since, until)
+        return unknown_drift("nothing has been watched with this store yet", against=against or "training")
+    asked: tuple[Against, ...] = ("site", "training") if against is None else (against,)
+    for kind in asked:
+        text = connection.execute(sa.select(META.c.value).where(META.c.key == f"drift:{_key(model, kind)}")).scalar()
+        if text is not None:
+            return _report(connection, Baseline.from_json(text), source, since, until)
+    return unknown_drift(_why_nothing(states, model, asked[-1]), model=model, against=asked[-1])
 
 
 def _states(connection: sa.Connection, source: str | None) -> list[EngineState]:
