@@ -134,7 +134,7 @@ def _bins_from(contract: Mapping[str, Any]) -> Bins | Words:
     return Words.from_contract(contract) if "words" in contract else Bins.from_contract(contract)
 
 
-def _slots(kind: Bins | Words) -> Floats:
+def slots_of(kind: Bins | Words) -> Floats:
     """Return the shares of a reference by slot: one a bin, then one of what is missing or another word."""
     if isinstance(kind, Words):
         return np.array(kind.shares)
@@ -174,7 +174,7 @@ class _Binner:
 
     def __init__(self, baseline: Baseline) -> None:
         self.baseline, self._layout = baseline, layout_of(baseline)
-        widths = [len(_slots(kind)) for kind in baseline.kinds]
+        widths = [len(slots_of(kind)) for kind in baseline.kinds]
         first = np.cumsum([0, *widths])
         self._n_slots = int(first[-1])
         begins = dict(zip((column.name for column in baseline.columns), first[:-1].tolist(), strict=True))
@@ -383,7 +383,7 @@ class _Spread:
 
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
-        shares = [_slots(kind) for kind in baseline.kinds]
+        shares = [slots_of(kind) for kind in baseline.kinds]
         self.first = np.cumsum([0, *map(len, shares)])
         pools = [*(_pools(kind) for kind in baseline.bins.values()), _score_pools(baseline.score_bins)]
         self._first_pool = np.cumsum([0, *(int(pool.max()) + 1 for pool in pools)])
@@ -425,7 +425,7 @@ class _Spread:
 
 def _pools(kind: Bins | Words) -> NDArray[np.int64]:
     """Return which pool each slot is in: rare words share one, all else has its own."""
-    shares = _slots(kind)
+    shares = slots_of(kind)
     rare = (shares < _RARE_WORD) & isinstance(kind, Words)
     rare[-1] = False
     pools = np.where(rare, 0, np.cumsum(~rare) - 1 + int(rare.any()))

@@ -115,7 +115,7 @@ def _latest_model(connection: sa.Connection, source: str | None) -> str | None:
 def _why_nothing(states: Sequence[EngineState], model: str, against: Against) -> str:
     own = [state for state in states if state.model == model]
     if not own:
-        return f"no flows were watched with model {model}"
+        return f"no flows of model {model} were counted: it did not watch, or its file keeps no reference"
     if against == "site":
         return NO_SITE
     return NO_REFERENCE if not own[0].has_reference else "no flows came yet"

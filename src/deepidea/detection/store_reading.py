@@ -68,13 +68,19 @@ def alert_conditions(
     given: list[tuple[Any, Any]] = [
         (since, lambda: columns.time_us >= us(since)),  # type: ignore[arg-type]
         (until, lambda: columns.time_us < us(until)),  # type: ignore[arg-type]
-        (host, lambda: (columns.src_ip == host) | (columns.dst_ip == host)),
+        (host, lambda: _has_end(str(host))),
         (class_name, lambda: columns["class"] == class_name),
         (severity, lambda: columns.severity <= severity),
         (source, lambda: columns.source == source),
         (suppressed, lambda: columns.suppressed_by.is_not(None) if suppressed else columns.suppressed_by.is_(None)),
     ]
     return [made() for value, made in given if value is not None]
+
+
+def _has_end(host: str) -> Condition:
+    """Return whether a host is at either end: by the index of each, which SQLite does not take for an OR of them."""
+    ends = (sa.select(ALERTS.c.seq).where(column == host) for column in (ALERTS.c.src_ip, ALERTS.c.dst_ip))
+    return ALERTS.c.seq.in_(sa.union_all(*ends))
 
 
 def read_alerts(
