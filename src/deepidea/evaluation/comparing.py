@@ -31,10 +31,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 RULE = (
-    f"no worse: class-balanced accuracy has fallen by less than {100 * CBA_MARGIN:g} points at the lower end of its 95 % "
-    f"interval, and the false-alarm rate has risen by {100 * FALSE_ALARM_MARGIN:g} points at most; better: that, and "
-    "the interval of one of the two lies wholly on the good side of 0; worse: all else, what so few flows cannot tell "
-    "among it"
+    f"no worse: class-balanced accuracy has fallen by less than {100 * CBA_MARGIN:g} points at the lower end of its "
+    f"95 % interval, and the false-alarm rate has risen by {100 * FALSE_ALARM_MARGIN:g} points at most; better: that, "
+    "and the interval of one of the two lies wholly on the good side of 0; worse: all else, what so few flows cannot "
+    "tell among it"
 )
 
 
