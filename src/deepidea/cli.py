@@ -20,6 +20,7 @@ import typer
 
 import deepidea
 from deepidea import console, console_detection, console_models
+from deepidea.cli_models import add_commands
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
 app = typer.Typer(
@@ -411,7 +412,9 @@ def sources() -> None:
 @app.command()
 def detect(
     source: Annotated[str, typer.Argument(help="Where flows come from: `deepidea sources` lists the kinds.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Detector file.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Detector file; the store's active model where absent.")
+    ] = None,
     sink: Annotated[
         list[str] | None,
         typer.Option(
@@ -440,7 +443,7 @@ def detect(
     ] = None,
 ) -> None:
     """Watch a source: score its flows, store alerts and incidents, hand alerts to sinks. Goes on where it stopped."""
-    from deepidea.detection.watch import Setting, watch
+    from deepidea.detection.watch import Setting, watch, watch_active
     from deepidea.model.detector import Detector
 
     given = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None, "max_flows": max_flows}
@@ -454,9 +457,13 @@ def detect(
         dead_letters=dead_letters,
         source_options={name: value for name, value in given.items() if value is not None},
     )
-    detector = Detector.load(model)
+    detector = None if model is None else Detector.load(model)
     with console.stopping(seconds) as stop, console_detection.watching(source) as on_batch:
-        watched = watch(source, detector, setting, stop, on_start=console_detection.show_rule, on_batch=on_batch)
+        shown: dict[str, Any] = {"on_start": console_detection.show_rule, "on_batch": on_batch}
+        if detector is None:
+            watched = watch_active(source, setting, stop, on_news=console.say, **shown)
+        else:
+            watched = watch(source, detector, setting, stop, **shown)
     raise typer.Exit(console_detection.show_watched(watched))
 
 
@@ -701,6 +708,9 @@ def _fault_of_output(output: Path) -> str:
     if not output.parent.is_dir():
         return "its folder is not there"
     return "" if os.access(output.parent, os.W_OK) else "its folder may not be written to"
+
+
+add_commands(app)
 
 
 def main() -> None:

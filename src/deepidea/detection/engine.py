@@ -9,7 +9,6 @@ is, and an alert's id depends on its flow alone, so it is never told twice.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 import time
@@ -72,7 +71,7 @@ class Progress:
 
 def fingerprint(detector: Detector) -> str:
     """Return what names a detector in its alerts: a hash of its network, the same after calibration."""
-    return hashlib.sha256(detector.graph).hexdigest()[:16]
+    return detector.fingerprint
 
 
 class Engine:
@@ -88,6 +87,9 @@ class Engine:
         verdict would tell too many, since it makes up for the rarity of attacks in training.
     on_batch : callable, optional
         Called with the :class:`Progress` after each batch.
+    newest : callable, optional
+        Called before each batch; returns a detector of the same schema that is to take over, with its thresholds, or
+        None where the present one goes on.
 
     Raises
     ------
@@ -103,10 +105,12 @@ class Engine:
         *,
         thresholds: Thresholds | None = None,
         on_batch: Callable[[Progress], None] | None = None,
+        newest: Callable[[], tuple[Detector, Thresholds | None] | None] | None = None,
     ) -> None:
         self.source, self.detector, self.store, self.thresholds = source, detector, store, thresholds
         self.progress = Progress()
         self._on_batch = on_batch or (lambda _: None)
+        self._newest = newest or (lambda: None)
         self._prepare = flow_adapter(source.schema, detector)
         self._model = fingerprint(detector)
 
@@ -170,7 +174,15 @@ class Engine:
                     batch.flows.slice(n_old), batch.position, batch.skipped, batch.dropped, batch.received_s
                 )
 
+    def _take_newest(self) -> None:
+        """Let another detector take over where one is to: between batches, so that each flow is judged by one alone."""
+        found = self._newest()
+        if found is not None:
+            self.detector, self.thresholds = found
+            self._model = fingerprint(self.detector)
+
     def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
+        self._take_newest()
         alerts = self.alerts_of(batch.flows)
         told = self._commit(batch, alerts, stop)
         at = self.progress

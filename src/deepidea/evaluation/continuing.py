@@ -151,7 +151,7 @@ def compare_on(
     data: str | Sequence[str | Path],
     *,
     judged: Sequence[str | Path] = (),
-    **options: Any,
+    **options: str | None,
 ) -> ModelComparison:
     """Compare two detectors on the held-out part of data, and on flows that analysts judged.
 
