@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from deepidea.detection.feedback import Feedback, Subject
 from deepidea.detection.incidents import incident_id_of
-from deepidea.detection.store_reading import Condition, lead, read_alerts
+from deepidea.detection.store_reading import Condition, lead, read_alerts, read_in_time
 from deepidea.detection.store_schema import ALERTS, FEEDBACK, INCIDENTS
 from deepidea.detection.store_writing import slices
 
@@ -131,16 +131,15 @@ def _of_incident(
         drawn = wanted if per_incident is None else _draw(connection, wanted, per_incident)
         if drawn is not wanted:
             counts.n_capped += _count(connection, wanted) - _count(connection, drawn)
-    after: str | None = None
+    after: tuple[int, str] | None = None
     while True:
         with transaction() as connection:
-            page = read_alerts(connection, [drawn], incident=None, limit=PAGE_ROWS, after=after)
-        rows = page.rows.with_columns(incident_id=pl.lit(said.subject_id))
+            page, after = read_in_time(connection, drawn, limit=PAGE_ROWS, after=after)
+        rows = page.with_columns(incident_id=pl.lit(said.subject_id))
         counts.n_later += rows.filter(pl.col("time") > said.time).height
         yield _beside(rows, [said] * rows.height)
-        if page.next is None:
+        if after is None:
             return
-        after = page.next
 
 
 def _draw(connection: sa.Connection, wanted: Condition, most: int) -> Condition:

@@ -162,7 +162,7 @@ def train_detector(
     everything = flows if extra is None else _joined(flows, extra)
     if "n_epochs" in changes:
         changes = {"min_steps": 0, **changes}
-    schema = flows.schema
+    schema, given = flows.schema, changes
     if start is None:
         _refuse_classes(everything)
     else:
@@ -170,7 +170,7 @@ def train_detector(
         preset, recorded = recorded_parameters(start)
         changes, schema = {**recorded, **changes}, start.schema
     classifier, with_labels = make_classifier(preset, schema=schema, **changes)
-    _refuse_unheeded(changes if start is None else {}, classifier.loss)
+    _refuse_unheeded(given, classifier.loss)
     if start is not None and with_labels:
         _refuse_other_labels(everything, start)
     weight = _weight_of_extra(flows, extra, extra_weight, classifier.duplicates)
