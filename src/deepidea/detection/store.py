@@ -24,6 +24,7 @@ from deepidea.detection import store_reading as reading
 from deepidea.detection.allow import AllowRule, suppress
 from deepidea.detection.incidents import GAP_S
 from deepidea.detection.source import Position
+from deepidea.detection.store_access import StoredAccess
 from deepidea.detection.store_reading import Page
 from deepidea.detection.store_rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
 from deepidea.detection.store_schema import (
@@ -189,7 +190,7 @@ def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
-class Store:
+class Store(StoredAccess):
     """A store that is open; made by :func:`open_store`. Threads may share it.
 
     Every method is one transaction. Each raises :class:`~deepidea.errors.StoreError` where the database fails; then
