@@ -28,6 +28,7 @@ from deepidea.detection.drift import Against, BinnedFlows, DriftReport
 from deepidea.detection.health import EngineState
 from deepidea.detection.incidents import GAP_S
 from deepidea.detection.source import Position
+from deepidea.detection.store_access import StoredAccess
 from deepidea.detection.store_drift import count_drift, read_drift
 from deepidea.detection.store_feedback import StoredFeedback
 from deepidea.detection.store_incidents import IncidentOrder
@@ -235,7 +236,7 @@ def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
-class Store(StoredFeedback, StoredModels):
+class Store(StoredFeedback, StoredModels, StoredAccess):
     """A store that is open; made by :func:`open_store`. Threads may share it.
 
     Every method is one transaction. Each raises :class:`~deepidea.errors.StoreError` where the database fails; then
