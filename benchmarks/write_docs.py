@@ -299,6 +299,35 @@ def detection_table() -> str:
     return f"{table(['what', 'measured'], rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+READINGS = {
+    "newest_time": "time of the newest flow",
+    "alert_series_day": "alerts by class, a day in steps of 10 min",
+    "alert_series_weeks": "alerts by class, four weeks in steps of an hour",
+    "flow_series_weeks": "flows and alerts, four weeks in steps of an hour",
+    "severity_counts": "incidents by severity and status",
+    "top_hosts": "hosts with the most urgent incidents",
+    "incidents_latest": "100 incidents, the latest",
+    "incidents_by_severity": "100 open incidents, the most urgent",
+    "incidents_by_alerts_page_2": "100 incidents by alerts, second page",
+    "search_host": "incidents of a host, searched",
+    "search_other_end": "incidents by the address of the other end",
+    "search_port": "incidents by a port",
+    "search_note": "incidents by a word of a note",
+    "search_nothing": "incidents by an address that none has",
+    "alerts_of_host": "100 alerts of a host",
+}
+
+
+def store_table() -> str:
+    """Return how long a page's questions to a large store take."""
+    found = read_result("filled_store")
+    run = found["run"]
+    rows = [[what, f"{found['readings'][name]['p95_ms']:.0f} ms"] for name, what in READINGS.items()]
+    sizes = f"{found['alerts']:,} alerts, {found['incidents']:,} incidents, {found['days']} days"
+    head = [f"{sizes}; 95 % within", "SQLite"]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 def _changed(equal: dict[str, bool]) -> str:
     return "none" if all(equal.values()) else ", ".join(name for name, held in equal.items() if not held)
 
@@ -310,6 +339,7 @@ def _span(memory_mib: list[int]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "detection": detection_table,
+    "store": store_table,
     "native": native_table,
     "benchmark-answers": benchmark_answers,
     **{
