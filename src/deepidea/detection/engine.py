@@ -188,9 +188,13 @@ class Engine:
 
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        verdicts = self.detector.score(self._prepare(flows))
+        prepared = self._prepare(flows)
+        verdicts = self.detector.score(prepared)
         chosen = LIKELIER_THAN_NOT.chosen(verdicts) if self.thresholds is None else self.thresholds.chosen(verdicts)
-        return make_alerts(flows, name_attacks(verdicts, self.detector.benign), chosen, model=self._model)
+        # a projection and the context of hosts are not to be had again from the flow alone
+        seen = prepared.select(self.detector.schema.features) if self._prepare.changes else None
+        named = name_attacks(verdicts, self.detector.benign)
+        return make_alerts(flows, named, chosen, model=self._model, features=seen)
 
     def _commit(self, batch: FlowBatch, alerts: pl.DataFrame, stop: threading.Event) -> Committed:
         """Store a batch; where the store is away, try again, and ask first whether the last try had reached it."""
@@ -260,6 +264,11 @@ class FlowAdapter:
     def remembers(self) -> bool:
         """Whether a flow's columns depend on flows before it."""
         return self.context is not None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the detector sees other columns than the source gives."""
+        return self.project or self.context is not None
 
     def __call__(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return a table that the detector's schema conforms."""

@@ -69,16 +69,16 @@ _PLAIN: Mapping[str, str] = {
     "same_srv_rate": "To the same service in 2 s",
     "diff_srv_rate": "To other services in 2 s",
     "srv_diff_host_rate": "To other hosts in 2 s",
-    "dst_host_count": "Connections to this host of the last 100",
-    "dst_host_srv_count": "Connections to this host and service of the last 100",
-    "dst_host_same_srv_rate": "To the same service, of the last 100",
-    "dst_host_diff_srv_rate": "To other services, of the last 100",
-    "dst_host_same_src_port_rate": "From the same source port, of the last 100",
-    "dst_host_srv_diff_host_rate": "From other hosts, of the last 100",
-    "dst_host_serror_rate": "SYN errors at this host, of the last 100",
-    "dst_host_srv_serror_rate": "SYN errors at this service, of the last 100",
-    "dst_host_rerror_rate": "Refusals by this host, of the last 100",
-    "dst_host_srv_rerror_rate": "Refusals by this service, of the last 100",
+    "dst_host_count": "Connections to this host (last 100)",
+    "dst_host_srv_count": "Connections to this host and service (last 100)",
+    "dst_host_same_srv_rate": "To the same service (last 100)",
+    "dst_host_diff_srv_rate": "To other services (last 100)",
+    "dst_host_same_src_port_rate": "From the same source port (last 100)",
+    "dst_host_srv_diff_host_rate": "From other hosts (last 100)",
+    "dst_host_serror_rate": "SYN errors at this host (last 100)",
+    "dst_host_srv_serror_rate": "SYN errors at this service (last 100)",
+    "dst_host_rerror_rate": "Refusals by this host (last 100)",
+    "dst_host_srv_rerror_rate": "Refusals by this service (last 100)",
 }
 
 
@@ -128,7 +128,7 @@ def _context_titles() -> Iterator[tuple[str, str]]:
             yield f"{role}_dst_ports_{window}", f"Ports asked for {where} {when}"
             yield f"{role}_peers_{window}", f"{peers} {when}"
             yield f"{role}_flows_{window}", f"{flows} {when}"
-            yield f"{role}_failed_share_{window}", f"Failed share of {host}'s flows {when}"
+            yield f"{role}_failed_share_{window}", f"Failed flows of {host} {when}"
         yield f"{role}_flows_per_s_100", f"Flow rate of {host} in its last 100 flows"
 
 
@@ -159,8 +159,10 @@ def title_of(column: Column) -> str:
 
     Examples
     --------
-    >>> title_of(Column("bwd_packets", "number", description="packets backward")), title_of(Column("dst_load", "number"))
-    ('Reply packets', 'Destination load')
+    >>> title_of(Column("bwd_packets", "number", description="packets backward"))
+    'Reply packets'
+    >>> title_of(Column("dst_load", "number"))
+    'Destination load'
     """
     if column.description and column.name in TITLES:
         return TITLES[column.name]
@@ -291,7 +293,9 @@ def phrase_of(value: float | str | None, column: Column) -> str:
     lowered = title if title[1:2].isupper() else title[:1].lower() + title[1:]
     text = value_text(value, column)
     if column.kind == "flag":
-        return lowered if value else f"not: {lowered}"
+        return lowered if value else f"{lowered}: no"
+    if unit_of(column) == "share" and text != "missing":
+        return f"{text} {lowered}"
     if not is_count(column) or text == "missing" or value != value:
         return f"{lowered} {text}"
     if value == 1:

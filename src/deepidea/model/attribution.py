@@ -114,7 +114,7 @@ def integrated_gradients(
     path = ends[:-1, None] + steps[:, None] * (ends[-1] - ends[:-1])[:, None]  # (n_starts, n_steps, d_1)
     gradient = _gradient_behind_first(layers[1:], odds, path.reshape(-1, path.shape[-1]))
     mean = gradient.reshape(path.shape).mean(axis=1) @ weight  # (n_starts, d_in)
-    return np.asarray(weights, np.float64) @ ((flow - starts) * mean).astype(np.float64)
+    return np.asarray(np.asarray(weights, np.float64) @ ((flow - starts) * mean).astype(np.float64))
 
 
 def _gradient_behind_first(layers: Sequence[Layer], odds: LogOdds, outputs: Floats) -> Floats:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -91,7 +92,7 @@ class Bins:
         """Rebuild from :meth:`contract`; :class:`ArtifactError` where it does not fit."""
         edges, shares = _floats(contract["edges"], _MOST_EDGES), _floats(contract["shares"], _MOST_EDGES + 1)
         _check_shares(shares, len(edges) + 1)
-        _check(all(a < b for a, b in zip(edges, edges[1:], strict=False)), "edges must ascend", edges)
+        _check(all(a < b for a, b in pairwise(edges)), "edges must ascend", edges)
         missing = float(contract["missing"])
         _check(0 <= missing <= 1, "missing must be a share", missing)
         return cls(edges, shares, missing)
@@ -123,14 +124,14 @@ class Words:
     @classmethod
     def of(cls, column: pl.Series, weight: Floats | None = None, *, most: int = MOST_WORDS) -> Self:
         """Count words, each flow by its weight."""
-        counted = pl.DataFrame(
-            {"word": column.cast(pl.String), "n": np.ones(len(column)) if weight is None else weight}
-        )
-        total = float(counted["n"].sum()) or 1.0
+        weight = np.ones(len(column)) if weight is None else weight
+        counted = pl.DataFrame({"word": column.cast(pl.String), "n": weight})
+        total = float(weight.sum()) or 1.0
         by_word = counted.drop_nulls().group_by("word").agg(pl.col("n").sum())
         kept = by_word.sort("n", "word", descending=[True, False]).head(most)
         shares = _rounded(kept["n"].to_numpy() / total)
-        return cls(tuple(kept["word"]), (*shares.tolist(), float(_rounded([max(1 - kept["n"].sum() / total, 0.0)])[0])))
+        others = _rounded([max(1 - float(kept["n"].to_numpy().sum()) / total, 0.0)])
+        return cls(tuple(kept["word"]), (*shares.tolist(), *others.tolist()))
 
     def share(self, word: str | None) -> float | None:
         """Return the share of flows with a word, None where it is not among those that are kept."""
@@ -290,7 +291,7 @@ def draw_rows(weight: Floats, rng: np.random.Generator, most: int = MOST_ROWS) -
 def _quantiles(
     numbers: NDArray[np.float32], benign: NDArray[np.int64], usual: NDArray[np.int64]
 ) -> list[tuple[float, ...]]:
-    told = []
+    told: list[tuple[float, ...]] = []
     for j in range(numbers.shape[1]):
         every, known = _finite(numbers[benign, j]), _finite(numbers[usual, j])
         if not len(known):
@@ -327,7 +328,7 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
     """Return numbers with infinities held at the extremes of the finite ones; NaN goes."""
     known = values[~np.isnan(values)]
     finite = known[np.isfinite(known)]
-    return np.clip(known, finite.min(), finite.max()) if len(finite) else finite
+    return np.asarray(np.clip(known, finite.min(), finite.max()) if len(finite) else finite)
 
 
 def _rounded(values: Any) -> Floats:
