@@ -14,7 +14,7 @@ from deepidea.flows.column import Column
 from deepidea.flows.conn import STATES
 from deepidea.flows.identity import transport_name, transport_number
 
-__all__ = ["TITLES", "is_count", "percent_text", "phrase_of", "title_of", "unit_of", "value_text"]
+__all__ = ["TITLES", "is_count", "percent_text", "phrase_of", "title_of", "topic_of", "unit_of", "value_text"]
 
 _WAYS = {"fwd": "forward", "bwd": "reply"}
 _STATISTICS = {"max": "Largest", "min": "Smallest", "mean": "Mean", "std": "Spread of"}
@@ -186,6 +186,28 @@ def is_count(column: Column) -> bool:
     return not unit_of(column) and column.kind == "number" and bool(_COUNTED.search(title_of(column)))
 
 
+_STATISTIC_WORDS = {"max", "min", "mean", "std", "variance"}
+_SAME = {"size": "length", "segment": "packet"}
+_WINDOW_WORDS = {"2s", "60s", "100", "subflow", "srv"}
+
+
+def topic_of(column: Column) -> frozenset[str]:
+    """Return what a feature is about: those that are statistics, windows or parts of one thing have the same topic.
+
+    Examples
+    --------
+    >>> spread, largest = Column("bwd_packet_length_std", "number"), Column("packet_length_max", "number")
+    >>> topic_of(spread) == topic_of(largest), topic_of(spread) == topic_of(Column("bwd_packets", "number"))
+    (True, False)
+    """
+    words = set(column.name.split("_")) - _WINDOW_WORDS
+    if words & _STATISTIC_WORDS:
+        words -= _STATISTIC_WORDS | {"fwd", "bwd"}
+    if "host" in words:  # of KDD: dst_host_count
+        words -= {"dst", "host"}
+    return frozenset(_SAME.get(word, word) for word in words)
+
+
 def value_text(value: float | str | None, column: Column) -> str:
     """Return a value as people write it.
 
@@ -296,7 +318,9 @@ def phrase_of(value: float | str | None, column: Column) -> str:
         return lowered if value else f"{lowered}: no"
     if unit_of(column) == "share" and text != "missing":
         return f"{text} {lowered}"
-    if not is_count(column) or text == "missing" or value != value:
+    if value == 0 and unit_of(column) == "B" and lowered.endswith(("bytes", "source", "destination")):
+        return f"no {lowered}"
+    if not is_count(column) or text == "missing":
         return f"{lowered} {text}"
     if value == 1:
         return f"1 {_COUNTED.sub(lambda found: _singular(found[0]), lowered, count=1)}"

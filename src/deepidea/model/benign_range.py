@@ -27,13 +27,18 @@ class Place:
     beyond : float
         How far it lies outside of what 98 % of benign flows keep to, in their own spread on a logarithmic scale; of a
         word, the powers of ten by which it is rarer than :data:`RARE`. 0 inside.
+    surprise : float
+        Bits that it tells to someone who knows benign flows alone: minus the binary logarithm of the share of benign
+        flows that are as far out, as finely as quantiles have it; at least 1.
     """
 
     text: str
     beyond: float
+    surprise: float = 1.0
 
 
 NOT_KNOWN = Place("", 0.0)
+_MOST_SURPRISE = 8.0  # quantiles of benign flows tell no more
 
 
 def place_number(value: float | None, quantiles: tuple[float, ...], column: Column) -> Place:
@@ -54,7 +59,7 @@ def place_number(value: float | None, quantiles: tuple[float, ...], column: Colu
     known = dict(zip(LEVELS, quantiles, strict=True))
     if value is None or math.isnan(value):
         return Place(f"half of benign flows stay under {value_text(known[0.5], column)}", 0.0)
-    return Place(_range_text(value, known, column), _beyond(value, known))
+    return Place(_range_text(value, known, column), _beyond(value, known), _surprise(value, known))
 
 
 def _range_text(value: float, known: dict[float, float], column: Column) -> str:
@@ -105,6 +110,15 @@ def _quantity(value: float, column: Column) -> str:
     return f"are at {value_text(value, column)}"
 
 
+def _surprise(value: float, known: dict[float, float]) -> float:
+    if not known[0.0] <= value <= known[1.0]:
+        return _MOST_SURPRISE
+    levels = LEVELS[1:-1]
+    above = min((1 - level for level in levels if value > known[level]), default=1.0)
+    below = min((level for level in levels if value < known[level]), default=1.0)
+    return max(-math.log2(min(above, below)), 1.0)
+
+
 def _beyond(value: float, known: dict[float, float]) -> float:
     """Return the distance from what 98 % keep to over that from the median to there, both of logarithms."""
     low, middle, high = signed_log(np.array([known[0.01], known[0.5], known[0.99]]))
@@ -128,8 +142,9 @@ def place_word(word: str | None, words: Words) -> Place:
         return Place(f"missing in {percent_text(words.others)} of benign flows at most", 0.0)
     if share is None:
         rare = f"seen in less than {percent_text(words.others)} of benign flows"
-        return Place(rare if words.others else "never seen in benign flows", _rarity(0.0))
-    return Place(f"seen in {percent_text(share)} of benign flows", _rarity(share))
+        return Place(rare if words.others else "never seen in benign flows", _rarity(0.0), _MOST_SURPRISE)
+    surprise = min(max(-math.log2(max(share, 1e-6)), 1.0), _MOST_SURPRISE)
+    return Place(f"seen in {percent_text(share)} of benign flows", _rarity(share), surprise)
 
 
 def _rarity(share: float) -> float:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.column import Column
-from deepidea.flows.wording import phrase_of, title_of, unit_of, value_text
+from deepidea.flows.wording import phrase_of, title_of, topic_of, unit_of, value_text
 from deepidea.model.attribution import LogOdds, integrated_gradients, run_layers
 from deepidea.model.benign_range import NOT_KNOWN, Place, place_number, place_word
 from deepidea.model.detector import Detector
@@ -33,7 +33,7 @@ FIRST_STEPS, MOST_STEPS = 16, 256
 TOLERANCE = 0.01  # of the difference that pushes must add up to
 TOP = 8
 _IN_HEADLINE = 3
-_LEAST_SHARE = 0.05  # of the push, for a place in the headline
+_LEAST_PUSH = 0.25  # of the strongest one, for a place in the headline
 _LIKELIER_THAN_NOT = 0.5
 
 Basis = Literal["score", "anomaly"]
@@ -60,7 +60,9 @@ class Reason:
     benign_range : str
         What benign flows keep to, on the side where the value lies; empty where no benign range is known.
     beyond : float
-        How far outside of the benign range, see :class:`deepidea.model.benign_range.Place`; 0 inside.
+        How far outside of the benign range; 0 inside.
+    surprise : float
+        Bits; both as :class:`deepidea.model.benign_range.Place` has them.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Reason:
     direction: Direction
     benign_range: str
     beyond: float
+    surprise: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,20 +322,25 @@ class Explainer:
             told = self._phrases(outside)
             return "Unlike benign flows" + (f": {told}" if told else " in how features come together, not in any one")
         benign = class_name == self.detector.benign
-        side = sorted(reasons, key=lambda reason: reason.push, reverse=not benign)
-        total = sum(abs(r.push) for r in side if (r.push < 0) == benign) or 1.0
-        strong = [r for r in side if (r.push < 0) == benign and abs(r.push) >= _LEAST_SHARE * total]
-        told = self._phrases(strong or side[:1])
-        return f"Looks {'benign' if benign else f'like {class_name}'}: {told}"
+        side = [reason for reason in _ranked(reasons, basis) if (reason.push < 0) == benign]
+        strong = [reason for reason in side if abs(reason.push) >= _LEAST_PUSH * abs(side[0].push)]
+        if not benign:  # of what pushes hard, people want what is out of the ordinary
+            strong.sort(key=lambda reason: -reason.push * reason.surprise)
+        told = self._phrases(strong)
+        return f"Looks {'benign' if benign else f'like {class_name}'}" + (f": {told}" if told else "")
 
     def _phrases(self, reasons: Sequence[Reason]) -> str:
-        """Put the first few in a row; of features that say the same, one."""
-        told: dict[str, str] = {}
+        """Put the first few in a row; of features about the same thing, or with the same value, one."""
+        told: list[str] = []
+        known: set[object] = set()
         for reason in reasons:
             column = self.detector.schema[reason.name]
             alone = column.kind in ("category", "flag") or unit_of(column) == "share"
-            told.setdefault(reason.name if alone else reason.value, phrase_of(reason.raw, column))
-        return ", ".join(list(told.values())[:_IN_HEADLINE])
+            about = {topic_of(column)} | (set() if alone else {reason.value})
+            if not about & known:
+                told.append(phrase_of(reason.raw, column))
+            known |= about
+        return ", ".join(told[:_IN_HEADLINE])
 
 
 def _encoded_order(detector: Detector) -> tuple[str, ...]:
@@ -358,6 +366,7 @@ def _reason(column: Column, value: Any, push: float, towards_attack: float, plac
         direction=direction,
         benign_range=place.text,
         beyond=place.beyond,
+        surprise=place.surprise,
     )
 
 
