@@ -19,7 +19,7 @@ __all__ = ["TITLES", "is_count", "percent_text", "phrase_of", "title_of", "topic
 _WAYS = {"fwd": "forward", "bwd": "reply"}
 _STATISTICS = {"max": "Largest", "min": "Smallest", "mean": "Mean", "std": "Spread of"}
 _TIME_STATISTICS = {**_STATISTICS, "max": "Longest", "min": "Shortest"}
-_WINDOWS = {"2s": "in 2 s", "60s": "in 60 s", "100": "in its last 100 flows"}
+_WINDOWS = {"2s": "in 2 s", "60s": "in 60 s", "100": "(last 100 flows)"}
 
 _PLAIN: Mapping[str, str] = {
     "duration_us": "Flow duration",
@@ -129,7 +129,7 @@ def _context_titles() -> Iterator[tuple[str, str]]:
             yield f"{role}_peers_{window}", f"{peers} {when}"
             yield f"{role}_flows_{window}", f"{flows} {when}"
             yield f"{role}_failed_share_{window}", f"Failed flows of {host} {when}"
-        yield f"{role}_flows_per_s_100", f"Flow rate of {host} in its last 100 flows"
+        yield f"{role}_flows_per_s_100", f"Flow rate of {host} (last 100 flows)"
 
 
 def _capital(text: str) -> str:
@@ -295,6 +295,8 @@ def percent_text(share: float) -> str:
     ('33 %', '0.12 %', '100 %', '99.96 %')
     """
     percent = 100 * share
+    if percent > 100:
+        return f"{_plain(percent)} %"
     if percent in (0, 100) or 10 <= percent <= 99:
         return f"{percent:.0f} %"
     return f"{percent:.4g} %" if percent > 99 else f"{percent:.2g} %"

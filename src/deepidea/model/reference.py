@@ -47,7 +47,8 @@ class Bins:
     edges : tuple of float
         Ascending inner edges. Bin ``i`` holds ``edges[i - 1] < x <= edges[i]``; the first and the last bin are open.
     shares : tuple of float
-        Of the numbers in each bin, one more than there are edges.
+        Of the numbers in each bin, one more than there are edges. The last may be 0: what is above a highest value
+        that is common.
     missing : float
         Share of the flows that had no number; the others are all of ``shares``.
 
@@ -56,9 +57,9 @@ class Bins:
     >>> import numpy as np
     >>> bins = Bins.of(np.array([0.0, 0.0, 0.0, 7.0, np.nan]), n_bins=4)
     >>> bins.edges, bins.shares, bins.missing
-    ((0.0, 7.0), (0.75, 0.25, 0.0), 0.2)
+    ((0.0,), (0.75, 0.25), 0.2)
     >>> bins.places(np.array([-1.0, 0.0, 3.0, np.inf])).tolist()
-    [0, 0, 1, 2]
+    [0, 0, 1, 1]
     """
 
     edges: tuple[float, ...]
@@ -67,14 +68,14 @@ class Bins:
 
     @classmethod
     def of(cls, values: NDArray[Any], *, n_bins: int = N_BINS) -> Self:
-        """Return bins of about equal shares; infinities count as the largest finite numbers, NaN as missing."""
-        known = _finite(np.asarray(values, np.float64))
-        if not len(known):
+        """Return bins of about equal shares, fewer where numbers repeat; NaN is missing."""
+        values = np.asarray(values, np.float64)
+        finite, known = _finite(values), values[~np.isnan(values)]
+        if not len(finite):
             return cls((), (1.0,), 1.0)
         ranks = np.arange(1, n_bins) / n_bins
-        edges = np.unique(_rounded([known.min(), *np.quantile(known, ranks, method="inverted_cdf"), known.max()]))
-        # a lowest value that is no common one would be a bin of its own
-        edges = edges[int((known <= edges[0]).mean() < 1 / n_bins and len(edges) > 1) :]
+        edges = np.unique(_rounded(np.quantile(finite, ranks, method="inverted_cdf")))
+        # after rounding, and with infinities, as they are counted in the flows to compare with
         counts = np.bincount(np.searchsorted(edges, known, side="left"), minlength=len(edges) + 1)
         missing = float(_rounded([1 - len(known) / len(values)])[0])
         return cls(tuple(edges.tolist()), tuple(_rounded(counts / len(known)).tolist()), missing)
