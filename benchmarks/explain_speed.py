@@ -53,7 +53,7 @@ def timed_reference() -> list[float]:
         seconds.append(time.perf_counter() - started)
         return told
 
-    DeepIDEAClassifier._tell_reference = timed  # type: ignore[method-assign]
+    DeepIDEAClassifier._tell_reference = timed  # type: ignore[method-assign, assignment]
     return seconds
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from deepidea.flows.column import Column
 from deepidea.flows.conn import STATES
@@ -154,6 +155,7 @@ _PLURAL = re.compile(r"\b(packets|flows|hosts|ports|connections|logins|fragments
 _COUNTED = re.compile(r"\b(attempts|accesses|prompts|operations|conditions)\b|" + _PLURAL.pattern, re.I)
 
 
+@lru_cache(maxsize=4096)
 def title_of(column: Column) -> str:
     """Return the title of a feature.
 
@@ -172,6 +174,7 @@ def title_of(column: Column) -> str:
     return _capital(" ".join(_SPELT.get(word, word) for word in words if word))
 
 
+@lru_cache(maxsize=4096)
 def unit_of(column: Column) -> str:
     """Return the unit of a feature: ``us``, ``ms``, ``s``, ``B``, ``B2``, ``B/s``, ``1/s``, ``share``, or empty."""
     if column.unit:
@@ -181,6 +184,7 @@ def unit_of(column: Column) -> str:
     return next((unit for ending, unit in _ENDINGS if column.name.endswith(ending)), "")
 
 
+@lru_cache(maxsize=4096)
 def is_count(column: Column) -> bool:
     """Whether values are whole things: packets, flows, hosts."""
     return not unit_of(column) and column.kind == "number" and bool(_COUNTED.search(title_of(column)))

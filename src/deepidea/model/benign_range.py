@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from deepidea.flows.column import Column
 from deepidea.flows.wording import is_count, percent_text, value_text
-from deepidea.model.features import signed_log
 from deepidea.model.reference import LEVELS, Words
 
 _LEAST_SPREAD = 0.05  # of log values: below it benign flows all look alike, and any other value would be infinitely far
@@ -121,11 +118,14 @@ def _surprise(value: float, known: dict[float, float]) -> float:
 
 def _beyond(value: float, known: dict[float, float]) -> float:
     """Return the distance from what 98 % keep to over that from the median to there, both of logarithms."""
-    low, middle, high = signed_log(np.array([known[0.01], known[0.5], known[0.99]]))
-    at = float(signed_log(np.array([min(max(value, -3e38), 3e38)]))[0])
+    low, middle, high, at = (_signed_log(x) for x in (known[0.01], known[0.5], known[0.99], value))
     if at > high:
-        return float((at - high) / max(high - middle, _LEAST_SPREAD))
-    return float((low - at) / max(middle - low, _LEAST_SPREAD)) if at < low else 0.0
+        return (at - high) / max(high - middle, _LEAST_SPREAD)
+    return (low - at) / max(middle - low, _LEAST_SPREAD) if at < low else 0.0
+
+
+def _signed_log(value: float) -> float:
+    return math.copysign(math.log1p(min(abs(value), 3e38)), value)  # 3e38: infinity is far, not infinitely far
 
 
 def place_word(word: str | None, words: Words) -> Place:

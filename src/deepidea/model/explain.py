@@ -258,8 +258,8 @@ class Explainer:
         start = float(self._weights @ odds.values(self._logits))
         pushes, residual, n_steps = self._pushes(odds, encoded, log_odds - start)
         basis = basis or _basis_of(verdict)
-        reasons = self._reasons(raw, pushes)
-        shown = _ranked(reasons, basis)[: max(top, 0)]
+        reasons = self._ranked_reasons(raw, pushes, basis, top, towards_benign=class_name == self.detector.benign)
+        shown = reasons[: max(top, 0)]
         anomaly, unknown = verdict.get("anomaly"), verdict.get("unknown")
         return Explanation(
             headline=self._headline(reasons, class_name, basis),
@@ -302,12 +302,18 @@ class Explainer:
         pushes = [fine[end - width : end].sum() for end, width in zip(ends, self._widths, strict=True)]
         return np.array(pushes, np.float64), residual, n_steps
 
-    def _reasons(self, raw: tuple[Any, ...], pushes: NDArray[np.float64]) -> list[Reason]:
+    def _ranked_reasons(
+        self, raw: tuple[Any, ...], pushes: NDArray[np.float64], basis: Basis, top: int, *, towards_benign: bool
+    ) -> list[Reason]:
+        """Return the reasons to show, in order, and behind them what a headline may be made of."""
+        places = [self._place(column, value) for column, value in zip(self._columns, raw, strict=True)]
+        beyond = np.array([place.beyond for place in places])
+        order = np.lexsort((-np.abs(pushes), -beyond)) if basis == "anomaly" else np.argsort(-np.abs(pushes))
+        side = -pushes if towards_benign else pushes
+        told = side >= _LEAST_PUSH * max(side.max(initial=0.0), 1e-12)
+        kept = [j for rank, j in enumerate(order.tolist()) if rank < top or told[j]]
         towards_attack = float(pushes[pushes > 0].sum()) or 1.0
-        return [
-            _reason(column, value, push, towards_attack, self._place(column, value))
-            for column, value, push in zip(self._columns, raw, pushes.tolist(), strict=True)
-        ]
+        return [_reason(self._columns[j], raw[j], float(pushes[j]), towards_attack, places[j]) for j in kept]
 
     def _place(self, column: Column, value: Any) -> Place:
         if self.reference is None:
@@ -318,11 +324,10 @@ class Explainer:
 
     def _headline(self, reasons: Sequence[Reason], class_name: str, basis: Basis) -> str:
         if basis == "anomaly":
-            outside = [reason for reason in _ranked(reasons, basis) if reason.beyond > 0]
-            told = self._phrases(outside)
+            told = self._phrases([reason for reason in reasons if reason.beyond > 0])
             return "Unlike benign flows" + (f": {told}" if told else " in how features come together, not in any one")
         benign = class_name == self.detector.benign
-        side = [reason for reason in _ranked(reasons, basis) if (reason.push < 0) == benign]
+        side = [reason for reason in reasons if reason.direction == ("benign" if benign else "attack")]
         strong = [reason for reason in side if abs(reason.push) >= _LEAST_PUSH * abs(side[0].push)]
         if not benign:  # of what pushes hard, people want what is out of the ordinary
             strong.sort(key=lambda reason: -reason.push * reason.surprise)
@@ -369,8 +374,3 @@ def _reason(column: Column, value: Any, push: float, towards_attack: float, plac
         surprise=place.surprise,
     )
 
-
-def _ranked(reasons: Sequence[Reason], basis: Basis) -> list[Reason]:
-    if basis == "anomaly":
-        return sorted(reasons, key=lambda reason: (-reason.beyond, -abs(reason.push)))
-    return sorted(reasons, key=lambda reason: -abs(reason.push))
