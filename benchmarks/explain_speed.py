@@ -30,7 +30,7 @@ WARM_UP = 10
 
 
 def labelled_flows() -> LabelledFlows:
-    """Return flows of 78 features and five classes that differ in some of them: the network gets kinks worth the name."""
+    """Return flows of 78 features and five classes that differ in some of them, so that there is something to learn."""
     table, rng = random_flows(N_TRAINING, seed=1), np.random.default_rng(0)
     names = np.array(["benign", "dos", "probe", "r2l", "u2r"])
     codes = rng.choice(5, len(table), p=[0.8, 0.1, 0.05, 0.03, 0.02])

@@ -373,4 +373,3 @@ def _reason(column: Column, value: Any, push: float, towards_attack: float, plac
         beyond=place.beyond,
         surprise=place.surprise,
     )
-
