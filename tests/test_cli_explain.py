@@ -28,7 +28,8 @@ def test_an_alert_that_is_listed_can_be_explained(command: Command, model_file: 
     beginning = listed[1].split()[-1]
     ran = command("explain", model_file, beginning, "--store", store)
     assert ran.code == 0, ran.err
-    headline, about, head, *reasons, footer = ran.out.splitlines()
+    headline, about, head, *reasons, kinds, footer = ran.out.splitlines()
+    assert kinds.startswith("By kind: ")
     assert headline.startswith("Looks like ")
     assert about.startswith(f"alert {beginning}")
     assert head.split() == ["feature", "value", "push", "benign", "flows"]
@@ -74,8 +75,8 @@ def test_a_store_that_is_not_there_and_an_alert_that_is_not(
 def test_what_is_not_known_is_said(model_file: Path, flow_file: Path, capsys: pytest.CaptureFixture[str]):
     old = Detector.load(model_file).with_options(reference=None)
     [found] = Explainer(old).explain(pl.read_csv(flow_file).head(1))
-    show_explanation(found, [], "row 1")
+    show_explanation(found, "row 1")
     assert "no benign range is known" in capsys.readouterr().out
     [found] = Explainer(old).explain(pl.read_csv(flow_file).head(1), basis="anomaly")
-    show_explanation(found, [], "row 1")
-    assert "takes this flow for benign" in capsys.readouterr().out
+    show_explanation(found, "row 1")
+    assert "unlike benign flows" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Column, Table
@@ -24,7 +24,7 @@ def show_explained_alert(alert: Mapping[str, Any], explanation: Any) -> None:
         f"{shown_endpoint(alert['src_ip'], alert['src_port'])} to {shown_endpoint(alert['dst_ip'], alert['dst_port'])}"
     )
     told = [shown_time(alert["time"]), f"{who} ({alert['protocol'] or '?'})", SEVERITIES[alert["severity"]]]
-    show_explanation(explanation, told, f"alert {alert['alert_id']}")
+    show_explanation(explanation, f"alert {alert['alert_id']}", told)
 
 
 def show_explained_rows(explained: Iterable[tuple[int, Any]]) -> None:
@@ -32,34 +32,59 @@ def show_explained_rows(explained: Iterable[tuple[int, Any]]) -> None:
     for place, (row, explanation) in enumerate(explained):
         if place:
             out.print()
-        show_explanation(explanation, [f"class {explanation.class_name}"], f"row {row:,}")
+        show_explanation(explanation, f"row {row:,}")
 
 
-def show_explanation(explanation: Any, told: list[str], name: str) -> None:
+def show_explanation(explanation: Any, name: str, told: Sequence[str] = ()) -> None:
     """Print a headline, what it is about, and the reasons."""
     out.print(Text(explanation.headline, "bold"), soft_wrap=True)
-    about = [*told, f"score {explanation.score:.4f}"]
+    about = [*told, f"class {explanation.class_name}", f"score {explanation.score:.4f}"]
     if explanation.anomaly is not None:
         about.append(f"anomaly {explanation.anomaly:.4f}" + (", unknown" if explanation.unknown else ""))
     out.print(Text(f"{name}: {', '.join(about)}", "dim"), soft_wrap=True)
-    _show_reasons(explanation)
+    if explanation.basis == "anomaly":
+        _show_outside(explanation)
+    else:
+        _show_pushes(explanation)
     out.print(Text(_footer(explanation), "dim"), soft_wrap=True)
 
 
-def _show_reasons(explanation: Any) -> None:
+def _show_pushes(explanation: Any) -> None:
     most = max((abs(reason.push) for reason in explanation.reasons), default=0.0) or 1.0
     whole = _towards_attack(explanation)
     titles = ("feature", "value", Column("push", no_wrap=True), Column("", justify="right", no_wrap=True))
     table = Table(*titles, "benign flows", box=None, pad_edge=False)
     for reason in explanation.reasons:
-        table.add_row(
-            reason.title,
-            Text(reason.value, "bold" if reason.beyond > 0 else ""),
-            Text(_bar(abs(reason.push) / most), _STYLES[reason.direction]),
-            f"{100 * reason.push / whole:+.0f} %",
-            Text(_short_range(reason.benign_range), "yellow" if reason.beyond > 0 else ""),
-        )
+        bar = Text(_bar(abs(reason.push) / most), _STYLES[reason.direction])
+        table.add_row(reason.title, _value(reason), bar, _signed_percent(reason.push / whole), _range(reason))
     print_wide(table)
+    kinds = [f"{kind} {_signed_percent(push / whole)}" for kind, push in explanation.kinds.items() if push]
+    if len(kinds) > 1:
+        out.print(Text(f"By kind: {', '.join(kinds)}"), soft_wrap=True)
+
+
+def _show_outside(explanation: Any) -> None:
+    most = max((reason.beyond for reason in explanation.reasons), default=0.0) or 1.0
+    table = Table("feature", "value", Column("outside", no_wrap=True), "benign flows", box=None, pad_edge=False)
+    for reason in explanation.reasons:
+        bar = Text(_bar(reason.beyond / most) if reason.beyond > 0 else "", "yellow")
+        table.add_row(reason.title, _value(reason), bar, _range(reason))
+    print_wide(table)
+
+
+def _value(reason: Any) -> Text:
+    return Text(reason.value, "bold" if reason.beyond > 0 else "")
+
+
+def _range(reason: Any) -> Text:
+    """Return the benign range, without what the title of the column says."""
+    told = reason.benign_range.replace(" of benign flows", "").replace(" in benign flows", "")
+    return Text(told, "yellow" if reason.beyond > 0 else "")
+
+
+def _signed_percent(share: float) -> str:
+    rounded = round(100 * share)
+    return f"{rounded:+d} %" if rounded else "0 %"
 
 
 def _towards_attack(explanation: Any) -> float:
@@ -80,11 +105,6 @@ def _bar(share: float) -> str:
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).strip()
 
 
-def _short_range(text: str) -> str:
-    """Leave out what the title of the column says."""
-    return text.replace(" of benign flows", "").replace(" in benign flows", "")
-
-
 def _footer(explanation: Any) -> str:
     if explanation.range_of == "none":
         against = "a flow of training's medians; no benign range is known: the detector file is of an older release"
@@ -93,8 +113,8 @@ def _footer(explanation: Any) -> str:
         against = f"{explanation.n_benign:,} benign flows of {whose}"
     if explanation.basis == "anomaly":
         return (
-            "The network itself takes this flow for benign; it is told for being unlike benign flows. "
-            f"Features furthest outside come first. Compared with {against}."
+            "The score alone would not have raised this alert; it is told for being unlike benign flows. "
+            f"The features furthest outside come first. Compared with {against}."
         )
     return (
         f"Push: share of all that speaks for attack; below 0, what speaks for benign. Compared with {against}. "

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from deepidea.flows.column import Column
 from deepidea.flows.schema import SCHEMAS, get_schema
-from deepidea.flows.wording import TITLES, is_count, percent_text, phrase_of, title_of, topic_of, unit_of, value_text
+from deepidea.flows.wording import (
+    TITLES,
+    is_count,
+    kind_of,
+    percent_text,
+    phrase_of,
+    title_of,
+    topic_of,
+    unit_of,
+    value_text,
+)
 
 FEATURES = [c for name in SCHEMAS for c in get_schema(name).with_port().columns if c.kind != "identity"]
 
@@ -90,6 +100,12 @@ def test_columns_of_ones_own_are_spelt_out():
     assert title_of(Column("count", "number")) == "Count"  # KDD's means something else
     assert is_count(Column("bwd_packets", "number"))
     assert topic_of(Column("fwd_packets", "number")) != topic_of(Column("bwd_packets", "number"))
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEMAS if name != "custom"])
+def test_kinds_are_few(name):
+    schema = get_schema(name).with_port()
+    assert 4 <= len({kind_of(schema[feature]) for feature in schema.features}) <= 8
 
 
 @given(st.floats(0, 1))

@@ -44,6 +44,7 @@ def test_pushes_add_up_to_the_log_odds_for_any_network_of_a_file(options, flows)
     for found in explain(detector, flows.head(40), top=99):
         pushes = sum(reason.push for reason in found.reasons)
         assert len(found.reasons) == 3
+        assert sum(found.kinds.values()) == pytest.approx(pushes)
         assert pushes + found.other_push - found.residual == pytest.approx(found.log_odds - found.benign_log_odds)
         allowed = TOLERANCE * max(abs(found.log_odds - found.benign_log_odds), 1)
         assert abs(found.residual) <= allowed or found.n_steps == MOST_STEPS

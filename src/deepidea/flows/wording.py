@@ -15,7 +15,17 @@ from deepidea.flows.column import Column
 from deepidea.flows.conn import STATES
 from deepidea.flows.identity import transport_name, transport_number
 
-__all__ = ["TITLES", "is_count", "percent_text", "phrase_of", "title_of", "topic_of", "unit_of", "value_text"]
+__all__ = [
+    "TITLES",
+    "is_count",
+    "kind_of",
+    "percent_text",
+    "phrase_of",
+    "title_of",
+    "topic_of",
+    "unit_of",
+    "value_text",
+]
 
 _WAYS = {"fwd": "forward", "bwd": "reply"}
 _STATISTICS = {"max": "Largest", "min": "Smallest", "mean": "Mean", "std": "Spread of"}
@@ -182,6 +192,31 @@ def unit_of(column: Column) -> str:
     if column.description:  # of a registered schema, whose columns have units; shares alone are told by their names
         return "share" if re.search(r"_rate$|_failed_share_", column.name) else ""
     return next((unit for ending, unit in _ENDINGS if column.name.endswith(ending)), "")
+
+
+@lru_cache(maxsize=4096)
+def kind_of(column: Column) -> str:
+    """Return what kind of thing a feature tells: sizes, times, rates, flags, counts, words, ...
+
+    Examples
+    --------
+    >>> gap, flag = Column("iat_max_us", "number", "us"), Column("syn_flag_count", "number")
+    >>> kind_of(gap), kind_of(flag), kind_of(Column("service", "category"))
+    ('times', 'TCP flags and windows', 'words')
+    """
+    unit = unit_of(column)
+    if _RECENT.search(title_of(column)):
+        return "recent traffic of the hosts"
+    if (column.kind != "category" and "flag" in column.name.split("_")) or column.name.endswith(
+        ("_flags", "_init_window_bytes")
+    ):
+        return "TCP flags and windows"
+    by_unit = {"us": "times", "ms": "times", "s": "times", "B": "sizes", "B2": "sizes", "B/s": "rates", "1/s": "rates"}
+    plain = "words" if column.kind == "category" else "counts" if is_count(column) else "others"
+    return by_unit.get(unit, plain)
+
+
+_RECENT = re.compile(r" in (2|60) s$|\(last 100")
 
 
 @lru_cache(maxsize=4096)

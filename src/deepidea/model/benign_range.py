@@ -9,7 +9,7 @@ from deepidea.flows.column import Column
 from deepidea.flows.wording import is_count, percent_text, value_text
 from deepidea.model.reference import LEVELS, Words
 
-_LEAST_SPREAD = 0.05  # of log values: below it benign flows all look alike, and any other value would be infinitely far
+_LEAST_SPREAD = 0.5  # of logarithms: where benign flows are all alike, any other value would be infinitely far
 RARE = 0.01  # share of benign flows below which a word, or what lies beyond a value, is out of the ordinary
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.column import Column
-from deepidea.flows.wording import phrase_of, title_of, topic_of, unit_of, value_text
+from deepidea.flows.wording import kind_of, phrase_of, title_of, topic_of, unit_of, value_text
 from deepidea.model.attribution import LogOdds, integrated_gradients, run_layers
 from deepidea.model.benign_range import NOT_KNOWN, Place, place_number, place_word
 from deepidea.model.detector import Detector
@@ -98,6 +98,8 @@ class Explanation:
     reasons : tuple of Reason
     other_push : float
         Sum over the features that are not among the reasons.
+    kinds : dict of str to float
+        Sum of the pushes of each kind of feature, sizes, times, and so on: the highest first.
     residual : float
         What all pushes add up to, less ``log_odds - benign_log_odds``: the error of the sum that stands for an
         integral, over ``n_steps`` steps.
@@ -118,6 +120,7 @@ class Explanation:
     benign_log_odds: float
     reasons: tuple[Reason, ...]
     other_push: float
+    kinds: dict[str, float]
     residual: float
     n_steps: int
     range_of: RangeOf
@@ -272,6 +275,7 @@ class Explainer:
             benign_log_odds=start,
             reasons=tuple(shown),
             other_push=float(pushes.sum() - sum(reason.push for reason in shown)),
+            kinds=self._by_kind(pushes),
             residual=residual,
             n_steps=n_steps,
             range_of=self.range_of,
@@ -301,6 +305,14 @@ class Explainer:
         ends = np.cumsum(self._widths)
         pushes = [fine[end - width : end].sum() for end, width in zip(ends, self._widths, strict=True)]
         return np.array(pushes, np.float64), residual, n_steps
+
+    def _by_kind(self, pushes: NDArray[np.float64]) -> dict[str, float]:
+        """Add up what features say that go together: each of a dozen sizes gets little, all of them much."""
+        summed: dict[str, float] = {}
+        for column, push in zip(self._columns, pushes.tolist(), strict=True):
+            kind = kind_of(column)
+            summed[kind] = summed.get(kind, 0.0) + push
+        return dict(sorted(summed.items(), key=lambda item: -item[1]))
 
     def _ranked_reasons(
         self, raw: tuple[Any, ...], pushes: NDArray[np.float64], basis: Basis, top: int, *, towards_benign: bool
