@@ -261,12 +261,14 @@ def fit_reference(
         name: Bins.of(column) for name, column in zip(schema.numbers, numbers[drawn].T, strict=True)
     }
     bins |= {name: Words.of(flows[name], weight) for name in schema.categories}
+    of_benign = flows.filter(pl.Series(is_benign))
+    quantiles = _quantiles(numbers[usual], _extremes(of_benign, schema.numbers))
     starts, start_weights = _choose_starts(flows.select(schema.features), usual, log_odds, rng)
     return Reference(
         round(weight.sum()),
         round(weight[benign].sum()),
-        dict(zip(schema.numbers, _quantiles(numbers, benign, usual), strict=True)),
-        {name: Words.of(flows[name][benign], weight[benign]) for name in schema.categories},
+        dict(zip(schema.numbers, quantiles, strict=True)),
+        {name: Words.of(of_benign[name], weight[benign]) for name in schema.categories},
         starts,
         start_weights,
         {name: bins[name] for name in schema.features},
@@ -289,18 +291,26 @@ def draw_rows(weight: Floats, rng: np.random.Generator, most: int = MOST_ROWS) -
     return np.asarray(np.minimum(np.searchsorted(np.cumsum(weight), ticks, side="right"), len(weight) - 1), np.int64)
 
 
-def _quantiles(
-    numbers: NDArray[np.float32], benign: NDArray[np.int64], usual: NDArray[np.int64]
-) -> list[tuple[float, ...]]:
+def _quantiles(usual: NDArray[np.float32], extremes: Floats) -> list[tuple[float, ...]]:
+    """Return quantiles of benign flows ``(n_drawn, n_numbers)``, of which the extremes are over all of them."""
     told: list[tuple[float, ...]] = []
-    for j in range(numbers.shape[1]):
-        every, known = _finite(numbers[benign, j]), _finite(numbers[usual, j])
-        if not len(known):
+    for column, (low, high) in zip(usual.T, extremes, strict=True):
+        known = np.clip(column[~np.isnan(column)].astype(np.float64), low, high)
+        if not len(known) or np.isnan(low):
             told.append(())
             continue
-        inner = np.quantile(known.astype(np.float64), LEVELS[1:-1], method="inverted_cdf")
-        told.append(tuple(_rounded([every.min(), *inner, every.max()]).tolist()))
+        inner = np.quantile(known, LEVELS[1:-1], method="inverted_cdf")
+        told.append(tuple(_rounded([low, *inner, high]).tolist()))
     return told
+
+
+def _extremes(flows: pl.DataFrame, names: Sequence[str]) -> Floats:
+    """Return the least and the largest finite number of each column, float64 ``(n_numbers, 2)``; NaN without any."""
+    finite = [pl.col(name).cast(pl.Float32) for name in names]
+    finite = [column.filter(column.is_finite()) for column in finite]
+    least, largest = flows.select(c.min() for c in finite), flows.select(c.max() for c in finite)
+    rows = [[np.nan if x is None else x for x in (least[name][0], largest[name][0])] for name in names]
+    return np.array(rows, np.float64).reshape(-1, 2)
 
 
 def _choose_starts(
