@@ -113,6 +113,24 @@ def context_table() -> str:
     return table(["what", "measured"], rows) + f"\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+def explain_table() -> str:
+    """Return what an explanation costs, by preset."""
+    found = read_result("explain_speed")
+    presets, run = {name: found[name] for name in ("default", "paper")}, found["run"]
+    figures = {
+        "one flow explained, median": ("median_ms", "{:.1f} ms"),
+        "the same, 95 % within": ("p95_ms", "{:.1f} ms"),
+        "making an explainer, once a detector": ("explainer_ms", "{:.1f} ms"),
+        "what pushes miss of the log-odds, at most": ("worst_residual", "{:.1%}"),
+        f"telling what {found['training_flows']:,} training flows look like": ("reference_s", "{:.1f} s"),
+        "the same in the manifest, unpacked": ("reference_bytes", "{:,} bytes"),
+    }
+    told = {what: [shape.format(of[key]) for of in presets.values()] for what, (key, shape) in figures.items()}
+    rows = [[what, *(text.replace("%", " %") for text in texts)] for what, texts in told.items()]
+    head = [f"{found['features']} features", *(f"`{name}` preset" for name in presets)]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 _IMPORT = "python -c 'import deepidea'"
 _CHOSEN = f"{PRESETS['default']['temperature']:g}"
 
@@ -352,6 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cicids17": lambda: accuracy_table("cicids17"),
     "speed": speed_table,
     "context_speed": context_table,
+    "explain_speed": explain_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

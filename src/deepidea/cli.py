@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import console, console_detection, console_drift
+from deepidea import cli_explain, console, console_detection, console_drift
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
 app = typer.Typer(
@@ -505,6 +505,9 @@ def alerts(
         console_detection.show_alerts(rows)
     else:
         sys.stdout.writelines(line + "\n" for line in render(rows, format.value))
+
+
+app.command()(cli_explain.explain)
 
 
 @allow_app.command("list")
