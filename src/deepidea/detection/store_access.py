@@ -221,17 +221,15 @@ class StoredAccess:
             query = query.where(AUDIT.c.audit_id < after)
         with self._transaction() as connection:
             rows = connection.execute(query).mappings().all()
-        entries = [
-            AuditEntry(
-                row["audit_id"],
-                _when(row["time_us"]),
-                *(row[name] for name in ("actor", "action", "subject")),
-                json.loads(row["detail"]),
-                row["address"],
-            )
-            for row in rows[:limit]
-        ]
+        entries = [entry_of(row) for row in rows[:limit]]
         return entries, entries[-1].audit_id if len(rows) > limit else None
+
+
+def entry_of(row: sa.RowMapping) -> AuditEntry:
+    """Return a row of the audit log as a record."""
+    names = ("actor", "action", "subject")
+    told, detail = (row[name] for name in names), json.loads(row["detail"])
+    return AuditEntry(row["audit_id"], _when(row["time_us"]), *told, detail, row["address"])
 
 
 def _check(name: str, role: str) -> None:

@@ -98,7 +98,7 @@ def window_of(
     >>> now = datetime(2026, 5, 4, 12, tzinfo=UTC)
     >>> window = window_of("24h", newest=now, now=now)
     >>> window.anchor, window.step_s, len(window.times)
-    ('now', 600, 145)
+    ('now', 600, 144)
     >>> window_of("1h", newest=datetime(2017, 7, 7, 20, tzinfo=UTC), now=now).note
     'the newest data are of 2017-07-07 20:00 UTC; this is the hour up to then'
     """
