@@ -227,9 +227,8 @@ class StoredAccess:
 
 def entry_of(row: sa.RowMapping) -> AuditEntry:
     """Return a row of the audit log as a record."""
-    names = ("actor", "action", "subject")
-    told, detail = (row[name] for name in names), json.loads(row["detail"])
-    return AuditEntry(row["audit_id"], _when(row["time_us"]), *told, detail, row["address"])
+    told = {name: row[name] for name in ("audit_id", "actor", "action", "subject", "address")}
+    return AuditEntry(**told, time=_when(row["time_us"]), detail=json.loads(row["detail"]))
 
 
 def _check(name: str, role: str) -> None:

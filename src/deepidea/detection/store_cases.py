@@ -133,8 +133,7 @@ class StoredCases:
 
     def incident_series(self, incident_id: str, *, step_s: int) -> dict[datetime, int]:
         """Return an incident's told alerts over time: by the beginning of each step that has any."""
-        step = sa.literal_column(str(step_s * 1_000_000))
-        begin = _A.time_us - _A.time_us % step
+        begin = _step(step_s)
         with self._transaction() as connection:
             wanted = [*of_incident(connection, incident_id), _A.suppressed_by.is_(None)]
             rows = connection.execute(sa.select(begin, sa.func.count()).where(*wanted).group_by(begin)).all()
@@ -178,8 +177,7 @@ class StoredCases:
 
     def host_series(self, host: str, since: datetime, until: datetime, *, step_s: int) -> dict[datetime, int]:
         """Return a host's told alerts over time, whichever end it is: by the beginning of each step that has any."""
-        step = sa.literal_column(str(step_s * 1_000_000))
-        begin = _A.time_us - _A.time_us % step
+        begin = _step(step_s)
         found: dict[datetime, int] = {}
         with self._transaction() as connection:
             for own in _HOST_ENDS:
@@ -286,6 +284,12 @@ class StoredCases:
 # --- parts of the above ----------------------------------------------------------------------------------------------
 
 
+def _step(step_s: int) -> sa.ColumnElement[int]:
+    """Return the beginning of the step that an alert falls into."""
+    step: sa.ColumnElement[int] = sa.literal_column(str(step_s * 1_000_000))
+    return _A.time_us - _A.time_us % step
+
+
 @dataclass(frozen=True, slots=True)
 class _End:
     n: int
@@ -351,7 +355,8 @@ def _marks(connection: sa.Connection) -> Marks:
     version = sa.select(META.c.value).where(META.c.key == "rules_version").scalar_subquery()
     row = [int(value or 0) for value in connection.execute(sa.select(*told, version)).one()]
     engines = {name: at for name, at in connection.execute(sa.select(ENGINES.c.source, ENGINES.c.updated_us))}  # noqa: C416
-    return Marks(*row[:4], rules_version=row[6], states_us=row[4], counters_us=row[5], engines=engines)
+    seq, feedback_id, audit_id, activation_id, states_us, counters_us, rules_version = row
+    return Marks(seq, feedback_id, audit_id, activation_id, rules_version, states_us, counters_us, engines)
 
 
 _Runs = dict[str, tuple[int, int, int]]

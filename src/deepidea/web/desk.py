@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import polars as pl
+
+from deepidea.detection.alerts import ALERT_COLUMNS, SEVERITIES
 from deepidea.detection.allow import AllowRule, rule_from
 from deepidea.detection.drift import Against
 from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
@@ -38,10 +41,12 @@ class Actor(Protocol):
     """Who makes a change: a name, and the address that the request comes from."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the token."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """Where the request comes from."""
 
 
 class NotThereError(DataError):
@@ -103,8 +108,9 @@ class Desk:
         span = _span(window)
         severities = self._severities(span)
         alerts, flows = self.alert_series(window), self.flow_series(window)
-        urgent = self.incidents(status="open", order="severity", limit=10, **span)
-        hosts = self.hosts(limit=10, **span).items
+        since, until = span["since"], span["until"]
+        urgent = self.incidents(status="open", order="severity", limit=10, since=since, until=until)
+        hosts = self.hosts(limit=10, since=since, until=until).items
         standing = self.sources()
         return views.Overview(
             window=window,
@@ -127,7 +133,7 @@ class Desk:
         return window if isinstance(window, Window) else self.window(window)
 
     def _severities(self, span: IncidentFilters) -> tuple[views.SeverityCount, ...]:
-        told: dict[int, list[int]] = {severity: [0, 0, 0] for severity in views.SEVERITIES}
+        told: dict[int, list[int]] = {severity: [0, 0, 0] for severity in SEVERITIES}
         for severity, status, n_incidents, n_alerts in self.store.severity_counts(**span).iter_rows():
             of = told.setdefault(severity, [0, 0, 0])
             of[0] += n_incidents
@@ -292,10 +298,6 @@ class Desk:
 
     def eve(self, alert_id: str) -> str | None:
         """Return an alert as Suricata would tell it, one JSON object (EVE); None where it is not."""
-        import polars as pl
-
-        from deepidea.detection.alerts import ALERT_COLUMNS
-
         row = self.store.alert(alert_id)
         if row is None:
             return None
@@ -663,9 +665,9 @@ def _unusual(strongest: Mapping[str, Any] | None, why: views.WhyView | None) -> 
 
 
 def _rule_view(rule: AllowRule, n_alerts: int, now: datetime) -> views.RuleView:
-    plain = {name: getattr(rule, name) for name in ("src", "dst", "host", "peer", "port", "class_name", "expires")}
-    told = {"note": rule.note, "origin": rule.origin, "active": rule.is_active(now), "n_alerts": n_alerts}
-    return views.RuleView(rule_id=rule.rule_id, says=str(rule), **plain, **told)
+    given = ("says", "active", "n_alerts")
+    plain = {name: getattr(rule, name) for name in views.RuleView.__slots__ if name not in given}
+    return views.RuleView(**plain, says=str(rule), active=rule.is_active(now), n_alerts=n_alerts)
 
 
 def _audit_view(entry: Any) -> views.AuditView:

@@ -90,7 +90,8 @@ def _sink(row: SinkCounters, error: str | None) -> SinkView:
 
 def health_of(sources: Sequence[SourceView], sinks: Sequence[SinkView]) -> tuple[Health, str]:
     """Return how all of it stands: in trouble where anything is, stopped where nothing is watched."""
-    faults = [f"{one.name}: {one.says}" for one in (*sources, *sinks) if one.health == "trouble"]
+    all_of_them: list[SourceView | SinkView] = [*sources, *sinks]
+    faults = [f"{one.name}: {one.says}" for one in all_of_them if one.health == "trouble"]
     if faults:
         return "trouble", faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else "")
     live = sum(one.health == "ok" for one in sources)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from deepidea.detection.alerts import SEVERITIES
 from deepidea.detection.drift import DriftReport, FeatureDrift
 from deepidea.detection.feedback import Feedback
-from deepidea.detection.incidents import Listing, listing_of
+from deepidea.detection.incidents import listing_of
 from deepidea.model.explain import Explanation
 from deepidea.web.windows import Window
 from deepidea.web.wording import headline
@@ -681,14 +681,12 @@ def listed_of(kept: str, n_distinct: int) -> Listed:
 def incident_row(row: Mapping[str, Any], verdict: Feedback | None) -> IncidentRow:
     """Return a row of :meth:`deepidea.detection.store.Store.incidents` as it is shown."""
     plain = ("incident_id", "note", "changed", "host", "role", "first", "last", "n_alerts", "n_hosts", "n_ports")
-    listings: dict[str, Listing] = {
-        name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")
-    }
-    counts = {name: row[name] for name in ("n_alerts", "first", "last", "n_hosts", "n_ports")}
+    listings: dict[str, Any] = {name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")}
+    about: dict[str, Any] = {name: row[name] for name in ("n_alerts", "first", "last", "n_hosts", "n_ports")}
     changed = row["changed"]
     return IncidentRow(
         **{name: row[name] for name in plain},
-        headline=headline(row["class"], row["role"], row["host"], **listings, **counts),
+        headline=headline(row["class"], row["role"], row["host"], **listings, **about),
         class_name=row["class"],
         severity=row["severity"],
         severity_name=severity_name(row["severity"]),
