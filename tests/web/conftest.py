@@ -59,5 +59,3 @@ def desk(filled: Store) -> Desk:
 @pytest.fixture
 def ann() -> Someone:
     return Someone()
-
-

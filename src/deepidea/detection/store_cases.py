@@ -22,6 +22,7 @@ from deepidea.detection.store_judged import feedback_of, incidents_of
 from deepidea.detection.store_reading import Condition, check_limit, first_alert, lead, of_incident, time_of, us
 from deepidea.detection.store_schema import (
     ACTIVATIONS,
+    ALERT_COUNTS,
     ALERTS,
     AUDIT,
     ENGINES,
@@ -217,6 +218,12 @@ class StoredCases:
         last = told[-1] if len(rows) > limit else None
         key = None if last is None else [last[name] for name in ("severity", "n_alerts", "host", "role")]
         return told, None if key is None else _cursor(key)
+
+    def alert_classes(self) -> list[str]:
+        """Return the classes of told alerts, in order."""
+        query = sa.select(ALERT_COUNTS.c["class"]).distinct().order_by(ALERT_COUNTS.c["class"])
+        with self._transaction() as connection:
+            return list(connection.execute(query).scalars())
 
     def oldest_time(self) -> datetime | None:
         """Return when the first alert or counted flow was, to the minute; None in an empty store."""

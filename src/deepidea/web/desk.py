@@ -29,7 +29,7 @@ from deepidea.web.explaining import Explainers, feature_values
 from deepidea.web.model_cards import Cards
 from deepidea.web.standing import health_of, sinks_of, sources_of
 from deepidea.web.suggesting import suggestions_for
-from deepidea.web.windows import Window, step_of, window_of
+from deepidea.web.windows import FINE_STEPS_S, Window, step_of, window_of
 
 MOST_ROWS = 500
 MOST_IN_BULK = 500
@@ -236,9 +236,13 @@ class Desk:
             sources=_counted(self.store.incident_sources(current)),
         )  # fmt: skip
 
+    def class_names(self) -> tuple[str, ...]:
+        """Return the classes that filters, and verdicts that correct a class, can name: those of alerts and models."""
+        return tuple(sorted({*self.store.alert_classes(), *self._cards.classes()}))
+
     def _incident_series(self, row: views.IncidentRow) -> views.Series:
         end = row.last + timedelta(microseconds=1)
-        step_s = step_of(max(end - row.first, timedelta(minutes=1)))
+        step_s = step_of(end - row.first, steps_s=FINE_STEPS_S)
         counts = self.store.incident_series(row.incident_id, step_s=step_s)
         window = Window("given", "", row.first, end, step_s)
         return views.series_of(step_s, window.times, {"alerts": counts}, ("alerts",))
@@ -569,6 +573,10 @@ class Desk:
         with self._changing(actor, "model.activate", model_id, note=note[:500], force=force):
             done = self.store.activate(model_id, analyst=actor.name, note=note, force=force)
         return self._cards.activation(done)
+
+    def activation_fault(self, model_id: str) -> str:
+        """Return why a model may be activated by force alone; empty where it may as it is."""
+        return self.store.activation_fault(model_id) or ""
 
     def rollback(self, *, actor: Actor, note: str = "") -> views.ActivationView:
         """Go back to the model that was active before the present one; see ``Store.rollback``."""

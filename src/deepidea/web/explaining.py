@@ -74,7 +74,7 @@ def feature_values(detector: Detector | None, features: str | None) -> tuple[Fea
 
 
 def _feature(column: Column | None, name: str, raw: Any) -> FeatureValue:
-    column = column or Column(name, "category" if isinstance(raw, str) else "number")
+    column = column or Column(name, "category" if isinstance(raw, str) or name.endswith("_port") else "number")
     value = float(raw) if isinstance(raw, bool | int) else raw
     if column.kind != "category" and isinstance(value, str):
         value = _number(value)

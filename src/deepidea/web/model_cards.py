@@ -57,6 +57,12 @@ class Cards:
                 self._kept.popitem(last=False)
             return self._kept[model_id]
 
+    def classes(self) -> set[str]:
+        """Return the attack classes of detectors that are loaded."""
+        with self._lock:
+            loaded = [*self._kept.values(), *([self._own] if self._own is not None else [])]
+        return {name for one in loaded for name in one.classes if name != one.benign}
+
     def models(self) -> ModelsView:
         """Return the rows of all models, the latest added first, behind them those that run from files."""
         history = self._store.activations()
