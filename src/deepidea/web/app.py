@@ -138,8 +138,9 @@ def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 def _ours(request: Request, error: DeepIDEAError) -> Response:
     """Tell an error of the library; what broke a rule is the asker's fault, a store that is away is not."""
-    status = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError) else 409
-    if status == 503:
+    known = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError) else 409
+    status = getattr(error, "status", known)
+    if isinstance(error, StoreError):
         log.warning("%s", error)
         return _told(request, 503, "the store must answer, however: it does not; the server's log tells more")
     return _told(request, status, str(error))

@@ -199,6 +199,10 @@ class Desk:
         verdicts = self.store.verdicts_of([row["incident_id"] for row in told])
         return tuple(views.incident_row(row, verdicts.get(row["incident_id"])) for row in told)
 
+    def rows_of(self, incidents: pl.DataFrame) -> tuple[views.IncidentRow, ...]:
+        """Return rows of ``Store.incidents`` as lists show them."""
+        return self._incident_rows(incidents.iter_rows(named=True))
+
     def incident_row(self, incident_id: str) -> views.IncidentRow | None:
         """Return an incident as lists show it, also under an earlier id of it; None where it is not."""
         row = self.store.incident(incident_id)
@@ -476,10 +480,23 @@ class Desk:
 
     def note(self, incident_id: str, text: str, *, actor: Actor, version: int | None = None) -> views.IncidentRow:
         """Write a note on an incident, in place of the one that it has; its status stays. Errors as of set_status."""
-        _check_note(text)
+        return self.change_incident(incident_id, actor=actor, note=text, version=version)
+
+    def change_incident(
+        self,
+        incident_id: str,
+        *,
+        actor: Actor,
+        status: IncidentStatus | None = None,
+        note: str | None = None,
+        version: int | None = None,
+    ) -> views.IncidentRow:
+        """Give an incident a status, a note, or both; what is absent stays. Errors as of :meth:`set_status`."""
+        _check_note(note)
         with self.store.together():
             row = self._known_incident(incident_id, version)
-            self._put_state(row, row["status"], text, actor)
+            if status is not None or note is not None:
+                self._put_state(row, status or row["status"], row["note"] if note is None else note, actor)
         return self._incident_rows([self._known_incident(row["incident_id"], None)])[0]
 
     def _known_incident(self, incident_id: str, version: int | None) -> dict[str, Any]:
@@ -535,12 +552,14 @@ class Desk:
     def allow(self, entry: Mapping[str, Any] | AllowRule, *, actor: Actor) -> tuple[views.RuleView, int]:
         """Keep an allow rule and apply it to what is stored; return it, and how many alerts that changed.
 
+        Fields of an entry are those of :class:`deepidea.detection.allow.AllowRule`; empty ones count as absent.
+
         Raises
         ------
         DataError
             The rule cannot be read.
         """
-        rule = entry if isinstance(entry, AllowRule) else rule_from(entry)
+        rule = entry if isinstance(entry, AllowRule) else rule_from(_named_as_files_do(entry))
         with self._changing(actor, "rule.add", rule.rule_id, rule=str(rule), note=rule.note[:500]) as detail:
             detail["n_alerts"] = n_changed = self.store.add_rule(rule)
         return _rule_view(rule, self.store.quiet_counts().get(rule.rule_id, 0), datetime.now(UTC)), n_changed
@@ -670,6 +689,11 @@ def _unusual(strongest: Mapping[str, Any] | None, why: views.WhyView | None) -> 
     if not outside:
         return told
     return f"{told}: " + ", ".join(f"{reason.title} {reason.value}" for reason in outside)
+
+
+def _named_as_files_do(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a rule by the names that a file gives them: ``class`` is no name in Python."""
+    return {"class" if name == "class_name" else name: value for name, value in entry.items()}
 
 
 def _rule_view(rule: AllowRule, n_alerts: int, now: datetime) -> views.RuleView:
