@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deepidea.detection.health import EngineState
@@ -59,3 +60,19 @@ def desk(filled: Store) -> Desk:
 @pytest.fixture
 def ann() -> Someone:
     return Someone()
+
+
+@pytest.fixture
+def server(filled: Store) -> Iterator[str]:
+    """Address of a server over the filled store, whose admin is whoever asks."""
+    from tests.web.serving import served
+
+    with served(filled) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def client(server: str) -> Iterator[httpx.Client]:
+    """An admin, who tells the page's secret as a browser does."""
+    with httpx.Client(base_url=f"{server}/api/v1", timeout=20) as made:
+        yield made

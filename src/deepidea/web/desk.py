@@ -433,7 +433,7 @@ class Desk:
     # --- changes -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _changing(self, actor: Actor, action: str, subject: str = "", **detail: Any) -> Iterator[dict[str, Any]]:
+    def _changing(self, actor: Actor, action: str, subject: str = "", /, **detail: Any) -> Iterator[dict[str, Any]]:
         """Make a change and its line in the audit log one transaction; yield the line's detail, to be added to."""
         with self.store.together():
             yield detail
