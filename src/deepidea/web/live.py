@@ -57,6 +57,7 @@ POLL_S = 0.3
 IDLE_POLL_S = 1.0  # while nobody listens
 HEARTBEAT_S = 15.0
 SOURCES_EVERY_S = 1.0
+_LOOK_ANEW_S = 4.0  # at how sources stand, where none has told anything
 MOST_KEPT = 2_000  # events for those who were cut off
 MOST_QUEUED = 256  # events that somebody may be behind
 MOST_LISTENERS = 500
@@ -123,7 +124,7 @@ class Live:
         self._wake = asyncio.Event()
         self._up = True
         self._sources: Any = None
-        self._sources_due = 0.0
+        self._sources_due, self._moved = 0.0, True
 
     @property
     def n_listeners(self) -> int:
@@ -209,10 +210,11 @@ class Live:
 
     def _standing(self, changes: Changes) -> Iterator[tuple[str, Any]]:
         """Tell how sources stand, where that is due and has changed; that an engine is silent is a change too."""
+        self._moved = self._moved or bool(changes.engines) or changes.counters_changed
         now = time.monotonic()
-        fresh = bool(changes.engines) or changes.counters_changed
-        if now < self._sources_due - (0 if fresh else -4 * SOURCES_EVERY_S):
+        if now < self._sources_due + (0.0 if self._moved else _LOOK_ANEW_S):
             return
+        self._moved = False
         self._sources_due = now + SOURCES_EVERY_S
         standing = self._desk.sources()
         told = _gist(standing)
