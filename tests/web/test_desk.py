@@ -181,7 +181,7 @@ def test_every_change_leaves_a_line_of_audit(desk, ann):
         "verdict.add": lambda: desk.judge("incident", row.incident_id, "unsure", actor=ann),
         "rule.add": lambda: desk.allow({"src": "10.0.0.0/8"}, actor=ann),
         "rule.remove": lambda: desk.disallow(desk.rules()[0].rule_id, actor=ann),
-        "token.add": lambda: desk.add_token("bob", "viewer", actor=ann),
+        "token.add": lambda: desk.add_token("bob", "admin", actor=ann),
         "token.revoke": lambda: desk.revoke_token(desk.tokens()[0].token_id, actor=ann),
         "store.purge": lambda: desk.purge(NOON - timedelta(days=1), actor=ann),
     }

@@ -55,7 +55,7 @@ def test_verdicts_rules_and_engines_are_told(desk, filled, server, ann):
         filled.tell_engine(EngineState("wlan0", now, now, "live", n_flows=10, flows_per_s=5.0))
         while "wlan0" not in [one["name"] for one in reader.until("sources")["sources"]]:
             pass
-        desk.add_token("bob", "viewer", actor=ann)
+        desk.add_token("bob", "admin", actor=ann)
         desk.note(row.incident_id, "end", actor=ann)
         kinds = []
         while (event := reader.next())[0] != "change" or event[1]["action"] != "incident.note":
@@ -81,7 +81,7 @@ def test_whoever_was_cut_off_goes_on_behind_the_last_event(desk, server, ann):
 
 
 def test_a_stream_ends_when_its_token_is_revoked(filled, desk, ann):
-    made = desk.add_token("bob", "viewer", actor=ann)
+    made = desk.add_token("bob", "admin", actor=ann)
     with (
         served(filled) as (address, _),
         listening(address, Authorization=f"Bearer {made.secret}") as reader,
@@ -93,7 +93,7 @@ def test_a_stream_ends_when_its_token_is_revoked(filled, desk, ann):
 
 
 def test_a_stream_takes_a_valid_token(filled, desk, ann):
-    desk.add_token("bob", "viewer", actor=ann)
+    desk.add_token("bob", "admin", actor=ann)
     with served(filled) as (address, _):
         answer = httpx.get(f"{address}/api/v1/events", headers={"Authorization": "Bearer dit_wrong"})
         assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")

@@ -21,7 +21,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import deepidea
 from deepidea.detection.store import Store
-from deepidea.errors import DataError, DeepIDEAError, StoreError
+from deepidea.errors import ArtifactError, DataError, DeepIDEAError, StoreError
 from deepidea.web import api, health, login, pages
 from deepidea.web.access import AccessError, open_to_all
 from deepidea.web.engines import Engines
@@ -138,7 +138,7 @@ def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 def _ours(request: Request, error: DeepIDEAError) -> Response:
     """Tell an error of the library; what broke a rule is the asker's fault, a store that is away is not."""
-    known = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError) else 409
+    known = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError | ArtifactError) else 409
     status = getattr(error, "status", known)
     if isinstance(error, StoreError):
         log.warning("%s", error)

@@ -643,8 +643,17 @@ class Desk:
         return n_gone
 
     def add_token(self, name: str, role: Role, *, actor: Actor, expires: datetime | None = None) -> views.NewToken:
-        """Make a token; its secret is told this once. See ``Store.add_token``."""
+        """Make a token; its secret is told this once. See ``Store.add_token``.
+
+        Raises
+        ------
+        DataError
+            It is the first one and not an admin's: from the first token on everyone needs one, and nobody could make
+            another.
+        """
         with self.store.together():
+            if role != "admin" and not self.store.has_tokens():
+                raise DataError(f"the first token must be an admin's, however: it is a {role}'s; make an admin's first")
             token, secret = self.store.add_token(name, role, expires=expires)
             detail = {"name": name, "role": role}
             self.store.audit(actor.name, "token.add", token.token_id, detail=detail, address=actor.address)
