@@ -91,8 +91,10 @@ def _problem(says: str) -> dict[str, Any]:
 
 
 REFUSED: dict[int | str, dict[str, Any]] = {
+    400: _problem("The body is no JSON text."),
     401: _problem("No valid token or session."),
     403: _problem("The role does not suffice, or a browser's change lacks the page's secret."),
+    405: _problem("The path does not know this method."),
     421: _problem("The server is not called by this name."),
     422: _problem("The request is not as this document says, or breaks a rule."),
     503: _problem("The store does not answer, or the server is full."),
