@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import console, console_detection
+from deepidea import cli_serve, console, console_detection
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ allow_app = typer.Typer(help="Allow rules: what is known and wanted, so that it 
 app.add_typer(allow_app, name="allow")
 store_app = typer.Typer(help="The store of alerts: how it stands, what leaves it.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+cli_serve.register(app)
 
 
 class Preset(StrEnum):

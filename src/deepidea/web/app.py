@@ -22,6 +22,7 @@ from starlette.middleware.gzip import GZipMiddleware
 import deepidea
 from deepidea.detection.store import Store
 from deepidea.errors import DataError, DeepIDEAError, StoreError
+from deepidea.model.detector import Detector
 from deepidea.web import api, health, login, pages
 from deepidea.web.access import AccessError, open_to_all
 from deepidea.web.engines import Engines
@@ -40,7 +41,13 @@ _KINDS = {
 }
 
 
-def create_app(store: Store, *, settings: WebSettings | None = None, engines: Engines | None = None) -> FastAPI:
+def create_app(
+    store: Store,
+    *,
+    settings: WebSettings | None = None,
+    engines: Engines | None = None,
+    detector: Detector | None = None,
+) -> FastAPI:
     """Return the application over a store.
 
     Parameters
@@ -50,6 +57,8 @@ def create_app(store: Store, *, settings: WebSettings | None = None, engines: En
     settings : WebSettings, optional
     engines : Engines, optional
         Detections that run in this process.
+    detector : Detector, optional
+        What explains alerts, where the store holds no detector of their kind.
     """
     settings = settings or WebSettings()
     app = FastAPI(
@@ -61,7 +70,7 @@ def create_app(store: Store, *, settings: WebSettings | None = None, engines: En
         openapi_url=None,
         lifespan=_lifespan,
     )
-    app.state.store, app.state.settings = store, settings
+    app.state.store, app.state.settings, app.state.detector = store, settings, detector
     app.state.engines = engines or Engines()
     app.state.login_limit = LoginLimit()
     for router in (health.router, login.router, api.router, pages.router):
