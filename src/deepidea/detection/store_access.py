@@ -168,9 +168,7 @@ class StoredAccess:
 
     # --- sessions of browsers ----------------------------------------------------------------------------------------
 
-    def open_session(
-        self, token: Token, *, lasts_s: float = LASTS_S, idle_s: float = IDLE_S
-    ) -> tuple[Session, str]:
+    def open_session(self, token: Token, *, lasts_s: float = LASTS_S, idle_s: float = IDLE_S) -> tuple[Session, str]:
         """Open a session for a browser; return it and the secret of its cookie. Those that have ended go.
 
         Parameters
@@ -190,7 +188,7 @@ class StoredAccess:
     def find_session(self, secret: str, *, lasts_s: float = LASTS_S, idle_s: float = IDLE_S) -> Session | None:
         """Return the session of a cookie, None where it has ended or its token opens nothing any more.
 
-        That it was asked for puts its end off, to ``idle_s`` from now, though never beyond ``lasts_s`` from its opening.
+        That it was asked for puts its end off, to ``idle_s`` from now, never beyond ``lasts_s`` from its opening.
         """
         now, columns = _now(), SESSIONS.c
         with self._transaction() as connection:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import ipaddress
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from deepidea.detection.store import Store, open_store
 from deepidea.detection.watch import Setting, default_store
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.model.detector import Detector
+from deepidea.web.engines import Engines
 
-STOPS_WITHIN_S = 5
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Serving:
     sources: tuple[str, ...] = ()
     sinks: tuple[str, ...] = ()
     allow: Path | None = None
-    follow: bool = True
+    follow: bool = False
     host: str = "127.0.0.1"
     port: int = 8350
     host_names: tuple[str, ...] = ()
@@ -73,61 +77,39 @@ def serve_until(stop: threading.Event, serving: Serving, *, on_start: Callable[.
         Before anything is served: the store, the detector, a source, the certificate or the port cannot be used, or
         others could reach a server that no token guards.
     """
-    server_of = _server_type()
+    _require_extra()
     detector = None if serving.model is None else Detector.load(serving.model)
     if serving.sources and detector is None:
         raise DataError("a source needs a detector, however: none is named; give --model")
     _check_certificate(serving)
     with open_store(serving.store or default_store()) as store, _listening(serving) as listener:
-        _refuse_unguarded(serving, store)
-        engines = _started(serving, store, detector)
-        try:
-            server = server_of(_app(serving, store, engines, detector), listener, serving)
-            _run(server, listener, stop, lambda: _tell(on_start, serving, listener, store))
-        finally:
-            engines.stop()
+        _refuse_unguarded(serving, listener, store)
+        with _watching(serving, store, detector) as engines:
+            _run(_app(serving, listener, store, engines, detector), serving, listener, stop, on_start)
 
 
-def _server_type() -> Callable[..., Any]:
+def _require_extra() -> None:
     try:
-        import fastapi  # noqa: F401
-        import jinja2  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn
+        for name in ("fastapi", "jinja2", "plotly", "prometheus_client", "python_multipart", "uvicorn"):
+            importlib.import_module(name)
     except ImportError as error:
         raise MissingExtraError(
             f"the page needs FastAPI and its companions, however: {error}; install them with: "
             "pip install 'deepidea[serve]'"
         ) from error
 
-    def make(app: Any, listener: socket.socket, serving: Serving) -> uvicorn.Server:
-        config = uvicorn.Config(
-            app,
-            fd=listener.fileno(),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ssl_certfile=serving.tls_cert,
-            ssl_keyfile=serving.tls_key,
-            proxy_headers=bool(serving.forwarded_allow_ips),
-            forwarded_allow_ips=serving.forwarded_allow_ips or None,
-            timeout_graceful_shutdown=STOPS_WITHIN_S,
-            h11_max_incomplete_event_size=64 << 10,
-        )
-        return uvicorn.Server(config)
 
-    return make
-
-
-def _app(serving: Serving, store: Store, engines: Any, detector: Detector | None) -> Any:
+def _app(
+    serving: Serving, listener: socket.socket, store: Store, engines: Engines, detector: Detector | None
+) -> FastAPI:
     from deepidea.web.app import create_app
     from deepidea.web.settings import WebSettings
 
+    host, port = listener.getsockname()[:2]
     settings = WebSettings(
-        host=serving.host,
-        port=serving.port,
-        host_names=serving.host_names,
+        host=host,
+        port=port,
+        host_names=(serving.host, *serving.host_names),
         tls=serving.tls_cert is not None,
         secure_cookies=serving.secure_cookies or serving.tls_cert is not None,
         open_metrics=serving.open_metrics,
@@ -135,16 +117,18 @@ def _app(serving: Serving, store: Store, engines: Any, detector: Detector | None
     return create_app(store, settings=settings, engines=engines, detector=detector)
 
 
-def _started(serving: Serving, store: Store, detector: Detector | None) -> Any:
-    from deepidea.web.engines import Engines
-
+@contextlib.contextmanager
+def _watching(serving: Serving, store: Store, detector: Detector | None) -> Iterator[Engines]:
+    """Run the detections, and end them with all that they read stored."""
     engines = Engines()
-    if detector is not None and serving.sources:
-        setting = Setting(
-            store=serving.store or default_store(), sinks=serving.sinks, allow=serving.allow, follow=serving.follow
-        )
-        engines.start(serving.sources, detector, setting)
-    return engines
+    try:
+        if detector is not None and serving.sources:
+            url = serving.store or default_store()
+            setting = Setting(store=url, sinks=serving.sinks, allow=serving.allow, follow=serving.follow)
+            engines.start(serving.sources, detector, setting, store)
+        yield engines
+    finally:
+        engines.stop()
 
 
 def _check_certificate(serving: Serving) -> None:
@@ -152,8 +136,12 @@ def _check_certificate(serving: Serving) -> None:
         raise DataError("TLS takes a certificate and its key, however: one is missing; give --tls-cert and --tls-key")
     if serving.tls_cert is not None:
         try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(serving.tls_cert, serving.tls_key)
-        except (OSError, ssl.SSLError) as error:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                serving.tls_cert,
+                serving.tls_key,
+                password="",  # or it would ask at the terminal
+            )
+        except (OSError, ValueError) as error:
             raise DataError(f"a certificate and its key must be readable and fit, however: {error}") from error
 
 
@@ -172,32 +160,44 @@ def _listening(serving: Serving) -> Iterator[socket.socket]:
         yield listener
 
 
-def _refuse_unguarded(serving: Serving, store: Store) -> None:
-    if serving.host not in ("127.0.0.1", "::1", "localhost") and not store.has_tokens():
-        raise DataError(
-            f"a server that others can reach must have a token, however: {serving.host} is no loopback address and the "
-            "store has no token; run: deepidea tokens add NAME --role admin"
-        )
+def _refuse_unguarded(serving: Serving, listener: socket.socket, store: Store) -> None:
+    """Refuse to let others in while no token exists, when everyone on this machine is an admin."""
+    host = listener.getsockname()[0]
+    is_proxied = bool(serving.forwarded_allow_ips) or serving.secure_cookies
+    if (ipaddress.ip_address(host).is_loopback and not is_proxied) or store.has_tokens():
+        return
+    reached = "a proxy lets others in" if is_proxied else f"{host} is no loopback address"
+    raise DataError(
+        f"a server that others can reach must have a token, however: {reached}, and the store has no token; run: "
+        "deepidea tokens add NAME --role admin"
+    )
 
 
-def _run(server: Any, listener: socket.socket, stop: threading.Event, on_start: Callable[[], None]) -> None:
-    """Run the server in a thread of its own, where it takes no signals, and end it when it is to stop."""
-    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), name="deepidea-serve")
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            stop.wait(0.01)
-        on_start()
-        while not stop.wait(0.2) and thread.is_alive():
-            pass
-    finally:
-        server.should_exit = True
-        thread.join(2 * STOPS_WITHIN_S)
+def _run(
+    app: FastAPI, serving: Serving, listener: socket.socket, stop: threading.Event, on_start: Callable[..., None] | None
+) -> None:
+    from deepidea.web.server import PageServer
+
+    def tell() -> None:
+        if on_start is not None:
+            on_start(_url(serving, listener), app.state.store.url, needs_login=app.state.store.has_tokens())
+
+    server = PageServer(
+        app,
+        stop,
+        on_start=tell,
+        tls_cert=serving.tls_cert,
+        tls_key=serving.tls_key,
+        proxies=serving.forwarded_allow_ips,
+    )
+    server.run(sockets=[listener])
 
 
-def _tell(on_start: Callable[..., None] | None, serving: Serving, listener: socket.socket, store: Store) -> None:
-    if on_start is not None:
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else "localhost" if host == "127.0.0.1" else host
-        scheme = "http" if serving.tls_cert is None else "https"
-        on_start(f"{scheme}://{shown}:{port}/", store.url, needs_login=store.has_tokens())
+def _url(serving: Serving, listener: socket.socket) -> str:
+    """Return the address that a browser on this machine, or one that knows the server's name, can open."""
+    host, port = listener.getsockname()[:2]
+    name = (
+        serving.host_names[0] if serving.host_names else "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+    )
+    shown = f"[{name}]" if ":" in name else name
+    return f"{'http' if serving.tls_cert is None else 'https'}://{shown}:{port}/"
