@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import cli_explain, console, console_detection, console_drift, console_models
+from deepidea import cli_explain, cli_serve, console, console_detection, console_drift, console_models
 from deepidea.cli_models import add_commands
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
@@ -38,6 +38,7 @@ allow_app = typer.Typer(help="Allow rules: what is known and wanted, so that it 
 app.add_typer(allow_app, name="allow")
 store_app = typer.Typer(help="The store of alerts: how it stands, what leaves it.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+cli_serve.register(app)
 
 
 class Preset(StrEnum):

@@ -6,10 +6,12 @@ events alone is a coroutine.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -19,11 +21,12 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 
 import deepidea
 from deepidea.web import requests as asked
 from deepidea.web import views
-from deepidea.web.access import AccessError, Actor, Needs, admin, analyst, viewer
+from deepidea.web.access import AccessError, Actor, Needs, admin, analyst, cookie_name, viewer
 from deepidea.web.desk import Desk, NotThereError
 from deepidea.web.live import EVENTS, Live
 from deepidea.web.windows import Window
@@ -57,12 +60,16 @@ class Problem(BaseModel):
 
 
 class Me(BaseModel):
-    """Who asks, by which way they got in, and the roles that theirs includes."""
+    """Who asks, by which way they got in, and the roles that theirs includes.
+
+    ``csrf`` is what changes must carry as ``X-CSRF-Token``; empty for a token, which needs none.
+    """
 
     name: str
     role: Literal["viewer", "analyst", "admin"]
     way: Literal["local", "session", "token"]
     address: str
+    csrf: str
     roles: list[Literal["viewer", "analyst", "admin"]]
 
 
@@ -122,9 +129,19 @@ async def running(app: FastAPI) -> AsyncIterator[None]:
     """Follow the store for those who listen, as long as the application runs."""
     if getattr(app.state, "desk", None) is None:
         app.state.desk = Desk(app.state.store, detector=getattr(app.state, "detector", None))
-    app.state.live = Live(app.state.desk)
-    async with app.state.live.running():
-        yield
+    live = app.state.live = Live(app.state.desk)
+    async with live.running():
+        ending = asyncio.create_task(_end_with(app, live))
+        try:
+            yield
+        finally:
+            ending.cancel()
+
+
+async def _end_with(app: FastAPI, live: Live) -> None:
+    """End the streams as soon as the server is told to end: it waits for them before it leaves."""
+    await app.state.ending.wait()
+    live.stop()
 
 
 def _there(found: T | None, what: str, name: str) -> T:
@@ -144,7 +161,8 @@ def _window(desk: Desk, query: asked.SpanQuery) -> Window:
 def me(actor: Viewer) -> Me:
     """Tell who asks."""
     roles = [role for role in ("viewer", "analyst", "admin") if actor.may(role)]  # type: ignore[arg-type]
-    return Me(name=actor.name, role=actor.role, way=actor.way, address=actor.address, roles=roles)  # type: ignore[arg-type]
+    told = {name: getattr(actor, name) for name in ("name", "role", "way", "address", "csrf")}
+    return Me(**told, roles=roles)  # type: ignore[arg-type]
 
 
 @router.get("/openapi.json", tags=["access"], dependencies=[Depends(viewer)], include_in_schema=False)
@@ -428,29 +446,35 @@ def purge(desk: AtDesk, actor: Admin, wanted: asked.Purge) -> NChanged:
 @router.get(
     "/events",
     tags=["events"],
-    dependencies=[Depends(viewer)],
     response_class=StreamingResponse,
     responses={200: {"description": "Server-sent events.", "content": {STREAM: {"schema": {"type": "string"}}}}},
 )
 async def events(
     request: Request,
+    actor: Viewer,
     query: Annotated[asked.EventsQuery, Query()],
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> StreamingResponse:
     """Tell what happens as it happens, as server-sent events."""
     live: Live = request.app.state.live
 
-    async def may() -> bool:
-        try:
-            await viewer(request)
-        except AccessError:
-            return False
-        return True
-
-    chunks = await live.stream(last_event_id or query.after, may=may)
+    chunks = await live.stream(last_event_id or query.after, may=lambda: _may_go_on(request, actor))
     return StreamingResponse(
         chunks, media_type=STREAM, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
+
+
+async def _may_go_on(request: Request, actor: Actor) -> bool:
+    """Return whether somebody may still listen; that a page is open does not put off the end of its session."""
+    if actor.way == "session":
+        state, secret = request.app.state, request.cookies.get(cookie_name(request), "")
+        look = partial(state.store.find_session, secret, lasts_s=state.settings.session_s, idle_s=0.0)
+        return await run_in_threadpool(look) is not None
+    try:
+        await viewer(request)
+    except AccessError:
+        return False
+    return True
 
 
 # --- the document ----------------------------------------------------------------------------------------------------
@@ -498,7 +522,7 @@ def _made_document() -> dict[str, Any]:
     }
     for route in router.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
-            for method in route.methods:
+            for method in route.methods or ():
                 _declare(made["paths"][route.path][method.lower()], method, _role_of(route))
     return made
 
