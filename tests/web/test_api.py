@@ -29,9 +29,11 @@ ABSENT = {"incidents": "f" * 32, "alerts": "f" * 32, "models": "f" * 16, "hosts"
 
 
 @pytest.fixture
-def admin(client):
+def admin(filled, client):
     """A client that may change things."""
-    client.headers["X-CSRF-Token"] = client.get("me").json()["csrf"]
+    client.headers.update(
+        {"X-CSRF-Token": filled.local_secret(), "Origin": str(client.base_url.copy_with(path="/"))[:-1]}
+    )
     return client
 
 

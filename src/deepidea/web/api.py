@@ -60,16 +60,12 @@ class Problem(BaseModel):
 
 
 class Me(BaseModel):
-    """Who asks, by which way they got in, and the roles that theirs includes.
-
-    ``csrf`` is what changes must carry as ``X-CSRF-Token``; empty for a token, which needs none.
-    """
+    """Who asks, by which way they got in, and the roles that theirs includes."""
 
     name: str
     role: Literal["viewer", "analyst", "admin"]
     way: Literal["local", "session", "token"]
     address: str
-    csrf: str
     roles: list[Literal["viewer", "analyst", "admin"]]
 
 
@@ -160,8 +156,8 @@ def _window(desk: Desk, query: asked.SpanQuery) -> Window:
 @router.get("/me", tags=["access"])
 def me(actor: Viewer) -> Me:
     """Tell who asks."""
-    roles = [role for role in ("viewer", "analyst", "admin") if actor.may(role)]  # type: ignore[arg-type]
-    told = {name: getattr(actor, name) for name in ("name", "role", "way", "address", "csrf")}
+    roles = [role for role in ("viewer", "analyst", "admin") if actor.may(role)]
+    told = {name: getattr(actor, name) for name in ("name", "role", "way", "address")}
     return Me(**told, roles=roles)  # type: ignore[arg-type]
 
 
