@@ -298,7 +298,7 @@ def rules(desk: AtDesk) -> Items[views.RuleView]:
 
 @router.post("/rules", tags=["rules"], status_code=201)
 def allow(desk: AtDesk, actor: Analyst, rule: asked.NewRule) -> RuleAdded:
-    """Keep alerts quiet, those that are stored too. It takes about 5 s for a million of them."""
+    """Keep alerts quiet, those that are stored too: each of them is looked at, which takes its time."""
     added, n_changed = desk.allow(rule.model_dump(), actor=actor)
     return RuleAdded(rule=added, n_changed=n_changed)
 
