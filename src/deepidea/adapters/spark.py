@@ -38,7 +38,6 @@ from deepidea.flows.schema import Schema
 from deepidea.flows.skipping import OnError, SkipCount
 from deepidea.flows.tables import conform_rows
 from deepidea.model.detector import Detector
-from deepidea.model.scoring import beside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,7 +181,7 @@ def _task(
             if not batch.num_rows:
                 continue
             skipped = None if counts is None else SkipCount()
-            yield from _score_batch(here, batch, names, kept, done, skipped)
+            yield _score_batch(here, batch, names, kept, done, skipped)
             if counts is not None and skipped:
                 counts.add(skipped.reasons)
             done += batch.num_rows
@@ -192,30 +191,26 @@ def _task(
 
 def _score_batch(
     detector: Detector, batch: pa.RecordBatch, names: list[str], kept: list[str], done: int, skipped: SkipCount | None
-) -> Iterator[pa.RecordBatch]:
-    table = pl.DataFrame(pl.from_arrow(batch)).rename(dict(zip(batch.schema.names, names, strict=True)))
+) -> pa.RecordBatch:
+    """Return the verdicts of a batch beside the columns that are kept, which stay as Spark gave them, type and all."""
+    import pyarrow as pa
+
+    known = [names.index(name) for name in detector.schema.canonical_names(names)]
+    table = pl.DataFrame(pl.from_arrow(batch.select(known))).rename({f"c{j}": names[j] for j in known})
     chunk = conform_rows(table, detector.schema, source="partition", first_row=done + 1, skipped=skipped)
-    verdicts = detector.score_conformed(chunk.flows)
-    original = chunk.original
-    assert original is not None  # asked for
-    told = beside(original.select(kept), verdicts) if kept else verdicts
-    numbered = told.rename({name: f"c{j}" for j, name in enumerate(told.columns)})
-    yield from _plain_arrow(numbered, batch, [names.index(name) for name in kept])
+    verdicts = _as_arrow(detector.score_conformed(chunk.flows))
+    rows = batch if len(chunk) == batch.num_rows else batch.take(pa.array(chunk.positions - (done + 1)))
+    columns = [*(rows.column(names.index(name)) for name in kept), *verdicts]
+    return pa.RecordBatch.from_arrays(columns, [f"c{j}" for j in range(len(columns))])
 
 
-def _plain_arrow(told: pl.DataFrame, batch: pa.RecordBatch, kept: list[int]) -> Iterator[pa.RecordBatch]:
-    """Yield Arrow batches in the types that Spark gave and knows: polars has wider ones for text."""
+def _as_arrow(verdicts: pl.DataFrame) -> Iterator[pa.Array]:
+    """Yield the columns in the Arrow types that Spark knows: polars has wider ones for text."""
     import pyarrow as pa
 
-    table = told.to_arrow(compat_level=pl.CompatLevel.oldest())
-    types = [batch.schema.field(j).type for j in kept] + [_narrow(kind) for kind in table.schema.types[len(kept) :]]
-    yield from table.cast(pa.schema(list(zip(table.schema.names, types, strict=True)))).to_batches()
-
-
-def _narrow(kind: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.string() if pa.types.is_large_string(kind) else kind
+    for column in verdicts.to_arrow(compat_level=pl.CompatLevel.oldest()).itercolumns():
+        whole = column.combine_chunks()
+        yield whole.cast(pa.string()) if pa.types.is_large_string(whole.type) else whole
 
 
 @contextlib.contextmanager
@@ -251,6 +246,7 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
     _require_master(master)
     settings = {
         "spark.ui.enabled": "false",
+        "spark.log.level": "ERROR",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
         **(_ON_LOOPBACK if master.startswith("local") else {}),
         **(options or {}),
@@ -261,11 +257,11 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
-        session: SparkSession = builder.getOrCreate()
+        with _only_arrow_is_used():
+            session: SparkSession = builder.getOrCreate()
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise SourceError(f"a Spark session must open on {master}, however: {reason}") from error
-    session.sparkContext.setLogLevel("ERROR")
     return session
 
 
@@ -275,7 +271,9 @@ _ON_LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "1
 def _session_type() -> Any:
     try:
         import pyarrow  # noqa: F401  # what mapInArrow needs
-        from pyspark.sql import SparkSession
+
+        with _only_arrow_is_used():
+            from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError(
             f"scoring on Spark needs pyspark and pyarrow, however: {error}; install them with: "

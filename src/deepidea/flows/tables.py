@@ -259,7 +259,7 @@ def iter_chunks(
 def conform_rows(
     table: pl.DataFrame, schema: Schema, *, source: str, first_row: int = 1, skipped: SkipCount | None = None
 ) -> FlowChunk:
-    """Return what `iter_chunks` makes of rows that were read elsewhere, the original columns beside.
+    """Return what `iter_chunks` makes of rows that were read elsewhere.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def conform_rows(
     ([(3.0,)], 1)
     """
     positions = np.arange(first_row, first_row + table.height)
-    return _conformed(table, source, "row", positions, _Reading(schema, skipped, keep_original=True))
+    return _conformed(table, source, "row", positions, _Reading(schema, skipped, keep_original=False))
 
 
 def read_table(path: str | Path, *, header: Sequence[str] | None = None) -> pl.DataFrame:
