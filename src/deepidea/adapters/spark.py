@@ -54,6 +54,9 @@ _TYPES: Mapping[type[pl.DataType], str] = {
 }
 _OURS = re.compile(r"deepidea\.errors\.(\w+): (.+?)(?:\n\s*\n|\n\tat |$)", re.DOTALL)
 
+_NO_PACKAGE = re.compile(r"No module named '(deepidea|polars|onnxruntime)")
+_CAUSE = re.compile(r"(Caused by: )?[\w.]*(Error|Exception)\b")
+
 
 class Skipped:
     """Rows that tasks left out, by reason; shared by the tasks of one session.
@@ -333,11 +336,13 @@ def _told(text: str) -> DeepIDEAError:
     if ours is not None:
         kind = getattr(errors, ours[1], DataError)
         return kind(ours[2].strip())
-    if "No module named 'deepidea'" in text or "No module named 'polars'" in text:
+    if _NO_PACKAGE.search(text):
         return SourceError(
             "each executor must have this package installed for the Python that Spark starts there, however: one has "
             "not; install it there and name that Python in PYSPARK_PYTHON, or ship an environment with spark.archives"
         )
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\tat ")]
-    cause = next((line for line in lines if line.startswith("Caused by:")), lines[0] if lines else "it says nothing")
-    return SourceError(f"Spark must finish the job, however: {cause[:500]}")
+    causes = [line for line in lines if _CAUSE.match(line)]
+    return SourceError(
+        f"Spark must finish the job, however: {([*lines[:1], *causes] or ['it says nothing'])[-1][:500]}"
+    )
