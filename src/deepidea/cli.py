@@ -119,6 +119,13 @@ class OnError(StrEnum):
     skip = "skip"
 
 
+class Engine(StrEnum):
+    """What scores tables."""
+
+    local = "local"
+    spark = "spark"
+
+
 class OutputFormat(StrEnum):
     """Formats of verdict files."""
 
@@ -355,12 +362,27 @@ def score(
     inputs: Annotated[list[str], typer.Argument(help="Files of flows: CSV, Parquet, gz, folders, globs, - for stdin.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Verdicts: .parquet, .csv or .jsonl; - for stdout.")],
     format: Annotated[OutputFormat | None, typer.Option(help="Format, where the name does not tell.")] = None,
-    keep_columns: Annotated[bool, typer.Option(help="Write the columns of the flows beside the verdicts.")] = False,
+    keep_columns: Annotated[
+        bool | None,
+        typer.Option(
+            help="Write the columns of the flows beside the verdicts; on Spark the default.", show_default=False
+        ),
+    ] = None,
     on_error: Annotated[OnError, typer.Option(help="Stop at a bad row, or skip and count it.")] = OnError.raise_,
     header: Annotated[bool, typer.Option(help="Whether CSV files have a header line; KDD files have none.")] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="Scoring threads; all cores where absent.")] = None,
+    engine: Annotated[Engine, typer.Option(help="Score here, or on Spark: docs/spark.md.")] = Engine.local,
+    master: Annotated[str, typer.Option(help="Spark: local[2], spark://host:7077, yarn, k8s://...")] = "local[*]",
+    follow: Annotated[bool, typer.Option(help="Spark: score files as they arrive in a folder.")] = False,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Spark: where it keeps which files are done; needed for arriving files.")
+    ] = None,
 ) -> None:
     """Score flows: one verdict each, in input order, in bounded memory."""
+    if engine is Engine.spark:
+        keep = keep_columns is not False
+        _score_on_spark(model, inputs, output, keep, on_error.value, header, master, follow, checkpoint)
+        return
     from deepidea.flows.skipping import SkipCount
     from deepidea.flows.tables import expand_inputs
     from deepidea.model.detector import Detector
@@ -375,13 +397,42 @@ def score(
             paths,
             output,
             format=format.value if format else None,
-            keep_original=keep_columns,
+            keep_original=bool(keep_columns),
             on_error=on_error.value,
             skipped=skipped,
             header=names,
             progress=progress,
         )
     console.say(f"scored {n_scored:,} flows into {output}" + (f"; {skipped}" if skipped else ""))
+
+
+def _score_on_spark(
+    model: Path,
+    inputs: list[str],
+    output: str,
+    keep_columns: bool,
+    on_error: Any,
+    header: bool,
+    master: str,
+    follow: bool,
+    checkpoint: str | None,
+) -> None:
+    from deepidea.adapters import spark_files
+    from deepidea.adapters.spark import open_session
+    from deepidea.model.detector import Detector
+
+    detector = Detector.load(model)
+    options: dict[str, Any] = {"keep_columns": keep_columns, "on_error": on_error}
+    with open_session(master) as spark:
+        if follow or checkpoint is not None:
+            with console.stopping() as stop:
+                options |= {"stop": stop, "follow": follow}
+                done = spark_files.score_arriving(spark, detector, inputs, output, checkpoint, **options)
+        else:
+            names = None if header else list(detector.schema.features)
+            done = spark_files.score_files(spark, detector, inputs, output, header=names, **options)
+    console.show_losses(done.skipped, {})
+    console.say(f"scored {done.n_flows:,} flows into {output}")
 
 
 @app.command()

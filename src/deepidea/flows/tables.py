@@ -36,7 +36,7 @@ from deepidea.flows.lines import Block, CsvLines
 from deepidea.flows.schema import Schema
 from deepidea.flows.skipping import OnError, SkipCount, refuse_rows, shown
 
-__all__ = ["FlowChunk", "expand_inputs", "iter_chunks", "iter_flows", "read_table"]
+__all__ = ["FlowChunk", "expand_inputs", "conform_rows", "iter_chunks", "iter_flows", "read_table"]
 
 CHUNK_ROWS = 65_536
 SLICE_BYTES = 64 << 20  # of a Parquet file, unpacked, at a time
@@ -254,6 +254,42 @@ def iter_chunks(
         raise ValueError("on_error='skip' must come with skipped=SkipCount(), so that no row goes unseen")
     reading = _Reading(schema, skipped if on_error == "skip" else None, keep_original)
     return _iter_files(expand_inputs(inputs), reading, chunk_rows, header)
+
+
+def conform_rows(
+    table: pl.DataFrame, schema: Schema, *, source: str, first_row: int = 1, skipped: SkipCount | None = None
+) -> FlowChunk:
+    """Return what `iter_chunks` makes of rows that were read elsewhere.
+
+    Parameters
+    ----------
+    table
+        Rows under any names that the schema knows.
+    schema
+        Schema that they must have.
+    source, first_row
+        What messages call the place of the rows, and the number of the first one there.
+    skipped
+        Where rows that break a rule are counted; absent, the first one raises.
+
+    Raises
+    ------
+    SchemaError
+        A column is missing.
+    CellError
+        A row breaks a rule and nothing counts it.
+
+    Examples
+    --------
+    >>> from deepidea.flows.column import Column
+    >>> skipped = SkipCount()
+    >>> schema = Schema("tiny", (Column("fwd_packets", "number"),))
+    >>> rows = pl.DataFrame({"Fwd Packets": ["3", "many"]})
+    >>> conform_rows(rows, schema, source="part 7", skipped=skipped).flows.rows(), skipped.total
+    ([(3.0,)], 1)
+    """
+    positions = np.arange(first_row, first_row + table.height)
+    return _conformed(table, source, "row", positions, _Reading(schema, skipped, keep_original=False))
 
 
 def read_table(path: str | Path, *, header: Sequence[str] | None = None) -> pl.DataFrame:

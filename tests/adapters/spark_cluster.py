@@ -1,0 +1,70 @@
+"""A standalone Spark cluster on loopback: one master, two workers of one core, ended with the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+STARTS_WITHIN_S = 60.0
+ON_LOOPBACK = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m", "PYSPARK_PYTHON": sys.executable}
+
+
+def need_spark() -> None:
+    """Skip where Spark cannot run."""
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("Java absent: apt install openjdk-17-jre-headless")
+
+
+@contextlib.contextmanager
+def spark_cluster(folder: Path) -> Iterator[str]:
+    """Yield the address of a cluster's master; its processes end with the context."""
+    port = _free_port()
+    master = f"spark://127.0.0.1:{port}"
+    place = ["--host", "127.0.0.1", "--webui-port", "0"]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_daemon(folder / "master", "master.Master", *place, "--port", str(port)))
+        _wait_for(folder / "master", "New state: ALIVE")
+        for name in ("worker-1", "worker-2"):
+            sizes = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"{name}-files")]
+            stack.enter_context(_daemon(folder / name, "worker.Worker", *place, *sizes, master))
+        for name in ("worker-1", "worker-2"):
+            _wait_for(folder / name, "Successfully registered")
+        yield master
+
+
+@contextlib.contextmanager
+def _daemon(log: Path, name: str, *arguments: str) -> Iterator[None]:
+    import pyspark
+
+    program = Path(pyspark.__file__).parent / "bin" / "spark-class"
+    command = [str(program), f"org.apache.spark.deploy.{name}", *arguments]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **ON_LOOPBACK})
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while text not in log.read_text(errors="replace"):
+        assert time.monotonic() < deadline, log.read_text(errors="replace")
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -1,0 +1,290 @@
+"""Scoring on Spark: a session in this process, a cluster of its own processes, and kills."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from deepidea.errors import (
+    CellError,
+    DataError,
+    FileFormatError,
+    MissingExtraError,
+    SchemaError,
+    SourceError,
+    StorageError,
+)
+from deepidea.flows.labelled import labelled_flows_from_table
+from deepidea.flows.simulate import simulate_flows
+from deepidea.model.detector import Detector
+from deepidea.model.presets import train_detector
+from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark, spark_cluster
+from tests.conftest import Command
+
+FLOWS = simulate_flows(n_flows=4000, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    labelled, _ = labelled_flows_from_table(FLOWS, "label", "benign")
+    path = tmp_path_factory.mktemp("model") / "m.idea"
+    train_detector(labelled, random_state=0, n_epochs=1).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    need_spark()
+    from deepidea.adapters.spark import open_session
+
+    with open_session("local[2]", options={"spark.sql.shuffle.partitions": "2"}) as session:
+        yield session
+
+
+def expected(model: Path, flows: pl.DataFrame = FLOWS) -> pl.DataFrame:
+    return pl.concat([flows, Detector.load(model).score(flows)], how="horizontal")
+
+
+def same_rows(left: pl.DataFrame, right: pl.DataFrame) -> bool:
+    """Whether two tables hold the same rows, bit for bit, in any order."""
+    left = left.select(right.columns)
+    return left.sort(pl.all()).equals(right.sort(pl.all()))
+
+
+def read_back(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(f"{folder}/**/*.parquet", hive_partitioning=False)
+
+
+# --- tables in, tables out --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_parts", [1, 7])
+def test_verdicts_are_those_of_one_machine_to_the_bit(spark: Any, model: Path, n_parts: int) -> None:
+    from deepidea.adapters.spark import score
+
+    rows = spark.createDataFrame(FLOWS.to_arrow()).repartition(n_parts)
+    found = pl.DataFrame(pl.from_arrow(score(rows, model).toArrow()))
+    assert same_rows(found, expected(model))
+
+
+def test_columns_that_polars_does_not_know_come_through(spark: Any, model: Path) -> None:
+    from deepidea.adapters.spark import score
+
+    rows = spark.createDataFrame(FLOWS.head(5).to_arrow()).selectExpr(
+        "*", "cast(1.25 as decimal(9,3)) as `a.price`", "map('k', array(1, 2)) as tags", "interval 3 days as wait"
+    )
+    found = score(rows, model).select("`a.price`", "tags", "wait", "class").collect()
+    assert {(str(row[0]), str(row[1]), row[2].days) for row in found} == {("1.250", "{'k': [1, 2]}", 3)}
+
+
+def test_what_is_wrong_with_a_table_is_told_before_any_work(spark: Any, model: Path) -> None:
+    from deepidea.adapters.spark import score
+
+    rows = spark.createDataFrame(FLOWS.head(5).to_arrow())
+    with pytest.raises(SchemaError, match="1 missing"):
+        score(rows.drop(Detector.load(model).schema.features[0]), model)
+    with pytest.raises(SchemaError, match="is there twice"):
+        score(rows.withColumnRenamed(rows.columns[0], rows.columns[1]), model)
+    with pytest.raises(DataError, match=r"must come with skipped=Skipped"):
+        score(rows, model, on_error="skip")
+
+
+def test_a_bad_cell_in_one_partition_is_named_or_counted(spark: Any, model: Path) -> None:
+    from deepidea.adapters.spark import Skipped, score, told
+
+    number = Detector.load(model).schema.numbers[0]
+    text = FLOWS.head(100).with_columns(pl.col(number).cast(pl.String))
+    bad = text.with_columns(pl.when(pl.int_range(pl.len()) == 42).then(pl.lit("many")).otherwise(number).alias(number))
+    rows = spark.createDataFrame(bad.to_arrow()).repartition(3)
+    with pytest.raises(CellError, match=f"^{number} must be a number, however: {number}='many'"), told():
+        score(rows, model).count()
+    skipped = Skipped(spark)
+    kept = score(rows, model, on_error="skip", skipped=skipped)
+    assert pl.DataFrame(pl.from_arrow(kept.toArrow())).height == 99
+    assert dict(skipped.reasons) == {f"{number} is not a number": 1}
+
+
+def test_a_table_without_rows_has_verdicts_without_rows(spark: Any, model: Path) -> None:
+    from deepidea.adapters.spark import score
+
+    found = score(spark.createDataFrame(FLOWS.to_arrow()).where("false"), model)
+    assert found.columns == expected(model).columns
+    assert found.count() == 0
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write(kind: str, folder: Path) -> None:
+    folder.mkdir()
+    for j in range(0, FLOWS.height, 1000):
+        part, path = FLOWS.slice(j, 1000), folder / f"part-{j}.{kind}"
+        getattr(part, {"parquet": "write_parquet", "csv": "write_csv", "jsonl": "write_ndjson"}[kind])(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_files_of_each_kind_are_scored_as_on_one_machine(spark: Any, model: Path, tmp_path: Path, kind: str) -> None:
+    from deepidea.adapters.spark_files import score_files
+
+    write(kind, tmp_path / "flows")
+    done = score_files(spark, Detector.load(model), [str(tmp_path / "flows")], str(tmp_path / "out"))
+    verdicts = expected(model).select(pl.exclude(FLOWS.columns))
+    assert done.n_flows == FLOWS.height
+    assert same_rows(read_back(tmp_path / "out").select(verdicts.columns), verdicts)
+
+
+def test_a_table_of_the_catalogue_is_an_input(spark: Any, model: Path, tmp_path: Path) -> None:
+    from deepidea.adapters.spark_files import score_files
+
+    spark.createDataFrame(FLOWS.head(50).to_arrow()).createOrReplaceTempView("flows_here")
+    assert score_files(spark, Detector.load(model), ["table:flows_here"], str(tmp_path / "out.csv")).n_flows == 50
+    assert sum(pl.read_csv(path).height for path in (tmp_path / "out.csv").glob("*.csv")) == 50
+    with pytest.raises(SourceError, match="TABLE_OR_VIEW_NOT_FOUND"):
+        score_files(spark, Detector.load(model), ["table:none_such"], str(tmp_path / "out"))
+
+
+def test_inputs_and_outputs_that_cannot_be_used_are_refused(spark: Any, model: Path, tmp_path: Path) -> None:
+    from deepidea.adapters.spark_files import score_files
+
+    write("csv", tmp_path / "flows")
+    (tmp_path / "empty.csv").touch()
+    FLOWS.head(3).write_parquet(tmp_path / "a.parquet")
+    here, detector = str(tmp_path / "flows"), Detector.load(model)
+    for inputs, output, error, match in (
+        ([here], here, StorageError, "must not be there yet"),
+        ([f"{tmp_path}/none/*.csv"], "out", DataError, "stands for none"),
+        ([here, f"{tmp_path}/a.parquet"], "out", DataError, "of one kind"),
+        ([f"{tmp_path}/empty.csv"], "out", FileFormatError, "begin with its header"),
+        ([sys.executable], "out", FileFormatError, "named for its kind"),
+    ):
+        with pytest.raises(error, match=match):
+            score_files(spark, detector, inputs, str(tmp_path / output))
+
+
+@pytest.mark.data
+def test_official_files_with_their_odd_names_and_cells_are_read(spark: Any, data_root: Path, tmp_path: Path) -> None:
+    from deepidea.adapters.spark_files import read_flows
+    from deepidea.flows.schema import get_schema
+    from deepidea.flows.tables import read_table
+
+    path = data_root / "cicids17" / "MachineLearningCVE" / "Tuesday-WorkingHours.pcap_ISCX.csv"
+    rows, schema = read_flows(spark, [str(path)]), get_schema("cicflow")
+    here = read_table(path)
+    assert rows.columns == here.columns
+    found = schema.conform(pl.DataFrame(pl.from_arrow(rows.limit(2000).toArrow())))
+    assert found.equals(schema.conform(here.head(2000)).cast(dict(found.schema)))
+
+
+# --- files that arrive ------------------------------------------------------------------------------------------------
+
+
+def arrive(folder: Path, name: str, part: pl.DataFrame) -> None:
+    part.write_parquet(folder / f"_{name}")
+    (folder / f"_{name}").rename(folder / name)
+
+
+def test_files_that_arrive_late_and_out_of_order_are_scored_once(spark: Any, model: Path, tmp_path: Path) -> None:
+    from deepidea.adapters.spark_files import score_arriving
+
+    (tmp_path / "in").mkdir()
+    places = [str(tmp_path / "out"), str(tmp_path / "checkpoint")]
+    arrive(tmp_path / "in", "9.parquet", FLOWS.slice(0, 1000))
+    detector = Detector.load(model)
+    counts = [score_arriving(spark, detector, [str(tmp_path / "in")], *places, follow=False).n_flows]
+    arrive(tmp_path / "in", "1.parquet", FLOWS.slice(1000, 3000))
+    os.utime(tmp_path / "in" / "1.parquet", (0, 0))  # as old as a file can be
+    counts.append(score_arriving(spark, detector, [str(tmp_path / "in")], *places, follow=False).n_flows)
+    counts.append(score_arriving(spark, detector, [str(tmp_path / "in")], *places, follow=False).n_flows)
+    assert counts == [1000, 3000, 0]
+    assert same_rows(read_back(tmp_path / "out"), expected(model))
+
+
+def test_an_output_without_its_checkpoint_is_refused(spark: Any, model: Path, tmp_path: Path) -> None:
+    from deepidea.adapters.spark_files import score_arriving
+
+    write("parquet", tmp_path / "flows")
+    here, out, detector = [str(tmp_path / "flows")], str(tmp_path / "out"), Detector.load(model)
+    score_arriving(spark, detector, here, out, str(tmp_path / "checkpoint"), follow=False)
+    with pytest.raises(StorageError, match="must belong together"):
+        score_arriving(spark, detector, here, out, str(tmp_path / "another"), follow=False)
+    with pytest.raises(DataError, match="give --checkpoint"):
+        score_arriving(spark, detector, here, out, None)
+
+
+def start(model: Path, folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    places = [str(folder / "in"), "-o", str(folder / "out"), "--checkpoint", str(folder / "checkpoint")]
+    command = [sys.executable, "-m", "deepidea.cli", "score", str(model), *places, "--engine", "spark", *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **ON_LOOPBACK}
+    )
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_changes_no_verdict(model: Path, tmp_path: Path) -> None:
+    need_spark()
+    (tmp_path / "in").mkdir()
+    for j in range(20):
+        arrive(tmp_path / "in", f"{j}.parquet", FLOWS.slice(200 * j, 200))
+    for wait_s in (random.Random(5).uniform(4, 9) for _ in range(3)):
+        running = start(model, tmp_path, "--follow", "--master", "local[1]")
+        time.sleep(wait_s)
+        running.kill()
+        running.communicate()
+    last = start(model, tmp_path, "--master", "local[1]")
+    _, told = last.communicate(timeout=120)
+    assert last.returncode == 0, told.decode()
+    assert same_rows(read_back(tmp_path / "out"), expected(model))
+
+
+# --- a cluster --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_verdicts_and_names_what_is_wrong(model: Path, tmp_path: Path) -> None:
+    need_spark()
+    write("csv", tmp_path / "flows")
+    with spark_cluster(tmp_path) as master:
+
+        def run(inputs: Path, out: str, **env: str) -> tuple[int, str]:
+            command = [sys.executable, "-m", "deepidea.cli", "score", str(model), str(inputs)]
+            command += ["-o", str(tmp_path / out), "--engine", "spark", "--master", master]
+            ended = subprocess.run(
+                command, capture_output=True, env={**os.environ, **ON_LOOPBACK, **env}, timeout=180, check=False
+            )
+            return ended.returncode, ended.stderr.decode()
+
+        code, told = run(tmp_path / "flows", "out")
+        assert code == 0, told
+        verdicts = expected(model).select(pl.exclude(FLOWS.columns))
+        assert same_rows(read_back(tmp_path / "out").select(verdicts.columns), verdicts)
+        code, told = run(tmp_path / "flows", "none", PYSPARK_PYTHON="/usr/bin/python3")
+        assert (code, "each executor must have this package installed" in told) == (5, True), told
+        assert "Traceback" not in told.rpartition("error: ")[2]
+
+
+def test_what_is_missing_is_told_at_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    need_spark()
+    FLOWS.head(3).write_parquet(tmp_path / "a.parquet")
+    asked = ("score", model, tmp_path / "a.parquet", "-o", tmp_path / "out", "--engine", "spark", "--master")
+    ran = command(*asked, "spark://127.0.0.1:1")
+    assert (ran.code, "a master must answer at spark://127.0.0.1:1" in ran.err) == (5, True)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    ran = command(*asked, "local[1]")
+    assert (ran.code, "Spark needs Java 17 or newer" in ran.err) == (6, True)
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    from deepidea.adapters.spark import open_session
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'deepidea\[spark\]'"):
+        open_session()
