@@ -1,0 +1,112 @@
+"""A real browser, and a day of a small network: a server that watches a log which the test writes."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from benchmarks.sensor_speed import FIELDS, zeek_fields, zeek_text
+
+from deepidea.flows.labelled import labelled_flows_from_table
+from deepidea.flows.schema import get_schema
+from deepidea.flows.simulate import simulate_flows
+
+STARTS_WITHIN_S = 60.0
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Yield Debian's Chromium, headless; skips where it is not installed."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("Chromium absent: apt install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=list(QUIET))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def served_store(store: str, *options: str) -> Iterator[str]:
+    """Yield the address of `deepidea serve` over a store, a process of its own."""
+    command = [sys.executable, "-m", "deepidea.cli", "serve", "--store", store, "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    rest = threading.Thread(target=lambda: None)
+    try:
+        told = ""
+        for line in process.stderr:
+            told += line
+            if found := re.search(r"the page: (\S+)/", line):
+                rest = threading.Thread(target=process.stderr.read)
+                rest.start()
+                yield found[1]
+                break
+        else:
+            pytest.fail(f"the server ended: {told}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        rest.join() if rest.ident else None
+        process.stderr.close()
+
+
+@dataclass(slots=True)
+class Network:
+    """A log of a sensor that grows as the test says."""
+
+    log: Path
+    flows: pl.DataFrame = field(default_factory=lambda: simulate_flows(n_flows=4000, seed=11))
+    n_written: int = 0
+
+    def begin(self) -> None:
+        self.log.write_text(next(zeek_text([])))
+
+    def talk(self, label: str, n: int, **fixed: Any) -> None:
+        """Write flows of a kind that end now; `fixed` are fields of the log."""
+        kind = self.flows.filter(pl.col("label") == label)
+        rows = pl.concat([kind] * (n // kind.height + 1)).head(n).to_dicts()
+        with self.log.open("a") as log:
+            for k, row in enumerate(rows):
+                told = {**zeek_fields(self.n_written, row), **fixed}
+                told["ts"] = time.time() - float(told.get("duration") or 0) - (n - k) * 0.05
+                told["id.resp_p"] = fixed.get("id.resp_p", told["id.resp_p"])
+                log.write("\t".join(str(told.get(name, "-")) for name in FIELDS.split()) + "\n")
+                self.n_written += 1
+
+
+def train_site_detector(path: Path) -> None:
+    """Train a detector of what sensors tell, set thresholds by benign flows, and keep how it did on others."""
+    from benchmarks.detection_speed import site_thresholds
+
+    from deepidea.detection.calibrate import with_thresholds
+    from deepidea.model.presets import train_detector
+
+    table = simulate_flows(n_flows=5000)
+    flows, _ = labelled_flows_from_table(table, "label", "benign", schema=get_schema("conn").restrict(table.columns))
+    detector = train_detector(flows, random_state=0, n_epochs=5, min_steps=500)
+    with_thresholds(detector, site_thresholds(detector)).save(path)
