@@ -7,6 +7,7 @@ that the system refused; 6 an optional dependency missing; 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -263,8 +264,17 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Step size; the preset's, or a tenth of it with --continue.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that train together on this machine; docs/workers.md.")
+    ] = 1,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep where training stands after each epoch there, and go on from it.")
+    ] = None,
 ) -> None:
     """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
+    if workers > 1 and not console.is_worker():
+        _train_together(output, workers, seed, checkpoint, threads)
+        return
     from deepidea.evaluation.continuing import compare_with_start, gather, with_comparison
     from deepidea.model.presets import train_detector
 
@@ -302,7 +312,7 @@ def train(
         **({"n_threads": threads} if threads else {}),
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    with console.epoch_progress() as on_epoch:
+    with console.epoch_progress() as on_epoch, _joined(device) as together:
         detector = train_detector(
             part.flows,
             preset=given_preset or Preset.default.value,
@@ -312,15 +322,40 @@ def train(
             extra_weight=extra_weight,
             start=gathered.start,
             device=device.value,
+            workers=together,
+            checkpoint=checkpoint,
             **changes,
         )
+    if console.is_silent_worker():
+        return  # the first one tells and keeps what all did
     if gathered.start is not None:
         comparison = compare_with_start(gathered.start, detector, _one_name(data), **own)
         console_models.show_comparison(comparison)
         detector = with_comparison(detector, comparison)
     detector.save(output)
+    if checkpoint is not None:  # nothing is left to go on with
+        checkpoint.unlink(missing_ok=True)
+        checkpoint.with_name(f"{checkpoint.name}.seed").unlink(missing_ok=True)
     console.show_card(detector)
     console.say(f"wrote {output}; next: deepidea evaluate {output} {' '.join(data)}")
+
+
+def _train_together(output: Path, workers: int, seed: int | None, checkpoint: Path | None, threads: int | None) -> None:
+    """Run this command line in so many processes, with what they must have in common."""
+    from deepidea.model.workers import common_arguments, launch
+
+    _refuse_unwritable(output)
+    arguments = common_arguments(sys.argv[1:], output, seed=seed, checkpoint=checkpoint)
+    raise typer.Exit(launch(workers, arguments, threads=threads or 1))
+
+
+def _joined(device: Device) -> Any:
+    """Return the context of whoever trains together, None alone: torch is not read for that."""
+    if not console.is_worker():
+        return contextlib.nullcontext()
+    from deepidea.model.workers import joined
+
+    return joined("nccl" if device is Device.cuda else "gloo")
 
 
 @app.command()

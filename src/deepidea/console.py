@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,13 +20,25 @@ from rich.text import Text
 
 from deepidea.errors import DeepIDEAError
 
-out = Console(highlight=False, emoji=False)
+
+def is_worker() -> bool:
+    """Whether torchrun started this process, one of several that train together."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def is_silent_worker() -> bool:
+    """Whether another one of several processes tells what all of them do."""
+    return is_worker() and os.environ["RANK"] != "0"
+
+
+out = Console(highlight=False, emoji=False, quiet=is_silent_worker())
 err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Tell the user something about the run, on the standard error."""
-    err.print(text, markup=False, soft_wrap=True)
+    if not is_silent_worker():
+        err.print(text, markup=False, soft_wrap=True)
 
 
 def fail(error: DeepIDEAError) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,9 +18,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
-from deepidea.errors import MissingExtraError
+from deepidea.errors import DataError, MissingExtraError
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.schema import Column, Schema
+from deepidea.model.checkpoint import Checkpoint, name_training
 from deepidea.model.decision import Decision, fit_temperature
 from deepidea.model.detector import Detector
 from deepidea.model.features import FlowEncoder, NumberScaling
@@ -30,6 +32,7 @@ from deepidea.model.reference import Bins, Reference, draw_rows, fit_reference
 from deepidea.model.starting import Start
 from deepidea.model.threads import fastest_thread_count, torch_threads
 from deepidea.model.training import Adam, Epoch, Schedule, draw_epoch, speed_up, train_network, train_step
+from deepidea.model.workers import Workers
 
 Device = Literal["auto", "cpu", "cuda"]
 Duplicates = Literal["weigh", "drop"]
@@ -191,6 +194,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         extra: ArrayLike | None = None,
         start: Start | None = None,
         on_epoch: OnEpoch | None = None,
+        workers: Workers | None = None,
+        checkpoint: Path | None = None,
     ) -> Self:
         """Train on flows.
 
@@ -210,6 +215,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             What to go on from: its encoder, outputs and weights are taken in place of fresh ones.
         on_epoch : callable, optional
             Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
+        workers : Workers, optional
+            The processes that train together; each calls this with the same arguments but for it.
+        checkpoint : Path, optional
+            File that keeps where training stands after each epoch; where it is there, training goes on from it.
         """
         self._check_parameters()
         table, y = self._read_training(X, y, reset=True)
@@ -221,7 +230,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._start(training, start)
         self._prior_counts = self._count_classes(training)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
-        self._train(training, validation, on_epoch)
+        self._train(training, validation, on_epoch, workers=workers, checkpoint=checkpoint)
         self._remember(validation)
         if self.temperature == "auto" and len(validation):
             logits = _run(self.network_, self.encoder_.transform(validation.table))
@@ -440,12 +449,23 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         prior = tuple((shares / shares.sum()).tolist())
         self.decision_ = Decision(prior, float(temperature), float(self.tau), self._class_of)
 
-    def _train(self, rows: _Rows, validation: _Rows, on_epoch: OnEpoch | None, n_epochs: int | None = None) -> None:
+    def _train(
+        self,
+        rows: _Rows,
+        validation: _Rows,
+        on_epoch: OnEpoch | None,
+        n_epochs: int | None = None,
+        *,
+        workers: Workers | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
         device = _find_device(self.device)
         self._set_offset(np.zeros_like(self._offset))
         self.network_.to(device)
         x = self.encoder_.transform(rows.table)
         info = LOSSES[self.loss]
+        if workers is not None and not info.adds_up:
+            raise DataError(f"a loss of several workers must be a mean over flows, however: loss={self.loss} is not")
         loss = info.build(self._counts(), self.attack_weight).to(device)
         steps = math.ceil(max(rows.weight.sum(), 1) / self.batch_size)
         self.n_threads_ = self._choose_threads(x, rows, loss, device)
@@ -465,10 +485,18 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
                 device=device,
                 validate=self._validator(validation) if len(validation) else None,
                 on_epoch=on_epoch,
+                workers=workers,
+                checkpoint=None if checkpoint is None else self._checkpoint(checkpoint, x, rows.target),
             )
         self.network_.to("cpu").eval()
         self._set_offset(info.offset(self._counts()))
         self._remember(rows)
+
+    def _checkpoint(self, path: Path, x: NDArray[np.float32], target: NDArray[np.int64]) -> Checkpoint:
+        parameters = {name: value for name, value in self.get_params().items() if name not in ("schema", "n_threads")}
+        return Checkpoint(
+            path, name_training(x, target, [sorted(parameters.items(), key=lambda pair: pair[0]), self._seed])
+        )
 
     def _set_offset(self, offset: NDArray[np.float64]) -> None:
         """Let the logits hold this offset and no other; it stands in the bias of the last layer."""

@@ -455,12 +455,15 @@ class LossInfo:
         Maps the counts to what must be added to the trained logits first.
     heeds_attack_weight : bool
         Whether it has the term that ``attack_weight`` weighs.
+    adds_up : bool
+        Whether the loss of a batch is the mean over its flows, so that parts of the batch add up to it.
     """
 
     build: Callable[[Floats, float], nn.Module]
     prior: Callable[[Floats], Floats] = _follow
     offset: Callable[[Floats], Floats] = _nothing
     heeds_attack_weight: bool = False
+    adds_up: bool = True
 
 
 def _log_prior(counts: Floats) -> Floats:
@@ -488,7 +491,7 @@ LOSSES: Mapping[LossName, LossInfo] = {
     "logit-adjusted": LossInfo(lambda counts, _: LogitAdjustedLoss(counts), offset=_log_prior),
     "balanced-softmax": LossInfo(lambda counts, _: BalancedSoftmaxLoss(counts), offset=_log_prior),
     # benign against attack as in training, attacks among themselves as if evened: so is the prior
-    "hierarchical": LossInfo(HierarchicalLoss, prior=_attacks_evened, heeds_attack_weight=True),
+    "hierarchical": LossInfo(HierarchicalLoss, prior=_attacks_evened, heeds_attack_weight=True, adds_up=False),
     # costs are meant to move decisions, as those of class_weight, and no prior undoes them: the prior stays
     "cost-sensitive": LossInfo(lambda counts, _: CostSensitiveLoss(counts)),
 }

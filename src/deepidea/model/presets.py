@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deepidea.model.detector import Detector
     from deepidea.model.estimators import DeepIDEAClassifier
     from deepidea.model.training import Epoch
+    from deepidea.model.workers import Workers
 
 # Dong et al. 2019, sections III and IV. Every departure that the paper forces is marked.
 _PAPER: dict[str, Any] = {
@@ -107,6 +109,8 @@ def train_detector(
     extra: LabelledFlows | None = None,
     extra_weight: float | None = None,
     start: Detector | None = None,
+    workers: Workers | None = None,
+    checkpoint: Path | None = None,
     **changes: Any,
 ) -> Detector:
     """Train a detector on labelled flows, anew or going on from another one.
@@ -130,6 +134,8 @@ def train_detector(
         ``preset`` does not count then. The learning rate is :data:`CONTINUED_RATE` of its own: a rate that once
         carried random weights to where they are would carry these away again. Temperature, prior and what is usual are
         fitted anew.
+    workers, checkpoint
+        Processes that train together, and a file to go on from: see ``DeepIDEAClassifier.fit``.
     **changes
         Parameters of ``DeepIDEAClassifier`` that differ from the preset. ``n_epochs`` is then kept to, however few
         steps that is, unless ``min_steps`` is given too.
@@ -175,7 +181,8 @@ def train_detector(
         _refuse_other_labels(everything, start)
     weight = _weight_of_extra(flows, extra, extra_weight, classifier.duplicates)
     started = time.perf_counter()
-    _fit(classifier, flows, everything, weight, with_labels, start, on_epoch)
+    shared = {"workers": workers, "checkpoint": checkpoint}
+    _fit(classifier, flows, everything, weight, with_labels, start, on_epoch, **shared)
     told = _tell_training(classifier, preset, with_labels, time.perf_counter() - started)
     if extra is not None:
         told |= {"extra_rows": len(extra), "extra_weight": weight}
@@ -249,9 +256,10 @@ def _fit(
     with_labels: bool,
     start: Detector | None,
     on_epoch: Callable[[Epoch], None] | None,
+    **shared: Any,
 ) -> None:
     labels = everything.labels if with_labels else None
-    options: dict[str, Any] = {"labels": labels, "on_epoch": on_epoch}
+    options: dict[str, Any] = {"labels": labels, "on_epoch": on_epoch, **shared}
     if labels is not None and labels.null_count():
         raise LabelError(
             f"extra flows must tell which label of their class they are of, however: {labels.null_count():,} do not; "

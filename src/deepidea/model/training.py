@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import count, pairwise, repeat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import count, islice, pairwise, repeat
 from typing import Literal
 
 import numpy as np
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from deepidea.model.checkpoint import Checkpoint, Standing, copied
 from deepidea.model.networks import MLP, FastMLP
+from deepidea.model.workers import Workers
 
 MOST_COPIES = 8
 Schedule = Literal["constant", "one-cycle"]
@@ -108,6 +110,8 @@ def train_network(
     device: str = "cpu",
     validate: Callable[[nn.Module], float] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    workers: Workers | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Epoch]:
     """Train ``network`` in place with Adam and return what each epoch came to.
 
@@ -123,6 +127,10 @@ def train_network(
         The paper's constant step size, or one linear warm-up and a cosine descent to 0.
     validate : callable, optional
         Maps the network in evaluation mode to its score on held-out rows; higher is better.
+    workers : Workers, optional
+        The processes that share each batch; each is given the same rows.
+    checkpoint : Checkpoint, optional
+        Where the training stands is kept there after each epoch, and gone on from.
 
     Raises
     ------
@@ -136,23 +144,34 @@ def train_network(
     """
     # NOTE[DIFF]: "100 consecutive connections are one training sample" cannot hold for a per-flow network: a sample is
     # one flow here.
+    standing = checkpoint.standing() if checkpoint else None
+    done = [Epoch(**told) for told in standing.epochs] if standing else []
+    if workers is not None and isinstance(network, MLP):
+        network.mask_seeds = workers.mask_seeds(random_state, len(done))
     trained = speed_up(network, device)
     optimiser = Adam(trained.parameters(), weight_decay=weight_decay)
-    n_steps = n_epochs * math.ceil(max(weight.sum(), 1) / batch_size)
-    factors = repeat(1.0) if schedule == "constant" else (one_cycle(step, n_steps) for step in count())
+    steps_an_epoch = math.ceil(max(weight.sum(), 1) / batch_size)
+    factors = (
+        repeat(1.0) if schedule == "constant" else (one_cycle(step, n_epochs * steps_an_epoch) for step in count())
+    )
     rates = (learning_rate * factor for factor in factors)
     data = (torch.from_numpy(x).to(device), torch.from_numpy(target).to(device))
     rng = np.random.default_rng(random_state)
     keeper = _BestWeights(network)
-    epochs: list[Epoch] = []
-    started = time.perf_counter()
+    if standing is not None:
+        _take_up(standing, network, optimiser, rng, keeper, done)
+        next(islice(rates, len(done) * steps_an_epoch, len(done) * steps_an_epoch), None)
+    epochs = done
+    started = time.perf_counter() - (epochs[-1].elapsed_s if epochs else 0.0)
     try:
-        for number in range(1, n_epochs + 1):
+        for number in range(len(epochs) + 1, n_epochs + 1):
             batches = draw_epoch(weight, batch_size, rng)
-            mean_loss = _run_epoch(trained, data, batches, loss, optimiser, rates)
+            mean_loss = _run_epoch(trained, data, batches, loss, optimiser, rates, workers)
             score = _validation_score(network, validate)
             epochs.append(Epoch(number, n_epochs, mean_loss, score, time.perf_counter() - started))
             keeper.offer(score)
+            if checkpoint is not None and (workers is None or workers.rank == 0):
+                checkpoint.keep(_standing(network, optimiser, rng, keeper, epochs))
             if on_epoch is not None:
                 on_epoch(epochs[-1])
     except KeyboardInterrupt:
@@ -202,6 +221,20 @@ class Adam:
         ]
         self._weight_decay = weight_decay
 
+    def state(self) -> dict[str, Tensor]:
+        """Return the moments and steps of each parameter, by name."""
+        kinds = ("first", "second", "step")
+        return {
+            f"adam.{j}.{kind}": value
+            for j, (_, *moments) in enumerate(self._moments)
+            for kind, value in zip(kinds, moments, strict=True)
+        }
+
+    def take_up(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` returned."""
+        for name, value in self.state().items():
+            value.copy_(state[name])
+
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for parameter, *_ in self._moments:
@@ -237,13 +270,16 @@ def _run_epoch(
     loss: nn.Module,
     optimiser: Adam,
     rates: Iterator[float],
+    workers: Workers | None = None,
 ) -> float:
     network.train()
     losses, sizes = [], []
     for batch, rate in zip(batches, rates, strict=False):
-        losses.append(train_step(network, data, batch, loss, optimiser, rate).detach())
+        losses.append(train_step(network, data, batch, loss, optimiser, rate, workers).detach())
         sizes.append(float(batch[1].sum()))
     mean = float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes)) if losses else 0.0
+    if workers is not None:
+        mean = workers.total(mean)  # each told of its share
     if not math.isfinite(mean):
         raise FloatingPointError(f"the training loss must stay a number, however: loss={mean}; lower learning_rate")
     return mean
@@ -256,8 +292,11 @@ def train_step(
     loss: nn.Module,
     optimiser: Adam,
     learning_rate: float,
+    workers: Workers | None = None,
 ) -> Tensor:
-    """Take one optimiser step on one batch and return its loss."""
+    """Take one optimiser step on one batch and return its loss; with workers, this one's share of it."""
+    if workers is not None:
+        return _shared_step(network, data, batch, loss, optimiser, learning_rate, workers)
     x, target = data
     rows = torch.from_numpy(batch[0]).to(x.device)
     counts = torch.from_numpy(batch[1]).to(x.device)
@@ -266,6 +305,56 @@ def train_step(
     value.backward()  # type: ignore[no-untyped-call]
     optimiser.step(learning_rate)
     return value
+
+
+def _shared_step(
+    network: nn.Module,
+    data: tuple[Tensor, Tensor],
+    batch: Batch,
+    loss: nn.Module,
+    optimiser: Adam,
+    learning_rate: float,
+    workers: Workers,
+) -> Tensor:
+    """Take a step by the gradients of all workers; losses are means over flows, so that shares of them add up."""
+    (x, target), part = data, workers.part(batch)
+    value = torch.zeros(())
+    optimiser.zero_grad()
+    if len(part[0]):
+        rows, counts = (torch.from_numpy(each).to(x.device) for each in part)
+        value = workers.share(batch) * loss(network(x.index_select(0, rows)), target.index_select(0, rows), counts)
+        value.backward()
+    workers.add_up(network.parameters())
+    optimiser.step(learning_rate)
+    return value
+
+
+def _standing(
+    network: nn.Module, optimiser: Adam, rng: np.random.Generator, keeper: _BestWeights, epochs: list[Epoch]
+) -> Standing:
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in keeper.weights.items()} | optimiser.state()
+    told = [asdict(epoch) for epoch in epochs]
+    return Standing(told, dict(rng.bit_generator.state), copied({**tensors, "best": torch.tensor(keeper.score)}))
+
+
+def _take_up(
+    standing: Standing,
+    network: nn.Module,
+    optimiser: Adam,
+    rng: np.random.Generator,
+    keeper: _BestWeights,
+    done: list[Epoch],
+) -> None:
+    """Put a training where it stood; weights go into the memory that is there, which the trained network shares."""
+    of = standing.tensors
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            value.copy_(of[f"network.{name}"])
+    optimiser.take_up(of)
+    rng.bit_generator.state = standing.rng
+    keeper.score = float(of["best"]) if done else keeper.score
+    keeper.weights = {name.removeprefix("best."): value for name, value in of.items() if name.startswith("best.")}
 
 
 def _validation_score(network: nn.Module, validate: Callable[[nn.Module], float] | None) -> float:

@@ -1,0 +1,161 @@
+"""Training by several processes, and training that goes on from where it was cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from deepidea.errors import ArtifactError, DataError  # noqa: E402
+from deepidea.flows.labelled import labelled_flows_from_table  # noqa: E402
+from deepidea.flows.simulate import simulate_flows  # noqa: E402
+from deepidea.model.checkpoint import Checkpoint  # noqa: E402
+from deepidea.model.detector import Detector  # noqa: E402
+from deepidea.model.losses import LOSSES  # noqa: E402
+from deepidea.model.presets import train_detector  # noqa: E402
+from deepidea.model.workers import Workers, common_arguments  # noqa: E402
+
+FLOWS, _ = labelled_flows_from_table(simulate_flows(n_flows=3000, seed=5), "label", "benign")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_parts_make_up_the_batch_and_shares_make_up_one(n: int) -> None:
+    batch = (np.arange(5), np.array([1, 2, 1, 3, 1], np.float32))
+    parts = [Workers(rank, n).part(batch) for rank in range(n)]
+    assert sorted(np.concatenate([rows for rows, _ in parts])) == list(range(5))
+    assert sum(Workers(rank, n).share(batch) for rank in range(n)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", [name for name, info in LOSSES.items() if info.adds_up])
+def test_a_loss_is_the_sum_of_the_shares_of_workers(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    loss = LOSSES[name].build(np.array([50.0, 30.0, 5.0]), 10.0)
+    logits, target = torch.randn(9, 3, generator=generator), torch.arange(9) % 3
+    counts = torch.rand(9, generator=generator) + 0.5
+    batch = (np.arange(9), counts.numpy())
+    shares = [
+        worker.share(batch) * loss(logits[rows], target[rows], counts[rows])
+        for worker in (Workers(0, 2), Workers(1, 2))
+        for rows in [torch.from_numpy(worker.part(batch)[0])]
+    ]
+    assert sum(float(share) for share in shares) == pytest.approx(float(loss(logits, target, counts)), rel=1e-5)
+
+
+def test_every_process_gets_the_same_command_line(tmp_path: Path) -> None:
+    drawn = common_arguments(["train", "x"], tmp_path / "a.idea", seed=None, checkpoint=None)
+    assert drawn[-2] == "--seed"
+    (tmp_path / "a.idea.checkpoint").touch()  # a run that was cut off goes on with its seed
+    assert common_arguments(["train", "x"], tmp_path / "a.idea", seed=None, checkpoint=None) == drawn
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+class CutOffError(Exception):
+    """What stands for a machine that went away."""
+
+
+def losses_of(detector: Detector) -> list[float]:
+    return [epoch["loss"] for epoch in detector.card["training"]["epochs"]]
+
+
+def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    def cut_off(epoch: Any) -> None:
+        if epoch.number == 2:
+            raise CutOffError
+
+    kept: dict[str, Any] = {"checkpoint": tmp_path / "kept", "random_state": 3, "n_epochs": 4, "dropout": 0.0}
+    with pytest.raises(CutOffError):
+        train_detector(FLOWS, on_epoch=cut_off, **kept)
+    told: list[int] = []
+    resumed = train_detector(FLOWS, on_epoch=lambda epoch: told.append(epoch.number), **kept)
+    whole = train_detector(FLOWS, random_state=3, n_epochs=4, dropout=0.0)
+    assert told == [3, 4]
+    assert resumed.graph == whole.graph  # to the bit
+    assert losses_of(resumed) == losses_of(whole)
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "kept"
+    train_detector(FLOWS, checkpoint=place, random_state=3, n_epochs=1)
+    with pytest.raises(DataError, match="of another training"):
+        train_detector(FLOWS, checkpoint=place, random_state=4, n_epochs=1)
+    data = place.read_bytes()
+    for damaged in (b"", data[:100], b"\x80\x04pickle", data[:8] + b"x" * 50):
+        place.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="a checkpoint must be"):
+            Checkpoint(place, "").standing()
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("flows") / "flows.csv"
+    simulate_flows(n_flows=3000, seed=5).write_csv(path)
+    return path
+
+
+def command(table: Path, output: Path, *more: str) -> list[str]:
+    named = ["train", str(table), "--label", "label", "--benign", "benign", "-o", str(output), "--seed", "7"]
+    return [sys.executable, "-m", "deepidea.cli", *named, *more]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_does(table: Path, tmp_path: Path) -> None:
+    found = []
+    for n in ("1", "2"):
+        output = tmp_path / f"{n}.idea"
+        ran = subprocess.run(
+            command(table, output, "--workers", n, "--epochs", "6"), capture_output=True, timeout=150, check=False
+        )
+        assert ran.returncode == 0, ran.stderr.decode()
+        assert ran.stderr.count(b"wrote ") == 1  # one process tells of it
+        found.append(Detector.load(output))
+    one, two = (np.array(losses_of(detector)) for detector in found)
+    assert np.abs(two / one - 1)[1:].max() < 0.1  # masks of dropout are others
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.idea", "2.idea"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_run_and_the_next_run_goes_on(table: Path, tmp_path: Path) -> None:
+    output, kept = tmp_path / "a.idea", tmp_path / "a.idea.checkpoint"
+    asked = command(table, output, "--workers", "2", "--epochs", "400")
+    running = subprocess.Popen(asked, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 90
+    while not kept.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(_workers_of(running.pid)[-1], signal.SIGKILL)
+    _, told = running.communicate(timeout=90)
+    assert running.returncode == 1, told.decode()
+    assert b"all workers must live until the end" in told
+    assert kept.exists()
+    assert not output.exists()
+    assert json.loads(json.dumps(Checkpoint(kept, "")._read()[0]["epochs"]))
+
+
+def _workers_of(pid: int) -> list[int]:
+    """Return the processes that train, which torchrun has started, by the command line that they were given."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                environment = (entry / "environ").read_bytes()
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has ended, or is not ours
+            if b"RANK=" in environment and b"torch.distributed.run" not in line and b"train" in line:
+                found.append(int(entry.name))
+    assert found, f"no worker of {pid} runs"
+    return sorted(found)
