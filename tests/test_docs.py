@@ -87,7 +87,7 @@ def shell_commands(name: str) -> Iterator[str]:
 def test_every_command_in_a_page_exists_with_its_options(name: str) -> None:
     for line in shell_commands(name):
         words = shlex.split(line)
-        command = " ".join(words[: 3 if words[1] in ("data", "benchmark", "allow", "store") else 2])
+        command = " ".join(words[: 3 if words[1] in ("data", "benchmark", "allow", "store", "tokens") else 2])
         assert command in helps(), line
         assert {word for word in words if re.match(r"--?[a-z]", word)} <= options_of(helps()[command]), line
 
