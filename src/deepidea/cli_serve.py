@@ -40,7 +40,7 @@ def serve(
     ] = None,
     sink: Annotated[list[str] | None, typer.Option(help="Of watched sources: where alerts go, too.")] = None,
     allow: Annotated[Path | None, typer.Option(help="Of watched sources: file of allow rules.")] = None,
-    follow: Annotated[bool, typer.Option(help="Of watched sources: wait for more at the end of a file.")] = True,
+    follow: Annotated[bool, typer.Option(help="Of watched sources: wait for more at the end of a file.")] = False,
     host: Annotated[str, typer.Option(help="Address to listen at; other than loopback takes a token first.")] = (
         "127.0.0.1"
     ),

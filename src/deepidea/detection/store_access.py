@@ -261,7 +261,7 @@ class StoredAccess:
             "time_us": _now(),
             "actor": actor[:MOST_NAME],
             "action": action,
-            "subject": subject[:MOST_DETAIL],
+            "subject": subject[:MOST_DETAIL].replace("\0", "\ufffd"),  # PostgreSQL's text holds no such character
             "detail": text if len(text) <= MOST_DETAIL else json.dumps({"too_long": len(text)}),
             "address": address,
         }

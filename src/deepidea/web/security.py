@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
@@ -24,6 +25,8 @@ MOST_BYTES = 1 << 20
 MOST_UPLOADED = 64 << 20
 UPLOADS = ("/api/v1/models", "/models")
 MOST_URL = 8192
+MOST_HEAD_BYTES = 32 << 10
+DRAINED_BYTES, DRAINED_S = 4 << 20, 2.0  # read and forgotten of what is refused
 BODY_WITHIN_S, UPLOAD_WITHIN_S = 30.0, 600.0
 STREAMS_END_S = 1.0  # for streams to say good-bye when the server ends, before they are cut
 
@@ -120,14 +123,11 @@ class LimitedBodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MOST_URL:
-            refused = f"an address may have at most {MOST_URL} bytes, however: this one has more"
-            await PlainTextResponse(refused, 414)(scope, receive, send)
-            return
         most, within_s = await self._limits(scope)
-        declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > most:
-            await PlainTextResponse(_too_large(most), 413, {"Connection": "close"})(scope, receive, send)
+        refused = _too_long(scope) or _too_large(scope, most)
+        if refused is not None:
+            await _drain(receive)
+            await refused(scope, receive, send)
             return
         await self.app(scope, _Limited(receive, most, within_s), send)
 
@@ -159,7 +159,9 @@ class _Limited:
         self.n_bytes += len(message.get("body", b""))
         self.is_whole = not message.get("more_body", False)
         if self.n_bytes > self.most:
-            raise HTTPException(413, _too_large(self.most), {"Connection": "close"})
+            if not self.is_whole:
+                await _drain(self.receive)
+            raise HTTPException(413, _allowed(self.most), {"Connection": "close"})
         return message
 
 
@@ -208,7 +210,35 @@ class EndingStreams:
             answering.cancel()
 
 
-def _too_large(most: int) -> str:
+async def _drain(receive: Receive) -> None:
+    """Read on for a while, so that whoever still sends gets to read why nobody listens: a closed socket resets it."""
+    n_bytes, more = 0, True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAINED_S):
+            while more and n_bytes < DRAINED_BYTES:
+                message = await receive()
+                n_bytes += len(message.get("body", b""))
+                more = message.get("more_body", False)
+
+
+def _too_long(scope: Scope) -> PlainTextResponse | None:
+    """Return the answer to an address, or a head, that is too long."""
+    if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MOST_URL:
+        return PlainTextResponse(f"an address may have {MOST_URL} bytes, however: this one has more", 414)
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD_BYTES:
+        return PlainTextResponse(f"a head may have {MOST_HEAD_BYTES} bytes, however: this one has more", 431)
+    return None
+
+
+def _too_large(scope: Scope, most: int) -> PlainTextResponse | None:
+    """Return the answer to a body that says itself that it is too large."""
+    declared = Headers(scope=scope).get("content-length", "0")
+    if declared.isdecimal() and int(declared) <= most:
+        return None
+    return PlainTextResponse(_allowed(most), 413, {"Connection": "close"})
+
+
+def _allowed(most: int) -> str:
     return f"a request may hold at most {most:,} bytes, however: this one holds more"
 
 

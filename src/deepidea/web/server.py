@@ -14,8 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from deepidea.web.security import MOST_HEAD_BYTES
+
 HEAD_WITHIN_S = 10.0
-MOST_HEAD_BYTES = 32 << 10
 MOST_CONNECTIONS = 1_000
 STOPS_WITHIN_S = 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -152,8 +153,9 @@ def _listening(serving: Serving) -> Iterator[socket.socket]:
         family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
         listener = socket.create_server((serving.host, serving.port), family=family, backlog=2048)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise SourceError(
-            f"the server must be able to listen at {serving.host} port {serving.port}, however: {error.strerror}; "
+            f"the server must be able to listen at {serving.host} port {serving.port}, however: {why}; "
             "choose another --port or --host"
         ) from error
     with listener:

@@ -23,7 +23,7 @@ class WebSettings:
     tls
         Whether it speaks TLS itself.
     secure_cookies
-        Whether browsers may send the session over https alone: always with TLS, by choice behind a proxy that speaks it.
+        Whether browsers may send the session over https alone: with TLS, or behind a proxy that speaks it.
     open_metrics
         Whether ``/metrics`` needs no token.
     session_s, idle_s
