@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import console, console_detection
+from deepidea import console, console_detection, console_drift
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
 app = typer.Typer(
@@ -85,6 +85,13 @@ class AlertFormat(StrEnum):
     ecs = "ecs"
     ocsf = "ocsf"
     cef = "cef"
+
+
+class AgainstWhat(StrEnum):
+    """Flows that drift is judged by; the values of ``Against``."""
+
+    training = "training"
+    site = "site"
 
 
 class Device(StrEnum):
@@ -424,6 +431,7 @@ def detect(
         allow=allow,
         dead_letters=dead_letters,
         source_options={name: value for name, value in given.items() if value is not None},
+        detector_name=model.name,
     )
     detector = Detector.load(model)
     with console.stopping(seconds) as stop, console_detection.watching(source) as on_batch:
@@ -543,6 +551,32 @@ def allow_remove(
             raise DataError(f"a rule must be one of the store's, however: it has no {rule_id}; see deepidea allow list")
         n_changed = opened.remove_rule(rule_id)
     console.say(f"removed {rule_id}; {n_changed:,} stored alerts are told again")
+
+
+@app.command()
+def drift(
+    store: StoreUrl = "",
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Detector file; the one that scored last where absent.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Flows of this source, as `store status` names it.")] = None,
+    against: Annotated[
+        AgainstWhat | None, typer.Option(help="Flows to compare with; the site's where the detector was calibrated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell whether the flows of the last 24 hours are like those that the detector was trained on."""
+    from deepidea.detection.engine import fingerprint
+    from deepidea.detection.watch import open_known_store
+    from deepidea.model.detector import Detector
+
+    named = None if model is None else fingerprint(Detector.load(model))
+    with open_known_store(store) as opened:
+        report = opened.drift(model=named, source=source, against=against.value if against else None)
+    if as_json:
+        sys.stdout.write(json.dumps(report.to_dict(), indent=1) + "\n")
+    else:
+        console_drift.show_drift(report)
 
 
 @store_app.command("status")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, fit_thresholds
@@ -15,6 +16,10 @@ from deepidea.detection.source import Source
 from deepidea.errors import DataError
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.model.detector import Detector
+from deepidea.model.reference import Bins, Reference, fit_reference
+
+SITE_ROWS = 20_000  # flows of the site that its reference is made of
+_KEY = "\0key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,8 @@ class Calibration:
     Parameters
     ----------
     detector : Detector
-        The one that was given, with the thresholds in its card.
+        The one that was given, with the thresholds in its card, and what the site's benign flows look like as its
+        ``site_reference``.
     thresholds : Thresholds
     n_called_attacks : int
         Of the benign flows, those that the detector's class calls an attack: what alerts without thresholds would be.
@@ -70,17 +76,18 @@ def calibrate(
 
     Notes
     -----
-    Memory: 16 bytes a flow.
+    Memory: 16 bytes a flow, and the features of :data:`SITE_ROWS` flows.
     """
     prepare, skipped = flow_adapter(source.schema, detector), Counter[str]()
-    scores: list[pl.DataFrame] = []
+    scores, sample = list[pl.DataFrame](), _Reservoir(detector)
     n_called = n_trained_on = n_flows = 0
     for batch in source.batches(None, stop or threading.Event()):
         skipped.update(batch.skipped)
         if batch.flows.is_empty():
             continue
-        flows = prepare(batch.flows)
-        verdicts = detector.score(flows)
+        flows = detector.schema.conform(prepare(batch.flows))
+        verdicts = detector.score_conformed(flows)
+        sample.add(flows)
         scores.append(verdicts.select(name for name in MEASURES if name in verdicts.columns))
         n_called += int((verdicts["class"] != detector.benign).sum())
         n_trained_on += _count_trained_on(detector, flows)
@@ -89,29 +96,56 @@ def calibrate(
             progress(n_flows)
     if not scores:
         raise DataError(f"thresholds need benign flows, however: {source.name} has none")
-    thresholds = fit_thresholds(pl.concat(scores), fpr, source.name)
-    return Calibration(with_thresholds(detector, thresholds), thresholds, n_called, n_trained_on, skipped)
+    measured = pl.concat(scores)
+    thresholds = fit_thresholds(measured, fpr, source.name)
+    known = with_thresholds(detector, thresholds).with_options(site_reference=sample.reference(measured["score"]))
+    return Calibration(known, thresholds, n_called, n_trained_on, skipped)
 
 
 def _count_trained_on(detector: Detector, flows: pl.DataFrame) -> int:
     if detector.training_fingerprints is None:
         return 0
-    conformed = detector.schema.conform(flows)
-    prints = pl.Series(row_fingerprints(conformed, detector.schema))
+    prints = pl.Series(row_fingerprints(flows, detector.schema))
     return int(prints.is_in(pl.Series(detector.training_fingerprints).implode()).sum())
 
 
 def with_thresholds(detector: Detector, thresholds: Thresholds) -> Detector:
     """Return the detector with thresholds in its card; save it to keep them."""
-    return Detector(
-        detector.encoder,
-        detector.decision,
-        detector.classes,
-        detector.labels,
-        detector.graph,
-        weights=detector.weights,
-        training_fingerprints=detector.training_fingerprints,
-        novelty=detector.novelty,
-        card={**detector.card, CARD_ENTRY: thresholds.contract()},
-        n_threads=detector.n_threads,
-    )
+    return detector.with_options(card={**detector.card, CARD_ENTRY: thresholds.contract()})
+
+
+class _Reservoir:
+    """A sample of flows of bounded size, each as likely to be in it; the same for any way of cutting them."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector, self._random = detector, np.random.default_rng(0)
+        self._kept: pl.DataFrame | None = None
+
+    def add(self, flows: pl.DataFrame) -> None:
+        """Let conformed flows take part in the draw."""
+        keys = pl.Series(_KEY, self._random.random(flows.height))
+        new = flows.select(self._detector.schema.features).with_columns(keys)
+        if self._kept is not None:
+            # the place in the reservoir goes by the key: ties of equal cost aside, batches leave no trace
+            new = pl.concat([self._kept, new.filter(pl.col(_KEY) < self._bound)], how="vertical_relaxed")
+        self._kept = new.bottom_k(SITE_ROWS, by=_KEY).sort(_KEY) if new.height > SITE_ROWS else new.sort(_KEY)
+
+    @property
+    def _bound(self) -> float:
+        """Key that a flow must stay below to get in."""
+        full = self._kept is not None and self._kept.height >= SITE_ROWS
+        return float(self._kept[_KEY][-1]) if full and self._kept is not None else 1.0
+
+    def reference(self, scores: pl.Series) -> Reference | None:
+        """Tell what the flows look like, and how all of them score."""
+        assert self._kept is not None  # there were flows: thresholds stand on them
+        rows = self._kept.drop(_KEY)
+        decision, ones = self._detector.decision, np.ones(rows.height)
+        return fit_reference(
+            self._detector.schema,
+            rows,
+            ones > 0,
+            ones,
+            score_bins=Bins.of(scores.to_numpy()),
+            log_odds=lambda table: decision.log_odds(self._detector.logits(table)),
+        )

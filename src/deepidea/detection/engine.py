@@ -14,13 +14,17 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
 from deepidea.detection.alerting import LIKELIER_THAN_NOT, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
+from deepidea.detection.drift import BinnedFlows, DriftMonitor
+from deepidea.detection.health import EngineStatus, HealthTeller, told_bounds
+from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.source import FlowBatch, Source
 from deepidea.detection.store import Committed, Store
 from deepidea.errors import DataError, DeepIDEAError, StoreError
@@ -59,10 +63,14 @@ class Progress:
         """Mean rate since the beginning."""
         return self.n_flows / max(time.monotonic() - self.began_s, 1e-9)
 
-    def latency_s(self, share: float) -> float:
-        """Return the latency that this share of the flows did not exceed, in seconds; 0 where there were none."""
-        rows = sorted(zip(self.latencies_s, self.batch_flows, strict=True))
-        wanted, seen = share * sum(self.batch_flows), 0
+    def latency_s(self, share: float, *, newest: int | None = None) -> float:
+        """Return the latency that this share of the flows did not exceed, in seconds; 0 where there were none.
+
+        Of all batches, or of so many of the newest.
+        """
+        first = 0 if newest is None else max(len(self.batch_flows) - newest, 0)
+        rows = sorted(zip(self.latencies_s[first:], self.batch_flows[first:], strict=True))
+        wanted, seen = share * sum(n for _, n in rows), 0
         for latency, n in rows:
             seen += n
             if seen >= wanted:
@@ -88,6 +96,10 @@ class Engine:
         verdict would tell too many, since it makes up for the rarity of attacks in training.
     on_batch : callable, optional
         Called with the :class:`Progress` after each batch.
+    name : str
+        Of the detector, for people: what its file is called.
+    sink_errors : callable, optional
+        Gives the last errors of sinks that take nothing, by sink; they are told with the engine's state.
 
     Raises
     ------
@@ -103,12 +115,24 @@ class Engine:
         *,
         thresholds: Thresholds | None = None,
         on_batch: Callable[[Progress], None] | None = None,
+        name: str = "",
+        sink_errors: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.source, self.detector, self.store, self.thresholds = source, detector, store, thresholds
         self.progress = Progress()
         self._on_batch = on_batch or (lambda _: None)
         self._prepare = flow_adapter(source.schema, detector)
         self._model = fingerprint(detector)
+        self._drift = DriftMonitor(detector, self._model)
+        self._sink_errors = sink_errors
+        self._health = HealthTeller(source.name, self._about(name))
+
+    def _about(self, name: str) -> dict[str, Any]:
+        """Return what the engine's state tells of its detector."""
+        thresholds = self.thresholds
+        told = {} if thresholds is None else {"bounds": told_bounds(thresholds.bounds), "fpr": thresholds.fpr}
+        known = {"has_reference": self.detector.reference is not None}
+        return {"model": self._model, "detector": name, "schema": self.detector.schema.name, **known, **told}
 
     def run(self, stop: threading.Event) -> Progress:
         """Work until the source ends or ``stop`` is set and what was read is stored; return what was done.
@@ -120,13 +144,24 @@ class Engine:
             committed before stands, and the next run goes on behind it.
         """
         halt = _Either(stop)
-        for batch in self._read(halt):
-            try:
+        try:
+            for batch in self._read(halt):
                 self._work(batch, stop)
-            except DeepIDEAError:
-                halt.set()  # the reader must not wait for a loop that is gone
-                raise
+        except DeepIDEAError as error:
+            halt.set()  # the reader must not wait for a loop that is gone
+            self._tell("failed", str(error))
+            raise
+        self._tell("ended")
         return self.progress
+
+    def _tell(self, status: EngineStatus = "live", error: str | None = None) -> None:
+        """Tell the store how the engine stands; whether that reached it does not matter to the flows."""
+        try:
+            self.store.tell_engine(
+                self._health.state(self.progress, status, error=error, sink_errors=self._sink_errors())
+            )
+        except StoreError:
+            self.progress.n_store_retries += 1  # the next state tells of it
 
     def _read(self, halt: _Either) -> Iterator[FlowBatch]:
         """Yield the batches of the source, read by a thread of its own."""
@@ -171,8 +206,9 @@ class Engine:
                 )
 
     def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
-        alerts = self.alerts_of(batch.flows)
-        told = self._commit(batch, alerts, stop)
+        conformed, verdicts = self._judge(batch.flows)
+        binned = self._drift.count(conformed, verdicts["score"], batch.flows)
+        told = self._commit(batch, self._told(batch.flows, verdicts), binned, stop)
         at = self.progress
         at.n_flows += batch.flows.height
         at.n_alerts += told.n_alerts
@@ -184,17 +220,29 @@ class Engine:
             at.latencies_s.append(time.time() - batch.received_s)
             at.batch_flows.append(batch.flows.height)
             del at.latencies_s[:-_LATENCIES], at.batch_flows[:-_LATENCIES]
+        if self._health.is_due:
+            self._tell()
         self._on_batch(at)
 
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        verdicts = self.detector.score(self._prepare(flows))
+        return self._told(flows, self._judge(flows)[1])
+
+    def _judge(self, flows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return flows as the detector takes them, and its verdicts."""
+        conformed = self.detector.schema.conform(self._prepare(flows))
+        return conformed, self.detector.score_conformed(conformed)
+
+    def _told(self, flows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
         chosen = LIKELIER_THAN_NOT.chosen(verdicts) if self.thresholds is None else self.thresholds.chosen(verdicts)
         return make_alerts(flows, name_attacks(verdicts, self.detector.benign), chosen, model=self._model)
 
-    def _commit(self, batch: FlowBatch, alerts: pl.DataFrame, stop: threading.Event) -> Committed:
+    def _commit(
+        self, batch: FlowBatch, alerts: pl.DataFrame, binned: Sequence[BinnedFlows], stop: threading.Event
+    ) -> Committed:
         """Store a batch; where the store is away, try again, and ask first whether the last try had reached it."""
         deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
+        minutes = flows_by_minute(batch.flows)
         while True:
             try:
                 if pause > _FIRST_PAUSE_S and self._is_stored(batch):
@@ -206,6 +254,8 @@ class Engine:
                     n_flows=batch.flows.height,
                     skipped=batch.skipped,
                     dropped=batch.dropped,
+                    flow_minutes=minutes,
+                    binned=binned,
                 )
             except StoreError:
                 self.progress.n_store_retries += 1

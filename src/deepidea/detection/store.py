@@ -10,26 +10,33 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from deepidea.detection import store_incidents as incidents
+from deepidea.detection import store_overview as overview
 from deepidea.detection import store_reading as reading
 from deepidea.detection.allow import AllowRule, suppress
+from deepidea.detection.drift import Against, BinnedFlows, DriftReport
+from deepidea.detection.health import EngineState
 from deepidea.detection.incidents import GAP_S
 from deepidea.detection.source import Position
+from deepidea.detection.store_drift import count_drift, read_drift
+from deepidea.detection.store_incidents import IncidentOrder
 from deepidea.detection.store_reading import Page
 from deepidea.detection.store_rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
 from deepidea.detection.store_schema import (
     ALERTS,
     ALLOW_RULES,
     DELIVERIES,
+    ENGINES,
     EVIDENCE,
     INCIDENT_ALIASES,
     INCIDENT_STATES,
@@ -42,18 +49,55 @@ from deepidea.detection.store_writing import (
     add_to_incidents,
     count_alerts,
     count_batch,
+    count_flows,
     insert_alerts,
     purge_counts,
     upsert,
 )
 from deepidea.errors import DataError, MissingExtraError, StoreError
 
-__all__ = ["Committed", "IncidentStatus", "Page", "SinkCounters", "SourceCounters", "Store", "open_store"]
+__all__ = [
+    "Committed",
+    "IncidentOrder",
+    "IncidentStatus",
+    "Page",
+    "SinkCounters",
+    "SourceCounters",
+    "Store",
+    "open_store",
+]
 
 BUSY_TIMEOUT_S = 30.0
 _LOCK = 0x1DEA  # of PostgreSQL's advisory locks: whoever writes holds it until its transaction ends
 
 IncidentStatus = Literal["open", "acknowledged", "closed", "false_alarm"]
+
+
+class IncidentFilters(TypedDict, total=False):
+    """What incidents may be asked for by.
+
+    Parameters
+    ----------
+    since, until : datetime, optional
+        Last alert from this time on, and before that one.
+    host : str, optional
+        Whose incident it is.
+    class_name : str, optional
+    severity : int, optional
+        As urgent as this at least: 2 is 1 and 2.
+    status : IncidentStatus, optional
+    search : str, optional
+        Words that must all be found: each in host, class, id or note, in any case, or as the whole address or the port
+        asked for of any of its alerts.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    host: str | None
+    class_name: str | None
+    severity: int | None
+    status: IncidentStatus | None
+    search: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +306,8 @@ class Store:
         n_flows: int,
         skipped: Mapping[str, int] | None = None,
         dropped: Mapping[str, int] | None = None,
+        flow_minutes: Mapping[int, int] | None = None,
+        binned: Sequence[BinnedFlows] = (),
         now: datetime | None = None,
     ) -> Committed:
         """Store what a batch of flows led to, whole or not at all.
@@ -279,6 +325,10 @@ class Store:
             Flows in the batch.
         skipped, dropped
             Records left out, and flows or packets lost, by reason.
+        flow_minutes
+            Flows by the minute in which they fall, in microseconds: :func:`deepidea.detection.rates.flows_by_minute`.
+        binned
+            A sample of the flows in the bins of the detector: :class:`deepidea.detection.drift.DriftMonitor`.
         now
             Time for the expiry of allow rules; the clock's where absent.
 
@@ -292,6 +342,8 @@ class Store:
             new = insert_alerts(connection, suppress(alerts, rules, now=now), source)
             add_to_incidents(connection, new, self._gap_s)
             count_alerts(connection, new)
+            count_flows(connection, source, flow_minutes or {}, new)
+            count_drift(connection, source, binned)
             n_suppressed = new.height - new["suppressed_by"].null_count()
             done = Committed(new.height, alerts.height - new.height, n_suppressed)
             counters = {"n_flows": n_flows, "n_alerts": done.n_alerts, "n_duplicates": done.n_duplicates}
@@ -333,6 +385,18 @@ class Store:
             )
             for row in rows
         ]
+
+    def tell_engine(self, state: EngineState) -> None:
+        """Keep how the engine of a source stands, in place of what it told before."""
+        row = {"source": state.source, "updated_us": reading.us(state.updated), "state": state.to_json()}
+        with self._transaction(writes=True) as connection:
+            upsert(connection, ENGINES, [row])
+
+    def engines(self) -> list[EngineState]:
+        """Return how the engine of each source stood when it last told, by source."""
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(ENGINES).order_by(ENGINES.c.source)).all()
+        return [EngineState.from_json(source, datetime.fromtimestamp(at / 1e6, UTC), text) for source, at, text in rows]
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -383,16 +447,21 @@ class Store:
     def incidents(
         self,
         *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        host: str | None = None,
-        class_name: str | None = None,
-        severity: int | None = None,
-        status: IncidentStatus | None = None,
+        order: IncidentOrder = "latest",
         limit: int = 100,
         after: str | None = None,
+        **filters: Unpack[IncidentFilters],
     ) -> Page:
-        """Return incidents, the latest first; filters are those of :meth:`alerts`, times those of the last alert.
+        """Return incidents, page by page.
+
+        Parameters
+        ----------
+        order
+            The latest alert first, or by severity, number of alerts, score or host; those alike the latest first.
+        limit, after
+            Most rows, and ``next`` of the page before, which had the same order.
+        filters
+            :class:`IncidentFilters`; times are those of the last alert.
 
         Returns
         -------
@@ -400,14 +469,21 @@ class Store:
             Columns of :data:`~deepidea.detection.incidents.INCIDENT_COLUMNS`, with ``first`` and ``last`` as times in
             place of ``first_us`` and ``last_us``, and what people said: ``status``, ``note``, ``changed``.
         """
-        wanted = reading.incident_conditions(since, until, host, class_name, severity, status)
+        wanted = incidents.incident_conditions(**filters)
         with self._transaction() as connection:
-            return reading.read_incidents(connection, wanted, limit=limit, after=after)
+            return incidents.read_incidents(connection, wanted, order=order, limit=limit, after=after)
+
+    def count_incidents(self, **filters: Unpack[IncidentFilters]) -> int:
+        """Return how many incidents :meth:`incidents` has in all its pages."""
+        with self._transaction() as connection:
+            return incidents.count_incidents(connection, incidents.incident_conditions(**filters))
 
     def incident(self, incident_id: str) -> dict[str, Any] | None:
         """Return one incident as a row of :meth:`incidents`, also under an earlier id of it; None where it is not."""
         with self._transaction() as connection:
-            found = reading.incident_rows(connection, INCIDENTS.c.incident_id == reading.lead(connection, incident_id))
+            found = incidents.incident_rows(
+                connection, INCIDENTS.c.incident_id == reading.lead(connection, incident_id)
+            )
         return found.row(0, named=True) if found.height else None
 
     def find_incident(self, beginning: str) -> str:
@@ -447,10 +523,86 @@ class Store:
             raise DataError(f"status must be one of {known}, however: it is {status!r}")
         with self._transaction(writes=True) as connection:
             current = reading.lead(connection, incident_id)
-            if not reading.incident_rows(connection, INCIDENTS.c.incident_id == current).height:
+            if not incidents.incident_rows(connection, INCIDENTS.c.incident_id == current).height:
                 raise DataError(f"an incident must be in the store, however: {incident_id!r} is not")
             state = {"status": status, "note": note, "changed_us": time.time_ns() // 1000}
             upsert(connection, INCIDENT_STATES, [{"incident_id": current, **state}])
+
+    # --- at a glance -------------------------------------------------------------------------------------------------
+
+    def alert_series(
+        self, since: datetime | None = None, until: datetime | None = None, *, step_s: int = 60
+    ) -> pl.DataFrame:
+        """Return alerts over time that no rule keeps quiet: ``time`` (a step's beginning), ``class``, ``n``.
+
+        Steps are whole minutes; those without alerts have no row.
+        """
+        with self._transaction() as connection:
+            return overview.read_alert_series(connection, since, until, step_s)
+
+    def flow_series(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        step_s: int = 60,
+        source: str | None = None,
+    ) -> pl.DataFrame:
+        """Return flows over time, and the alerts among them, quiet or not: ``time``, ``n_flows``, ``n_alerts``.
+
+        Of one source, or of all together. Steps are whole minutes; those without flows have no row.
+        """
+        with self._transaction() as connection:
+            return overview.read_flow_series(connection, since, until, step_s, source)
+
+    def severity_counts(self, **filters: Unpack[IncidentFilters]) -> pl.DataFrame:
+        """Return incidents by ``severity`` and ``status``: ``n_incidents`` and ``n_alerts``."""
+        with self._transaction() as connection:
+            return overview.read_severity_counts(connection, incidents.incident_conditions(**filters))
+
+    def top_hosts(
+        self, since: datetime | None = None, until: datetime | None = None, *, limit: int = 10
+    ) -> pl.DataFrame:
+        """Return the hosts with the most urgent incidents, then the most alerts.
+
+        Columns are ``host``, ``role``, ``n_incidents``, ``n_alerts``, ``severity`` (the worst), ``last``. Incidents
+        count that had their last alert in the time.
+        """
+        with self._transaction() as connection:
+            return overview.read_top_hosts(connection, incidents.incident_conditions(since, until), limit)
+
+    def drift(
+        self,
+        *,
+        model: str | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        against: Against | None = None,
+    ) -> DriftReport:
+        """Return whether flows are like those that a detector was trained on.
+
+        Parameters
+        ----------
+        model
+            Fingerprint of the detector; the one that scored last where absent.
+        source
+            Flows of one source; of all where absent.
+        since, until
+            Hours of flow time; the newest 24 that hold flows where absent.
+        against
+            Flows of training, or of the site that it was calibrated by; these where it was, where absent.
+        """
+        with self._transaction() as connection:
+            return read_drift(connection, model=model, source=source, since=since, until=until, against=against)
+
+    def newest_time(self) -> datetime | None:
+        """Return when the latest flow or alert was, to the minute; None in an empty store.
+
+        What was replayed lies where its packets do, which may be years ago: ask for times back from here.
+        """
+        with self._transaction() as connection:
+            return overview.read_newest_time(connection)
 
     # --- allow rules -------------------------------------------------------------------------------------------------
 

@@ -1,24 +1,22 @@
-"""What is asked of a store: alerts and incidents by filter, page by page."""
+"""What is asked of a store: alerts by filter, page by page, and what sinks are owed."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
 
 from deepidea.detection.alerts import ALERT_COLUMNS
-from deepidea.detection.incidents import INCIDENT_COLUMNS
 from deepidea.detection.store_schema import (
     ALERTS,
     DELIVERIES,
     EVIDENCE,
     INCIDENT_ALIASES,
-    INCIDENT_STATES,
     INCIDENTS,
     TIMES,
 )
@@ -27,7 +25,6 @@ from deepidea.errors import DataError
 
 _STORED = [TIMES.get(name, name) for name in ALERT_COLUMNS if name != "features"] + ["source"]
 _WITH_EVIDENCE = [*_STORED, "evidence", "evidence_row"]
-_STATES = {"status": pl.String(), "note": pl.String(), "changed_us": pl.Int64()}
 Condition = sa.ColumnElement[bool]
 
 
@@ -47,8 +44,14 @@ class Page:
     next: str | None
 
 
-def _us(when: datetime) -> int:
+def us(when: datetime) -> int:
+    """Return a time in microseconds since 1970."""
     return round(when.timestamp() * 1e6)
+
+
+def time_of(stored_us: int) -> datetime:
+    """Return the time of microseconds since 1970."""
+    return datetime.fromtimestamp(stored_us / 1e6, UTC)
 
 
 def alert_conditions(
@@ -63,9 +66,9 @@ def alert_conditions(
     """Return what filters of alerts come to."""
     columns = ALERTS.c
     given: list[tuple[Any, Any]] = [
-        (since, lambda: columns.time_us >= _us(since)),  # type: ignore[arg-type]
-        (until, lambda: columns.time_us < _us(until)),  # type: ignore[arg-type]
-        (host, lambda: (columns.src_ip == host) | (columns.dst_ip == host)),
+        (since, lambda: columns.time_us >= us(since)),  # type: ignore[arg-type]
+        (until, lambda: columns.time_us < us(until)),  # type: ignore[arg-type]
+        (host, lambda: _has_end(str(host))),
         (class_name, lambda: columns["class"] == class_name),
         (severity, lambda: columns.severity <= severity),
         (source, lambda: columns.source == source),
@@ -74,11 +77,17 @@ def alert_conditions(
     return [made() for value, made in given if value is not None]
 
 
+def _has_end(host: str) -> Condition:
+    """Return whether a host is at either end: by the index of each, which SQLite does not take for an OR of them."""
+    ends = (sa.select(ALERTS.c.seq).where(column == host) for column in (ALERTS.c.src_ip, ALERTS.c.dst_ip))
+    return ALERTS.c.seq.in_(sa.union_all(*ends))
+
+
 def read_alerts(
     connection: sa.Connection, wanted: Sequence[Condition], *, incident: str | None, limit: int, after: str | None
 ) -> Page:
     """Return a page of alerts, the latest first: ids begin with the time."""
-    _check_limit(limit)
+    check_limit(limit)
     wanted = [*wanted, *_of_incident(connection, incident)]
     if after is not None:
         wanted.append(ALERTS.c.alert_id < after)
@@ -101,7 +110,8 @@ def _with_features(connection: sa.Connection, alerts: pl.DataFrame) -> pl.DataFr
     return unpacked.select(*ALERT_COLUMNS, "source")
 
 
-def _check_limit(limit: int) -> None:
+def check_limit(limit: int) -> None:
+    """Refuse a page of no rows."""
     if limit < 1:
         raise DataError(f"a page must have a row at least, however: limit={limit}")
 
@@ -121,56 +131,6 @@ def lead(connection: sa.Connection, incident_id: str) -> str:
     """Return the id that an incident has now."""
     query = sa.select(INCIDENT_ALIASES.c.new_id).where(INCIDENT_ALIASES.c.old_id == incident_id)
     return connection.execute(query).scalar() or incident_id
-
-
-def incident_conditions(
-    since: datetime | None,
-    until: datetime | None,
-    host: str | None,
-    class_name: str | None,
-    severity: int | None,
-    status: str | None,
-) -> list[Condition]:
-    """Return what filters of incidents come to."""
-    columns = INCIDENTS.c
-    given: list[tuple[Any, Any]] = [
-        (since, lambda: columns.last_us >= _us(since)),  # type: ignore[arg-type]
-        (until, lambda: columns.last_us < _us(until)),  # type: ignore[arg-type]
-        (host, lambda: columns.host == host),
-        (class_name, lambda: columns["class"] == class_name),
-        (severity, lambda: columns.severity <= severity),
-        (status, lambda: sa.func.coalesce(INCIDENT_STATES.c.status, "open") == status),
-    ]
-    return [made() for value, made in given if value is not None]
-
-
-def read_incidents(connection: sa.Connection, wanted: Sequence[Condition], *, limit: int, after: str | None) -> Page:
-    """Return a page of incidents, those with the latest alert first."""
-    _check_limit(limit)
-    if after is not None:
-        last, _, incident_id = after.partition(":")
-        if not last.removeprefix("-").isdecimal():
-            raise DataError(f"after must be what a page names as its next, however: it is {after!r}")
-        later = sa.tuple_(INCIDENTS.c.last_us, INCIDENTS.c.incident_id) < (int(last), incident_id)
-        wanted = [*wanted, later]
-    table = incident_rows(connection, *wanted, limit=limit + 1)
-    rows = table.head(limit)
-    more = rows.select(pl.col("last").dt.timestamp("us"), "incident_id").row(-1) if table.height > limit else None
-    return Page(rows, None if more is None else f"{more[0]}:{more[1]}")
-
-
-def incident_rows(connection: sa.Connection, *wanted: Condition, limit: int = 1) -> pl.DataFrame:
-    """Return incidents with what people said of them, the latest first."""
-    states = INCIDENT_STATES.c
-    said = (sa.func.coalesce(states.status, "open"), sa.func.coalesce(states.note, ""), states.changed_us)
-    joined = INCIDENTS.outerjoin(INCIDENT_STATES, states.incident_id == INCIDENTS.c.incident_id)
-    query = sa.select(*(INCIDENTS.c[name] for name in INCIDENT_COLUMNS), *said).select_from(joined).where(*wanted)
-    query = query.order_by(INCIDENTS.c.last_us.desc(), INCIDENTS.c.incident_id.desc()).limit(limit)
-    rows = [tuple(row) for row in connection.execute(query)]
-    table = pl.DataFrame(rows, schema=pl.Schema({**INCIDENT_COLUMNS, **_STATES}), orient="row")
-    times = ("first_us", "last_us", "changed_us")
-    as_times = [pl.from_epoch(name, time_unit="us").dt.replace_time_zone("UTC") for name in times]
-    return table.with_columns(as_times).rename({name: name.removesuffix("_us") for name in times})
 
 
 def read_undelivered(connection: sa.Connection, sink: str, limit: int) -> pl.DataFrame:

@@ -305,7 +305,10 @@ CREATE TABLE audit (
   audit_id {serial} PRIMARY KEY, time_us BIGINT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
   subject TEXT NOT NULL, detail TEXT NOT NULL, address TEXT NOT NULL
 );
-CREATE INDEX incidents_by_host ON incidents (host, last_us)
+CREATE INDEX incidents_by_host ON incidents (host, last_us);
+CREATE INDEX alerts_by_src ON alerts (src_ip, incident_key, time_us);
+CREATE INDEX alerts_by_dst ON alerts (dst_ip, incident_key, time_us);
+CREATE INDEX alerts_by_port ON alerts (dst_port, incident_key, time_us)
 """
 
 MIGRATIONS: list[str] = [_FIRST, _SECOND]

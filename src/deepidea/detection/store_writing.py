@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -204,6 +205,17 @@ def count_alerts(connection: sa.Connection, alerts: pl.DataFrame, sign: int = 1)
     minute = pl.col("time").dt.truncate("1m").dt.timestamp("us").alias("minute_us")
     counts = told.group_by(minute, "class", "severity").agg(n=pl.len().cast(pl.Int64) * sign)
     add_up(connection, ALERT_COUNTS, counts.sort("minute_us", "class", "severity").rows(named=True))
+
+
+def count_flows(connection: sa.Connection, source: str, minutes: Mapping[int, int], alerts: pl.DataFrame) -> None:
+    """Add a batch's flows, and those of its alerts that are new, quiet or not, to the counts of their minutes."""
+    when = alerts.select(pl.col("time").dt.truncate("1m").dt.timestamp("us")).to_series()
+    of_alerts = Counter(when.to_list())
+    rows = [
+        {"source": source, "minute_us": minute, "n_flows": minutes.get(minute, 0), "n_alerts": of_alerts[minute]}
+        for minute in sorted(minutes.keys() | of_alerts.keys())
+    ]
+    add_up(connection, FLOW_COUNTS, rows)
 
 
 def purge_counts(connection: sa.Connection, limit_us: int) -> None:

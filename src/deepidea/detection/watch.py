@@ -13,6 +13,7 @@ from deepidea.detection.alerting import Thresholds, thresholds_of
 from deepidea.detection.allow import read_rules
 from deepidea.detection.delivery import Delivery, DeliveryStatus
 from deepidea.detection.engine import Engine, Progress
+from deepidea.detection.health import errors_of
 from deepidea.detection.sinks import open_sink
 from deepidea.detection.source import Source
 from deepidea.detection.sources import open_source, source_of
@@ -58,6 +59,8 @@ class Setting:
         Folder for alerts that a sink would not take; beside the store's folder where absent.
     source_options : mapping
         For the source's constructor.
+    detector_name : str
+        What the detector is called, for people.
     """
 
     store: str = ""
@@ -68,6 +71,7 @@ class Setting:
     allow: Path | None = None
     dead_letters: Path | None = None
     source_options: dict[str, Any] = field(default_factory=dict)
+    detector_name: str = ""
 
 
 def default_store() -> str:
@@ -168,6 +172,8 @@ def watch(
             store,
             thresholds=thresholds,
             on_batch=lambda progress: _told(progress, deliveries, on_batch),
+            name=setting.detector_name,
+            sink_errors=lambda: errors_of([delivery.status() for delivery in deliveries]),
         )
         resumed = source.replayable and store.position(source.name) is not None
         if on_start is not None:

@@ -18,6 +18,7 @@ from deepidea.model.artifact import read_artifact, write_artifact
 from deepidea.model.decision import Decision
 from deepidea.model.features import FlowEncoder
 from deepidea.model.novelty import DISTANCES, Novelty
+from deepidea.model.reference import Reference
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,6 +51,10 @@ class Detector:
         Sorted fingerprints of the distinct vectors it was trained on.
     novelty : Novelty, optional
         What tells flows that are unlike those of training; the graph then gives distances too.
+    reference : Reference, optional
+        What the flows of training looked like, for explanations and for monitors of drift.
+    site_reference : Reference, optional
+        The same of benign flows of the site that it watches, see :func:`deepidea.detection.calibrate.calibrate`.
     card : dict, optional
         What is told of the training: data, parameters, scores. Plain JSON values.
     n_threads : int, optional
@@ -72,6 +77,8 @@ class Detector:
         weights: bytes | None = None,
         training_fingerprints: NDArray[np.uint64] | None = None,
         novelty: Novelty | None = None,
+        reference: Reference | None = None,
+        site_reference: Reference | None = None,
         card: dict[str, Any] | None = None,
         n_threads: int | None = None,
     ) -> None:
@@ -83,6 +90,7 @@ class Detector:
         self.encoder, self.decision, self.classes, self.labels = encoder, decision, classes, labels
         self.graph, self.weights, self.training_fingerprints = graph, weights, training_fingerprints
         self.novelty, self.card = novelty, card or {}
+        self.reference, self.site_reference = reference, site_reference
         self.n_threads = n_threads or os.cpu_count() or 1
         self._session = _open_session(graph, encoder, len(labels), with_distances=novelty is not None)
 
@@ -100,8 +108,9 @@ class Detector:
     def manifest(self) -> dict[str, Any]:
         """All that the file tells besides its members, as JSON values."""
         contracts = {"schema": self.schema.contract(), "encoder": self.encoder.contract()}
-        novelty = {} if self.novelty is None else {"novelty": self.novelty.contract()}
-        return {**contracts, **self._names(), "decision": self.decision.contract(), **novelty, **self.card}
+        known = {name: getattr(self, name) for name in ("novelty", "reference", "site_reference")}
+        told = {name: part.contract() for name, part in known.items() if part is not None}
+        return {**contracts, **self._names(), "decision": self.decision.contract(), **told, **self.card}
 
     def _names(self) -> dict[str, list[str]]:
         return {"classes": list(self.classes), "labels": list(self.labels)}
@@ -139,6 +148,7 @@ class Detector:
             weights=members.get("weights.safetensors"),
             training_fingerprints=None if rows is None else _read_fingerprints(rows),
             novelty=Novelty.from_contract(_entry(manifest, "novelty", dict)) if "novelty" in manifest else None,
+            **{name: _reference_of(encoder.schema, manifest, name) for name in _REFERENCES},
             card={k: v for k, v in manifest.items() if k not in _OWN_ENTRIES},
             n_threads=n_threads,
         )
@@ -213,14 +223,26 @@ class Detector:
         places = np.where(of_other_class, np.float32(-1), corrected).argmax(axis=1)
         return pl.Series(self.labels, dtype=pl.String).gather(places)
 
+    def with_options(self, **changes: Any) -> Detector:
+        """Return the same network and decision with other keyword arguments: ``card``, ``site_reference``, ..."""
+        return Detector(*self._parts(), **{**self._options(), **changes})
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.encoder, self.decision, self.classes, self.labels, self.graph
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _OPTIONS}
+
     def __reduce__(self) -> tuple[Any, ...]:  # an ONNX Runtime session cannot be copied; it is opened anew
-        rest = (self.weights, self.training_fingerprints, self.novelty, self.card, self.n_threads)
-        return _rebuild, (self.encoder, self.decision, self.classes, self.labels, self.graph, *rest)
+        return _rebuild, (self._parts(), self._options())
 
 
-def _rebuild(*state: Any) -> Detector:
-    names = ("weights", "training_fingerprints", "novelty", "card", "n_threads")
-    return Detector(*state[:5], **dict(zip(names, state[5:], strict=True)))
+_REFERENCES = ("reference", "site_reference")
+_OPTIONS = ("weights", "training_fingerprints", "novelty", *_REFERENCES, "card", "n_threads")
+
+
+def _rebuild(parts: tuple[Any, ...], options: dict[str, Any]) -> Detector:
+    return Detector(*parts, **options)
 
 
 def _padded(rows: NDArray[Any]) -> NDArray[Any]:
@@ -228,7 +250,7 @@ def _padded(rows: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([rows, np.zeros((missing, rows.shape[1]), rows.dtype)]) if missing else rows
 
 
-_OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "labels", "decision", "novelty"}
+_OWN_ENTRIES = {"format", "members", "schema", "encoder", "classes", "labels", "decision", "novelty", *_REFERENCES}
 
 
 def _open_session(
@@ -261,6 +283,10 @@ def _schema_of(manifest: dict[str, Any]) -> Schema:
         return Schema.from_contract(_entry(manifest, "schema", dict))
     except ValueError as error:
         raise ArtifactError(f"a detector file must hold a whole schema, however: {error}") from error
+
+
+def _reference_of(schema: Schema, manifest: dict[str, Any], name: str) -> Reference | None:
+    return Reference.from_contract(schema, _entry(manifest, name, dict)) if name in manifest else None
 
 
 def _entry(manifest: dict[str, Any], name: str, kind: type) -> Any:

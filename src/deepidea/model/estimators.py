@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any, Literal, Self
 
@@ -26,6 +26,7 @@ from deepidea.model.features import FlowEncoder, NumberScaling
 from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
 from deepidea.model.novelty import Ellipsoids, Novelty, NoveltyRule, draw_sides, fit_novelty
+from deepidea.model.reference import Bins, Reference, draw_rows, fit_reference
 from deepidea.model.threads import fastest_thread_count, torch_threads
 from deepidea.model.training import Adam, Epoch, Schedule, draw_epoch, speed_up, train_network, train_step
 
@@ -104,6 +105,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         Over the network's outputs: benign first, then the labels of one attack class after the other.
     ellipsoids_, novelty_ : Ellipsoids, Novelty, or None
         What tells flows that are unlike those of training.
+    reference_ : Reference, or None
+        What the flows of training looked like, each row counted as often as it was given; None where none was benign.
     epochs_ : list of Epoch
     n_threads_ : int
     fingerprints_ : array, uint64
@@ -121,6 +124,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     """
 
     ellipsoids_: Ellipsoids | None
+    reference_: Reference | None
     novelty_: Novelty | None
 
     def __init__(
@@ -217,6 +221,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             logits = _run(self.network_, self.encoder_.transform(validation.table))
             self._set_decision(fit_temperature(logits, validation.target, validation.weight))
         self._fit_novelty(training, validation)
+        self.reference_ = self._tell_reference(rows, validation if len(validation) else training)
         self.detector_ = self.to_detector()
         return self
 
@@ -253,6 +258,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
         self._forget_novelty()  # it was read off a network that is no more
+        self._renew_reference(rows)
         self.detector_ = self.to_detector()
         return self
 
@@ -362,12 +368,14 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     def _collapse(self, table: pl.DataFrame, target: NDArray[np.int64], weight: NDArray[np.float64]) -> _Rows:
         fingerprints = row_fingerprints(table, self.schema_)
         rows, summed = collapse_duplicates(fingerprints, target, weight)
+        occurring = summed
         if self.duplicates == "drop":
             summed = np.ones(len(rows))
         balance = 1.0 if self.class_weight == "balanced" else self.balance
         counts = np.bincount(target[rows], summed, minlength=len(self._output_labels)).astype(np.float64)
         evened = summed * even_out(counts, balance)[target[rows]]
-        return _Rows(table[rows], target[rows], evened * self._costs()[target[rows]], evened, fingerprints[rows])
+        weights = (evened * self._costs()[target[rows]], evened, occurring)
+        return _Rows(table[rows], target[rows], *weights, fingerprints[rows])
 
     def _costs(self) -> NDArray[np.float64]:
         """Return the factor that a ``class_weight`` dict gives each output's class."""
@@ -477,6 +485,31 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     def _forget_novelty(self) -> None:
         self.ellipsoids_ = self.novelty_ = None
 
+    def _tell_reference(self, rows: _Rows, scored: _Rows) -> Reference | None:
+        """Tell what all rows look like, and how some of them score."""
+        return fit_reference(
+            self.schema_,
+            rows.table,
+            rows.target == 0,
+            rows.occurring,
+            score_bins=self._score_bins(scored),
+            log_odds=lambda table: self.decision_.log_odds(_run(self.network_, self.encoder_.transform(table))),
+            seed=self._seed,
+        )
+
+    def _score_bins(self, rows: _Rows) -> Bins:
+        drawn = draw_rows(rows.occurring, np.random.default_rng(self._seed))
+        distinct, places = np.unique(drawn, return_inverse=True)
+        p = self.decision_.probabilities(_run(self.network_, self.encoder_.transform(rows.table[distinct])))
+        return Bins.of((1.0 - p[:, 0].astype(np.float64))[places])
+
+    def _renew_reference(self, rows: _Rows) -> None:
+        """Leave what is known of flows as the encoder is left; the scores are of a network that is no more."""
+        known = getattr(self, "reference_", None)
+        self.reference_ = (
+            self._tell_reference(rows, rows) if known is None else replace(known, score_bins=self._score_bins(rows))
+        )
+
     def _layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         return [(w.detach().numpy(), b.detach().numpy()) for w, b in self.network_.weights_and_biases()]
 
@@ -520,6 +553,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             weights=save(weights),
             training_fingerprints=self.fingerprints_,
             novelty=self.novelty_,
+            reference=self.reference_,
             card=card,
         )
 
@@ -532,19 +566,23 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Distinct training rows: conformed features, place of the class, weight in the loss and in the prior."""
+    """Distinct training rows: conformed features, place of the class, weight in the loss and in the prior.
+
+    ``occurring`` is how many of the flows that were given each row stands for.
+    """
 
     table: pl.DataFrame
     target: NDArray[np.int64]
     weight: NDArray[np.float64]
     prior_weight: NDArray[np.float64]
+    occurring: NDArray[np.float64]
     fingerprints: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.target)
 
     def take(self, mask: NDArray[np.bool_]) -> _Rows:
-        weights = (self.weight[mask], self.prior_weight[mask])
+        weights = (self.weight[mask], self.prior_weight[mask], self.occurring[mask])
         return _Rows(self.table.filter(mask), self.target[mask], *weights, self.fingerprints[mask])
 
 

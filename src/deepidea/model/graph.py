@@ -125,6 +125,68 @@ class _GraphWriter:
         return serialized
 
 
+def read_layers(serialized: bytes, encoder: FlowEncoder) -> list[Layer]:
+    """Return the layers of a graph that :func:`build_graph` wrote, from the input on.
+
+    Raises
+    ------
+    ArtifactError
+        The graph computes its logits in another way.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from deepidea.flows.schema import Column, Schema
+    >>> schema = Schema("custom", (Column("bytes", "number"), Column("service", "category")))
+    >>> encoder = FlowEncoder(schema).fit(pl.DataFrame({"bytes": [0.0, 10.0], "service": ["dns", "http"]}))
+    >>> weight, bias = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2, np.float32)
+    >>> [layer] = read_layers(build_graph(encoder, [(weight, bias)]), encoder)
+    >>> bool((layer[0] == weight).all() and (layer[1] == bias).all())
+    True
+    """
+    graph = onnx.load_model_from_string(serialized).graph
+    made_by = {node.output[0]: node for node in graph.node}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    try:
+        return _trace_layers(made_by, constants, encoder)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ArtifactError(
+            f"model.onnx must be fully connected layers as this project writes them, however: {error!r}"
+        ) from error
+
+
+def _trace_layers(
+    made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]], encoder: FlowEncoder
+) -> list[Layer]:
+    layers: list[Layer] = []
+    value = made_by[LOGITS].input[0]
+    while value in made_by and (relu := made_by.get(made_by[value].input[0])) is not None and relu.op_type == "Relu":
+        layers.append((constants[made_by[value].input[1]], constants[made_by[value].input[2]]))
+        value = relu.input[0]
+    layers.append(_trace_first(made_by, constants, encoder, value))
+    return layers[::-1]
+
+
+def _trace_first(
+    made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]], encoder: FlowEncoder, value: str
+) -> Layer:
+    """Put the first layer together: a product with the numbers, and a table that is looked up for each category."""
+    blocks: list[NDArray[Any]] = []
+    for known in reversed(encoder.vocabulary_.values()):
+        add = made_by[value]
+        table = constants[made_by[add.input[1]].input[0]]
+        if len(table) != len(known) + 1 or table[0].any():
+            raise ValueError(f"a table of {len(known)} words and a row of zeros is not there")
+        blocks.append(table[1:].T)
+        value = add.input[0]
+    if value in constants:
+        bias = constants[value]
+    else:
+        blocks.append(constants[made_by[value].input[1]])
+        bias = constants[made_by[value].input[2]]
+    return np.concatenate(blocks[::-1], axis=1, dtype=np.float32), bias
+
+
 def audit_graph(serialized: bytes) -> None:
     """Refuse a graph that does more than a detector needs: other operators, sub-graphs, functions, outside files."""
     try:
