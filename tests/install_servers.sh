@@ -6,6 +6,7 @@ missing=""
 command -v redis-server > /dev/null || missing="$missing redis-server"
 command -v softflowd > /dev/null || [ -x /usr/sbin/softflowd ] || missing="$missing softflowd"
 ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 || missing="$missing postgresql"
+command -v java > /dev/null || missing="$missing openjdk-17-jre-headless"
 command -v chromium > /dev/null || missing="$missing chromium"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then

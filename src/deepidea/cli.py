@@ -19,7 +19,8 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import console, console_detection, console_drift
+from deepidea import console, console_detection, console_drift, console_models
+from deepidea.cli_models import add_commands
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
 app = typer.Typer(
@@ -217,7 +218,7 @@ def data_describe(
 def train(
     data: Inputs,
     output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write.")],
-    preset: Annotated[Preset, typer.Option(help="Recipe: the project's best, or the paper's.")] = Preset.default,
+    preset: Annotated[Preset | None, typer.Option(help="Recipe: the project's best (default), or the paper's.")] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, max=2**32 - 1, help="Makes the run reproducible to the bit, on one thread by default."),
@@ -242,38 +243,73 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Training threads; measured where absent.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA where there is one.")] = Device.auto,
+    continued: Annotated[
+        Path | None, typer.Option("--continue", help="Go on from this detector: weights, encoder, classes, parameters.")
+    ] = None,
+    extra: Annotated[
+        list[Path] | None, typer.Option(help="Judged flows to train on besides, see `deepidea feedback export`.")
+    ] = None,
+    extra_weight: Annotated[
+        float | None, typer.Option(help="Training flows that each extra one counts as; a tenth of all where absent.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Step size; the preset's, or a tenth of it with --continue.")
+    ] = None,
 ) -> None:
     """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
-    from deepidea.evaluation.protocol import flows_to_train
+    from deepidea.evaluation.continuing import compare_with_start, gather, with_comparison
     from deepidea.model.presets import train_detector
 
     _refuse_unwritable(output)
-    options: dict[str, Any] = {"taxonomy": taxonomy, "use_port": port, "label": label, "benign": benign}
-    options["schema"] = schema
-    part = flows_to_train(
+    given_preset = preset.value if preset else None
+    own: dict[str, Any] = {"taxonomy": taxonomy, "label": label, "benign": benign}
+    gathered = gather(
         _one_name(data),
+        continued=continued,
+        extra=extra or (),
+        fresh={
+            "labels": labels is not None,
+            "keep": keep or (),
+            "use_port": port,
+            "schema": schema,
+            "preset": given_preset,
+        },
         split=split.value,
         test_fraction=test_fraction,
         split_seed=seed or 0,
-        keep=keep or (),
-        **options,
+        **own,
     )
+    part = gathered.part
     console.show_refused(part.refused)
     console.show_training_flows(part.contract)
+    console_models.show_gathered(gathered)
     drawn = {"random_state": secrets.randbelow(2**31), "n_threads": "auto"} if seed is None else {"random_state": seed}
     given = {
         "labels": labels,
         "loss": loss.value if loss else None,
         "attack_weight": attack_weight,
         "n_epochs": epochs,
+        "learning_rate": learning_rate,
         **drawn,
         **({"n_threads": threads} if threads else {}),
     }
     changes = {name: value for name, value in given.items() if value is not None}
     with console.epoch_progress() as on_epoch:
         detector = train_detector(
-            part.flows, preset=preset.value, card=part.card(), on_epoch=on_epoch, device=device.value, **changes
+            part.flows,
+            preset=given_preset or Preset.default.value,
+            card=gathered.card,
+            on_epoch=on_epoch,
+            extra=gathered.extra.flows if gathered.extra else None,
+            extra_weight=extra_weight,
+            start=gathered.start,
+            device=device.value,
+            **changes,
         )
+    if gathered.start is not None:
+        comparison = compare_with_start(gathered.start, detector, _one_name(data), **own)
+        console_models.show_comparison(comparison)
+        detector = with_comparison(detector, comparison)
     detector.save(output)
     console.show_card(detector)
     console.say(f"wrote {output}; next: deepidea evaluate {output} {' '.join(data)}")
@@ -389,7 +425,9 @@ def sources() -> None:
 @app.command()
 def detect(
     source: Annotated[str, typer.Argument(help="Where flows come from: `deepidea sources` lists the kinds.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Detector file.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Detector file; the store's active model where absent.")
+    ] = None,
     sink: Annotated[
         list[str] | None,
         typer.Option(
@@ -418,7 +456,7 @@ def detect(
     ] = None,
 ) -> None:
     """Watch a source: score its flows, store alerts and incidents, hand alerts to sinks. Goes on where it stopped."""
-    from deepidea.detection.watch import Setting, watch
+    from deepidea.detection.watch import Setting, watch, watch_active
     from deepidea.model.detector import Detector
 
     given = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None, "max_flows": max_flows}
@@ -431,11 +469,15 @@ def detect(
         allow=allow,
         dead_letters=dead_letters,
         source_options={name: value for name, value in given.items() if value is not None},
-        detector_name=model.name,
+        detector_name="" if model is None else model.name,
     )
-    detector = Detector.load(model)
+    detector = None if model is None else Detector.load(model)
     with console.stopping(seconds) as stop, console_detection.watching(source) as on_batch:
-        watched = watch(source, detector, setting, stop, on_start=console_detection.show_rule, on_batch=on_batch)
+        shown: dict[str, Any] = {"on_start": console_detection.show_rule, "on_batch": on_batch}
+        if detector is None:
+            watched = watch_active(source, setting, stop, on_news=console.say, **shown)
+        else:
+            watched = watch(source, detector, setting, stop, **shown)
     raise typer.Exit(console_detection.show_watched(watched))
 
 
@@ -706,6 +748,9 @@ def _fault_of_output(output: Path) -> str:
     if not output.parent.is_dir():
         return "its folder is not there"
     return "" if os.access(output.parent, os.W_OK) else "its folder may not be written to"
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ is, and an alert's id depends on its flow alone, so it is never told twice.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 import time
@@ -80,7 +79,7 @@ class Progress:
 
 def fingerprint(detector: Detector) -> str:
     """Return what names a detector in its alerts: a hash of its network, the same after calibration."""
-    return hashlib.sha256(detector.graph).hexdigest()[:16]
+    return detector.fingerprint
 
 
 class Engine:
@@ -100,6 +99,9 @@ class Engine:
         Of the detector, for people: what its file is called.
     sink_errors : callable, optional
         Gives the last errors of sinks that take nothing, by sink; they are told with the engine's state.
+    newest : callable, optional
+        Called before each batch; returns a detector of the same schema that is to take over, with its thresholds, or
+        None where the present one goes on.
 
     Raises
     ------
@@ -117,10 +119,12 @@ class Engine:
         on_batch: Callable[[Progress], None] | None = None,
         name: str = "",
         sink_errors: Callable[[], Mapping[str, str]] = dict,
+        newest: Callable[[], tuple[Detector, Thresholds | None] | None] | None = None,
     ) -> None:
         self.source, self.detector, self.store, self.thresholds = source, detector, store, thresholds
         self.progress = Progress()
         self._on_batch = on_batch or (lambda _: None)
+        self._newest = newest or (lambda: None)
         self._prepare = flow_adapter(source.schema, detector)
         self._model = fingerprint(detector)
         self._drift = DriftMonitor(detector, self._model)
@@ -205,7 +209,17 @@ class Engine:
                     batch.flows.slice(n_old), batch.position, batch.skipped, batch.dropped, batch.received_s
                 )
 
+    def _take_newest(self) -> None:
+        """Let another detector take over where one is to: between batches, so that each flow is judged by one alone."""
+        found = self._newest()
+        if found is not None:
+            self.detector, self.thresholds = found
+            self._model = fingerprint(self.detector)
+            self._drift = DriftMonitor(self.detector, self._model)
+            self._health.about = self._about(self._health.about["detector"])
+
     def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
+        self._take_newest()
         conformed, verdicts = self._judge(batch.flows)
         binned = self._drift.count(conformed, verdicts["score"], batch.flows)
         told = self._commit(batch, self._told(batch.flows, verdicts), binned, stop)

@@ -280,10 +280,11 @@ def _as_json(kept: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 def _ids(runs: pl.DataFrame) -> pl.Series:
     rows = runs.select("incident_key", "first_us").iter_rows()
-    return pl.Series("incident_id", [_incident_id(key, first) for key, first in rows], pl.String)
+    return pl.Series("incident_id", [incident_id_of(key, first) for key, first in rows], pl.String)
 
 
-def _incident_id(key: str, first_us: int) -> str:
+def incident_id_of(key: str, first_us: int) -> str:
+    """Return the id of the incident of a key whose first alert came at a time."""
     return f"{min(max(first_us // 1000, 0), (1 << 48) - 1):012x}{_digest(f'{key} {first_us}')}"
 
 

@@ -28,8 +28,11 @@ from deepidea.detection.drift import Against, BinnedFlows, DriftReport
 from deepidea.detection.health import EngineState
 from deepidea.detection.incidents import GAP_S
 from deepidea.detection.source import Position
+from deepidea.detection.store_access import StoredAccess
 from deepidea.detection.store_drift import count_drift, read_drift
+from deepidea.detection.store_feedback import StoredFeedback
 from deepidea.detection.store_incidents import IncidentOrder
+from deepidea.detection.store_models import StoredModels
 from deepidea.detection.store_reading import Page
 from deepidea.detection.store_rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
 from deepidea.detection.store_schema import (
@@ -233,7 +236,7 @@ def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
-class Store:
+class Store(StoredFeedback, StoredModels, StoredAccess):
     """A store that is open; made by :func:`open_store`. Threads may share it.
 
     Every method is one transaction. Each raises :class:`~deepidea.errors.StoreError` where the database fails; then

@@ -37,32 +37,20 @@ _UNUSABLE = "the counts of the store were made by other bins; they count from no
 
 def count_drift(connection: sa.Connection, source: str, binned: Sequence[BinnedFlows]) -> None:
     """Add a batch's counts to those of their hours; counts by other bins, of an earlier file, start anew."""
-    if not binned:
-        return
-    _keep_baselines(connection, binned)
     rows = []
     for told in binned:
         key = {"source": source, "model": _key(told.baseline.model, told.baseline.against), "hour_us": told.hour_us}
         here = [DRIFT_COUNTS.c[name] == value for name, value in key.items()]
-        query = sa.select(DRIFT_COUNTS.c.n_flows, DRIFT_COUNTS.c.counts).where(*here)
-        known = connection.execute(query).first()
+        known = connection.execute(sa.select(DRIFT_COUNTS.c.n_flows, DRIFT_COUNTS.c.counts).where(*here)).first()
+        before = None if known is None else _unpack(known[1], told.layout)
         n_flows, counts = told.n_flows, told.counts
-        if known is not None and (before := _unpack(known[1], told.layout)) is not None:
+        if known is None or before is None:
+            upsert(connection, META, [{"key": f"drift:{key['model']}", "value": told.baseline.to_json()}])
+        else:
             n_flows, counts = n_flows + known[0], counts + before
-        rows.append(
-            {**key, "n_flows": n_flows, "counts": told.layout + zlib.compress(counts.astype("<u4").tobytes(), 1)}
-        )
+        packed = told.layout + zlib.compress(counts.astype("<u4").tobytes(), 1)
+        rows.append({**key, "n_flows": n_flows, "counts": packed})
     upsert(connection, DRIFT_COUNTS, rows)
-
-
-def _keep_baselines(connection: sa.Connection, binned: Sequence[BinnedFlows]) -> None:
-    """Keep what the counts are counted by, once."""
-    for baseline, layout in {id(told.baseline): (told.baseline, told.layout) for told in binned}.values():
-        key = _key(baseline.model, baseline.against)
-        held = f"drift_layout:{key}"
-        if connection.execute(sa.select(META.c.value).where(META.c.key == held)).scalar() != layout.hex():
-            upsert(connection, META, [{"key": held, "value": layout.hex()}])
-            upsert(connection, META, [{"key": f"drift:{key}", "value": baseline.to_json()}])
 
 
 def _key(model: str, against: Against) -> str:

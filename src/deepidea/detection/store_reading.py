@@ -151,3 +151,20 @@ def count_after(connection: sa.Connection, last_seq: int, *wanted: Condition) ->
     """Return how many alerts are to be told behind a number."""
     query = sa.select(sa.func.count()).select_from(ALERTS).where(*_owed(last_seq), *wanted)
     return connection.execute(query).scalar_one()
+
+
+def read_in_time(
+    connection: sa.Connection, wanted: Condition, *, limit: int, after: tuple[int, str] | None
+) -> tuple[pl.DataFrame, tuple[int, str] | None]:
+    """Return alerts, the earliest first, and what to ask for after these.
+
+    Of one incident an index has them in this order, so that each of its pages costs the same; by id, each page would
+    sort all of it.
+    """
+    place = sa.tuple_(ALERTS.c.time_us, ALERTS.c.alert_id)
+    later = sa.true() if after is None else (ALERTS.c.time_us >= after[0]) & (place > after)
+    query = sa.select(*(ALERTS.c[name] for name in _WITH_EVIDENCE)).where(wanted, later)
+    query = query.order_by(ALERTS.c.time_us, ALERTS.c.alert_id).limit(limit)
+    table = alerts_from(connection.execute(query).all(), _WITH_EVIDENCE)
+    last = table.select(pl.col("time").dt.timestamp("us"), "alert_id").row(-1) if table.height == limit else None
+    return _with_features(connection, table), last

@@ -18,6 +18,7 @@ from deepidea.detection.store_schema import (
     ALERTS,
     DRIFT_COUNTS,
     EVIDENCE,
+    FEEDBACK,
     FLOW_COUNTS,
     INCIDENT_ALIASES,
     INCIDENT_STATES,
@@ -179,6 +180,8 @@ def _follow(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> N
             latest = max(said, key=lambda state: state["changed_us"])
             upsert(connection, states, [{**latest, "incident_id": new}])
             connection.execute(states.delete().where(states.c.incident_id == old))
+        said_of = (FEEDBACK.c.subject == "incident") & (FEEDBACK.c.subject_id == old)
+        connection.execute(FEEDBACK.update().where(said_of).values(subject_id=new))
     upsert(connection, INCIDENT_ALIASES, [{"old_id": old, "new_id": new} for old, new in replaced])
 
 

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from deepidea.detection.allow import read_rules
 from deepidea.detection.delivery import Delivery, DeliveryStatus
 from deepidea.detection.engine import Engine, Progress
 from deepidea.detection.health import errors_of
+from deepidea.detection.models import CHECK_S, ActiveDetector
 from deepidea.detection.sinks import open_sink
 from deepidea.detection.source import Source
 from deepidea.detection.sources import open_source, source_of
 from deepidea.detection.store import Store, open_store
 from deepidea.detection.table_source import fits
-from deepidea.errors import SchemaError, StoreError
+from deepidea.errors import DataError, SchemaError, StoreError
 from deepidea.flows.registry import home
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.model.detector import Detector
@@ -138,6 +140,7 @@ def watch(
     *,
     on_start: Callable[[Thresholds | None], None] | None = None,
     on_batch: Callable[[Progress, Sequence[Delivery]], None] | None = None,
+    newest: Callable[[], tuple[Detector, Thresholds | None] | None] | None = None,
 ) -> Watched:
     """Detect until the source ends or ``stop`` is set, and deliver what was found.
 
@@ -153,6 +156,8 @@ def watch(
         Gets the thresholds that alerts go by, None where nobody set any.
     on_batch : callable, optional
         Called after each batch.
+    newest : callable, optional
+        Asked before each batch for a detector that is to take over, see :class:`deepidea.detection.engine.Engine`.
 
     Raises
     ------
@@ -174,6 +179,7 @@ def watch(
             on_batch=lambda progress: _told(progress, deliveries, on_batch),
             name=setting.detector_name,
             sink_errors=lambda: errors_of([delivery.status() for delivery in deliveries]),
+            newest=newest,
         )
         resumed = source.replayable and store.position(source.name) is not None
         if on_start is not None:
@@ -181,6 +187,62 @@ def watch(
         with _running(deliveries):
             progress = engine.run(stop)
         return Watched(progress, tuple(delivery.status() for delivery in deliveries), resumed)
+
+
+def watch_active(
+    address: str,
+    setting: Setting,
+    stop: threading.Event,
+    *,
+    on_news: Callable[[str], None] | None = None,
+    check_s: float = CHECK_S,
+    **callbacks: Any,
+) -> Watched:
+    """Detect as :func:`watch` does with the active model of the store, and with the next one once it is activated.
+
+    Another model takes over between two batches, where it reads flows as the one before did: one schema, and of packets
+    one dialect. Each alert names the model that made it.
+
+    Parameters
+    ----------
+    address, setting, stop
+        As of :func:`watch`.
+    on_news : callable, optional
+        Gets a line for people: which model detects, which one takes over, or why it cannot.
+    check_s : float
+        Seconds between looks at what is active.
+    **callbacks
+        ``on_start`` and ``on_batch`` of :func:`watch`.
+
+    Raises
+    ------
+    DataError
+        The store has no active model.
+    DeepIDEAError
+        As of :func:`watch`.
+    """
+    tell = on_news or (lambda _: None)
+    schema = source_of(address, follow=setting.follow).schema
+    with open_known_store(setting.store) as store:
+        fits = partial(refuse_other_reading, schema)
+        active = ActiveDetector(store, fpr=setting.fpr, fits=fits, tell=tell, every_s=check_s)
+        tell(f"detecting with the active model of {store.url}: {active.model.name} (detector {active.model.model})")
+        return watch(address, active.detector, setting, stop, newest=active.newest, **callbacks)
+
+
+def refuse_other_reading(source_schema: str, old: Detector, new: Detector) -> None:
+    """Raise :class:`~deepidea.errors.DataError` where a detector does not read a source as the one before it did."""
+    apart = old.schema.features != new.schema.features if source_schema == "any" else False
+    if apart or old.schema.name != new.schema.name:
+        raise DataError(
+            f"a model must read the flows of the one before, of schema {old.schema.name}, however: it reads "
+            f"{new.schema.name} with {len(new.schema.features)} features; start detect anew"
+        )
+    if source_schema == "cicflow" and dialect_of(old) != dialect_of(new):
+        raise DataError(
+            f"packets are metered in one dialect, {dialect_of(old)}, however: the model was trained on "
+            f"{dialect_of(new)}; start detect anew"
+        )
 
 
 def _take_rules(store: Store, path: Path | None) -> None:

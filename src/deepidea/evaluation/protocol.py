@@ -28,6 +28,7 @@ from deepidea.flows.schema import Schema, get_schema, suggest
 from deepidea.flows.tables import expand_inputs, read_table
 from deepidea.flows.taxonomy import BENIGN, Taxonomy
 
+_HOLDING_OUT = ("stratified", "by_time", "by_host_pair")  # kinds of recorded splits whose rows are found again
 SplitKind = Literal["auto", "official", "stratified", "by-time", "by-host-pair", "none"]
 
 
@@ -272,6 +273,75 @@ def flows_to_test(
     return _held_out(flows, contract) if _are_recorded(paths, contract) else flows
 
 
+def is_recorded(data: str | Sequence[str | Path], contract: Mapping[str, Any]) -> bool:
+    """Whether this is the data that a contract was written of."""
+    if isinstance(data, str) and data in CATALOGUE:
+        return contract.get("source") == data
+    return _are_recorded(_paths(data), contract)
+
+
+def flows_under_split(
+    data: str | Sequence[str | Path],
+    schema: Schema,
+    contract: Mapping[str, Any],
+    *,
+    split: SplitKind = "auto",
+    test_fraction: float = 1 / 6,
+    split_seed: int = 0,
+    taxonomy: str | None = None,
+    label: str | None = None,
+    benign: str | None = None,
+) -> TrainingFlows:
+    """Return the training side of data under a schema that stands; split as a contract says where it is of that data.
+
+    Parameters
+    ----------
+    data, split, test_fraction, split_seed, taxonomy, label, benign
+        As of :func:`flows_to_train`; label and taxonomy are those of the contract where absent.
+    schema : Schema
+        A detector's.
+    contract : mapping
+        From its file.
+
+    Raises
+    ------
+    DataError
+        A split is asked for and the contract has one, or the data cannot be read or split so.
+    """
+    recorded = is_recorded(data, contract)
+    if recorded and split != "auto":
+        raise DataError(
+            f"data that a detector was trained on stays split as it was ({contract.get('split', {}).get('kind')}), "
+            f"however: --split {split} is asked for; leave it out"
+        )
+    if isinstance(data, str) and data in CATALOGUE:
+        _refuse_options(data, "a table of one's own", label=label, benign=benign)
+        chosen = taxonomy or (str(contract["taxonomy"]) if recorded and "taxonomy" in contract else None)
+        dataset = _in_schema(load_dataset(data, taxonomy=chosen, use_port=schema.use_port), schema.name)
+        told = {"source": data, "taxonomy": dataset.taxonomy.name, "files": list_files(dataset)}
+        if recorded:
+            return TrainingFlows(_trained_on(dataset.train, contract), dict(contract))
+        return _split_dataset(dataset, told, split, test_fraction, split_seed)
+    _refuse_options(data, "a data set", taxonomy=taxonomy)
+    paths = _paths(data)
+    label, benign = label or contract.get("label"), benign or contract.get("benign")
+    _refuse_unlabelled(data, label, benign)
+    flows = _label_table(_read_all(paths), schema, str(label), str(benign), _source(paths))
+    if recorded:
+        return TrainingFlows(_trained_on(flows, contract), dict(contract))
+    about = {"source": _source(paths), "label": label, "benign": benign, "files": [_hashed(p) for p in paths]}
+    kind = "stratified" if split == "auto" else split
+    return _split_table(flows, about, kind, test_fraction, split_seed)
+
+
+def _trained_on(flows: LabelledFlows, contract: Mapping[str, Any]) -> LabelledFlows:
+    """Return the rows that the recorded split trains on; all of them where it held out none."""
+    recorded = contract.get("split", {})
+    if recorded.get("kind") not in _HOLDING_OUT:
+        return flows
+    return flows.take(replay_rows(flows, recorded).train)
+
+
 def _are_recorded(paths: Sequence[Path], contract: Mapping[str, Any]) -> bool:
     """Whether these are the bytes that were trained on, by whatever names; the standard input never is."""
     hashes = [_hashed(path)["sha256"] for path in paths]
@@ -290,7 +360,7 @@ def _dataset_test(name: str, schema: Schema, contract: Mapping[str, Any], taxono
 def _held_out(flows: LabelledFlows, contract: Mapping[str, Any]) -> LabelledFlows:
     """Return the rows that the recorded split held out; all of them where it held out none."""
     recorded = contract.get("split", {})
-    if recorded.get("kind") not in ("stratified", "by_time", "by_host_pair"):
+    if recorded.get("kind") not in _HOLDING_OUT:
         return flows
     split = replay_rows(flows, recorded)
     return replace(flows.take(split.test), source=f"{flows.source.removesuffix('/train')}/held out")

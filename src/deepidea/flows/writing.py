@@ -21,7 +21,7 @@ from polars.io.plugins import register_io_source
 from deepidea.errors import DataError, DeepIDEAError, SchemaError, StorageError
 from deepidea.flows.atomic import replacing
 
-__all__ = ["Format", "write_flows"]
+__all__ = ["Format", "format_of", "write_flows"]
 
 Format = Literal["parquet", "csv", "jsonl"]
 ROW_GROUP_ROWS = 65_536
@@ -84,13 +84,13 @@ def write_flows(
     >>> path.read_text().split()
     ['fwd_packets', '3', '1', '7']
     """
-    chosen, packed = _format_of(str(path), format)
+    chosen, packed = format_of(str(path), format)
     with _open_target(path) as stream, _maybe_packed(stream, packed) as file:
         return _write_all(chunks, file, _WRITERS[chosen], schema)
 
 
-def _format_of(path: str, format: str | None) -> tuple[Format, bool]:
-    """Return the format and whether the file is gzipped."""
+def format_of(path: str, format: str | None) -> tuple[Format, bool]:
+    """Return the format of an output, and whether the file is gzipped; :class:`DataError` where the name tells none."""
     packed = path.lower().endswith(".gz")
     suffix = Path(path[:-3] if packed else path).suffix.lower()
     chosen = format or ("csv" if path == "-" else _SUFFIXES.get(suffix))

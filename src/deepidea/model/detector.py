@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +107,11 @@ class Detector:
         return self.classes[0]
 
     @property
+    def fingerprint(self) -> str:
+        """What names the detector in its alerts: a hash of its network, the same after calibration."""
+        return hashlib.sha256(self.graph).hexdigest()[:16]
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """All that the file tells besides its members, as JSON values."""
         contracts = {"schema": self.schema.contract(), "encoder": self.encoder.contract()}
@@ -152,6 +159,12 @@ class Detector:
             card={k: v for k, v in manifest.items() if k not in _OWN_ENTRIES},
             n_threads=n_threads,
         )
+
+    def with_card(self, **entries: Any) -> Detector:
+        """Return the detector with further entries in its card; save it to keep them."""
+        told = copy(self)
+        told.card = {**self.card, **entries}
+        return told
 
     def score(self, table: pl.DataFrame) -> pl.DataFrame:
         """Return one verdict a flow, in the order of the table.

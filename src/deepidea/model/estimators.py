@@ -27,6 +27,7 @@ from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
 from deepidea.model.novelty import Ellipsoids, Novelty, NoveltyRule, draw_sides, fit_novelty
 from deepidea.model.reference import Bins, Reference, draw_rows, fit_reference
+from deepidea.model.starting import Start
 from deepidea.model.threads import fastest_thread_count, torch_threads
 from deepidea.model.training import Adam, Epoch, Schedule, draw_epoch, speed_up, train_network, train_step
 
@@ -187,6 +188,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         *,
         labels: ArrayLike | None = None,
+        extra: ArrayLike | None = None,
+        start: Start | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> Self:
         """Train on flows.
@@ -200,19 +203,22 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             How many flows each row stands for; a row of weight 0 is as if it were not there.
         labels : array (n_flows,), optional
             Finer names of the attacks: the network then tells labels apart, and the decision adds them up to classes.
+        extra : array (n_flows,) of bool, optional
+            Which flows were added on purpose: they are never held out, and their weight counts even where
+            ``duplicates="drop"``.
+        start : Start, optional
+            What to go on from: its encoder, outputs and weights are taken in place of fresh ones.
         on_epoch : callable, optional
             Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
         """
         self._check_parameters()
         table, y = self._read_training(X, y, reset=True)
-        self._set_classes(np.unique(y))
-        self._set_outputs(y, labels)
-        rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)))
+        self._name_outputs(y, labels, start)
+        rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)), extra)
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-        held_out = _hold_out(rows, self.validation_fraction, self._seed)
+        held_out = _hold_out(rows, self.validation_fraction, self._seed) & ~rows.extra
         training, validation = rows.take(~held_out), rows.take(held_out)
-        self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(training.table, training.weight)
-        self._start_network()
+        self._start(training, start)
         self._prior_counts = self._count_classes(training)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(training, validation, on_epoch)
@@ -311,6 +317,26 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             self.schema_ = schema_of(table)
         return table
 
+    def _name_outputs(self, y: NDArray[Any], labels: ArrayLike | None, start: Start | None) -> None:
+        if start is None:
+            self._set_classes(np.unique(y))
+            self._set_outputs(y, labels)
+            return
+        self._set_classes(np.unique(np.array(start.classes)))
+        self._output_labels, self._class_of = start.labels, start.class_of
+
+    def _start(self, training: _Rows, start: Start | None) -> None:
+        """Set encoder and network to what training begins with."""
+        if start is None:
+            self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(training.table, training.weight)
+            self._start_network()
+            return
+        self.encoder_ = start.encoder
+        self._start_network()
+        start.load_into(self.network_)
+        self._offset = start.offset
+        self.fingerprints_ = start.fingerprints
+
     def _set_classes(self, classes: NDArray[Any]) -> None:
         if len(classes) < 2:
             raise ValueError(f"training needs at least two classes, however: there is one class, {classes.tolist()}")
@@ -365,17 +391,26 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             )
         return codes.to_numpy()
 
-    def _collapse(self, table: pl.DataFrame, target: NDArray[np.int64], weight: NDArray[np.float64]) -> _Rows:
+    def _collapse(
+        self,
+        table: pl.DataFrame,
+        target: NDArray[np.int64],
+        weight: NDArray[np.float64],
+        extra: ArrayLike | None = None,
+    ) -> _Rows:
         fingerprints = row_fingerprints(table, self.schema_)
         rows, summed = collapse_duplicates(fingerprints, target, weight)
         occurring = summed
+        is_extra = np.zeros(len(table), bool) if extra is None else np.asarray(extra, bool)
+        own = np.where(is_extra, weight, 1.0)  # of a row that is taken once however often it comes
+        of_rows = strongest_copies(fingerprints, target, own, is_extra, rows)
         if self.duplicates == "drop":
-            summed = np.ones(len(rows))
+            summed = of_rows[0]
         balance = 1.0 if self.class_weight == "balanced" else self.balance
         counts = np.bincount(target[rows], summed, minlength=len(self._output_labels)).astype(np.float64)
         evened = summed * even_out(counts, balance)[target[rows]]
         weights = (evened * self._costs()[target[rows]], evened, occurring)
-        return _Rows(table[rows], target[rows], *weights, fingerprints[rows])
+        return _Rows(table[rows], target[rows], *weights, fingerprints[rows], of_rows[1])
 
     def _costs(self) -> NDArray[np.float64]:
         """Return the factor that a ``class_weight`` dict gives each output's class."""
@@ -577,13 +612,14 @@ class _Rows:
     prior_weight: NDArray[np.float64]
     occurring: NDArray[np.float64]
     fingerprints: NDArray[np.uint64]
+    extra: NDArray[np.bool_]  # whether a row was added on purpose
 
     def __len__(self) -> int:
         return len(self.target)
 
     def take(self, mask: NDArray[np.bool_]) -> _Rows:
         weights = (self.weight[mask], self.prior_weight[mask], self.occurring[mask])
-        return _Rows(self.table.filter(mask), self.target[mask], *weights, self.fingerprints[mask])
+        return _Rows(self.table.filter(mask), self.target[mask], *weights, self.fingerprints[mask], self.extra[mask])
 
 
 def schema_of(table: pl.DataFrame) -> Schema:
@@ -612,6 +648,31 @@ def collapse_duplicates(
     changes = (np.diff(fingerprints[order]) != 0) | (np.diff(target[order]) != 0)
     starts = np.flatnonzero(np.concatenate([[True], changes])[: len(order)])
     return order[starts], np.add.reduceat(weight[order], starts)
+
+
+def strongest_copies(
+    fingerprints: NDArray[np.uint64],
+    target: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    is_extra: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return for each of some distinct rows the largest weight among its copies, and whether any copy is an extra one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> prints, target = np.array([7, 3, 7], dtype=np.uint64), np.zeros(3, np.int64)
+    >>> strongest_copies(prints, target, np.array([1.0, 1.0, 9.0]), np.array([False, False, True]), np.array([1, 0]))
+    (array([1., 9.]), array([False,  True]))
+    """
+    if not is_extra.any():
+        return weight[rows], is_extra[rows]
+    keys = {"print": fingerprints, "target": target}
+    copies = pl.DataFrame({**keys, "weight": weight, "extra": is_extra}).group_by("print", "target").max()
+    wanted = pl.DataFrame({name: values[rows] for name, values in keys.items()})
+    found = wanted.join(copies, on=["print", "target"], how="left", maintain_order="left")
+    return found["weight"].to_numpy(), found["extra"].to_numpy()
 
 
 def even_out(counts: NDArray[np.float64], balance: float) -> NDArray[np.float64]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 import deepidea
-from deepidea.errors import DataError, LabelError, MissingExtraError
+from deepidea.errors import ArtifactError, DataError, LabelError, MissingExtraError
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.taxonomy import list_counts
 
@@ -103,9 +104,12 @@ def train_detector(
     preset: str = "default",
     card: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    extra: LabelledFlows | None = None,
+    extra_weight: float | None = None,
+    start: Detector | None = None,
     **changes: Any,
 ) -> Detector:
-    """Train a detector on labelled flows.
+    """Train a detector on labelled flows, anew or going on from another one.
 
     Parameters
     ----------
@@ -116,6 +120,16 @@ def train_detector(
         Further JSON values for the detector file: where the flows come from, how they were split.
     on_epoch : callable, optional
         Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
+    extra : LabelledFlows, optional
+        Flows to train on besides, such as what analysts judged; they are never held out. Their schema is that of
+        ``flows``, or with ``start`` the detector's.
+    extra_weight : float, optional
+        How many training flows each of them counts as; :func:`choose_extra_weight` where absent.
+    start : Detector, optional
+        To go on from: its weights, encoder, classes, labels, loss and parameters, those of its card, unless changed;
+        ``preset`` does not count then. The learning rate is :data:`CONTINUED_RATE` of its own: a rate that once
+        carried random weights to where they are would carry these away again. Temperature, prior and what is usual are
+        fitted anew.
     **changes
         Parameters of ``DeepIDEAClassifier`` that differ from the preset. ``n_epochs`` is then kept to, however few
         steps that is, unless ``min_steps`` is given too.
@@ -125,7 +139,9 @@ def train_detector(
     DataError
         Where ``attack_weight`` is given with a loss that has no such term.
     LabelError
-        Where the classes cannot train a detector.
+        Where the classes cannot train a detector, or with ``start`` are not exactly its own.
+    ArtifactError
+        Where ``start`` lacks what training goes on with.
     MissingExtraError
         Where torch or scikit-learn is not installed.
 
@@ -143,16 +159,149 @@ def train_detector(
     >>> detector.classes[0], detector.card["training"]["preset"]
     ('benign', 'default')
     """
-    _refuse_classes(flows)
+    everything = flows if extra is None else _joined(flows, extra)
     if "n_epochs" in changes:
         changes = {"min_steps": 0, **changes}
-    classifier, with_labels = make_classifier(preset, schema=flows.schema, **changes)
-    _refuse_unheeded(changes, classifier.loss)
-    labels = flows.labels if with_labels else None
+    schema, given = flows.schema, changes
+    if start is None:
+        _refuse_classes(everything)
+    else:
+        _refuse_other_classes(everything, start)
+        preset, recorded = recorded_parameters(start)
+        changes, schema = {**recorded, **changes}, start.schema
+    classifier, with_labels = make_classifier(preset, schema=schema, **changes)
+    _refuse_unheeded(given, classifier.loss)
+    if start is not None and with_labels:
+        _refuse_other_labels(everything, start)
+    weight = _weight_of_extra(flows, extra, extra_weight, classifier.duplicates)
     started = time.perf_counter()
-    classifier.fit(flows.features, flows.classes, labels=labels, on_epoch=on_epoch)
+    _fit(classifier, flows, everything, weight, with_labels, start, on_epoch)
     told = _tell_training(classifier, preset, with_labels, time.perf_counter() - started)
+    if extra is not None:
+        told |= {"extra_rows": len(extra), "extra_weight": weight}
     return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=told, **(card or {}))
+
+
+CONTINUED_RATE = 0.1
+"""Share of a detector's learning rate that continued training begins with."""
+
+
+def recorded_parameters(detector: Detector) -> tuple[str, dict[str, Any]]:
+    """Return the preset of a detector, and the parameters with which its training goes on.
+
+    Raises
+    ------
+    ArtifactError
+        Its card does not tell how it was trained.
+    """
+    told = detector.card.get("training")
+    told = told if isinstance(told, dict) else {}
+    preset, parameters = told.get("preset"), told.get("parameters")
+    if not isinstance(preset, str) or preset not in PRESETS or not isinstance(parameters, dict):
+        raise ArtifactError(
+            "a detector to go on from must tell how it was trained, however: its card names no preset and parameters; "
+            "train anew, without --continue"
+        )
+    known = {k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items() if k in PRESETS[preset]}
+    rate = known.get("learning_rate", PRESETS[preset]["learning_rate"])
+    if not isinstance(rate, int | float):
+        raise ArtifactError(f"the learning rate of a card must be a number, however: it is {str(rate)[:40]!r}")
+    return preset, {**known, "learning_rate": CONTINUED_RATE * rate, "labels": bool(told.get("labels"))}
+
+
+def choose_extra_weight(n_flows: int, n_extra: int) -> float:
+    """Return how many training flows an extra one counts as where nobody says: judged flows are few, and lately seen.
+
+    Together they count as a tenth of the training flows; each counts as one at least, and as a hundred at most.
+
+    Examples
+    --------
+    >>> choose_extra_weight(100_000, 1_000), choose_extra_weight(100_000, 3), choose_extra_weight(1_000, 5_000)
+    (10.0, 100.0, 1.0)
+    """
+    return float(min(max(0.1 * n_flows / max(n_extra, 1), 1.0), 100.0))
+
+
+def _weight_of_extra(flows: LabelledFlows, extra: LabelledFlows | None, given: float | None, duplicates: str) -> float:
+    if given is not None and not 0 < given < float("inf"):
+        raise DataError(f"the weight of extra flows must be above 0, however: {given}; leave the file out instead")
+    if extra is None or given is not None:
+        return given or 1.0
+    tables = [one.features for one in (flows, extra)]
+    return choose_extra_weight(*(t.unique().height if duplicates == "drop" else t.height for t in tables))
+
+
+def _joined(flows: LabelledFlows, extra: LabelledFlows) -> LabelledFlows:
+    table = pl.concat([flows.features, extra.features.select(flows.schema.features)], how="vertical_relaxed")
+    labels, classes = (
+        pl.concat([getattr(one, name).rename(name).cast(pl.String) for one in (flows, extra)])
+        for name in ("labels", "classes")
+    )
+    order = tuple(dict.fromkeys((*flows.class_order, *extra.class_order)))
+    return LabelledFlows(table, labels, classes, flows.schema, order, f"{flows.source} and {extra.source}")
+
+
+def _fit(
+    classifier: DeepIDEAClassifier,
+    flows: LabelledFlows,
+    everything: LabelledFlows,
+    weight: float,
+    with_labels: bool,
+    start: Detector | None,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> None:
+    labels = everything.labels if with_labels else None
+    options: dict[str, Any] = {"labels": labels, "on_epoch": on_epoch}
+    if labels is not None and labels.null_count():
+        raise LabelError(
+            f"extra flows must tell which label of their class they are of, however: {labels.null_count():,} do not; "
+            "name it in their column label, or train without --labels"
+        )
+    if start is not None:
+        from deepidea.model.starting import Start  # needs torch
+
+        options["start"] = begin = Start.of(start, _recorded_loss(start))
+        classifier.set_params(hidden=begin.hidden)
+    if len(everything) > len(flows):
+        options["extra"] = is_extra = np.arange(len(everything)) >= len(flows)
+        options["sample_weight"] = np.where(is_extra, weight, 1.0)
+    classifier.fit(everything.features, everything.classes, **options)
+
+
+def _recorded_loss(start: Detector) -> Any:
+    from deepidea.model.losses import LOSSES  # needs torch
+
+    loss = start.card["training"]["parameters"].get("loss")
+    if loss not in LOSSES:
+        raise ArtifactError(f"a detector to go on from must name its loss, however: its card says {str(loss)[:40]!r}")
+    return loss
+
+
+def _refuse_other_classes(flows: LabelledFlows, start: Detector) -> None:
+    unknown = flows.classes.filter(~flows.classes.is_in(list(start.classes)))
+    if len(unknown):
+        raise LabelError(
+            f"continued training must stay within the detector's classes ({', '.join(start.classes)}), however: there "
+            f"are flows of {list_counts(unknown)}; leave them out, or train anew, without --continue"
+        )
+    missing = sorted(set(start.classes) - set(flows.classes.unique()))
+    if missing:
+        raise LabelError(
+            f"continued training needs flows of every class of the detector, however: there are none of "
+            f"{', '.join(missing)}, which it would unlearn; give what it was trained on, and new flows as --extra"
+        )
+
+
+def _refuse_other_labels(flows: LabelledFlows, start: Detector) -> None:
+    named = flows.labels.filter((flows.classes != start.benign) & flows.labels.is_not_null())
+    unknown = named.filter(~named.is_in(list(start.labels)))
+    missing = sorted(set(start.labels) - {start.benign} - set(named))
+    if len(unknown) or missing:
+        told = f"there are flows of {list_counts(unknown)}" if len(unknown) else f"there are none of {missing}"
+        raise LabelError(
+            f"continued training must be on exactly the detector's labels ({', '.join(start.labels)}), however: "
+            f"{told}; train anew, without --continue"
+        )
 
 
 def _refuse_unheeded(changes: Mapping[str, Any], loss: str) -> None:

@@ -1,0 +1,145 @@
+"""Judged alerts as a table of labelled flows: what analysts said, in the form in which data trains a detector."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from deepidea.detection.store import Store
+from deepidea.detection.store_judged import JudgedCounts
+from deepidea.errors import DataError
+from deepidea.flows.extra import BESIDE, guard_cells, named_beside
+from deepidea.flows.identity import IDENTITY
+from deepidea.flows.writing import Format, format_of, write_flows
+
+_ODD = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_OWN = {"label": "truth", "prediction": "class", "prediction_label": "label"}  # what alerts call it
+_ID = ("start", "end", "src_ip", "src_port", "dst_ip", "dst_port", "protocol", "community_id")
+
+
+def export_feedback(
+    store: Store, output: str | Path, *, format: Format | None = None, per_incident: int | None = None
+) -> JudgedCounts:
+    """Write the flows that analysts judged, with their labels, and return what was written and left out.
+
+    A row is a flow: identity (:data:`deepidea.flows.identity.IDENTITY`), every feature that its alert kept, under
+    canonical names, and :data:`deepidea.flows.extra.BESIDE`. A feature and an identity of one name are one column, as
+    the feature spells it. ``label`` is ``benign`` for a false positive; for a true positive the class, or the right
+    one where the analyst named it. What nobody is sure of is left out.
+
+    Parameters
+    ----------
+    store : Store
+    output : path
+        ``.parquet``, ``.csv`` or ``.jsonl``; ``-`` for the standard output. It appears when it is whole.
+    format : {"parquet", "csv", "jsonl"}, optional
+        Where the name does not tell.
+    per_incident : int, optional
+        Most flows of an incident, the same ones every time; flows judged one by one always count.
+
+    Raises
+    ------
+    DataError
+        Nothing has been judged to be something, or ``per_incident`` is under 1.
+    StorageError
+        The output cannot be written.
+
+    Notes
+    -----
+    Memory holds a page of alerts, however many there are; a table of the same flows, packed, lies in the system's
+    folder for temporary files meanwhile, because which columns there are is known only at the end. In CSV, text that a
+    spreadsheet would run as a formula has an apostrophe before it, which `deepidea train --extra` takes away again.
+    """
+    if per_incident is not None and per_incident < 1:
+        raise DataError(f"an incident must give a flow at least, however: per_incident={per_incident}")
+    chosen, _ = format_of(str(output), format)
+    counts = JudgedCounts()
+    with tempfile.TemporaryDirectory(prefix="deepidea-feedback-") as folder:
+        pages = _Pages(Path(folder))
+        for page in store.judged_alerts(per_incident=per_incident, counts=counts):
+            pages.add(page)
+        if not counts.n_flows:
+            raise DataError(_nothing(counts))
+        schema = pages.schema
+        rows = (guard_cells(page) if chosen == "csv" else page for page in pages.fitted(schema))
+        write_flows(rows, output, format=format, schema=schema)
+    return counts
+
+
+def _nothing(counts: JudgedCounts) -> str:
+    return (
+        "an export needs alerts that were judged to be true or false positives, however: there are none "
+        f"({counts.n_unsure:,} unsure, {counts.n_purged:,} judged and gone, {counts.n_purged_incidents:,} judged "
+        f"incidents gone, {counts.n_without_features:,} without features); judge some: deepidea feedback add"
+    )
+
+
+class _Pages:
+    """Pages of a table whose columns are not known before the last one has come; kept on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._n = folder, 0
+        self._kinds: dict[str, pl.DataType] = {}
+
+    def add(self, page: pl.DataFrame) -> None:
+        features = unpack_features(page["features"])
+        for name, dtype in features.schema.items():
+            if self._kinds.get(name) != pl.String():
+                self._kinds[name] = dtype
+        pl.concat(
+            [page.drop("features").select(pl.all().name.prefix("own:")), features], how="horizontal"
+        ).write_parquet(self._folder / f"{self._n}.parquet")
+        self._n += 1
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Columns and types of the whole table."""
+        identity = {name: dtype for name, dtype in IDENTITY.items() if name not in self._kinds}
+        beside = {named_beside(name, self._kinds): dtype for name, dtype in BESIDE.items()}
+        return pl.Schema({**identity, **self._kinds, **beside})
+
+    def fitted(self, schema: pl.Schema) -> Iterator[pl.DataFrame]:
+        """Yield the pages in the columns of the whole table."""
+        own = [f"own:{name}" for name in _ID if name not in self._kinds]
+        beside = [pl.col(f"own:{_OWN.get(name, name)}").alias(named_beside(name, self._kinds)) for name in BESIDE]
+        for number in range(self._n):
+            page = pl.read_parquet(self._folder / f"{number}.parquet")
+            features = [_feature(page, name, dtype) for name, dtype in self._kinds.items()]
+            identity = [pl.col(name).alias(name.removeprefix("own:")) for name in own]
+            yield page.select(*identity, *features, *beside).cast(schema)
+
+
+def _feature(page: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
+    if name not in page.columns:
+        return pl.lit(None, dtype).alias(name)
+    if dtype == pl.String() and page.schema[name] != pl.String():
+        return pl.col(name).cast(pl.Int64, strict=False).cast(pl.String)  # a word that another page spells in letters
+    return pl.col(name)
+
+
+def unpack_features(texts: pl.Series) -> pl.DataFrame:
+    """Return the features of alerts as a table: Float64, and String where a value is a word.
+
+    Examples
+    --------
+    >>> unpack_features(pl.Series(['{"bytes":3,"service":"dns"}', '{"bytes":"inf","state":"S0"}'])).rows()
+    [(3.0, 'dns', None), (inf, None, 'S0')]
+    """
+    rows: list[dict[str, Any]] = [json.loads(text) for text in texts]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame([_values(name, [row.get(name) for row in rows]) for name in names])
+
+
+def _values(name: str, values: list[Any]) -> pl.Series:
+    if any(isinstance(value, str) and value not in _ODD for value in values):
+        words = [None if value is None else value if isinstance(value, str) else f"{value:.16g}" for value in values]
+        return pl.Series(name, words, pl.String)
+    if any(isinstance(value, str) for value in values):
+        values = [_ODD[value] if isinstance(value, str) else value for value in values]
+    return pl.Series(name, values, pl.Float64, strict=False)

@@ -1,0 +1,178 @@
+"""Models of a store: which there are, which one detects, and a detection that follows when another is activated."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from deepidea.detection.alerting import CARD_ENTRY, Thresholds, thresholds_of
+from deepidea.errors import ArtifactError, DataError, DeepIDEAError, StoreError
+from deepidea.model.detector import Detector
+
+if TYPE_CHECKING:
+    from deepidea.detection.store import Store
+
+__all__ = ["MOST_BYTES", "Activation", "ActiveDetector", "HowActivated", "StoredModel", "model_id_of", "open_detector"]
+
+MOST_BYTES = 256 << 20
+"""Of a detector file that a store takes: it is held in memory whole, by the database too."""
+CHECK_S = 3.0  # between looks at what is active
+_ID_DIGITS = 16
+
+HowActivated = Literal["activated", "forced", "rolled_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A detector file that a store keeps, without its bytes.
+
+    Attributes
+    ----------
+    model_id : str
+        Beginning of the file's SHA-256.
+    model : str
+        Fingerprint of the detector, by which alerts name it; files that differ in thresholds alone share it.
+    name, added, added_by
+        Given when it was added.
+    n_bytes : int
+    comparison : dict, optional
+        The latest with an active one: ``old_id`` and ``new_id``, and what
+        :meth:`deepidea.evaluation.comparing.ModelComparison.to_dict` tells.
+    active : bool
+    """
+
+    model_id: str
+    model: str
+    name: str
+    added: datetime
+    added_by: str
+    n_bytes: int
+    comparison: Mapping[str, Any] | None
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A line of the history: a model was made the active one, against a bad comparison if forced, or gone back to."""
+
+    activation_id: int
+    model_id: str
+    kind: HowActivated
+    analyst: str
+    note: str
+    time: datetime
+
+
+def model_id_of(data: bytes) -> str:
+    """Return the id of a detector file: the beginning of its SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:_ID_DIGITS]
+
+
+def open_detector(data: bytes, *, n_threads: int | None = None) -> Detector:
+    """Return the detector of a file's bytes, after the same audit as any file's.
+
+    Raises
+    ------
+    ArtifactError
+        They are no detector file, or one that was damaged or changed.
+    """
+    with tempfile.TemporaryDirectory(prefix="deepidea-model-") as folder:
+        path = Path(folder) / "model.idea"
+        path.write_bytes(data)
+        return Detector.load(path, n_threads=n_threads)
+
+
+def detector_of(store: Store, model_id: str) -> Detector:
+    """Return the detector of a stored model; :class:`ArtifactError` where its file is not what was added."""
+    data = store.model_file(model_id)
+    if model_id_of(data) != model_id:
+        raise ArtifactError(f"a stored file must be what was added, however: that of {model_id} has another SHA-256")
+    return open_detector(data)
+
+
+class ActiveDetector:
+    """The active model of a store, and the next one as soon as another is activated.
+
+    Parameters
+    ----------
+    store : Store
+    fpr : float, optional
+        Rate of false alarms to alert at, see :func:`deepidea.detection.alerting.thresholds_of`.
+    fits : callable, optional
+        Gets the detector that runs and the next one, and raises :class:`~deepidea.errors.DataError` where the next one
+        cannot take its place.
+    tell : callable, optional
+        Gets a line for people whenever something is to be said.
+    every_s : float
+        Seconds between looks.
+
+    Raises
+    ------
+    DataError
+        The store has no active model.
+    ArtifactError
+        Its file cannot be used.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        fpr: float | None = None,
+        fits: Callable[[Detector, Detector], None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        every_s: float = CHECK_S,
+    ) -> None:
+        self._store, self._fpr, self._every_s = store, fpr, every_s
+        self._fits, self._tell = fits or (lambda _, __: None), tell or (lambda _: None)
+        active = store.active_model()
+        if active is None:
+            raise DataError(
+                f"a store must have an active model to detect with, however: {store.url} has none; give --model FILE, "
+                "or: deepidea models add FILE, then deepidea models activate ID"
+            )
+        self.model, self.detector = active, detector_of(store, active.model_id)
+        self._seen = active.model_id
+        self._next_look_s = time.monotonic() + every_s
+
+    def newest(self) -> tuple[Detector, Thresholds | None] | None:
+        """Return the detector that has been activated since the last call, with its thresholds; None where none has.
+
+        One that cannot take over is told of once, and the one before goes on.
+        """
+        if time.monotonic() < self._next_look_s:
+            return None
+        self._next_look_s = time.monotonic() + self._every_s
+        try:
+            active = self._store.active_model()
+            if active is None or active.model_id == self._seen:
+                return None
+            self._seen = active.model_id
+            return self._taken(active)
+        except StoreError:
+            return None  # the engine itself waits for a store that is away; the next look comes soon
+        except DeepIDEAError as error:
+            self._tell(f"going on with {_named(self.model)}: {self._seen} cannot take over: {error}")
+            return None
+
+    def _taken(self, active: StoredModel) -> tuple[Detector, Thresholds | None]:
+        detector = detector_of(self._store, active.model_id)
+        self._fits(self.detector, detector)
+        thresholds = thresholds_of(detector, self._fpr)
+        bare = CARD_ENTRY in self.detector.card and thresholds is None
+        self.model, self.detector = active, detector
+        warning = (
+            "; it has no thresholds of your network, as the one before had: run deepidea calibrate" if bare else ""
+        )
+        self._tell(f"detecting with {_named(active)} from here on{warning}")
+        return detector, thresholds
+
+
+def _named(model: StoredModel) -> str:
+    return f"{model.name or model.model_id} (detector {model.model})"
