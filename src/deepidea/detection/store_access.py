@@ -225,7 +225,9 @@ class StoredAccess:
             AuditEntry(
                 row["audit_id"],
                 _when(row["time_us"]),
-                *(row[name] for name in ("actor", "action", "subject")),
+                row["actor"],
+            row["action"],
+            row["subject"],
                 json.loads(row["detail"]),
                 row["address"],
             )
