@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import lru_cache
 from http import HTTPStatus
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +22,12 @@ from deepidea.errors import DataError, DeepIDEAError, StoreError
 from deepidea.web import api, health, login, pages
 from deepidea.web.access import AccessError, open_to_all
 from deepidea.web.engines import Engines
-from deepidea.web.rendering import render
+from deepidea.web.rendering import KINDS, render, static_files
 from deepidea.web.security import KnownHosts, LimitedBodies, LoginLimit, SecurityHeaders
 from deepidea.web.settings import LOOPBACK, WebSettings
 
 log = logging.getLogger("deepidea.web")
 FOR_EVER = "public, max-age=31536000, immutable"
-_KINDS = {
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-    ".ico": "image/x-icon",
-    ".png": "image/png",
-}
 
 
 def create_app(store: Store, *, settings: WebSettings | None = None, engines: Engines | None = None) -> FastAPI:
@@ -92,17 +82,7 @@ def static_file(name: str, request: Request) -> Response:
         raise HTTPException(404)
     data, tag = found
     kept = FOR_EVER if request.query_params.get("v") == tag else "public, max-age=300"
-    return Response(data, media_type=_KINDS[Path(name).suffix], headers={"Cache-Control": kept, "ETag": f'"{tag}"'})
-
-
-@lru_cache(maxsize=1)
-def static_files() -> Mapping[str, tuple[bytes, str]]:
-    """Return the files of the pages by name, each with a hash of its content; plotly's script comes from its package."""
-    own = {entry.name: entry.read_bytes() for entry in files("deepidea.web").joinpath("static").iterdir()
-           if Path(entry.name).suffix in _KINDS}  # fmt: skip
-    script = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
-    return {name: (data, hashlib.sha256(data).hexdigest()[:12])
-            for name, data in {**own, "plotly.min.js": script}.items()}  # fmt: skip
+    return Response(data, media_type=KINDS[Path(name).suffix], headers={"Cache-Control": kept, "ETag": f'"{tag}"'})
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
