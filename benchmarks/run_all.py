@@ -11,6 +11,8 @@ from benchmarks import (
     context_speed,
     crashes,
     detection_speed,
+    explain_speed,
+    filled_store,
     meter_speed,
     paper_choices,
     recipe_search,
@@ -27,8 +29,17 @@ from benchmarks import (
 def main() -> None:
     """Run all of them with their defaults."""
     sys.argv = sys.argv[:1]
-    watching = (meter_speed, sensor_speed, context_speed, detection_speed, scan_memory, crashes)
-    for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, zero_day, *watching):
+    watching = (meter_speed, sensor_speed, context_speed, detection_speed, filled_store, scan_memory, crashes)
+    for benchmark in (
+        startup,
+        scoring_speed,
+        explain_speed,
+        training_speed,
+        paper_choices,
+        recipe_search,
+        zero_day,
+        *watching,
+    ):
         print(f"== {benchmark.__name__}", flush=True)
         benchmark.main()
     write_docs.main()

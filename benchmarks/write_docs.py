@@ -113,6 +113,24 @@ def context_table() -> str:
     return table(["what", "measured"], rows) + f"\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+def explain_table() -> str:
+    """Return what an explanation costs, by preset."""
+    found = read_result("explain_speed")
+    presets, run = {name: found[name] for name in ("default", "paper")}, found["run"]
+    figures = {
+        "one flow explained, median": ("median_ms", "{:.1f} ms"),
+        "the same, 95 % within": ("p95_ms", "{:.1f} ms"),
+        "making an explainer, once a detector": ("explainer_ms", "{:.1f} ms"),
+        "what pushes miss of the log-odds, at most": ("worst_residual", "{:.1%}"),
+        f"telling what {found['training_flows']:,} training flows look like": ("reference_s", "{:.1f} s"),
+        "the same in the manifest, unpacked": ("reference_bytes", "{:,} bytes"),
+    }
+    told = {what: [shape.format(of[key]) for of in presets.values()] for what, (key, shape) in figures.items()}
+    rows = [[what, *(text.replace("%", " %") for text in texts)] for what, texts in told.items()]
+    head = [f"{found['features']} features", *(f"`{name}` preset" for name in presets)]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 _IMPORT = "python -c 'import deepidea'"
 _CHOSEN = f"{PRESETS['default']['temperature']:g}"
 
@@ -299,6 +317,35 @@ def detection_table() -> str:
     return f"{table(['what', 'measured'], rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+READINGS = {
+    "newest_time": "time of the newest flow",
+    "alert_series_day": "alerts by class, a day in steps of 10 min",
+    "alert_series_weeks": "alerts by class, four weeks in steps of an hour",
+    "flow_series_weeks": "flows and alerts, four weeks in steps of an hour",
+    "severity_counts": "incidents by severity and status",
+    "top_hosts": "hosts with the most urgent incidents",
+    "incidents_latest": "100 incidents, the latest",
+    "incidents_by_severity": "100 open incidents, the most urgent",
+    "incidents_by_alerts_page_2": "100 incidents by alerts, second page",
+    "search_host": "incidents of a host, searched",
+    "search_other_end": "incidents by the address of the other end",
+    "search_port": "incidents by a port",
+    "search_note": "incidents by a word of a note",
+    "search_nothing": "incidents by an address that none has",
+    "alerts_of_host": "100 alerts of a host",
+}
+
+
+def store_table() -> str:
+    """Return how long a page's questions to a large store take."""
+    found = read_result("filled_store")
+    run = found["run"]
+    rows = [[what, f"{found['readings'][name]['p95_ms']:.0f} ms"] for name, what in READINGS.items()]
+    sizes = f"{found['alerts']:,} alerts, {found['incidents']:,} incidents, {found['days']} days"
+    head = [f"{sizes}; 95 % within", "SQLite"]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 def _changed(equal: dict[str, bool]) -> str:
     return "none" if all(equal.values()) else ", ".join(name for name, held in equal.items() if not held)
 
@@ -310,6 +357,7 @@ def _span(memory_mib: list[int]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "detection": detection_table,
+    "store": store_table,
     "native": native_table,
     "benchmark-answers": benchmark_answers,
     **{
@@ -322,6 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cicids17": lambda: accuracy_table("cicids17"),
     "speed": speed_table,
     "context_speed": context_table,
+    "explain_speed": explain_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import console, console_detection, console_drift, console_models
+from deepidea import cli_explain, console, console_detection, console_drift, console_models
 from deepidea.cli_models import add_commands
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
@@ -547,6 +547,9 @@ def alerts(
         console_detection.show_alerts(rows)
     else:
         sys.stdout.writelines(line + "\n" for line in render(rows, format.value))
+
+
+app.command()(cli_explain.explain)
 
 
 @allow_app.command("list")

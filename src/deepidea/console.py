@@ -325,6 +325,8 @@ def show_card(detector: Any) -> None:
     _show_pairs("decision", _told_decision(detector))
     _show_pairs("trained on", _told_data(data))
     _show_pairs("training", _told_training(training))
+    if "continued_from" in detector.card or "extra" in detector.card:
+        _show_pairs("went on from", _told_beginning(detector.card, training))
 
 
 def _told_input(detector: Any) -> dict[str, str]:
@@ -384,6 +386,17 @@ def _told_training(training: Mapping[str, Any]) -> dict[str, str]:
         "last epoch": f"loss {last.get('loss', 0):.4f}, validation CBA {percent(last.get('validation_cba'))} %",
         "distinct vectors": f"{training.get('distinct_rows', 0):,}",
         "interrupted": "yes: the best epoch so far was kept" if training.get("interrupted") else "",
+    }
+
+
+def _told_beginning(card: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, str]:
+    begun, extra, compared = (card.get(name) or {} for name in ("continued_from", "extra", "comparison"))
+    classes = ", ".join(f"{name} {count:,}" for name, count in extra.get("class_rows", {}).items())
+    weight = str(training.get("extra_weight"))[:6]
+    return {
+        "detector": f"{begun.get('model')} ({begun.get('name')})" if begun else "none: trained anew",
+        "judged flows": f"{extra.get('rows', 0):,}, each as {weight}: {classes}" if extra else "",
+        "beside it": f"{compared.get('verdict')}: {compared.get('reason')}" if compared else "",
     }
 
 

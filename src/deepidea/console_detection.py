@@ -16,7 +16,7 @@ from rich.text import Text
 
 from deepidea.console import duration, err, out, say, show_losses
 
-_ID_SHOWN = 18  # tells incidents apart; commands take the beginning of an id
+_ID_SHOWN = 18  # tells incidents, and alerts, apart; commands take the beginning of an id
 _WIDE = 180
 _TELL_EVERY_S = 10.0  # where there is no terminal to redraw
 SEVERITIES = {1: "critical", 2: "high", 3: "medium", 4: "low"}  # read without loading what makes alerts
@@ -123,7 +123,7 @@ def show_sources(sources: Mapping[str, Any]) -> None:
     table = Table("name", "what", "schema", "resumes", Column("address", overflow="fold"), box=None, pad_edge=False)
     for name, info in sources.items():
         table.add_row(name, info.title, info.schema, "yes" if info.replayable else "no", info.example)
-    _print_wide(table)
+    print_wide(table)
 
 
 def show_incidents(rows: Any) -> None:
@@ -139,7 +139,7 @@ def show_incidents(rows: Any) -> None:
             Text(SEVERITIES[row["severity"]], _SEVERITY_STYLES[row["severity"]]),
             row["class"],
             f"{row['host'] or '?'} ({row['role']})",
-            _short_time(row["first"]),
+            shown_time(row["first"]),
             duration(long),
             f"{row['n_alerts']:,}",
             _few(row["ports"], row["n_ports"]),
@@ -147,10 +147,10 @@ def show_incidents(rows: Any) -> None:
             row["status"] or "open",
             row["incident_id"][:_ID_SHOWN],
         )
-    _print_wide(table)
+    print_wide(table)
 
 
-def _print_wide(table: Table) -> None:
+def print_wide(table: Table) -> None:
     """Print a table; into a file or pipe without folding it to a terminal's width."""
     (out if out.is_terminal else Console(width=_WIDE, highlight=False, emoji=False)).print(table)
 
@@ -162,7 +162,8 @@ def _few(listed: str, n: int) -> str:
     return "".join(value for _, value in ranked[:1]) + (f" +{n - 1:,}" if n > 1 else "")
 
 
-def _short_time(when: datetime | None) -> str:
+def shown_time(when: datetime | None) -> str:
+    """Return a time to the second."""
     return "?" if when is None else when.strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -171,21 +172,24 @@ def show_alerts(rows: Any) -> None:
     if rows.is_empty():
         say("no alerts")
         return
-    table = Table("time", "severity", "class", "score", "from", "to", "protocol", box=None, pad_edge=False)
+    names = ("time", "severity", "class", "score", "from", "to", "protocol")
+    table = Table(*names, Column("alert", no_wrap=True, min_width=_ID_SHOWN), box=None, pad_edge=False)
     for row in rows.iter_rows(named=True):
         table.add_row(
-            _short_time(row["time"]),
+            shown_time(row["time"]),
             Text(SEVERITIES[row["severity"]], _SEVERITY_STYLES[row["severity"]]),
             row["class"] + (" (unknown)" if row["unknown"] else ""),
             f"{row['score']:.4f}",
-            _endpoint(row["src_ip"], row["src_port"]),
-            _endpoint(row["dst_ip"], row["dst_port"]),
+            shown_endpoint(row["src_ip"], row["src_port"]),
+            shown_endpoint(row["dst_ip"], row["dst_port"]),
             row["protocol"] or "?",
+            row["alert_id"][:_ID_SHOWN],
         )
-    _print_wide(table)
+    print_wide(table)
 
 
-def _endpoint(address: str | None, port: int | None) -> str:
+def shown_endpoint(address: str | None, port: int | None) -> str:
+    """Return an address and a port as people write them."""
     if address is None:
         return "?"
     shown = f"[{address}]" if ":" in address and port is not None else address
@@ -199,9 +203,9 @@ def show_rules(rules: Sequence[Any]) -> None:
         return
     table = Table("rule", "keeps quiet", "until", "from", "note", box=None, pad_edge=False)
     for rule in rules:
-        table.add_row(rule.rule_id, str(rule), _short_time(rule.expires) if rule.expires else "for ever",
+        table.add_row(rule.rule_id, str(rule), shown_time(rule.expires) if rule.expires else "for ever",
                       rule.origin or "by hand", rule.note)  # fmt: skip
-    _print_wide(table)
+    print_wide(table)
 
 
 def show_store(url: str, sources: Sequence[Any], sinks: Sequence[Any]) -> None:
@@ -210,13 +214,13 @@ def show_store(url: str, sources: Sequence[Any], sinks: Sequence[Any]) -> None:
     table = Table("source", "flows", "alerts", "quiet", "skipped", "dropped", "updated", box=None, pad_edge=False)
     for at in sources:
         counts = (at.n_flows, at.n_alerts, at.n_suppressed, sum(at.skipped.values()), sum(at.dropped.values()))
-        table.add_row(at.name, *(f"{n:,}" for n in counts), _short_time(at.updated))
-    _print_wide(table)
+        table.add_row(at.name, *(f"{n:,}" for n in counts), shown_time(at.updated))
+    print_wide(table)
     if sinks:
         table = Table("sink", "delivered", "waiting", "dead letters", "lost", box=None, pad_edge=False)
         for sink in sinks:
             told = (sink.n_delivered, sink.n_waiting, sink.n_dead, sink.n_lost)
             table.add_row(sink.sink, *(f"{n:,}" for n in told))
-        _print_wide(table)
+        print_wide(table)
     for at in sources:
         show_losses(at.skipped, at.dropped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from deepidea.detection.models import ActiveDetector, detector_of
 from deepidea.detection.source import FlowBatch
 from deepidea.detection.store import Store, open_store
 from deepidea.detection.store_schema import MODELS
-from deepidea.detection.watch import refuse_other_reading
+from deepidea.detection.watch import Setting, refuse_other_reading, watch_active
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
@@ -211,6 +212,32 @@ def add(store: Store, detector: Detector) -> str:
         return store.add_model(Path(folder) / "m.idea", analyst="ann").model_id
 
 
+def test_watching_follows_what_is_activated(files: list[Path], tmp_path: Path) -> None:
+    url, told = f"sqlite:///{tmp_path}/s.db", list[str]()
+    for part in range(3):
+        simulate_flows(n_flows=100, seed=part).drop("label").write_csv(tmp_path / f"part{part}.csv")
+    with open_store(url) as store:
+        ids = [store.add_model(path, analyst="ann").model_id for path in files[:2]]
+        store.activate(ids[0], analyst="ann")
+
+        def after_a_batch(progress: Any, _: Any) -> None:
+            if progress.n_flows == 100:
+                store.activate(ids[1], analyst="ann", force=True)
+
+        watched = watch_active(
+            str(tmp_path),
+            Setting(store=url),
+            threading.Event(),
+            on_news=told.append,
+            on_batch=after_a_batch,
+            check_s=0.0,
+        )
+        assert watched.progress.n_flows == 300
+        assert store.alerts(limit=1000).rows["model"].n_unique() == 2
+    assert told[0].startswith(f"detecting with the active model of {url}: m0.idea (detector ")
+    assert told[1].startswith("detecting with m1.idea (detector ")
+
+
 def test_without_an_active_model_it_says_what_to_do(sqlite_store: Store) -> None:
     with pytest.raises(DataError, match=r"a store must have an active model .*deepidea models add FILE"):
         ActiveDetector(sqlite_store)
@@ -247,6 +274,8 @@ def test_a_verdict_becomes_training_data_and_the_new_model_detects(
     refused = command("models", "activate", Detector.load(new).fingerprint, *at)
     assert refused.code == 3
     assert "deepidea models compare" in refused.err
+    told = json.loads(run("models", "compare", model_file, new, flow_file, "--json").out)
+    assert told["old"] == old.model
     shown = run("models", "compare", model_file, new, flow_file, *at)
     assert "kept in the store" in shown.err
     run("models", "activate", Detector.load(new).fingerprint, *at, "--force")

@@ -281,6 +281,9 @@ def test_train_goes_on_by_one_command_and_keeps_the_comparison(
     assert (card["extra"]["rows"], card["extra"]["class_rows"]) == (30, {"benign": 30})
     assert "and on 30 judged flows: benign 30" in ran.err
     assert "class-balanced accuracy" in ran.out
+    assert f"{card['continued_from']['model']} ({model_file.name})" in command("inspect", new).out
+    refused = command("train", flow_file, "-o", new, "--continue", model_file, "--no-labels")
+    assert "--labels must be chosen when training begins" in refused.err
     anew = command("train", flow_file, *TABLE, "-o", new, "--extra", judged_file, "--seed", 1, "--epochs", 1)
     assert anew.code == 0, anew.err
     assert "continued_from" not in Detector.load(new).card

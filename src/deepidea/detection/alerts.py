@@ -99,6 +99,7 @@ def make_alerts(
     chosen: pl.Series,
     *,
     model: str,
+    features: pl.DataFrame | None = None,
     made_at: datetime | None = None,
 ) -> pl.DataFrame:
     """Return an alert for each chosen flow, in the order of the flows.
@@ -114,6 +115,8 @@ def make_alerts(
         Boolean ``(n_flows,)``: which verdicts are worth telling; null is no.
     model
         Fingerprint of the detector.
+    features
+        What the detector saw of the flows, ``(n_flows, n_features)``, where that is not in ``flows``.
     made_at
         Time of alerts whose flow has none; now where absent.
 
@@ -149,7 +152,8 @@ def make_alerts(
     _check_rows(flows, verdicts, chosen)
     mask = chosen.fill_null(False)
     flows, verdicts = flows.filter(mask), verdicts.filter(mask)
-    features = _features_json(flows.select(pl.exclude(*_NO_FEATURES)), flows.height)
+    seen = flows.select(pl.exclude(*_NO_FEATURES)) if features is None else features.filter(mask)
+    evidence = _features_json(seen, flows.height)
     flows = _identified(flows)
     table = pl.DataFrame(
         [
@@ -158,7 +162,7 @@ def make_alerts(
             *_verdict_columns(verdicts),
             *_counts(flows),
             _probabilities_json(verdicts),
-            features,
+            evidence,
         ]
     ).with_columns(model=pl.lit(model), suppressed_by=pl.lit(None, pl.String))
     return table.with_columns(alert_id=_alert_ids(table)).select(*ALERT_COLUMNS).cast(pl.Schema(ALERT_COLUMNS))

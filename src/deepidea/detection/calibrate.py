@@ -126,9 +126,11 @@ class _Reservoir:
         keys = pl.Series(_KEY, self._random.random(flows.height))
         new = flows.select(self._detector.schema.features).with_columns(keys)
         if self._kept is not None:
-            # the place in the reservoir goes by the key: ties of equal cost aside, batches leave no trace
-            new = pl.concat([self._kept, new.filter(pl.col(_KEY) < self._bound)], how="vertical_relaxed")
-        self._kept = new.bottom_k(SITE_ROWS, by=_KEY).sort(_KEY) if new.height > SITE_ROWS else new.sort(_KEY)
+            new = new.filter(pl.col(_KEY) < self._bound)
+            if new.is_empty():
+                return
+            new = pl.concat([self._kept, new], how="vertical_relaxed")
+        self._kept = new.sort(_KEY).head(SITE_ROWS)
 
     @property
     def _bound(self) -> float:

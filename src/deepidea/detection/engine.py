@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -75,6 +75,14 @@ class Progress:
             if seen >= wanted:
                 return latency
         return 0.0
+
+
+class _Judged(NamedTuple):
+    """A batch's flows with the columns that the detector wants, as its schema types them, and its verdicts."""
+
+    prepared: pl.DataFrame
+    conformed: pl.DataFrame
+    verdicts: pl.DataFrame
 
 
 def fingerprint(detector: Detector) -> str:
@@ -220,9 +228,9 @@ class Engine:
 
     def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
         self._take_newest()
-        conformed, verdicts = self._judge(batch.flows)
-        binned = self._drift.count(conformed, verdicts["score"], batch.flows)
-        told = self._commit(batch, self._told(batch.flows, verdicts), binned, stop)
+        judged = self._judge(batch.flows)
+        binned = self._drift.count(judged.conformed, judged.verdicts["score"], batch.flows)
+        told = self._commit(batch, self._told(batch.flows, judged), binned, stop)
         at = self.progress
         at.n_flows += batch.flows.height
         at.n_alerts += told.n_alerts
@@ -240,16 +248,20 @@ class Engine:
 
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        return self._told(flows, self._judge(flows)[1])
+        return self._told(flows, self._judge(flows))
 
-    def _judge(self, flows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return flows as the detector takes them, and its verdicts."""
-        conformed = self.detector.schema.conform(self._prepare(flows))
-        return conformed, self.detector.score_conformed(conformed)
+    def _judge(self, flows: pl.DataFrame) -> _Judged:
+        prepared = self._prepare(flows)
+        conformed = self.detector.schema.conform(prepared)
+        return _Judged(prepared, conformed, self.detector.score_conformed(conformed))
 
-    def _told(self, flows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    def _told(self, flows: pl.DataFrame, judged: _Judged) -> pl.DataFrame:
+        prepared, _, verdicts = judged
         chosen = LIKELIER_THAN_NOT.chosen(verdicts) if self.thresholds is None else self.thresholds.chosen(verdicts)
-        return make_alerts(flows, name_attacks(verdicts, self.detector.benign), chosen, model=self._model)
+        # a projection and the context of hosts are not to be had again from the flow alone
+        seen = prepared.select(self.detector.schema.features) if self._prepare.changes else None
+        named = name_attacks(verdicts, self.detector.benign)
+        return make_alerts(flows, named, chosen, model=self._model, features=seen)
 
     def _commit(
         self, batch: FlowBatch, alerts: pl.DataFrame, binned: Sequence[BinnedFlows], stop: threading.Event
@@ -324,6 +336,11 @@ class FlowAdapter:
     def remembers(self) -> bool:
         """Whether a flow's columns depend on flows before it."""
         return self.context is not None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the detector sees other columns than the source gives."""
+        return self.project or self.context is not None
 
     def __call__(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return a table that the detector's schema conforms."""

@@ -447,6 +447,23 @@ class Store(StoredFeedback, StoredModels, StoredAccess):
         with self._transaction() as connection:
             return reading.read_alerts(connection, wanted, incident=incident, limit=limit, after=after)
 
+    def find_alert(self, beginning: str) -> dict[str, Any]:
+        """Return the alert whose id begins so, as a row of :meth:`alerts`; one that is kept quiet, too.
+
+        Raises
+        ------
+        DataError
+            None does, or more than one.
+        """
+        wanted = [ALERTS.c.alert_id.startswith(beginning, autoescape=True)]
+        with self._transaction() as connection:
+            found = reading.read_alerts(connection, wanted, incident=None, limit=5, after=None)
+        if found.rows.height != 1:
+            ids = ", ".join(found.rows["alert_id"])
+            what = f"{found.rows.height} or more do: {ids}" if ids else "none does; see deepidea alerts"
+            raise DataError(f"one alert must have an id that begins {beginning!r}, however: {what}")
+        return found.rows.row(0, named=True)
+
     def incidents(
         self,
         *,

@@ -55,7 +55,10 @@ def incident_conditions(
         (severity, lambda: columns.severity <= severity),
         (status, lambda: status == _STATUS),
     ]
-    return [*(made() for value, made in given if value is not None), *map(_holds, (search or "").split())]
+    return [
+        *(made() for value, made in given if value is not None),
+        *map(_holds, (search or "").replace("\0", "\ufffd").split()),
+    ]
 
 
 def _holds(term: str) -> Condition:
@@ -70,7 +73,7 @@ def _ends(term: str) -> list[Condition]:
 
     Alerts are asked, which have an index of each end: the lists of an incident hold a thousand texts, and not all.
     """
-    if term.isdecimal() and term.isascii() and int(term) <= _HIGHEST_PORT:
+    if term.isdecimal() and term.isascii() and len(term) <= 5 and int(term) <= _HIGHEST_PORT:
         return [_of_alerts(ALERTS.c.dst_port == int(term))]
     if "." in term or ":" in term:
         return [_of_alerts(column == term.lower()) for column in (ALERTS.c.src_ip, ALERTS.c.dst_ip)]

@@ -138,7 +138,8 @@ class Schema:
         """
         table = self._rename(table)
         self._refuse_bad_cells(table)
-        return table.with_columns(self._typed(table, column) for column in self._present(table))
+        types = table.schema  # polars makes it anew each time it is asked for
+        return table.with_columns(self._typed(types[column.name], column) for column in self._present(table))
 
     def bad_cells(self, table: pl.DataFrame) -> pl.DataFrame:
         """Return the cells that `conform` would refuse, one a row, in order of rows.
@@ -154,7 +155,8 @@ class Schema:
             ``row`` (UInt32, counted from 0), ``column`` (canonical name), ``value`` (String).
         """
         table = self._rename(table)
-        checked = [column for column in self._present(table) if not _holds_any(column, table.schema[column.name])]
+        types = table.schema
+        checked = [column for column in self._present(table) if not _holds_any(column, types[column.name])]
         parts = [_bad_of(table[column.name], column) for column in checked]
         return pl.concat([_NO_BAD_CELLS, *parts]).sort("row", maintain_order=True)
 
@@ -228,7 +230,8 @@ class Schema:
             )
 
     def _present(self, table: pl.DataFrame) -> list[Column]:
-        return [column for column in self.columns if column.name in table.columns and self.is_feature(column)]
+        names = set(table.columns)
+        return [column for column in self.columns if column.name in names and self.is_feature(column)]
 
     def _refuse_bad_cells(self, table: pl.DataFrame) -> None:
         bad = self.bad_cells(table)
@@ -238,8 +241,8 @@ class Schema:
             more = f" ({bad.height - 1} more such cells)" if bad.height > 1 else ""
             raise CellError(f"{name} must be {rule}, however: {name}={value!r} (row {row + 1}, column {name}){more}")
 
-    def _typed(self, table: pl.DataFrame, column: Column) -> pl.Expr:
-        values, dtype = pl.col(column.name), table.schema[column.name]
+    def _typed(self, dtype: pl.DataType, column: Column) -> pl.Expr:
+        values = pl.col(column.name)
         if column.kind == "category":
             return _as_words(values, dtype)
         if dtype.is_numeric() and not dtype.is_decimal():

@@ -9,17 +9,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from deepidea.flows.column import Column
 from deepidea.flows.conn import STATES
 from deepidea.flows.identity import transport_name, transport_number
 
-__all__ = ["TITLES", "is_count", "percent_text", "phrase_of", "title_of", "unit_of", "value_text"]
+__all__ = [
+    "TITLES",
+    "is_count",
+    "kind_of",
+    "percent_text",
+    "phrase_of",
+    "title_of",
+    "topic_of",
+    "unit_of",
+    "value_text",
+]
 
 _WAYS = {"fwd": "forward", "bwd": "reply"}
 _STATISTICS = {"max": "Largest", "min": "Smallest", "mean": "Mean", "std": "Spread of"}
 _TIME_STATISTICS = {**_STATISTICS, "max": "Longest", "min": "Shortest"}
-_WINDOWS = {"2s": "in 2 s", "60s": "in 60 s", "100": "in its last 100 flows"}
+_WINDOWS = {"2s": "in 2 s", "60s": "in 60 s", "100": "(last 100 flows)"}
 
 _PLAIN: Mapping[str, str] = {
     "duration_us": "Flow duration",
@@ -69,16 +80,16 @@ _PLAIN: Mapping[str, str] = {
     "same_srv_rate": "To the same service in 2 s",
     "diff_srv_rate": "To other services in 2 s",
     "srv_diff_host_rate": "To other hosts in 2 s",
-    "dst_host_count": "Connections to this host of the last 100",
-    "dst_host_srv_count": "Connections to this host and service of the last 100",
-    "dst_host_same_srv_rate": "To the same service, of the last 100",
-    "dst_host_diff_srv_rate": "To other services, of the last 100",
-    "dst_host_same_src_port_rate": "From the same source port, of the last 100",
-    "dst_host_srv_diff_host_rate": "From other hosts, of the last 100",
-    "dst_host_serror_rate": "SYN errors at this host, of the last 100",
-    "dst_host_srv_serror_rate": "SYN errors at this service, of the last 100",
-    "dst_host_rerror_rate": "Refusals by this host, of the last 100",
-    "dst_host_srv_rerror_rate": "Refusals by this service, of the last 100",
+    "dst_host_count": "Connections to this host (last 100)",
+    "dst_host_srv_count": "Connections to this host and service (last 100)",
+    "dst_host_same_srv_rate": "To the same service (last 100)",
+    "dst_host_diff_srv_rate": "To other services (last 100)",
+    "dst_host_same_src_port_rate": "From the same source port (last 100)",
+    "dst_host_srv_diff_host_rate": "From other hosts (last 100)",
+    "dst_host_serror_rate": "SYN errors at this host (last 100)",
+    "dst_host_srv_serror_rate": "SYN errors at this service (last 100)",
+    "dst_host_rerror_rate": "Refusals by this host (last 100)",
+    "dst_host_srv_rerror_rate": "Refusals by this service (last 100)",
 }
 
 
@@ -128,8 +139,8 @@ def _context_titles() -> Iterator[tuple[str, str]]:
             yield f"{role}_dst_ports_{window}", f"Ports asked for {where} {when}"
             yield f"{role}_peers_{window}", f"{peers} {when}"
             yield f"{role}_flows_{window}", f"{flows} {when}"
-            yield f"{role}_failed_share_{window}", f"Failed share of {host}'s flows {when}"
-        yield f"{role}_flows_per_s_100", f"Flow rate of {host} in its last 100 flows"
+            yield f"{role}_failed_share_{window}", f"Failed flows of {host} {when}"
+        yield f"{role}_flows_per_s_100", f"Flow rate of {host} (last 100 flows)"
 
 
 def _capital(text: str) -> str:
@@ -154,13 +165,16 @@ _PLURAL = re.compile(r"\b(packets|flows|hosts|ports|connections|logins|fragments
 _COUNTED = re.compile(r"\b(attempts|accesses|prompts|operations|conditions)\b|" + _PLURAL.pattern, re.I)
 
 
+@lru_cache(maxsize=4096)
 def title_of(column: Column) -> str:
     """Return the title of a feature.
 
     Examples
     --------
-    >>> title_of(Column("bwd_packets", "number", description="packets backward")), title_of(Column("dst_load", "number"))
-    ('Reply packets', 'Destination load')
+    >>> title_of(Column("bwd_packets", "number", description="packets backward"))
+    'Reply packets'
+    >>> title_of(Column("dst_load", "number"))
+    'Destination load'
     """
     if column.description and column.name in TITLES:
         return TITLES[column.name]
@@ -170,6 +184,7 @@ def title_of(column: Column) -> str:
     return _capital(" ".join(_SPELT.get(word, word) for word in words if word))
 
 
+@lru_cache(maxsize=4096)
 def unit_of(column: Column) -> str:
     """Return the unit of a feature: ``us``, ``ms``, ``s``, ``B``, ``B2``, ``B/s``, ``1/s``, ``share``, or empty."""
     if column.unit:
@@ -179,9 +194,57 @@ def unit_of(column: Column) -> str:
     return next((unit for ending, unit in _ENDINGS if column.name.endswith(ending)), "")
 
 
+@lru_cache(maxsize=4096)
+def kind_of(column: Column) -> str:
+    """Return what kind of thing a feature tells: sizes, times, rates, flags, counts, words, ...
+
+    Examples
+    --------
+    >>> gap, flag = Column("iat_max_us", "number", "us"), Column("syn_flag_count", "number")
+    >>> kind_of(gap), kind_of(flag), kind_of(Column("service", "category"))
+    ('times', 'TCP flags and windows', 'words')
+    """
+    unit = unit_of(column)
+    if _RECENT.search(title_of(column)):
+        return "recent traffic of the hosts"
+    if (column.kind != "category" and "flag" in column.name.split("_")) or column.name.endswith(
+        ("_flags", "_init_window_bytes")
+    ):
+        return "TCP flags and windows"
+    by_unit = {"us": "times", "ms": "times", "s": "times", "B": "sizes", "B2": "sizes", "B/s": "rates", "1/s": "rates"}
+    plain = "words" if column.kind == "category" else "counts" if is_count(column) else "others"
+    return by_unit.get(unit, plain)
+
+
+_RECENT = re.compile(r" in (2|60) s$|\(last 100")
+
+
+@lru_cache(maxsize=4096)
 def is_count(column: Column) -> bool:
     """Whether values are whole things: packets, flows, hosts."""
     return not unit_of(column) and column.kind == "number" and bool(_COUNTED.search(title_of(column)))
+
+
+_STATISTIC_WORDS = {"max", "min", "mean", "std", "variance"}
+_SAME = {"size": "length", "segment": "packet"}
+_WINDOW_WORDS = {"2s", "60s", "100", "subflow", "srv"}
+
+
+def topic_of(column: Column) -> frozenset[str]:
+    """Return what a feature is about: those that are statistics, windows or parts of one thing have the same topic.
+
+    Examples
+    --------
+    >>> spread, largest = Column("bwd_packet_length_std", "number"), Column("packet_length_max", "number")
+    >>> topic_of(spread) == topic_of(largest), topic_of(spread) == topic_of(Column("bwd_packets", "number"))
+    (True, False)
+    """
+    words = set(column.name.split("_")) - _WINDOW_WORDS
+    if words & _STATISTIC_WORDS:
+        words -= _STATISTIC_WORDS | {"fwd", "bwd"}
+    if "host" in words:  # of KDD: dst_host_count
+        words -= {"dst", "host"}
+    return frozenset(_SAME.get(word, word) for word in words)
 
 
 def value_text(value: float | str | None, column: Column) -> str:
@@ -271,6 +334,8 @@ def percent_text(share: float) -> str:
     ('33 %', '0.12 %', '100 %', '99.96 %')
     """
     percent = 100 * share
+    if percent > 100:
+        return f"{_plain(percent)} %"
     if percent in (0, 100) or 10 <= percent <= 99:
         return f"{percent:.0f} %"
     return f"{percent:.4g} %" if percent > 99 else f"{percent:.2g} %"
@@ -291,8 +356,12 @@ def phrase_of(value: float | str | None, column: Column) -> str:
     lowered = title if title[1:2].isupper() else title[:1].lower() + title[1:]
     text = value_text(value, column)
     if column.kind == "flag":
-        return lowered if value else f"not: {lowered}"
-    if not is_count(column) or text == "missing" or value != value:
+        return lowered if value else f"{lowered}: no"
+    if unit_of(column) == "share" and text != "missing":
+        return f"{text} {lowered}"
+    if value == 0 and unit_of(column) == "B" and lowered.endswith(("bytes", "source", "destination")):
+        return f"no {lowered}"
+    if not is_count(column) or text == "missing":
         return f"{lowered} {text}"
     if value == 1:
         return f"1 {_COUNTED.sub(lambda found: _singular(found[0]), lowered, count=1)}"

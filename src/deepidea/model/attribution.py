@@ -47,24 +47,24 @@ class LogOdds:
     temperature: float
 
     def values(self, logits: Floats) -> Floats:
-        """Return the log-odds, float32 ``(n_flows,)``."""
+        """Return the log-odds of logits ``(..., n_outputs)``, float32 ``(...)``."""
         scaled = logits / np.float32(self.temperature)
-        return _log_sum(scaled[:, self.wanted])[0] - _log_sum(scaled[:, self.against])[0]
+        return _log_sum(scaled[..., self.wanted])[0] - _log_sum(scaled[..., self.against])[0]
 
     def gradient(self, logits: Floats) -> Floats:
-        """Return their gradient with respect to the logits, float32 ``(n_flows, n_outputs)``."""
+        """Return their gradient with respect to the logits, of the same shape."""
         scaled, gradient = logits / np.float32(self.temperature), np.zeros_like(logits)
-        gradient[:, self.wanted] = _log_sum(scaled[:, self.wanted])[1]
-        gradient[:, self.against] -= _log_sum(scaled[:, self.against])[1]
+        gradient[..., self.wanted] = _log_sum(scaled[..., self.wanted])[1]
+        gradient[..., self.against] -= _log_sum(scaled[..., self.against])[1]
         return gradient / np.float32(self.temperature)
 
 
 def _log_sum(values: Floats) -> tuple[Floats, Floats]:
     """Return log sum exp over the last axis, and its gradient."""
-    highest = values.max(axis=1, keepdims=True)
+    highest = values.max(axis=-1, keepdims=True)
     exponentials = np.exp(values - highest)
-    total = exponentials.sum(axis=1, keepdims=True)
-    return (highest + np.log(total))[:, 0], exponentials / total
+    total = exponentials.sum(axis=-1, keepdims=True)
+    return (highest + np.log(total))[..., 0], exponentials / total
 
 
 def run_layers(layers: Sequence[Layer], encoded: Floats) -> Floats:
@@ -98,7 +98,8 @@ def integrated_gradients(
     Notes
     -----
     What the first layer makes of a path is a straight line too, so that its two products are with the starts and the
-    flow alone, not with every step. Cost: ``n_starts * n_steps`` rows through the other layers, there and back.
+    flow alone, not with every step. Cost: ``n_starts * n_steps`` rows through the other layers, there and back, as
+    one small product a start: BLAS does those on the calling thread, and on a busy machine waits for no other.
 
     Examples
     --------
@@ -112,9 +113,8 @@ def integrated_gradients(
     ends = np.concatenate([starts, flow[None]]) @ weight.T + bias  # (n_starts + 1, d_1)
     steps = ((np.arange(n_steps) + 0.5) / n_steps).astype(np.float32)
     path = ends[:-1, None] + steps[:, None] * (ends[-1] - ends[:-1])[:, None]  # (n_starts, n_steps, d_1)
-    gradient = _gradient_behind_first(layers[1:], odds, path.reshape(-1, path.shape[-1]))
-    mean = gradient.reshape(path.shape).mean(axis=1) @ weight  # (n_starts, d_in)
-    return np.asarray(weights, np.float64) @ ((flow - starts) * mean).astype(np.float64)
+    mean = _gradient_behind_first(layers[1:], odds, path).mean(axis=1) @ weight  # (n_starts, d_in)
+    return np.asarray(np.asarray(weights, np.float64) @ ((flow - starts) * mean).astype(np.float64))
 
 
 def _gradient_behind_first(layers: Sequence[Layer], odds: LogOdds, outputs: Floats) -> Floats:

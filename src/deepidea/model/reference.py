@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -46,7 +47,8 @@ class Bins:
     edges : tuple of float
         Ascending inner edges. Bin ``i`` holds ``edges[i - 1] < x <= edges[i]``; the first and the last bin are open.
     shares : tuple of float
-        Of the numbers in each bin, one more than there are edges.
+        Of the numbers in each bin, one more than there are edges. The last may be 0: what is above a highest value
+        that is common.
     missing : float
         Share of the flows that had no number; the others are all of ``shares``.
 
@@ -55,9 +57,9 @@ class Bins:
     >>> import numpy as np
     >>> bins = Bins.of(np.array([0.0, 0.0, 0.0, 7.0, np.nan]), n_bins=4)
     >>> bins.edges, bins.shares, bins.missing
-    ((0.0, 7.0), (0.75, 0.25, 0.0), 0.2)
+    ((0.0,), (0.75, 0.25), 0.2)
     >>> bins.places(np.array([-1.0, 0.0, 3.0, np.inf])).tolist()
-    [0, 0, 1, 2]
+    [0, 0, 1, 1]
     """
 
     edges: tuple[float, ...]
@@ -66,14 +68,14 @@ class Bins:
 
     @classmethod
     def of(cls, values: NDArray[Any], *, n_bins: int = N_BINS) -> Self:
-        """Return bins of about equal shares; infinities count as the largest finite numbers, NaN as missing."""
-        known = _finite(np.asarray(values, np.float64))
-        if not len(known):
+        """Return bins of about equal shares, fewer where numbers repeat; NaN is missing."""
+        values = np.asarray(values, np.float64)
+        finite, known = _finite(values), values[~np.isnan(values)]
+        if not len(finite):
             return cls((), (1.0,), 1.0)
         ranks = np.arange(1, n_bins) / n_bins
-        edges = np.unique(_rounded([known.min(), *np.quantile(known, ranks, method="inverted_cdf"), known.max()]))
-        # a lowest value that is no common one would be a bin of its own
-        edges = edges[int((known <= edges[0]).mean() < 1 / n_bins and len(edges) > 1) :]
+        edges = np.unique(_rounded(np.quantile(finite, ranks, method="inverted_cdf")))
+        # after rounding, and with infinities, as they are counted in the flows to compare with
         counts = np.bincount(np.searchsorted(edges, known, side="left"), minlength=len(edges) + 1)
         missing = float(_rounded([1 - len(known) / len(values)])[0])
         return cls(tuple(edges.tolist()), tuple(_rounded(counts / len(known)).tolist()), missing)
@@ -91,7 +93,7 @@ class Bins:
         """Rebuild from :meth:`contract`; :class:`ArtifactError` where it does not fit."""
         edges, shares = _floats(contract["edges"], _MOST_EDGES), _floats(contract["shares"], _MOST_EDGES + 1)
         _check_shares(shares, len(edges) + 1)
-        _check(all(a < b for a, b in zip(edges, edges[1:], strict=False)), "edges must ascend", edges)
+        _check(all(a < b for a, b in pairwise(edges)), "edges must ascend", edges)
         missing = float(contract["missing"])
         _check(0 <= missing <= 1, "missing must be a share", missing)
         return cls(edges, shares, missing)
@@ -123,14 +125,14 @@ class Words:
     @classmethod
     def of(cls, column: pl.Series, weight: Floats | None = None, *, most: int = MOST_WORDS) -> Self:
         """Count words, each flow by its weight."""
-        counted = pl.DataFrame(
-            {"word": column.cast(pl.String), "n": np.ones(len(column)) if weight is None else weight}
-        )
-        total = float(counted["n"].sum()) or 1.0
+        weight = np.ones(len(column)) if weight is None else weight
+        counted = pl.DataFrame({"word": column.cast(pl.String), "n": weight})
+        total = float(weight.sum()) or 1.0
         by_word = counted.drop_nulls().group_by("word").agg(pl.col("n").sum())
         kept = by_word.sort("n", "word", descending=[True, False]).head(most)
         shares = _rounded(kept["n"].to_numpy() / total)
-        return cls(tuple(kept["word"]), (*shares.tolist(), float(_rounded([max(1 - kept["n"].sum() / total, 0.0)])[0])))
+        others = _rounded([max(1 - float(kept["n"].to_numpy().sum()) / total, 0.0)])
+        return cls(tuple(kept["word"]), (*shares.tolist(), *others.tolist()))
 
     def share(self, word: str | None) -> float | None:
         """Return the share of flows with a word, None where it is not among those that are kept."""
@@ -259,12 +261,14 @@ def fit_reference(
         name: Bins.of(column) for name, column in zip(schema.numbers, numbers[drawn].T, strict=True)
     }
     bins |= {name: Words.of(flows[name], weight) for name in schema.categories}
+    of_benign = flows.filter(pl.Series(is_benign))
+    quantiles = _quantiles(numbers[usual], _extremes(of_benign, schema.numbers))
     starts, start_weights = _choose_starts(flows.select(schema.features), usual, log_odds, rng)
     return Reference(
         round(weight.sum()),
         round(weight[benign].sum()),
-        dict(zip(schema.numbers, _quantiles(numbers, benign, usual), strict=True)),
-        {name: Words.of(flows[name][benign], weight[benign]) for name in schema.categories},
+        dict(zip(schema.numbers, quantiles, strict=True)),
+        {name: Words.of(of_benign[name], weight[benign]) for name in schema.categories},
         starts,
         start_weights,
         {name: bins[name] for name in schema.features},
@@ -287,18 +291,26 @@ def draw_rows(weight: Floats, rng: np.random.Generator, most: int = MOST_ROWS) -
     return np.asarray(np.minimum(np.searchsorted(np.cumsum(weight), ticks, side="right"), len(weight) - 1), np.int64)
 
 
-def _quantiles(
-    numbers: NDArray[np.float32], benign: NDArray[np.int64], usual: NDArray[np.int64]
-) -> list[tuple[float, ...]]:
-    told = []
-    for j in range(numbers.shape[1]):
-        every, known = _finite(numbers[benign, j]), _finite(numbers[usual, j])
-        if not len(known):
+def _quantiles(usual: NDArray[np.float32], extremes: Floats) -> list[tuple[float, ...]]:
+    """Return quantiles of benign flows ``(n_drawn, n_numbers)``, of which the extremes are over all of them."""
+    told: list[tuple[float, ...]] = []
+    for column, (low, high) in zip(usual.T, extremes, strict=True):
+        known = np.clip(column[~np.isnan(column)].astype(np.float64), low, high)
+        if not len(known) or np.isnan(low):
             told.append(())
             continue
-        inner = np.quantile(known.astype(np.float64), LEVELS[1:-1], method="inverted_cdf")
-        told.append(tuple(_rounded([every.min(), *inner, every.max()]).tolist()))
+        inner = np.quantile(known, LEVELS[1:-1], method="inverted_cdf")
+        told.append(tuple(_rounded([low, *inner, high]).tolist()))
     return told
+
+
+def _extremes(flows: pl.DataFrame, names: Sequence[str]) -> Floats:
+    """Return the least and the largest finite number of each column, float64 ``(n_numbers, 2)``; NaN without any."""
+    finite = [pl.col(name).cast(pl.Float32) for name in names]
+    finite = [column.filter(column.is_finite()) for column in finite]
+    least, largest = flows.select(c.min() for c in finite), flows.select(c.max() for c in finite)
+    rows = [[np.nan if x is None else x for x in (least[name][0], largest[name][0])] for name in names]
+    return np.array(rows, np.float64).reshape(-1, 2)
 
 
 def _choose_starts(
@@ -327,7 +339,7 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
     """Return numbers with infinities held at the extremes of the finite ones; NaN goes."""
     known = values[~np.isnan(values)]
     finite = known[np.isfinite(known)]
-    return np.clip(known, finite.min(), finite.max()) if len(finite) else finite
+    return np.asarray(np.clip(known, finite.min(), finite.max()) if len(finite) else finite)
 
 
 def _rounded(values: Any) -> Floats:

@@ -1,0 +1,64 @@
+"""The command `deepidea explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepidea import console_explain
+from deepidea.errors import DataError
+
+if TYPE_CHECKING:
+    from deepidea.model.detector import Detector
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="Detector file that made the alert, or is to judge the flows.")],
+    alert: Annotated[
+        str | None, typer.Argument(help="Stored alert, or how its id begins; `deepidea alerts` lists them.")
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="sqlite:///path or postgresql://user@host/database; absent, a file in your data folder.")
+    ] = "",
+    flows: Annotated[Path | None, typer.Option(help="Explain flows of a file in place of an alert.")] = None,
+    row: Annotated[
+        list[int] | None, typer.Option(min=1, help="Row of the file, from 1; absent, the likeliest attacks.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Most features to tell of.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell why: the features that drove a verdict, and what benign flows are like."""
+    from deepidea.model.detector import Detector
+
+    if (alert is None) == (flows is None):
+        raise DataError("either an alert or --flows must be given, however: both or neither are")
+    detector = Detector.load(model)
+    if flows is not None:
+        _explain_file(detector, flows, row or [], top, as_json)
+    else:
+        _explain_stored(detector, str(alert), store, top, as_json)
+
+
+def _explain_file(detector: Detector, flows: Path, rows: list[int], top: int, as_json: bool) -> None:
+    from deepidea.detection.explain import explain_rows
+
+    explained = explain_rows(detector, flows, rows, top=top)
+    if as_json:
+        console_explain.write_json([{"row": number, **found.to_dict()} for number, found in explained])
+    else:
+        console_explain.show_explained_rows(explained)
+
+
+def _explain_stored(detector: Detector, beginning: str, store: str, top: int, as_json: bool) -> None:
+    from deepidea.detection.explain import explain_alert
+    from deepidea.detection.watch import open_known_store
+
+    with open_known_store(store) as opened:
+        found = opened.find_alert(beginning)
+    explanation = explain_alert(detector, found, top=top)
+    if as_json:
+        console_explain.write_json({"alert_id": found["alert_id"], **explanation.to_dict()})
+    else:
+        console_explain.show_explained_alert(found, explanation)
