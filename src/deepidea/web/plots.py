@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import polars as pl
-
 from deepidea.evaluation.page import Figure, floats, layout, line, plot_text
 from deepidea.web.rendering import number, share, short
+from deepidea.web.views import DriftHour, Series
 
-__all__ = ["Plot", "Table", "by_class", "counts_plot", "curves_plot", "drift_plot", "rates_plot", "spans_plot", "step_told"]
+__all__ = ["Plot", "Table", "by_class", "counts_plot", "curves_plot", "drift_plot", "rates_plot", "step_told"]
 
 N_COLOURS = 7  # classes that get one of their own; the others share the eighth
-STEPS_S = (60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
-MOST_BARS = 96
 OTHERS = "all others"
 
 
@@ -39,19 +36,6 @@ class Plot:
     table: Table
 
 
-def step_of(since: datetime, until: datetime) -> int:
-    """Return the seconds of a bar so that a time has :data:`MOST_BARS` of them at most.
-
-    Examples
-    --------
-    >>> noon = datetime(2026, 5, 4, 12, tzinfo=UTC)
-    >>> step_of(noon - timedelta(hours=1), noon), step_of(noon - timedelta(days=7), noon)
-    (60, 10800)
-    """
-    span = (until - since).total_seconds()
-    return next((step for step in STEPS_S if span / step <= MOST_BARS), STEPS_S[-1])
-
-
 def step_told(step_s: int) -> str:
     """Spell the time of a bar.
 
@@ -67,39 +51,32 @@ def step_told(step_s: int) -> str:
     return "less than a second"
 
 
-def by_class(
-    series: pl.DataFrame, step_s: int, since: datetime | None = None, until: datetime | None = None
-) -> Plot:
-    """Return alerts over time as bars, stacked by class.
-
-    Parameters
-    ----------
-    series : DataFrame
-        ``time`` (a bar's beginning), ``class``, ``n``.
-    step_s
-    since, until
-        Ends of the time axis; those of the alerts where absent.
-    """
-    totals = series.group_by("class").agg(pl.col("n").sum()).sort(["n", "class"], descending=[True, False])
-    names = totals["class"].to_list()
+def by_class(series: Series) -> Plot:
+    """Return alerts over time as bars, stacked by class, those with the most alerts at the bottom."""
+    totals = sorted(((sum(line), name) for name, line in series.lines.items()), key=lambda pair: (-pair[0], pair[1]))
+    names = [name for n, name in totals if n]
     shown = names if len(names) <= N_COLOURS + 1 else names[:N_COLOURS]
-    named = series.with_columns(pl.when(pl.col("class").is_in(shown)).then("class").otherwise(pl.lit(OTHERS)).alias("class"))
-    summed = named.group_by("class", "time").agg(pl.col("n").sum()).sort("time")
-    listed = [*shown, *([OTHERS] if len(shown) < len(names) else [])]
-    traces = [_bars(name, summed.filter(pl.col("class") == name), step_s, k) for k, name in enumerate(listed)]
-    rows = [[name, number(summed.filter(pl.col("class") == name)["n"].sum())] for name in listed]
-    return Plot({"data": traces, "layout": _time_layout(since, until, barmode="stack")}, Table(("Class", "Alerts"), rows))
+    lines = {name: series.lines[name] for name in shown}
+    if len(shown) < len(names):
+        rest = [series.lines[name] for name in names[N_COLOURS:]]
+        lines[OTHERS] = tuple(map(sum, zip(*rest, strict=True)))
+    colour = {name: f"@c{k + 1}" for k, name in enumerate(sorted(shown))} | {OTHERS: f"@c{N_COLOURS + 1}"}
+    traces = [_bars(name, series, line, colour[name]) for name, line in lines.items()]
+    rows = [[name, number(sum(line))] for name, line in lines.items()]
+    return Plot({"data": traces, "layout": _over_time(series, barmode="stack")}, Table(("Class", "Alerts"), rows))
 
 
-def _bars(name: str, rows: pl.DataFrame, step_s: int, k: int) -> Figure:
-    middle = timedelta(seconds=step_s / 2)
+def _bars(name: str, series: Series, counts: Sequence[int], colour: str) -> Figure:
+    """Return the bars of one line; steps without any have none, which keeps a page small."""
+    middle = timedelta(seconds=series.step_s / 2)
+    told = [(time, n) for time, n in zip(series.times, counts, strict=True) if n]
     return {
         "type": "bar",
         "name": plot_text(name),
-        "x": [_iso(time + middle) for time in rows["time"]],
-        "y": rows["n"].to_list(),
-        "width": [step_s * 1000 * 0.92] * rows.height,
-        "marker": {"color": f"@c{min(k, N_COLOURS) + 1}"},
+        "x": [_iso(time + middle) for time, _ in told],
+        "y": [n for _, n in told],
+        "width": series.step_s * 1000 * 0.92,
+        "marker": {"color": colour},
         "hovertemplate": "%{y:,}",
     }
 
@@ -108,88 +85,61 @@ def _iso(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
 
 
-def _time_layout(since: datetime | None, until: datetime | None, **more: Any) -> Figure:
-    known = since is not None and until is not None
-    ends = {"range": [_iso(since), _iso(until)]} if known else {}  # type: ignore[arg-type]  # known says so
-    axis = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M", "showgrid": False, "ticks": "outside", "tickcolor": "@rule",
-            "nticks": 8, **ends}  # fmt: skip
-    small = {"margin": {"l": 4, "r": 6, "t": 30, "b": 4}, "hovermode": "x unified", "bargap": 0}
-    made = layout(axis, {"rangemode": "tozero", "tickformat": "~s", "nticks": 5}, **{**small, **more})
+def _over_time(series: Series, **more: Any) -> Figure:
+    """Return a layout whose time axis is that of a series."""
+    edge = timedelta(seconds=series.step_s)
+    ends = {"range": [_iso(series.times[0]), _iso(series.times[-1] + edge)]} if series.times else {}
+    axis = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M", "showgrid": False, "ticks": "outside",
+            "tickcolor": "@rule", "nticks": 8, **ends}  # fmt: skip
+    made = layout(axis, {"rangemode": "tozero", "tickformat": "~s", "nticks": 5, "ticks": ""}, **more)
     made["font"]["size"] = 12
-    return made
+    top = 30 if more.get("showlegend", True) else 6
+    return made | {"margin": {"l": 4, "r": 6, "t": top, "b": 4}, "hovermode": "x unified", "bargap": 0}
 
 
-def counts_plot(times: Sequence[datetime], step_s: int, since: datetime, until: datetime) -> Plot:
-    """Return the times of things, all of one kind, as bars."""
-    frame = pl.DataFrame({"time": times}, schema={"time": pl.Datetime("us", "UTC")})
-    counted = frame.group_by(pl.col("time").dt.truncate(f"{step_s}s")).agg(n=pl.len()).sort("time")
-    return series_plot(counted, step_s, since, until)
+def counts_plot(series: Series, name: str, colour: str = "@attack") -> Plot:
+    """Return one line of counts over time as bars."""
+    counts = series.lines[name]
+    rows = [[f"{at:%Y-%m-%d %H:%M}", number(n)] for at, n in zip(series.times, counts, strict=True) if n]
+    figure = {"data": [_bars(name, series, counts, colour)], "layout": _over_time(series, showlegend=False)}
+    return Plot(figure, Table(("From (UTC)", name.capitalize()), rows))
 
 
-def series_plot(series: pl.DataFrame, step_s: int, since: datetime, until: datetime, colour: str = "@attack") -> Plot:
-    """Return counts over time, ``time`` and ``n``, as bars of one colour."""
-    bars = {**_bars("alerts", series, step_s, 0), "marker": {"color": colour}}
-    edge = timedelta(seconds=step_s)
-    made = _time_layout(since - edge, until + edge, showlegend=False)
-    made["margin"]["t"] = 6
-    rows = [[f"{time:%Y-%m-%d %H:%M:%S}", number(n)] for time, n in series.select("time", "n").iter_rows()]
-    return Plot({"data": [bars], "layout": made}, Table(("From (UTC)", "Alerts"), rows))
-
-
-def rates_plot(series: pl.DataFrame, step_s: int, since: datetime | None = None, until: datetime | None = None) -> Plot:
-    """Return flows a second over time as a line; ``time`` and ``n_flows``."""
-    middle = timedelta(seconds=step_s / 2)
-    rates = (series["n_flows"] / step_s).to_list()
+def rates_plot(series: Series, name: str = "flows") -> Plot:
+    """Return counts over time as a line of rates a second."""
+    middle = timedelta(seconds=series.step_s / 2)
+    rates = [n / series.step_s for n in series.lines[name]]
     trace = {
         "type": "scatter",
-        "mode": "lines+markers" if len(rates) < 40 else "lines",
-        "x": [_iso(time + middle) for time in series["time"]],
+        "mode": "lines",
+        "x": [_iso(time + middle) for time in series.times],
         "y": floats(rates),
         "fill": "tozeroy",
-        "line": {"color": "@benign", "width": 1.5},
-        "marker": {"size": 4, "color": "@benign"},
+        "line": {"color": "@benign", "width": 1.5, "shape": "hvh"},
         "hovertemplate": "%{y:,.3s} flows/s<extra></extra>",
     }
-    made = _time_layout(since, until, showlegend=False)
-    made["margin"]["t"] = 6
-    rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in zip(series["time"], rates, strict=True)]
-    return Plot({"data": [trace], "layout": made}, Table(("From (UTC)", "Flows/s"), rows))
+    told = [(time, rate) for time, rate in zip(series.times, rates, strict=True) if rate]
+    rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in told]
+    return Plot({"data": [trace], "layout": _over_time(series, showlegend=False)}, Table(("From (UTC)", "Flows/s"), rows))
 
 
-def spans_plot(spans: Sequence[tuple[str, int, datetime, datetime]]) -> Plot:
-    """Return things that last as lines in time: name, severity, first and last."""
-    data = []
-    for name, severity, first, last in spans:
-        colour = f"@{ {1: 'critical', 2: 'high', 3: 'medium'}.get(severity, 'low') }".replace(" ", "")
-        data.append({
-            "type": "scatter", "mode": "lines+markers", "name": plot_text(name), "showlegend": False,
-            "x": [_iso(first), _iso(last)], "y": [plot_text(name)] * 2, "line": {"color": colour, "width": 7},
-            "marker": {"size": 9, "color": colour}, "hovertemplate": "%{x}<extra>%{y}</extra>",
-        })  # fmt: skip
-    made = _time_layout(None, None)
-    made["yaxis"] |= {"type": "category", "autorange": "reversed", "tickformat": ""}
-    made |= {"hovermode": "closest"}
-    made["margin"]["t"] = 6
-    rows = [[name, f"{first:%Y-%m-%d %H:%M:%S}", f"{last:%Y-%m-%d %H:%M:%S}"] for name, _, first, last in spans]
-    return Plot({"data": data, "layout": made}, Table(("Class", "First (UTC)", "Last (UTC)"), rows))
-
-
-def drift_plot(hours: pl.DataFrame) -> Plot:
-    """Return drift by the hour: PSI of the score and its mean over features; ``time``, ``score``, ``mean``."""
+def drift_plot(hours: Sequence[DriftHour]) -> Plot:
+    """Return drift by the hour: PSI of the score, and its mean over features."""
     limits = [_level(0.1, "@warn"), _level(0.25, "@bad")]
     lines = [
-        {"type": "scatter", "mode": "lines+markers", "name": told, "x": [_iso(time) for time in hours["time"]],
-         "y": [None if value is None else float(f"{value:.4g}") for value in hours[name]],
+        {"type": "scatter", "mode": "lines+markers", "name": told, "x": [_iso(hour.time) for hour in hours],
+         "y": [_rounded(getattr(hour, name)) for hour in hours],
          "line": {"color": colour, "width": 2}, "marker": {"size": 5}, "hovertemplate": "%{y:.3f}"}
         for name, told, colour in (("score", "score", "@c2"), ("mean", "mean of features", "@c3"))
     ]  # fmt: skip
-    made = _time_layout(None, None, shapes=limits)
+    made = _over_time(Series(3600, (), {}), shapes=limits)
     made["yaxis"] |= {"title": {**made["yaxis"]["title"], "text": "PSI"}, "tickformat": ""}
-    rows = [
-        [f"{time:%Y-%m-%d %H:%M}", number(score, 3), number(mean, 3)]
-        for time, score, mean in hours.select("time", "score", "mean").iter_rows()
-    ]
+    rows = [[f"{hour.time:%Y-%m-%d %H:%M}", number(hour.score, 3), number(hour.mean, 3)] for hour in hours]
     return Plot({"data": lines, "layout": made}, Table(("Hour (UTC)", "PSI of the score", "Mean PSI of features"), rows))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def _level(at: float, colour: str) -> Figure:
