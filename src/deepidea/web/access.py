@@ -169,7 +169,9 @@ async def _refuse_foreign(request: Request, actor: Actor) -> None:
     refuse_other_origin(request)
     given = request.headers.get(CSRF_HEADER) or (await _form_of(request)).get(CSRF_FIELD)
     if not isinstance(given, str) or not _equal(given, actor.csrf):
-        raise AccessError(403, "a change must carry the page's secret, however: it is missing or old; load the page anew")
+        raise AccessError(
+            403, "a change must carry the page's secret, however: it is missing or old; load the page anew"
+        )
 
 
 def refuse_other_origin(request: Request) -> None:

@@ -145,7 +145,9 @@ class StoreFigures(Collector):
         return family
 
     def _faults(self) -> Metric:
-        family = GaugeMetricFamily("deepidea_engine_up", "Whether a source of this process is watched.", labels=("source",))
+        family = GaugeMetricFamily(
+            "deepidea_engine_up", "Whether a source of this process is watched.", labels=("source",)
+        )
         for state in self.engines.running:
             family.add_metric((state.source,), 0 if state.fault else 1)
         return family

@@ -1,4 +1,4 @@
-"""The pages: each asks the desk, draws its plots, and renders a template. What changes something answers with a redirect.
+"""The pages: each asks the desk, draws its plots, and renders a template; what changes something leads on to one.
 
 All that a page shows stands in its address, so that it can be shared. Nothing needs JavaScript but plots and live
 updates. What an action did, or why not, is told on the next page.
@@ -10,21 +10,21 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from datetime import time as clock
-from typing import Annotated, Any, Literal, get_args
-from urllib.parse import quote, unquote, urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, FastAPI, Form, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 import deepidea
 from deepidea.errors import DataError
-from deepidea.web import plots
+from deepidea.web import evaluated, plots
 from deepidea.web.access import Actor, admin, analyst, viewer
 from deepidea.web.advice import next_steps
 from deepidea.web.desk import Desk
 from deepidea.web.login import _own_page as own_page
 from deepidea.web.plots import Plot, step_told
-from deepidea.web.rendering import number, plural, query, render, share, size
+from deepidea.web.rendering import number, plural, query, render
 from deepidea.web.views import Overview, SourceView
 
 router = APIRouter(include_in_schema=False)
@@ -37,7 +37,6 @@ FLASH = "deepidea_flash"
 MOST_FLASH = 600
 RULE_FIELDS = ("src", "dst", "host", "peer", "port", "class", "expires", "note", "incident")
 
-Viewer = Annotated[Actor, Depends(viewer)]
 Analyst = Annotated[Actor, Depends(analyst)]
 Admin = Annotated[Actor, Depends(admin)]
 Text = Annotated[str, Query(max_length=500)]
@@ -124,8 +123,8 @@ def _figures(**drawn: Plot | None) -> dict[str, Any]:
 # --- overview --------------------------------------------------------------------------------------------------------
 
 
-@router.get("/")
-def overview(request: Request, actor: Viewer, window: WindowName = "24h") -> Response:
+@router.get("/", dependencies=[Depends(viewer)])
+def overview(request: Request, window: WindowName = "24h") -> Response:
     """Show the state of the network at a glance."""
     view = _desk(request).overview(window)
     alerts, flows = plots.by_class(view.alerts), plots.rates_plot(view.flows)
@@ -168,10 +167,9 @@ def _losses(sources: Sequence[SourceView]) -> list[dict[str, Any]]:
 # --- incidents -------------------------------------------------------------------------------------------------------
 
 
-@router.get("/incidents")
+@router.get("/incidents", dependencies=[Depends(viewer)])
 def incidents(
     request: Request,
-    actor: Viewer,
     q: Text = "",
     severity: Text = "",
     status: Text = "",
@@ -213,8 +211,8 @@ def incidents(
     )
 
 
-@router.get("/incidents/{incident_id}")
-def incident(request: Request, actor: Viewer, incident_id: str, flow: Text = "", after: Text = "") -> Response:
+@router.get("/incidents/{incident_id}", dependencies=[Depends(viewer)])
+def incident(request: Request, incident_id: str, flow: Text = "", after: Text = "") -> Response:
     """Show all that is known of an incident; ``flow`` names the alert that is opened in its table."""
     desk = _desk(request)
     view = desk.incident(incident_id)
@@ -331,10 +329,8 @@ def _incident_page(incident_id: str) -> str:
 # --- hosts -----------------------------------------------------------------------------------------------------------
 
 
-@router.get("/hosts")
-def hosts(
-    request: Request, actor: Viewer, q: Text = "", window: WindowName | None = None, after: Text = ""
-) -> Response:
+@router.get("/hosts", dependencies=[Depends(viewer)])
+def hosts(request: Request, q: Text = "", window: WindowName | None = None, after: Text = "") -> Response:
     """List hosts of incidents, the most urgent first."""
     params = {"q": q, "window": window, "after": after}
     view = _desk(request).hosts(search=q or None, window=window, limit=PER_PAGE, after=after or None)
@@ -350,8 +346,8 @@ def hosts(
     )
 
 
-@router.get("/hosts/{host:path}")
-def host(request: Request, actor: Viewer, host: str, window: WindowName = "all", after: Text = "") -> Response:
+@router.get("/hosts/{host:path}", dependencies=[Depends(viewer)])
+def host(request: Request, host: str, window: WindowName = "all", after: Text = "") -> Response:
     """Show a host: its incidents, whom it met, what was asked for."""
     view = _desk(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
     base, activity = "/hosts/" + quote(host, safe=""), plots.counts_plot(view.series, next(iter(view.series.lines)))
@@ -374,8 +370,8 @@ def host(request: Request, actor: Viewer, host: str, window: WindowName = "all",
 # --- sources and sinks -----------------------------------------------------------------------------------------------
 
 
-@router.get("/sources")
-def sources(request: Request, actor: Viewer) -> Response:
+@router.get("/sources", dependencies=[Depends(viewer)])
+def sources(request: Request) -> Response:
     """Show where flows come from and alerts go to, and how all of that is."""
     view = _desk(request).sources()
     return _show(request, "sources.html", view=view, losses=_losses(view.sources), command=WATCH)
@@ -395,14 +391,14 @@ def _rule_entry(rule: Mapping[str, str]) -> dict[str, str]:
     return {name: value.strip() for name, value in rule.items() if value.strip() and name != "incident"}
 
 
-@router.get("/rules")
-def rules(request: Request, actor: Viewer) -> Response:
+@router.get("/rules", dependencies=[Depends(viewer)])
+def rules(request: Request) -> Response:
     """List allow rules."""
     return _show(request, "rules.html", rules=_desk(request).rules())
 
 
-@router.get("/rules/new")
-def new_rule(request: Request, actor: Analyst) -> Response:
+@router.get("/rules/new", dependencies=[Depends(analyst)])
+def new_rule(request: Request) -> Response:
     """Tell what a rule would silence, before it is added."""
     rule, preview, fault = _rule_of(request.query_params), None, ""
     entry = _rule_entry(rule)
@@ -426,7 +422,6 @@ def add_rule(
     class_name: Annotated[str, Form(alias="class")] = "",
     expires: Annotated[str, Form()] = "",
     note: Annotated[str, Form(max_length=1000)] = "",
-    incident: Annotated[str, Form()] = "",
 ) -> Response:
     """Add an allow rule."""
     given = {"src": src, "dst": dst, "host": host, "peer": peer, "port": port, "class": class_name}
@@ -445,7 +440,7 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
 
     def done() -> str:
         n_alerts = _desk(request).remove_rule(actor, rule_id)
-        return f"The rule was removed; {plural(n_alerts, 'alert')} it kept quiet {'is' if n_alerts == 1 else 'are'} back"
+        return f"The rule was removed; alerts that it kept quiet and that are back: {number(n_alerts)}"
 
     return _after("/rules", done)
 
@@ -453,8 +448,8 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-@router.get("/model")
-def model(request: Request, actor: Viewer, features: Literal["", "all"] = "") -> Response:
+@router.get("/model", dependencies=[Depends(viewer)])
+def model(request: Request, features: Literal["", "all"] = "") -> Response:
     """Show the detector in use: its card, how it was evaluated, drift, and the models kept."""
     desk = _desk(request)
     models, view, drift = desk.models(), desk.model(), desk.drift()
@@ -475,8 +470,8 @@ def model(request: Request, actor: Viewer, features: Literal["", "all"] = "") ->
     )
 
 
-@router.get("/models/rollback")
-def confirm_rollback(request: Request, actor: Admin) -> Response:
+@router.get("/models/rollback", dependencies=[Depends(admin)])
+def confirm_rollback(request: Request) -> Response:
     """Ask before the model that was active before becomes so again."""
     view = {
         "title": "Roll back to the model before?",
@@ -503,8 +498,8 @@ def roll_back(request: Request, actor: Admin, note: Annotated[str, Form(max_leng
     return _after("/model#models", done)
 
 
-@router.get("/models/{model_id}/activate")
-def confirm_activation(request: Request, actor: Admin, model_id: str) -> Response:
+@router.get("/models/{model_id}/activate", dependencies=[Depends(admin)])
+def confirm_activation(request: Request, model_id: str) -> Response:
     """Ask before a model becomes the active one; say why that is refused, where it is."""
     desk = _desk(request)
     row = next((row for row in desk.models().items if row.model_id == model_id), None)
@@ -542,8 +537,8 @@ def activate(
 # --- administration --------------------------------------------------------------------------------------------------
 
 
-@router.get("/audit")
-def audit(request: Request, actor: Admin, after: Text = "") -> Response:
+@router.get("/audit", dependencies=[Depends(admin)])
+def audit(request: Request, after: Text = "") -> Response:
     """Show who changed what, and what was refused."""
     view = _desk(request).audit_log(limit=2 * PER_PAGE, after=after or None)
     older = f"/audit{query({'after': view.next})}" if view.next else None
@@ -551,8 +546,8 @@ def audit(request: Request, actor: Admin, after: Text = "") -> Response:
     return _show(request, "audit.html", view=view, after=after, older=older, shown=shown)
 
 
-@router.get("/tokens")
-def tokens(request: Request, actor: Admin) -> Response:
+@router.get("/tokens", dependencies=[Depends(admin)])
+def tokens(request: Request) -> Response:
     """List tokens."""
     return _show(request, "tokens.html", tokens=_desk(request).tokens(), made=None)
 
@@ -569,7 +564,8 @@ def add_token(
     try:
         made = _desk(request).add_token(actor, name.strip(), role, expires=_end_of(expires))
     except DataError as error:
-        return _after("/tokens", lambda: _raise(error))
+        told = error
+        return _after("/tokens", lambda: _raise(told))
     return _show(request, "tokens.html", tokens=_desk(request).tokens(), made=made)
 
 

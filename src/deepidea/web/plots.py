@@ -120,7 +120,8 @@ def rates_plot(series: Series, name: str = "flows") -> Plot:
     }
     told = [(time, rate) for time, rate in zip(series.times, rates, strict=True) if rate]
     rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in told]
-    return Plot({"data": [trace], "layout": _over_time(series, showlegend=False)}, Table(("From (UTC)", "Flows/s"), rows))
+    figure = {"data": [trace], "layout": _over_time(series, showlegend=False)}
+    return Plot(figure, Table(("From (UTC)", "Flows/s"), rows))
 
 
 def drift_plot(hours: Sequence[DriftHour]) -> Plot:
@@ -135,7 +136,8 @@ def drift_plot(hours: Sequence[DriftHour]) -> Plot:
     made = _over_time(Series(3600, (), {}), shapes=limits)
     made["yaxis"] |= {"title": {**made["yaxis"]["title"], "text": "PSI"}, "tickformat": ""}
     rows = [[f"{hour.time:%Y-%m-%d %H:%M}", number(hour.score, 3), number(hour.mean, 3)] for hour in hours]
-    return Plot({"data": lines, "layout": made}, Table(("Hour (UTC)", "PSI of the score", "Mean PSI of features"), rows))
+    head = ("Hour (UTC)", "PSI of the score", "Mean PSI of features")
+    return Plot({"data": lines, "layout": made}, Table(head, rows))
 
 
 def _rounded(value: float | None) -> float | None:
@@ -182,4 +184,5 @@ def curves_plot(
     made["margin"] = {"l": 4, "r": 8, "t": 34, "b": 4}
     known = told or [(name, y[-1]) for name, (_, y) in curves.items() if y]
     spelt = share if shares else lambda value: number(value, 4)
-    return Plot({"data": data, "layout": made}, Table(("Curve", y_title), [[name, spelt(value)] for name, value in known]))
+    rows = [[name, spelt(value)] for name, value in known]
+    return Plot({"data": data, "layout": made}, Table(("Curve", y_title), rows))
