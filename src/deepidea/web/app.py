@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from html import escape
 from http import HTTPStatus
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -30,7 +28,7 @@ from deepidea.model.detector import Detector
 from deepidea.web import api, health, login, pages
 from deepidea.web.access import AccessError, is_admin, open_to_all
 from deepidea.web.engines import Engines
-from deepidea.web.rendering import render
+from deepidea.web.rendering import KINDS, render, static_files
 from deepidea.web.security import (
     App,
     EndingStreams,
@@ -48,13 +46,6 @@ from deepidea.web.settings import WebSettings
 log = logging.getLogger("deepidea.web")
 FOR_EVER = "public, max-age=31536000, immutable"
 WORTH_PACKING = 2048  # bytes of a file
-_KINDS = {
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-    ".ico": "image/x-icon",
-    ".png": "image/png",
-}
 
 
 def create_app(
@@ -139,23 +130,13 @@ def static_file(name: str, request: Request) -> Response:
         return Response(status_code=304, headers=headers)
     if len(data) > WORTH_PACKING and "gzip" in request.headers.get("Accept-Encoding", ""):
         data, headers["Content-Encoding"] = _packed(name), "gzip"
-    return Response(data, media_type=_KINDS[Path(name).suffix], headers=headers)
+    return Response(data, media_type=KINDS[Path(name).suffix], headers=headers)
 
 
 @lru_cache
 def _packed(name: str) -> bytes:
     """Return a file compressed as far as it goes, once: plotly's script has megabytes."""
     return gzip.compress(static_files()[name][0], mtime=0)
-
-
-@lru_cache(maxsize=1)
-def static_files() -> Mapping[str, tuple[bytes, str]]:
-    """Return the files of the pages by name, each with a hash of its content; plotly's script is in its package."""
-    own = {entry.name: entry.read_bytes() for entry in files("deepidea.web").joinpath("static").iterdir()
-           if Path(entry.name).suffix in _KINDS}  # fmt: skip
-    script = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
-    return {name: (data, hashlib.sha256(data).hexdigest()[:12])
-            for name, data in {**own, "plotly.min.js": script}.items()}  # fmt: skip
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

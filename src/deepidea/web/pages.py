@@ -1,26 +1,592 @@
-"""The pages."""
+"""The pages: each asks the desk, draws its plots, and renders a template; what changes something leads on to one.
+
+All that a page shows stands in its address, so that it can be shared. Nothing needs JavaScript but plots and live
+updates. What an action did, or why not, is told on the next page.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from datetime import time as clock
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request
+from fastapi.responses import RedirectResponse, Response
 
-from deepidea.web.access import viewer
-from deepidea.web.rendering import render
+import deepidea
+from deepidea.errors import DataError
+from deepidea.web import evaluated, plots
+from deepidea.web.access import Actor, admin, analyst, viewer
+from deepidea.web.advice import next_steps
+from deepidea.web.desk import Desk
+from deepidea.web.login import own_page
+from deepidea.web.plots import Plot, step_told
+from deepidea.web.rendering import number, plural, query, render
+from deepidea.web.views import Overview, SourceView
 
 router = APIRouter(include_in_schema=False)
+
+PER_PAGE = 50
+FLOWS_PER_PAGE = 25
+FEATURES_SHOWN = 15
+WATCH = "deepidea detect capture.pcap --model site.idea"
+FLASH = "deepidea_flash"
+MOST_FLASH = 600
+RULE_FIELDS = ("src", "dst", "host", "peer", "port", "class", "expires", "note", "incident")
+
+Analyst = Annotated[Actor, Depends(analyst)]
+Admin = Annotated[Actor, Depends(admin)]
+Text = Annotated[str, Query(max_length=500)]
+WindowName = Literal["1h", "24h", "7d", "30d", "all"]
 
 
 @contextlib.asynccontextmanager
 async def running(_: FastAPI) -> AsyncIterator[None]:
-    """Keep what works beside the requests running."""
+    """Keep what works beside the requests running: pages have nothing of their own."""
     yield
 
 
+# --- what all pages share --------------------------------------------------------------------------------------------
+
+_NAV = (
+    ("/", "overview", "Overview"),
+    ("/incidents", "incidents", "Incidents"),
+    ("/hosts", "hosts", "Hosts"),
+    ("/model", "model", "Model"),
+    ("/sources", "sources", "Sources and sinks"),
+    ("/rules", "rules", "Allow rules"),
+)
+_ADMIN = (("/audit", "audit", "Audit log"), ("/tokens", "tokens", "Tokens"))
+
+
+def _show(request: Request, name: str, *, status_code: int = 200, **context: Any) -> Response:
+    """Return a page within the frame: navigation, what the last action did, and the count of what is urgent."""
+    actor: Actor = request.state.actor
+    told = _read_flash(request)
+    page = render(
+        request,
+        name,
+        status_code=status_code,
+        nav=_nav(request, _NAV),
+        nav_admin=_nav(request, _ADMIN) if actor.may("admin") else [],
+        urgent=_desk(request).count_urgent(),
+        flash=told,
+        version=deepidea.__version__,
+        **context,
+    )
+    if told is not None:
+        page.delete_cookie(FLASH)
+    return page
+
+
+def _nav(request: Request, entries: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    at = request.url.path
+    return [
+        {"href": href, "icon": icon, "name": name, "here": at == href or (href != "/" and at.startswith(f"{href}/"))}
+        for href, icon, name in entries
+    ]
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def _after(target: str, done: Callable[[], str]) -> Response:
+    """Do something and lead on to a page that tells what was done, or why it was not."""
+    try:
+        kind, text = "good", done()
+    except DataError as error:
+        kind, text = "bad", str(error)
+    answer = RedirectResponse(own_page(target), 303)
+    answer.set_cookie(FLASH, quote(f"{kind}:{text[:MOST_FLASH]}"), max_age=60, httponly=True, samesite="strict")
+    return answer
+
+
+def _read_flash(request: Request) -> dict[str, str] | None:
+    kind, _, text = unquote(request.cookies.get(FLASH, "")).partition(":")
+    return {"kind": kind, "text": text} if kind in ("good", "bad") and text else None
+
+
+def _here(request: Request) -> str:
+    """Return the address of a page as it was asked for."""
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
+def _figures(**drawn: Plot | None) -> dict[str, Any]:
+    return {key: plot.figure for key, plot in drawn.items() if plot is not None}
+
+
+# --- overview --------------------------------------------------------------------------------------------------------
+
+
 @router.get("/", dependencies=[Depends(viewer)])
-def overview(request: Request) -> Response:
+def overview(request: Request, window: WindowName = "24h") -> Response:
     """Show the state of the network at a glance."""
-    return render(request, "base.html")
+    view = _desk(request).overview(window)
+    alerts, flows = plots.by_class(view.alerts), plots.rates_plot(view.flows)
+    losses = _losses(view.sources)
+    return _show(
+        request,
+        "overview.html",
+        view=view,
+        window=window,
+        params={"window": window},
+        is_empty=not view.sources and not view.n_incidents,
+        command=WATCH,
+        alerts=alerts,
+        flows=flows,
+        figures_of=_figures(alerts=alerts, flows=flows),
+        step=step_told(view.alerts.step_s),
+        flows_per_s=_flows_per_s(view),
+        losses=losses[:8],
+        n_lost=sum(loss["n"] for loss in losses),
+        most_alerts=max([1, *(row.n_alerts for row in view.hosts)]),
+    )
+
+
+def _flows_per_s(view: Overview) -> float:
+    return sum(source.flows_per_s or 0.0 for source in view.sources if source.health != "stopped")
+
+
+def _losses(sources: Sequence[SourceView]) -> list[dict[str, Any]]:
+    """Return what was left out or lost, by source and reason, the most first."""
+    kinds: tuple[Literal["skipped", "dropped"], ...] = ("skipped", "dropped")
+    told = [
+        {"source": source.name, "kind": kind, "reason": reason, "n": n}
+        for source in sources
+        for kind in kinds
+        for reason, n in getattr(source, kind).items()
+    ]
+    return sorted(told, key=lambda loss: (-loss["n"], loss["reason"]))
+
+
+# --- incidents -------------------------------------------------------------------------------------------------------
+
+
+@router.get("/incidents", dependencies=[Depends(viewer)])
+def incidents(
+    request: Request,
+    q: Text = "",
+    severity: Text = "",
+    status: Text = "",
+    class_name: Annotated[str, Query(alias="class", max_length=200)] = "",
+    verdict: Text = "",
+    host: Text = "",
+    window: WindowName | None = None,
+    order: Text = "",
+    after: Text = "",
+) -> Response:
+    """List incidents that match filters, page by page."""
+    given = {"q": q, "severity": severity, "status": status, "class": class_name, "verdict": verdict, "host": host}
+    params = {**given, "window": window, "order": order, "after": after}
+    view = _desk(request).incidents(
+        search=q or None,
+        severity=int(severity) if severity.isdecimal() else None,
+        status=status or None,
+        class_name=class_name or None,
+        verdict=verdict or None,
+        host=host or None,
+        window=window,
+        order=order or "latest",
+        limit=PER_PAGE,
+        after=after or None,
+    )
+    classes = [("", "Any"), *((name, name) for name in _desk(request).class_names())]
+    return _show(
+        request,
+        "incidents.html",
+        view=view,
+        params=params,
+        class_options=classes,
+        is_filtered=any((*given.values(), window)),
+        first_page="/incidents" + query(params, after=None),
+        older="/incidents" + query(params, after=view.next) if view.next else None,
+        shown=plural(len(view.items), "incident"),
+        here=_here(request),
+        command=WATCH,
+    )
+
+
+@router.get("/incidents/{incident_id}", dependencies=[Depends(viewer)])
+def incident(request: Request, incident_id: str, flow: Text = "", after: Text = "") -> Response:
+    """Show all that is known of an incident; ``flow`` names the alert that is opened in its table."""
+    desk = _desk(request)
+    view = desk.incident(incident_id)
+    current = view.incident.incident_id
+    if current != incident_id:
+        return RedirectResponse(f"/incidents/{quote(current, safe='')}", 303)
+    alerts = desk.incident_alerts(current, limit=FLOWS_PER_PAGE, after=after or None)
+    base, timeline = f"/incidents/{current}", plots.counts_plot(view.series, "alerts")
+    opened = flow if any(row.alert_id == flow for row in alerts.items) else ""
+    suggestion = view.suggestions[0] if view.suggestions else None
+    return _show(
+        request,
+        "incident.html",
+        view=view,
+        alerts=alerts,
+        opened=opened,
+        opened_why=desk.why(opened) if opened else None,
+        opened_eve=desk.eve(opened) if opened else "",
+        flow_links={row.alert_id: _flow_link(base, row.alert_id, opened, after) for row in alerts.items},
+        next_steps=next_steps(view),
+        timeline=timeline,
+        figures_of=_figures(timeline=timeline),
+        step=step_told(view.series.step_s),
+        last_form="clock" if view.incident.first.date() == view.incident.last.date() else "full",
+        suggestion=suggestion,
+        suggested=_rule_of({} if suggestion is None else suggestion.rule),
+        class_names=desk.class_names(),
+        after=after,
+        older=f"{base}{query({'after': alerts.next})}#h-flows" if alerts.next else None,
+        first_page=f"{base}#h-flows",
+        shown=plural(len(alerts.items), "flow"),
+    )
+
+
+def _flow_link(base: str, alert_id: str, opened: str, after: str) -> str:
+    """Return the link that opens a flow, or closes the one that is open."""
+    if alert_id == opened:
+        return f"{base}{query({'after': after})}#h-flows"
+    return f"{base}{query({'after': after, 'flow': alert_id})}#flow"
+
+
+@router.post("/incidents")
+def set_statuses(
+    request: Request,
+    actor: Analyst,
+    status: Annotated[str, Form()],
+    id: Annotated[list[str] | None, Form()] = None,
+    back: Annotated[str, Form()] = "/incidents",
+) -> Response:
+    """Give several incidents a status."""
+    ids = id or []
+
+    def done() -> str:
+        if not ids:
+            raise DataError("at least one incident must be selected, however: none is; tick some first")
+        _desk(request).set_status(actor, ids, status)
+        return f"{plural(len(ids), 'incident')} {_PAST.get(status, status)}"
+
+    return _after(back, done)
+
+
+_PAST = {"acknowledged": "acknowledged", "closed": "closed", "open": "reopened", "false_alarm": "called a false alarm"}
+
+
+@router.post("/incidents/{incident_id}/status")
+def set_status(request: Request, actor: Analyst, incident_id: str, status: Annotated[str, Form()]) -> Response:
+    """Give an incident a status."""
+
+    def done() -> str:
+        _desk(request).set_status(actor, [incident_id], status)
+        return f"The incident was {_PAST.get(status, status)}"
+
+    return _after(_incident_page(incident_id), done)
+
+
+@router.post("/incidents/{incident_id}/note")
+def set_note(
+    request: Request, actor: Analyst, incident_id: str, note: Annotated[str, Form(max_length=10_000)] = ""
+) -> Response:
+    """Keep a note on an incident."""
+
+    def done() -> str:
+        _desk(request).set_note(actor, incident_id, note)
+        return "The note was saved"
+
+    return _after(_incident_page(incident_id), done)
+
+
+@router.post("/incidents/{incident_id}/verdict")
+def judge(
+    request: Request,
+    actor: Analyst,
+    incident_id: str,
+    verdict: Annotated[str, Form()],
+    class_name: Annotated[str, Form(max_length=200)] = "",
+    note: Annotated[str, Form(max_length=10_000)] = "",
+    alert: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    """Keep a verdict on an incident, or on one alert of it."""
+
+    def done() -> str:
+        subject, subject_id = ("alert", alert) if alert else ("incident", incident_id)
+        named = class_name.strip() if verdict == "true_positive" else ""
+        _desk(request).judge(actor, subject, subject_id, verdict, class_name=named or None, note=note)
+        return "The verdict was saved; it becomes a label for the next training"
+
+    return _after(_incident_page(incident_id) + (query({"flow": alert}) + "#flow" if alert else ""), done)
+
+
+def _incident_page(incident_id: str) -> str:
+    return f"/incidents/{quote(incident_id, safe='')}"
+
+
+# --- hosts -----------------------------------------------------------------------------------------------------------
+
+
+@router.get("/hosts", dependencies=[Depends(viewer)])
+def hosts(request: Request, q: Text = "", window: WindowName | None = None, after: Text = "") -> Response:
+    """List hosts of incidents, the most urgent first."""
+    params = {"q": q, "window": window, "after": after}
+    view = _desk(request).hosts(search=q or None, window=window, limit=PER_PAGE, after=after or None)
+    return _show(
+        request,
+        "hosts.html",
+        view=view,
+        params=params,
+        most_alerts=max([1, *(row.n_alerts for row in view.items)]),
+        older="/hosts" + query(params, after=view.next) if view.next else None,
+        first_page="/hosts" + query(params, after=None),
+        command=WATCH,
+    )
+
+
+@router.get("/hosts/{host:path}", dependencies=[Depends(viewer)])
+def host(request: Request, host: str, window: WindowName = "all", after: Text = "") -> Response:
+    """Show a host: its incidents, whom it met, what was asked for."""
+    view = _desk(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
+    base, activity = "/hosts/" + quote(host, safe=""), plots.counts_plot(view.series, next(iter(view.series.lines)))
+    return _show(
+        request,
+        "host.html",
+        view=view,
+        window=window,
+        after=after,
+        here=base,
+        worst=min((row.severity for row in view.incidents.items), default=None),
+        activity=activity,
+        figures_of=_figures(host=activity),
+        step=step_told(view.series.step_s),
+        older=base + query({"window": window, "after": view.incidents.next}) if view.incidents.next else None,
+        first_page=base + query({"window": window}),
+    )
+
+
+# --- sources and sinks -----------------------------------------------------------------------------------------------
+
+
+@router.get("/sources", dependencies=[Depends(viewer)])
+def sources(request: Request) -> Response:
+    """Show where flows come from and alerts go to, and how all of that is."""
+    view = _desk(request).sources()
+    return _show(request, "sources.html", view=view, losses=_losses(view.sources), command=WATCH)
+
+
+# --- allow rules -----------------------------------------------------------------------------------------------------
+
+
+def _rule_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of a rule's form, all of them."""
+    told = {"class": values.get("class_name"), **values}
+    return {name: str(told.get(name) or "") for name in RULE_FIELDS}
+
+
+def _rule_entry(rule: Mapping[str, str]) -> dict[str, str]:
+    """Return what a form says as the desk takes it."""
+    return {name: value.strip() for name, value in rule.items() if value.strip() and name != "incident"}
+
+
+@router.get("/rules", dependencies=[Depends(viewer)])
+def rules(request: Request) -> Response:
+    """List allow rules."""
+    return _show(request, "rules.html", rules=_desk(request).rules())
+
+
+@router.get("/rules/new", dependencies=[Depends(analyst)])
+def new_rule(request: Request) -> Response:
+    """Tell what a rule would silence, before it is added."""
+    rule, preview, fault = _rule_of(request.query_params), None, ""
+    entry = _rule_entry(rule)
+    if entry:
+        try:
+            preview = _desk(request).preview_rule(entry, incident_id=rule["incident"] or None)
+        except DataError as error:
+            fault = str(error)
+    return _show(request, "rule_new.html", rule=rule, preview=preview, fault=fault)
+
+
+@router.post("/rules")
+def add_rule(
+    request: Request,
+    actor: Analyst,
+    src: Annotated[str, Form()] = "",
+    dst: Annotated[str, Form()] = "",
+    host: Annotated[str, Form()] = "",
+    peer: Annotated[str, Form()] = "",
+    port: Annotated[str, Form()] = "",
+    class_name: Annotated[str, Form(alias="class")] = "",
+    expires: Annotated[str, Form()] = "",
+    note: Annotated[str, Form(max_length=1000)] = "",
+) -> Response:
+    """Add an allow rule."""
+    given = {"src": src, "dst": dst, "host": host, "peer": peer, "port": port, "class": class_name}
+    entry = _rule_entry({**given, "expires": expires, "note": note})
+
+    def done() -> str:
+        _, n_alerts = _desk(request).allow(actor, entry)
+        return f"The rule was added and silences {plural(n_alerts, 'stored alert')}"
+
+    return _after("/rules", done)
+
+
+@router.post("/rules/{rule_id}/remove")
+def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
+    """Remove an allow rule."""
+
+    def done() -> str:
+        n_alerts = _desk(request).remove_rule(actor, rule_id)
+        return f"The rule was removed; alerts that it kept quiet and that are back: {number(n_alerts)}"
+
+    return _after("/rules", done)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@router.get("/model", dependencies=[Depends(viewer)])
+def model(request: Request, features: Literal["", "all"] = "") -> Response:
+    """Show the detector in use: its card, how it was evaluated, drift, and the models kept."""
+    desk = _desk(request)
+    models, view, drift = desk.models(), desk.model(), desk.drift()
+    drift_plot = plots.drift_plot(drift.hours) if drift.hours else None
+    shown = [] if view is None else evaluated.plots_of(view)
+    return _show(
+        request,
+        "model.html",
+        view=view,
+        models=models,
+        drift=drift,
+        drift_plot=drift_plot,
+        facts=[] if view is None else evaluated.facts_of(view),
+        evaluation=None if view is None else evaluated.summary_of(view),
+        shown_plots=shown,
+        figures_of={**_figures(drift=drift_plot), **{each["key"]: each["plot"].figure for each in shown}},
+        n_features=len(drift.features) if features else FEATURES_SHOWN,
+    )
+
+
+@router.get("/models/rollback", dependencies=[Depends(admin)])
+def confirm_rollback(request: Request) -> Response:
+    """Ask before the model that was active before becomes so again."""
+    view = {
+        "title": "Roll back to the model before?",
+        "facts": [("Active now", _named_active(_desk(request)))],
+        "refused": "",
+        "action": "/models/rollback",
+        "button": "Roll back",
+    }
+    return _show(request, "model_confirm.html", view=view)
+
+
+def _named_active(desk: Desk) -> str:
+    return next((row.name or row.model_id for row in desk.models().items if row.active), "none")
+
+
+@router.post("/models/rollback")
+def roll_back(request: Request, actor: Admin, note: Annotated[str, Form(max_length=1000)] = "") -> Response:
+    """Make the model active that was so before the present one."""
+
+    def done() -> str:
+        _desk(request).roll_back(actor, note=note)
+        return f"{_named_active(_desk(request))} is active again"
+
+    return _after("/model#models", done)
+
+
+@router.get("/models/{model_id}/activate", dependencies=[Depends(admin)])
+def confirm_activation(request: Request, model_id: str) -> Response:
+    """Ask before a model becomes the active one; say why that is refused, where it is."""
+    desk = _desk(request)
+    row = next((row for row in desk.models().items if row.model_id == model_id), None)
+    if row is None:
+        raise HTTPException(404, "there is no such model")
+    told = row.comparison
+    facts = [("To activate", f"{row.name or row.model_id} ({row.model_id})"), ("Active now", _named_active(desk))]
+    view = {
+        "title": "Activate this model?",
+        "facts": [*facts, *([("Compared", f"{told.verdict}: {told.reason}")] if told is not None else [])],
+        "refused": desk.activation_fault(model_id),
+        "action": f"/models/{quote(model_id, safe='')}/activate",
+        "button": "Activate",
+    }
+    return _show(request, "model_confirm.html", view=view)
+
+
+@router.post("/models/{model_id}/activate")
+def activate(
+    request: Request,
+    actor: Admin,
+    model_id: str,
+    note: Annotated[str, Form(max_length=1000)] = "",
+    force: Annotated[str, Form()] = "",
+) -> Response:
+    """Make a model the active one."""
+
+    def done() -> str:
+        _desk(request).activate(actor, model_id, note=note, force=force == "yes")
+        return f"{_named_active(_desk(request))} is active; detections take it over within seconds"
+
+    return _after("/model#models", done)
+
+
+# --- administration --------------------------------------------------------------------------------------------------
+
+
+@router.get("/audit", dependencies=[Depends(admin)])
+def audit(request: Request, after: Text = "") -> Response:
+    """Show who changed what, and what was refused."""
+    view = _desk(request).audit_log(limit=2 * PER_PAGE, after=after or None)
+    older = f"/audit{query({'after': view.next})}" if view.next else None
+    shown = plural(len(view.items), "entry", "entries")
+    return _show(request, "audit.html", view=view, after=after, older=older, shown=shown)
+
+
+@router.get("/tokens", dependencies=[Depends(admin)])
+def tokens(request: Request) -> Response:
+    """List tokens."""
+    return _show(request, "tokens.html", tokens=_desk(request).tokens(), made=None)
+
+
+@router.post("/tokens")
+def add_token(
+    request: Request,
+    actor: Admin,
+    name: Annotated[str, Form()],
+    role: Annotated[str, Form()],
+    expires: Annotated[str, Form()] = "",
+) -> Response:
+    """Make a token and tell its secret, this once: so the answer is the page itself and no redirect."""
+    try:
+        made = _desk(request).add_token(actor, name.strip(), role, expires=_end_of(expires))
+    except DataError as error:
+        told = error
+        return _after("/tokens", lambda: _raise(told))
+    return _show(request, "tokens.html", tokens=_desk(request).tokens(), made=made)
+
+
+def _raise(error: DataError) -> str:
+    raise error
+
+
+def _end_of(day: str) -> datetime | None:
+    """Return the end of a day that a form names."""
+    try:
+        return datetime.combine(date.fromisoformat(day), clock.max, UTC) if day else None
+    except ValueError:
+        raise DataError(f"a token must end on a day such as 2027-01-31, however: it is {day!r}") from None
+
+
+@router.post("/tokens/{token_id}/revoke")
+def revoke_token(request: Request, actor: Admin, token_id: str) -> Response:
+    """End a token."""
+
+    def done() -> str:
+        _desk(request).revoke_token(actor, token_id)
+        return "The token was revoked, and the sessions that it opened"
+
+    return _after("/tokens", done)

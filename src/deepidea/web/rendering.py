@@ -1,12 +1,330 @@
-"""Templates made into pages."""
+"""Templates made into pages: numbers, times and names as a reader wants them, and text from outside kept as text."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup, escape
+
+from deepidea.detection.alerts import SEVERITIES
+
+KINDS = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".ico": "image/x-icon",
+    ".png": "image/png",
+}
+"""Media types of static files, by suffix."""
+
+NOTHING = "–"
+LONGEST_NAME = 2_000  # characters of a text from outside that a page shows
+
+
+# --- text from outside -----------------------------------------------------------------------------------------------
+
+
+def outside(text: object, most: int = LONGEST_NAME) -> Markup:
+    r"""Return text from outside as HTML: escaped, kept from turning what stands around it, controls made visible.
+
+    Parameters
+    ----------
+    text
+        Anything; None is a dash.
+    most
+        Characters shown; an ellipsis tells that there were more.
+
+    Examples
+    --------
+    >>> outside("<b>"), outside("a\u202eb")
+    (Markup('<bdi>&lt;b&gt;</bdi>'), Markup('<bdi>a<span class="ctl">U+202E</span>b</bdi>'))
+    """
+    if text is None:
+        return Markup(NOTHING)
+    told = str(text)
+    shown = told if len(told) <= most else told[: most - 1] + "…"
+    return Markup("<bdi>{}</bdi>").format(Markup("").join(map(_visible, _runs(shown))))
+
+
+def _runs(text: str) -> list[str]:
+    """Return a text cut so that each control character stands alone."""
+    found, run = [], ""
+    for character in text:
+        if _is_control(character):
+            found += [run, character] if run else [character]
+            run = ""
+        else:
+            run += character
+    return [*found, run] if run else found
+
+
+def _is_control(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def _visible(run: str) -> Markup:
+    if len(run) == 1 and _is_control(run):
+        return Markup('<span class="ctl">U+{:04X}</span>').format(ord(run))
+    return escape(run)
+
+
+def plain(text: object, most: int = 200) -> str:
+    r"""Return text from outside for an attribute or a title, where no mark-up can stand: controls as ``U+....``.
+
+    Examples
+    --------
+    >>> plain("a\u202eb")
+    'a[U+202E]b'
+    """
+    told = str(text)
+    shown = told if len(told) <= most else told[: most - 1] + "…"
+    return "".join(f"[U+{ord(run):04X}]" if len(run) == 1 and _is_control(run) else run for run in _runs(shown))
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, decimals: int = 0) -> str:
+    """Spell a number with commas; a dash where there is none.
+
+    Examples
+    --------
+    >>> number(1234567), number(None), number(3.14159, 2)
+    ('1,234,567', '–', '3.14')
+    """
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return NOTHING
+    return f"{value:,.{decimals}f}"
+
+
+def short(value: float | None) -> str:
+    """Spell a number in few characters.
+
+    Examples
+    --------
+    >>> [short(n) for n in (0.25, 7, 999, 12_345, 3_400_000, 2e9)]
+    ['0.25', '7', '999', '12.3 k', '3.4 M', '2 G']
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    for limit, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            scale = limit if sign != "k" else 1e3
+            return f"{value / scale:.1f}".removesuffix(".0") + f" {sign}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.2g}"
+
+
+def share(value: float | None) -> str:
+    """Spell a share in percent: two figures of its distance to 0 % or 100 %.
+
+    Examples
+    --------
+    >>> share(0.5), share(0.9987), share(0.00012), share(0.0), share(None)
+    ('50 %', '99.87 %', '0.012 %', '0 %', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    distance = min(abs(value), abs(1 - value)) * 100
+    decimals = 0 if distance <= 0 or distance >= 9.95 else min(4, max(1, math.ceil(-math.log10(distance)) + 1))
+    return f"{100 * value:.{decimals}f} %"
+
+
+def size(n_bytes: float | None) -> str:
+    """Spell bytes.
+
+    Examples
+    --------
+    >>> size(999), size(1_500), size(2_000_000), size(None)
+    ('999 B', '1.5 kB', '2 MB', '–')
+    """
+    if n_bytes is None:
+        return NOTHING
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n_bytes >= limit:
+            return f"{n_bytes / limit:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def duration(seconds: float | None) -> str:
+    """Spell a time span in its two largest units.
+
+    Examples
+    --------
+    >>> [duration(s) for s in (0, 0.0042, 0.25, 7.31, 75, 3_700, 200_000)]
+    ['0 s', '4.2 ms', '250 ms', '7.3 s', '1 min 15 s', '1 h 1 min', '2 d 7 h']
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 1:
+        return "0 s" if seconds <= 0 else f"{seconds * 1e3:.2g} ms" if seconds < 0.01 else f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    for unit, name, lower, lower_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit:
+            rest = int(seconds % unit // lower)
+            return f"{int(seconds // unit)} {name}" + (f" {rest} {lower_name}" if rest else "")
+    return f"{seconds:.0f} s"
+
+
+def plural(n: float, one: str, many: str = "") -> str:
+    """Spell a count with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "flow"), plural(2_000, "flow"), plural(3, "class", "classes")
+    ('1 flow', '2,000 flows', '3 classes')
+    """
+    return f"{number(n)} {one if n == 1 else many or one + 's'}"
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+def moment(when: datetime | None, form: str = "full") -> Markup:
+    """Return a time as an element that a script may read; in UTC.
+
+    Parameters
+    ----------
+    when
+    form
+        ``full``: date and time; ``clock``: the time alone; ``day``: the date alone.
+
+    Examples
+    --------
+    >>> moment(datetime(2026, 5, 4, 12, tzinfo=UTC))
+    Markup('<time datetime="2026-05-04T12:00:00Z" title="2026-05-04 12:00:00 UTC">2026-05-04 12:00:00</time>')
+    """
+    if when is None:
+        return Markup(NOTHING)
+    utc = when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    shown = {"full": f"{utc:%Y-%m-%d %H:%M:%S}", "clock": f"{utc:%H:%M:%S}", "day": f"{utc:%Y-%m-%d}"}[form]
+    return Markup('<time datetime="{:%Y-%m-%dT%H:%M:%SZ}" title="{:%Y-%m-%d %H:%M:%S} UTC">{}</time>').format(
+        utc, utc, shown
+    )
+
+
+def ago(when: datetime | None, now: datetime | None = None) -> Markup:
+    """Return how long ago a time was, as an element; pages keep it up to date.
+
+    Examples
+    --------
+    >>> noon = datetime(2026, 5, 4, 12, tzinfo=UTC)
+    >>> ago(noon, noon.replace(minute=5)).striptags()
+    '5 min ago'
+    """
+    if when is None:
+        return Markup("never")
+    gone = ((now or datetime.now(UTC)) - when).total_seconds()
+    told = "now" if gone < 2 else f"{_largest(gone)} ago"
+    form = '<time class="ago" datetime="{:%Y-%m-%dT%H:%M:%SZ}" title="{:%Y-%m-%d %H:%M:%S} UTC">{}</time>'
+    utc = when.astimezone(UTC)
+    return Markup(form).format(utc, utc, told)
+
+
+def _largest(seconds: float) -> str:
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name}"
+    return f"{int(seconds)} s"
+
+
+# --- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def data_json(value: Any) -> Markup:
+    r"""Return JSON for a ``script`` element of type ``application/json``, in which nothing can end the element.
+
+    Examples
+    --------
+    >>> print(data_json({"name": "</script>"}))
+    {"name":"\u003c/script\u003e"}
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=str)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def heat(value: float) -> str:
+    """Return the class of a cell's ground for a share, 0..1: one of six steps.
+
+    Examples
+    --------
+    >>> [heat(value) for value in (0, 0.02, 0.4, 1)]
+    ['h0', 'h1', 'h3', 'h5']
+    """
+    return "h0" if value <= 0 else f"h{min(5, 1 + int(value * 5))}"
+
+
+def width(value: float | None) -> str:
+    """Return a share, 0..1, as the width of an SVG bar.
+
+    Examples
+    --------
+    >>> width(0.256), width(7), width(None)
+    ('25.6%', '100%', '0%')
+    """
+    return f"{100 * min(1.0, max(0.0, value or 0.0)):.4g}%"
+
+
+def severity_name(severity: int) -> str:
+    """Return the name of a severity."""
+    return SEVERITIES.get(severity, "low")
+
+
+def query(values: Mapping[str, object], **changed: object) -> str:
+    """Return a query string of what is set, with changes; empty without any.
+
+    Examples
+    --------
+    >>> query({"q": "a b", "status": "open", "after": None}, status="closed", page=2)
+    '?q=a+b&status=closed&page=2'
+    >>> query({})
+    ''
+    """
+    kept = {name: value for name, value in {**values, **changed}.items() if value not in (None, "")}
+    return f"?{urlencode(kept)}" if kept else ""
+
+
+def most_of(values: Iterable[float]) -> float:
+    """Return the largest value, 1 where there is none: what bars are drawn against."""
+    return max([0.0, *values]) or 1.0
+
+
+# --- static files ----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def static_files() -> Mapping[str, tuple[bytes, str]]:
+    """Return the files of the pages by name, each with a hash of its content; plotly brings its own script."""
+    own = {
+        entry.name: entry.read_bytes()
+        for entry in files("deepidea.web").joinpath("static").iterdir()
+        if Path(entry.name).suffix in KINDS
+    }
+    script = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return {
+        name: (data, hashlib.sha256(data).hexdigest()[:12]) for name, data in {**own, "plotly.min.js": script}.items()
+    }
+
+
+def static(name: str) -> str:
+    """Return the address of a static file; it names its content, so that browsers may keep it for ever."""
+    return f"/static/{name}?v={static_files()[name][1]}"
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("deepidea.web"),
@@ -15,6 +333,10 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, data_json, heat, width,
+                           severity_name, most_of)  # fmt: skip
+ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
+ENVIRONMENT.globals.update(static=static, plural=plural, query=query, severities=SEVERITIES)
 
 
 def render(request: Request, name: str, *, status_code: int = 200, **context: Any) -> HTMLResponse:

@@ -1,0 +1,188 @@
+"""Figures of the pages, as plotly takes them, and beside each the table that says the same in numbers.
+
+Colours are names of the page's style ("@c1"), which the page's script looks up: so a plot follows the theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from deepidea.evaluation.page import Figure, floats, layout, line, plot_text
+from deepidea.web.rendering import number, share, short
+from deepidea.web.views import DriftHour, Series
+
+__all__ = ["Plot", "Table", "by_class", "counts_plot", "curves_plot", "drift_plot", "rates_plot", "step_told"]
+
+N_COLOURS = 7  # classes that get one of their own; the others share the eighth
+OTHERS = "all others"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Numbers of a plot: names of the columns, and rows that begin with what they are of."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure and its numbers."""
+
+    figure: Figure
+    table: Table
+
+
+def step_told(step_s: int) -> str:
+    """Spell the time of a bar.
+
+    Examples
+    --------
+    >>> step_told(60), step_told(900), step_told(10_800), step_told(604_800)
+    ('1 minute', '15 minutes', '3 hours', '7 days')
+    """
+    for seconds, name in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+        if step_s >= seconds:
+            n = step_s // seconds
+            return f"{n} {name}{'' if n == 1 else 's'}"
+    return "less than a second"
+
+
+def by_class(series: Series) -> Plot:
+    """Return alerts over time as bars, stacked by class, those with the most alerts at the bottom."""
+    totals = sorted(((sum(line), name) for name, line in series.lines.items()), key=lambda pair: (-pair[0], pair[1]))
+    names = [name for n, name in totals if n]
+    shown = names if len(names) <= N_COLOURS + 1 else names[:N_COLOURS]
+    lines = {name: series.lines[name] for name in shown}
+    if len(shown) < len(names):
+        rest = [series.lines[name] for name in names[N_COLOURS:]]
+        lines[OTHERS] = tuple(map(sum, zip(*rest, strict=True)))
+    colour = {name: f"@c{k + 1}" for k, name in enumerate(sorted(shown))} | {OTHERS: f"@c{N_COLOURS + 1}"}
+    traces = [_bars(name, series, line, colour[name]) for name, line in lines.items()]
+    rows = [[name, number(sum(line))] for name, line in lines.items()]
+    return Plot({"data": traces, "layout": _over_time(series, barmode="stack")}, Table(("Class", "Alerts"), rows))
+
+
+def _bars(name: str, series: Series, counts: Sequence[int], colour: str) -> Figure:
+    """Return the bars of one line; steps without any have none, which keeps a page small."""
+    middle = timedelta(seconds=series.step_s / 2)
+    told = [(time, n) for time, n in zip(series.times, counts, strict=True) if n]
+    return {
+        "type": "bar",
+        "name": plot_text(name),
+        "x": [_iso(time + middle) for time, _ in told],
+        "y": [n for _, n in told],
+        "width": series.step_s * 1000 * 0.92,
+        "marker": {"color": colour},
+        "hovertemplate": "%{y:,}",
+    }
+
+
+def _iso(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+
+
+def _over_time(series: Series, **more: Any) -> Figure:
+    """Return a layout whose time axis is that of a series."""
+    edge = timedelta(seconds=series.step_s)
+    ends = {"range": [_iso(series.times[0]), _iso(series.times[-1] + edge)]} if series.times else {}
+    axis = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M", "showgrid": False, "ticks": "outside",
+            "tickcolor": "@rule", "nticks": 8, **ends}  # fmt: skip
+    made = layout(axis, {"rangemode": "tozero", "tickformat": "~s", "nticks": 5, "ticks": ""}, **more)
+    made["font"]["size"] = 12
+    top = 30 if more.get("showlegend", True) else 6
+    return made | {"margin": {"l": 4, "r": 6, "t": top, "b": 4}, "hovermode": "x unified", "bargap": 0}
+
+
+def counts_plot(series: Series, name: str, colour: str = "@attack") -> Plot:
+    """Return one line of counts over time as bars."""
+    counts = series.lines[name]
+    rows = [[f"{at:%Y-%m-%d %H:%M}", number(n)] for at, n in zip(series.times, counts, strict=True) if n]
+    figure = {"data": [_bars(name, series, counts, colour)], "layout": _over_time(series, showlegend=False)}
+    return Plot(figure, Table(("From (UTC)", name.capitalize()), rows))
+
+
+def rates_plot(series: Series, name: str = "flows") -> Plot:
+    """Return counts over time as a line of rates a second."""
+    middle = timedelta(seconds=series.step_s / 2)
+    rates = [n / series.step_s for n in series.lines[name]]
+    trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [_iso(time + middle) for time in series.times],
+        "y": floats(rates),
+        "fill": "tozeroy",
+        "line": {"color": "@benign", "width": 1.5, "shape": "hvh"},
+        "hovertemplate": "%{y:,.3s} flows/s<extra></extra>",
+    }
+    told = [(time, rate) for time, rate in zip(series.times, rates, strict=True) if rate]
+    rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in told]
+    figure = {"data": [trace], "layout": _over_time(series, showlegend=False)}
+    return Plot(figure, Table(("From (UTC)", "Flows/s"), rows))
+
+
+def drift_plot(hours: Sequence[DriftHour]) -> Plot:
+    """Return drift by the hour: PSI of the score, and its mean over features."""
+    limits = [_level(0.1, "@warn"), _level(0.25, "@bad")]
+    lines = [
+        {"type": "scatter", "mode": "lines+markers", "name": told, "x": [_iso(hour.time) for hour in hours],
+         "y": [_rounded(getattr(hour, name)) for hour in hours],
+         "line": {"color": colour, "width": 2}, "marker": {"size": 5}, "hovertemplate": "%{y:.3f}"}
+        for name, told, colour in (("score", "score", "@c2"), ("mean", "mean of features", "@c3"))
+    ]  # fmt: skip
+    made = _over_time(Series(3600, (), {}), shapes=limits)
+    made["yaxis"] |= {"title": {**made["yaxis"]["title"], "text": "PSI"}, "tickformat": ""}
+    rows = [[f"{hour.time:%Y-%m-%d %H:%M}", number(hour.score, 3), number(hour.mean, 3)] for hour in hours]
+    head = ("Hour (UTC)", "PSI of the score", "Mean PSI of features")
+    return Plot({"data": lines, "layout": made}, Table(head, rows))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _level(at: float, colour: str) -> Figure:
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at,
+            "line": {"color": colour, "width": 1, "dash": "dot"}}  # fmt: skip
+
+
+def curves_plot(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_title: str,
+    y_title: str,
+    *,
+    shares: bool = True,
+    told: Sequence[tuple[str, float]] = (),
+    diagonal: bool = False,
+) -> Plot:
+    """Return lines by name.
+
+    Parameters
+    ----------
+    curves
+        x and y of each.
+    x_title, y_title
+    shares
+        Whether both axes are shares, 0..1.
+    told
+        What the table says: a name and a number each; else the last y of each curve.
+    diagonal
+        Whether to draw where y is x.
+    """
+    data = [
+        line(plot_text(name), x, y, {"color": f"@c{min(k, N_COLOURS) + 1}", "width": 2}, "%{x:.3~f}, %{y:.3~f}")
+        for k, (name, (x, y)) in enumerate(curves.items())
+    ]
+    if diagonal:
+        data.append({**line("exact", [0, 1], [0, 1], {"color": "@rule", "dash": "dot"}, ""), "hoverinfo": "skip"})
+    axis = {"range": [-0.01, 1.01], "tickformat": ".0%"} if shares else {}
+    made = layout({"title": x_title, **axis}, {"title": y_title, **axis})
+    made["font"]["size"] = 12
+    made["margin"] = {"l": 4, "r": 8, "t": 34, "b": 4}
+    known = told or [(name, y[-1]) for name, (_, y) in curves.items() if y]
+    spelt = share if shares else lambda value: number(value, 4)
+    rows = [[name, spelt(value)] for name, value in known]
+    return Plot({"data": data, "layout": made}, Table(("Curve", y_title), rows))
