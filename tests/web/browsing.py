@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from benchmarks.detection_speed import site_thresholds
 from benchmarks.sensor_speed import FIELDS, zeek_fields, zeek_text
 
 from deepidea.flows.labelled import labelled_flows_from_table
@@ -101,12 +102,17 @@ class Network:
 
 def train_site_detector(path: Path) -> None:
     """Train a detector of what sensors tell, set thresholds by benign flows, and keep how it did on others."""
-    from benchmarks.detection_speed import site_thresholds
-
     from deepidea.detection.calibrate import with_thresholds
+    from deepidea.evaluation.evaluate import evaluate_detector
+    from deepidea.evaluation.keeping import EVALUATION_ENTRY, compact
     from deepidea.model.presets import train_detector
 
-    table = simulate_flows(n_flows=5000)
-    flows, _ = labelled_flows_from_table(table, "label", "benign", schema=get_schema("conn").restrict(table.columns))
+    table, others = simulate_flows(n_flows=5000), simulate_flows(n_flows=2000, seed=21)
+    schema = get_schema("conn").restrict(table.columns)
+    flows, _ = labelled_flows_from_table(table, "label", "benign", schema=schema)
     detector = train_detector(flows, random_state=0, n_epochs=5, min_steps=500)
-    with_thresholds(detector, site_thresholds(detector)).save(path)
+    held_out, _ = labelled_flows_from_table(others, "label", "benign", schema=schema)
+    kept = detector.with_options(
+        card={**detector.card, EVALUATION_ENTRY: compact(evaluate_detector(detector, held_out))}
+    )
+    with_thresholds(kept, site_thresholds(kept)).save(path)

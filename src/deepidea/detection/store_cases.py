@@ -7,19 +7,21 @@ import binascii
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
 
+from deepidea.detection.allow import AllowRule, suppress
 from deepidea.detection.feedback import Feedback, Subject
 from deepidea.detection.health import EngineState
 from deepidea.detection.store_access import AuditEntry, entry_of
 from deepidea.detection.store_incidents import incident_rows
 from deepidea.detection.store_judged import feedback_of, incidents_of
 from deepidea.detection.store_reading import Condition, check_limit, first_alert, lead, of_incident, time_of, us
+from deepidea.detection.store_rules import looked_at
 from deepidea.detection.store_schema import (
     ACTIVATIONS,
     ALERT_COUNTS,
@@ -151,6 +153,18 @@ class StoredCases:
         with self._transaction() as connection:
             query = sa.select(sa.func.count()).select_from(ALERTS).where(_A.suppressed_by.is_(None), *wanted)
             return connection.execute(query).scalar_one()
+
+    def count_alerts_under(self, rule: AllowRule) -> int:
+        """Return how many told alerts an allow rule would keep quiet; one pass over their addresses."""
+        now, n, after = datetime.now(UTC), 0, ""
+        told = _A.suppressed_by.is_(None)
+        while True:
+            with self._transaction() as connection:
+                page = looked_at(connection, told & (_A.alert_id > after), _A.alert_id)
+            if page.is_empty():
+                return n
+            quiet = suppress(page, [replace(rule, expires=None)], now=now)
+            n, after = n + quiet.height - quiet["suppressed_by"].null_count(), page["alert_id"][-1]
 
     def quiet_counts(self) -> dict[str, int]:
         """Return how many stored alerts each allow rule keeps quiet."""

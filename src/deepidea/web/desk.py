@@ -194,6 +194,10 @@ class Desk:
         rows = self._incident_rows(page.rows.iter_rows(named=True))
         return views.IncidentPage(rows, page.next, self.store.count_incidents(**filters))
 
+    def count_urgent(self) -> int:
+        """Return how many incidents are open that are critical or high."""
+        return self.store.count_incidents(status="open", severity=2)
+
     def _incident_rows(self, rows: Any) -> tuple[views.IncidentRow, ...]:
         told = list(rows)
         verdicts = self.store.verdicts_of([row["incident_id"] for row in told])
@@ -563,6 +567,15 @@ class Desk:
         with self._changing(actor, "rule.add", rule.rule_id, rule=str(rule), note=rule.note[:500]) as detail:
             detail["n_alerts"] = n_changed = self.store.add_rule(rule)
         return _rule_view(rule, self.store.quiet_counts().get(rule.rule_id, 0), datetime.now(UTC)), n_changed
+
+    def preview_rule(self, entry: Mapping[str, Any] | AllowRule, *, incident_id: str | None = None) -> views.Suggestion:
+        """Return what an allow rule would keep quiet, without keeping it; errors as of :meth:`allow`."""
+        rule = entry if isinstance(entry, AllowRule) else rule_from(entry)
+        n_alerts = self.store.count_alerts_under(rule)
+        row = None if incident_id is None else self.store.incident(incident_id)
+        n_other = n_alerts if row is None else max(n_alerts - row["n_alerts"], 0)
+        given = {name: value for name, value in rule.criteria.items() if value is not None}
+        return views.Suggestion(given, str(rule), n_alerts, n_other if incident_id else 0)
 
     def disallow(self, rule_id: str, *, actor: Actor) -> int:
         """Remove an allow rule and let go what it kept quiet; return how many alerts that changed.

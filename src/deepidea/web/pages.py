@@ -10,13 +10,16 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from datetime import time as clock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 import deepidea
+from deepidea.detection.feedback import Subject, Verdict
+from deepidea.detection.store import IncidentOrder, IncidentStatus
+from deepidea.detection.store_access import Role
 from deepidea.errors import DataError
 from deepidea.web import evaluated, plots
 from deepidea.web.access import Actor, admin, analyst, viewer
@@ -120,6 +123,41 @@ def _figures(**drawn: Plot | None) -> dict[str, Any]:
     return {key: plot.figure for key, plot in drawn.items() if plot is not None}
 
 
+def _span(request: Request, window: WindowName | None) -> dict[str, datetime]:
+    """Return the times between which something is asked for; nothing where no window was chosen."""
+    if window is None or window == "all":
+        return {}
+    chosen = _desk(request).window(window)
+    return {"since": chosen.since, "until": chosen.until}
+
+
+def _one_of(kind: Any, text: str, what: str) -> Any:
+    """Return one of the values of a literal type that a form or an address names."""
+    if text not in get_args(kind):
+        raise DataError(f"{what} must be one of {', '.join(get_args(kind))}, however: it is {text[:60]!r}")
+    return text
+
+
+def _status(text: str) -> IncidentStatus:
+    status: IncidentStatus = _one_of(IncidentStatus, text, "a status")
+    return status
+
+
+def _order(text: str) -> IncidentOrder:
+    order: IncidentOrder = _one_of(IncidentOrder, text or "latest", "an order")
+    return order
+
+
+def _verdict(text: str) -> Verdict:
+    verdict: Verdict = _one_of(Verdict, text, "a verdict")
+    return verdict
+
+
+def _role(text: str) -> Role:
+    role: Role = _one_of(Role, text, "a role")
+    return role
+
+
 # --- overview --------------------------------------------------------------------------------------------------------
 
 
@@ -174,26 +212,24 @@ def incidents(
     severity: Text = "",
     status: Text = "",
     class_name: Annotated[str, Query(alias="class", max_length=200)] = "",
-    verdict: Text = "",
     host: Text = "",
     window: WindowName | None = None,
     order: Text = "",
     after: Text = "",
 ) -> Response:
     """List incidents that match filters, page by page."""
-    given = {"q": q, "severity": severity, "status": status, "class": class_name, "verdict": verdict, "host": host}
+    given = {"q": q, "severity": severity, "status": status, "class": class_name, "host": host}
     params = {**given, "window": window, "order": order, "after": after}
     view = _desk(request).incidents(
         search=q or None,
-        severity=int(severity) if severity.isdecimal() else None,
-        status=status or None,
+        severity=int(severity) if severity in ("1", "2", "3", "4") else None,
+        status=_status(status) if status else None,
         class_name=class_name or None,
-        verdict=verdict or None,
         host=host or None,
-        window=window,
-        order=order or "latest",
+        order=_order(order),
         limit=PER_PAGE,
         after=after or None,
+        **_span(request, window),
     )
     classes = [("", "Any"), *((name, name) for name in _desk(request).class_names())]
     return _show(
@@ -216,10 +252,12 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
     """Show all that is known of an incident; ``flow`` names the alert that is opened in its table."""
     desk = _desk(request)
     view = desk.incident(incident_id)
+    if view is None:
+        raise HTTPException(404, "there is no such incident, or retention has taken it")
     current = view.incident.incident_id
     if current != incident_id:
         return RedirectResponse(f"/incidents/{quote(current, safe='')}", 303)
-    alerts = desk.incident_alerts(current, limit=FLOWS_PER_PAGE, after=after or None)
+    alerts = desk.alerts(incident=current, limit=FLOWS_PER_PAGE, after=after or None)
     base, timeline = f"/incidents/{current}", plots.counts_plot(view.series, "alerts")
     opened = flow if any(row.alert_id == flow for row in alerts.items) else ""
     suggestion = view.suggestions[0] if view.suggestions else None
@@ -238,6 +276,7 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
         step=step_told(view.series.step_s),
         last_form="clock" if view.incident.first.date() == view.incident.last.date() else "full",
         suggestion=suggestion,
+        is_whole=suggestion is not None and suggestion.n_alerts - suggestion.n_other >= view.incident.n_alerts,
         suggested=_rule_of({} if suggestion is None else suggestion.rule),
         class_names=desk.class_names(),
         after=after,
@@ -268,7 +307,7 @@ def set_statuses(
     def done() -> str:
         if not ids:
             raise DataError("at least one incident must be selected, however: none is; tick some first")
-        _desk(request).set_status(actor, ids, status)
+        _desk(request).set_status(ids, _status(status), actor=actor)
         return f"{plural(len(ids), 'incident')} {_PAST.get(status, status)}"
 
     return _after(back, done)
@@ -282,7 +321,7 @@ def set_status(request: Request, actor: Analyst, incident_id: str, status: Annot
     """Give an incident a status."""
 
     def done() -> str:
-        _desk(request).set_status(actor, [incident_id], status)
+        _desk(request).set_status([incident_id], _status(status), actor=actor)
         return f"The incident was {_PAST.get(status, status)}"
 
     return _after(_incident_page(incident_id), done)
@@ -295,7 +334,7 @@ def set_note(
     """Keep a note on an incident."""
 
     def done() -> str:
-        _desk(request).set_note(actor, incident_id, note)
+        _desk(request).note(incident_id, note, actor=actor)
         return "The note was saved"
 
     return _after(_incident_page(incident_id), done)
@@ -314,9 +353,10 @@ def judge(
     """Keep a verdict on an incident, or on one alert of it."""
 
     def done() -> str:
-        subject, subject_id = ("alert", alert) if alert else ("incident", incident_id)
-        named = class_name.strip() if verdict == "true_positive" else ""
-        _desk(request).judge(actor, subject, subject_id, verdict, class_name=named or None, note=note)
+        subject: Subject = "alert" if alert else "incident"
+        named = (class_name.strip() or None) if verdict == "true_positive" else None
+        told = _verdict(verdict)
+        _desk(request).judge(subject, alert or incident_id, told, class_name=named, note=note, actor=actor)
         return "The verdict was saved; it becomes a label for the next training"
 
     return _after(_incident_page(incident_id) + (query({"flow": alert}) + "#flow" if alert else ""), done)
@@ -333,7 +373,7 @@ def _incident_page(incident_id: str) -> str:
 def hosts(request: Request, q: Text = "", window: WindowName | None = None, after: Text = "") -> Response:
     """List hosts of incidents, the most urgent first."""
     params = {"q": q, "window": window, "after": after}
-    view = _desk(request).hosts(search=q or None, window=window, limit=PER_PAGE, after=after or None)
+    view = _desk(request).hosts(search=q, limit=PER_PAGE, after=after or None, **_span(request, window))
     return _show(
         request,
         "hosts.html",
@@ -347,23 +387,21 @@ def hosts(request: Request, q: Text = "", window: WindowName | None = None, afte
 
 
 @router.get("/hosts/{host:path}", dependencies=[Depends(viewer)])
-def host(request: Request, host: str, window: WindowName = "all", after: Text = "") -> Response:
+def host(request: Request, host: str, window: WindowName = "all") -> Response:
     """Show a host: its incidents, whom it met, what was asked for."""
-    view = _desk(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
+    view = _desk(request).host(host, window=window)
     base, activity = "/hosts/" + quote(host, safe=""), plots.counts_plot(view.series, next(iter(view.series.lines)))
     return _show(
         request,
         "host.html",
         view=view,
         window=window,
-        after=after,
         here=base,
         worst=min((row.severity for row in view.incidents.items), default=None),
         activity=activity,
         figures_of=_figures(host=activity),
         step=step_told(view.series.step_s),
-        older=base + query({"window": window, "after": view.incidents.next}) if view.incidents.next else None,
-        first_page=base + query({"window": window}),
+        more="/incidents" + query({"host": host}) if view.incidents.next else None,
     )
 
 
@@ -428,7 +466,7 @@ def add_rule(
     entry = _rule_entry({**given, "expires": expires, "note": note})
 
     def done() -> str:
-        _, n_alerts = _desk(request).allow(actor, entry)
+        _, n_alerts = _desk(request).allow(entry, actor=actor)
         return f"The rule was added and silences {plural(n_alerts, 'stored alert')}"
 
     return _after("/rules", done)
@@ -439,7 +477,7 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
     """Remove an allow rule."""
 
     def done() -> str:
-        n_alerts = _desk(request).remove_rule(actor, rule_id)
+        n_alerts = _desk(request).disallow(rule_id, actor=actor)
         return f"The rule was removed; alerts that it kept quiet and that are back: {number(n_alerts)}"
 
     return _after("/rules", done)
@@ -492,7 +530,7 @@ def roll_back(request: Request, actor: Admin, note: Annotated[str, Form(max_leng
     """Make the model active that was so before the present one."""
 
     def done() -> str:
-        _desk(request).roll_back(actor, note=note)
+        _desk(request).rollback(actor=actor, note=note)
         return f"{_named_active(_desk(request))} is active again"
 
     return _after("/model#models", done)
@@ -528,7 +566,7 @@ def activate(
     """Make a model the active one."""
 
     def done() -> str:
-        _desk(request).activate(actor, model_id, note=note, force=force == "yes")
+        _desk(request).activate(model_id, actor=actor, note=note, force=force == "yes")
         return f"{_named_active(_desk(request))} is active; detections take it over within seconds"
 
     return _after("/model#models", done)
@@ -540,7 +578,7 @@ def activate(
 @router.get("/audit", dependencies=[Depends(admin)])
 def audit(request: Request, after: Text = "") -> Response:
     """Show who changed what, and what was refused."""
-    view = _desk(request).audit_log(limit=2 * PER_PAGE, after=after or None)
+    view = _desk(request).audit(limit=2 * PER_PAGE, after=after or None)
     older = f"/audit{query({'after': view.next})}" if view.next else None
     shown = plural(len(view.items), "entry", "entries")
     return _show(request, "audit.html", view=view, after=after, older=older, shown=shown)
@@ -562,7 +600,7 @@ def add_token(
 ) -> Response:
     """Make a token and tell its secret, this once: so the answer is the page itself and no redirect."""
     try:
-        made = _desk(request).add_token(actor, name.strip(), role, expires=_end_of(expires))
+        made = _desk(request).add_token(name.strip(), _role(role), actor=actor, expires=_end_of(expires))
     except DataError as error:
         told = error
         return _after("/tokens", lambda: _raise(told))
@@ -586,7 +624,7 @@ def revoke_token(request: Request, actor: Admin, token_id: str) -> Response:
     """End a token."""
 
     def done() -> str:
-        _desk(request).revoke_token(actor, token_id)
+        _desk(request).revoke_token(token_id, actor=actor)
         return "The token was revoked, and the sessions that it opened"
 
     return _after("/tokens", done)
