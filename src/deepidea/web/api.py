@@ -112,9 +112,14 @@ def desk_of(request: Request) -> Desk:
     """Return the desk of the application, which it makes when it is first asked for one."""
     state = request.app.state
     if getattr(state, "desk", None) is None:
-        state.desk = Desk(state.store, detector=getattr(state, "detector", None))
+        state.desk = _desk_over(state)
     desk: Desk = state.desk
     return desk
+
+
+def _desk_over(state: Any) -> Desk:
+    options = {name: getattr(state, name) for name in ("detector", "detector_name") if getattr(state, name, None)}
+    return Desk(state.store, **options)
 
 
 AtDesk = Annotated[Desk, Depends(desk_of)]
@@ -124,7 +129,7 @@ AtDesk = Annotated[Desk, Depends(desk_of)]
 async def running(app: FastAPI) -> AsyncIterator[None]:
     """Follow the store for those who listen, as long as the application runs."""
     if getattr(app.state, "desk", None) is None:
-        app.state.desk = Desk(app.state.store, detector=getattr(app.state, "detector", None))
+        app.state.desk = _desk_over(app.state)
     live = app.state.live = Live(app.state.desk)
     async with live.running():
         ending = asyncio.create_task(_end_with(app, live))

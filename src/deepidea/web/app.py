@@ -54,6 +54,7 @@ def create_app(
     settings: WebSettings | None = None,
     engines: Engines | None = None,
     detector: Detector | None = None,
+    detector_name: str = "",
     desk: Any = None,
 ) -> FastAPI:
     """Return the application over a store.
@@ -67,6 +68,8 @@ def create_app(
         Detections that run in this process.
     detector : Detector, optional
         What explains alerts, where the store holds no detector of their kind.
+    detector_name : str
+        What its file is called.
     desk : Desk, optional
         What pages and API show and change; made over the store where absent.
 
@@ -87,7 +90,7 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.store, app.state.settings, app.state.engines = store, settings, engines or Engines()
-    app.state.detector, app.state.desk = detector, desk
+    app.state.detector, app.state.detector_name, app.state.desk = detector, detector_name, desk
     app.state.login_limit, app.state.refused_tokens = LoginLimit(), LoginLimit()
     app.state.ending = asyncio.Event()
     for router in (health.router, login.router, api.router, pages.router):

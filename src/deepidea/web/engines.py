@@ -12,7 +12,7 @@ from deepidea.detection.delivery import Delivery
 from deepidea.detection.engine import Progress, flow_adapter
 from deepidea.detection.sinks import open_sink
 from deepidea.detection.store import Store
-from deepidea.detection.watch import DRAIN_S, Setting, open_source_for, watch
+from deepidea.detection.watch import DRAIN_S, Setting, open_source_for, watch, watch_active
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.flows.registry import home
 from deepidea.model.detector import Detector
@@ -56,7 +56,15 @@ class Engines:
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def start(self, addresses: Sequence[str], detector: Detector, setting: Setting, store: Store) -> None:
+    def start(
+        self,
+        addresses: Sequence[str],
+        detector: Detector,
+        setting: Setting,
+        store: Store,
+        *,
+        follows_active: bool = False,
+    ) -> None:
         """Begin to watch sources; each in a thread of its own, all into one store.
 
         Parameters
@@ -69,6 +77,8 @@ class Engines:
             Each sink is served once, whatever the number of sources.
         store : Store
             Open at what ``setting.store`` names.
+        follows_active : bool
+            Whether the detector is the active model of the store, and the next one takes over when it is activated.
 
         Raises
         ------
@@ -84,7 +94,8 @@ class Engines:
             delivery.start()
         for address, name in zip(addresses, names, strict=True):
             self.running.append(Running(name))
-            arguments = (self.running[-1], address, detector, replace(setting, sinks=()))
+            used = None if follows_active else detector
+            arguments = (self.running[-1], address, used, replace(setting, sinks=()))
             self._threads.append(threading.Thread(target=self._watch, args=arguments, name=f"deepidea-{name}"))
             self._threads[-1].start()
 
@@ -102,14 +113,17 @@ class Engines:
         """What ended sources that should still be watched, by source."""
         return {state.source: state.fault for state in self.running if state.fault}
 
-    def _watch(self, state: Running, address: str, detector: Detector, setting: Setting) -> None:
+    def _watch(self, state: Running, address: str, detector: Detector | None, setting: Setting) -> None:
         def note(progress: Progress, _: object) -> None:
             state.progress = progress
             for delivery in self._deliveries:
                 delivery.wake()
 
         try:
-            watch(address, detector, setting, self._stop, on_batch=note)
+            if detector is None:
+                watch_active(address, setting, self._stop, on_news=log.info, on_batch=note)
+            else:
+                watch(address, detector, setting, self._stop, on_batch=note)
         except DeepIDEAError as error:
             state.fault = str(error)
             log.error("%s is not watched any more: %s", state.source, error)

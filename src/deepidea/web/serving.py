@@ -10,10 +10,11 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepidea.detection.models import detector_of
 from deepidea.detection.store import Store, open_store
 from deepidea.detection.watch import Setting, default_store
 from deepidea.errors import DataError, MissingExtraError, SourceError
@@ -79,14 +80,24 @@ def serve_until(stop: threading.Event, serving: Serving, *, on_start: Callable[.
         others could reach a server that no token guards.
     """
     _require_extra()
-    detector = None if serving.model is None else Detector.load(serving.model)
-    if serving.sources and detector is None:
-        raise DataError("a source needs a detector, however: none is named; give --model")
+    own = None if serving.model is None else Detector.load(serving.model)
     _check_certificate(serving)
     with open_store(serving.store or default_store()) as store, _listening(serving) as listener:
         _refuse_unguarded(serving, listener, store)
+        detector = own or (_active(store) if serving.sources else None)
         with _watching(serving, store, detector) as engines:
-            _run(_app(serving, listener, store, engines, detector), serving, listener, stop, on_start)
+            _run(_app(serving, listener, store, engines, own), serving, listener, stop, on_start)
+
+
+def _active(store: Store) -> Detector:
+    """Return the active model of a store, which watches where no detector file is named."""
+    active = store.active_model()
+    if active is None:
+        raise DataError(
+            "a source needs a detector, however: none is named, and the store has no active model; give --model, or "
+            "run deepidea models add FILE and deepidea models activate ID"
+        )
+    return detector_of(store, active.model_id)
 
 
 def _require_extra() -> None:
@@ -107,6 +118,7 @@ def _app(
     from deepidea.web.settings import WebSettings
 
     host, port = listener.getsockname()[:2]
+    name = serving.model.name if serving.model else ""
     settings = WebSettings(
         host=host,
         port=port,
@@ -115,7 +127,7 @@ def _app(
         secure_cookies=serving.secure_cookies or serving.tls_cert is not None,
         open_metrics=serving.open_metrics,
     )
-    return create_app(store, settings=settings, engines=engines, detector=detector)
+    return create_app(store, settings=settings, engines=engines, detector=detector, detector_name=name)
 
 
 @contextlib.contextmanager
@@ -126,7 +138,8 @@ def _watching(serving: Serving, store: Store, detector: Detector | None) -> Iter
         if detector is not None and serving.sources:
             url = serving.store or default_store()
             setting = Setting(store=url, sinks=serving.sinks, allow=serving.allow, follow=serving.follow)
-            engines.start(serving.sources, detector, setting, store)
+            setting = replace(setting, detector_name=serving.model.name if serving.model else "")
+            engines.start(serving.sources, detector, setting, store, follows_active=serving.model is None)
         yield engines
     finally:
         engines.stop()
