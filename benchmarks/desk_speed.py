@@ -1,41 +1,41 @@
-"""Measure what the page's and the API's questions take of a store of many alerts: ``python benchmarks/desk_speed.py``.
+"""What the questions of page and API take of a store of many alerts, each asked some times: median and longest.
 
-Writes ``benchmarks/results/desk_speed.json``: median and longest of some tries of each, in milliseconds.
+Usage: python -m benchmarks.desk_speed
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from benchmarks.result_files import RESULTS, write_result
 from deepidea.detection.alerts import make_alerts
 from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.store import Store, open_store
 from deepidea.web.desk import Desk
 
-OUT = Path(__file__).parent / "results" / "desk_speed.json"
 N_ALERTS, BATCH, TRIES = 200_000, 10_000, 5
 DAYS = 28
 CLASSES = ("port_scan", "DDoS", "brute_force", "botnet")
 
 
 def main() -> None:
+    """Fill a store and ask."""
     with tempfile.TemporaryDirectory() as folder, open_store(f"sqlite:///{folder}/alerts.db") as store:
         fill(store)
         told = {name: measured(ask) for name, ask in questions(store).items()}
         n_incidents = store.count_incidents()
-    result = {"n_alerts": N_ALERTS, "n_incidents": n_incidents, "store": "sqlite", "tries": TRIES, "ms": told}
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    write_result(
+        RESULTS / "desk_speed.json", {"n_alerts": N_ALERTS, "n_incidents": n_incidents, "tries": TRIES, "ms": told}
+    )
+    print(told)
 
 
 def fill(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -80,12 +81,27 @@ def client(server: str) -> Iterator[httpx.Client]:
         yield made
 
 
+@contextlib.contextmanager
+def stock(folder: Path) -> Iterator[Store]:
+    """Yield a store with the alerts of a scan."""
+    with open_store(f"sqlite:///{folder / 'page.db'}") as opened:
+        opened.commit_batch("eth0", None, sweep(30), n_flows=500, skipped={"odd": 2}, dropped={"kernel": 1})
+        yield opened
+
+
 @pytest.fixture
 def stocked(tmp_path: Path) -> Iterator[Store]:
     """Store with the alerts of a scan."""
-    with open_store(f"sqlite:///{tmp_path / 'page.db'}") as opened:
-        opened.commit_batch("eth0", None, sweep(30), n_flows=500, skipped={"odd": 2}, dropped={"kernel": 1})
+    with stock(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Server without a token for the tests of a module that change nothing, with the module's own `ROUTERS`."""
+    routers = getattr(request.module, "ROUTERS", ())
+    with stock(tmp_path_factory.mktemp("shared")) as store, running(store, routers=routers) as server:
+        yield server
 
 
 @pytest.fixture

@@ -260,16 +260,16 @@ def test_when_the_last_token_is_gone_nobody_gets_in(stocked: Store) -> None:
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
-def test_without_a_token_nobody_gets_in_through_a_proxy(served: Served, header: str) -> None:
-    answer = httpx.get(f"{served.url}/api/v1/me", headers={header: "for=127.0.0.1"})
+def test_without_a_token_nobody_gets_in_through_a_proxy(shared: Served, header: str) -> None:
+    answer = httpx.get(f"{shared.url}/api/v1/me", headers={header: "for=127.0.0.1"})
     assert (answer.status_code, "tokens add" in answer.json()["detail"]) == (403, True)
 
 
 @pytest.mark.parametrize(
     "host", ["elsewhere.example", "127.0.0.1.elsewhere.example", "0.0.0.0", "", "localhost@elsewhere"]
 )
-def test_a_name_that_was_bent_to_this_server_gets_no_answer(served: Served, host: str) -> None:
-    answer = httpx.get(f"{served.url}/api/v1/me", headers={"Host": host})
+def test_a_name_that_was_bent_to_this_server_gets_no_answer(shared: Served, host: str) -> None:
+    answer = httpx.get(f"{shared.url}/api/v1/me", headers={"Host": host})
     assert answer.status_code == 421
     assert answer.headers["content-security-policy"]
 

@@ -85,6 +85,8 @@ def test_a_suggested_rule_keeps_quiet_what_it_promised(desk, ann):
     for row in desk.incidents(limit=4, order="alerts").items:
         view = desk.incident(row.incident_id)
         for suggestion in view.suggestions:
+            seen = desk.preview_rule(suggestion.rule, incident_id=row.incident_id)
+            assert (seen.n_alerts, seen.n_other) == (suggestion.n_alerts, suggestion.n_other)
             rule, n_changed = desk.allow(suggestion.rule, actor=ann)
             assert n_changed == suggestion.n_alerts == rule.n_alerts
             assert desk.incident(row.incident_id) is None
@@ -168,6 +170,20 @@ def test_models_are_activated_and_gone_back_from(filled, detector, ann, tmp_path
     told = [(line.action, line.subject) for line in desk.audit().items]
     assert told[:2] == [("model.remove", second.model_id), ("model.rollback", "")]
     assert len(told) == 6  # what was refused left none
+
+
+@pytest.mark.parametrize("entry", [{"src": "192.0.2.0/27"}, {"host": "198.51.100.1", "port": "20-80"}, {"dst": "::/0"}])
+def test_a_preview_tells_what_a_rule_will_do(desk, ann, entry):
+    seen = desk.preview_rule({**entry, "expires": "2000-01-01"})
+    assert desk.allow(entry, actor=ann)[1] == seen.n_alerts
+    assert desk.preview_rule(entry).n_alerts == 0
+
+
+def test_a_window_stands_for_its_times(desk):
+    window = desk.window("1h")
+    assert desk.incidents(window="1h", limit=100) == desk.incidents(since=window.since, limit=100)
+    assert desk.hosts(window="1h", limit=100).items
+    assert desk.count_urgent() == 33
 
 
 # --- changing --------------------------------------------------------------------------------------------------------

@@ -84,11 +84,6 @@ def apply_rules(connection: sa.Connection, now: datetime, gap_s: float) -> int:
     return n_changed
 
 
-def looked_at(connection: sa.Connection, where: Any, *order: Any) -> pl.DataFrame:
-    """Return a page of alerts with what rules look at."""
-    return _page(connection, _LOOKED_AT, where, *order)
-
-
 def _page(connection: sa.Connection, names: Sequence[str], where: Any, *order: Any) -> pl.DataFrame:
     query = sa.select(*(ALERTS.c[name] for name in names)).where(where).order_by(*order).limit(PAGE_ROWS)
     return alerts_from(connection.execute(query).all(), names)

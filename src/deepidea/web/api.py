@@ -308,6 +308,12 @@ def allow(desk: AtDesk, actor: Analyst, rule: asked.NewRule) -> RuleAdded:
     return RuleAdded(rule=added, n_changed=n_changed)
 
 
+@router.post("/rules/preview", tags=["rules"])
+def preview_rule(desk: AtDesk, _: Analyst, rule: asked.NewRule) -> views.Suggestion:
+    """Tell what an allow rule would keep quiet, without adding it."""
+    return desk.preview_rule(rule.model_dump())
+
+
 @router.delete("/rules/{rule_id}", tags=["rules"], responses=ABSENT)
 def disallow(desk: AtDesk, actor: Analyst, rule_id: asked.RuleId) -> NChanged:
     """Remove an allow rule, and let go what it kept quiet."""

@@ -132,6 +132,14 @@ class Desk:
     def _window(self, window: Window | str) -> Window:
         return window if isinstance(window, Window) else self.window(window)
 
+    def _times(
+        self, window: Window | str | None, since: datetime | None, until: datetime | None
+    ) -> tuple[datetime | None, datetime | None]:
+        if window is None:
+            return since, until
+        span = _span(self._window(window))
+        return span["since"], span["until"]
+
     def _severities(self, span: IncidentFilters) -> tuple[views.SeverityCount, ...]:
         told: dict[int, list[int]] = {severity: [0, 0, 0] for severity in SEVERITIES}
         for severity, status, n_incidents, n_alerts in self.store.severity_counts(**span).iter_rows():
@@ -179,8 +187,13 @@ class Desk:
         severity: int | None = None,
         status: IncidentStatus | None = None,
         search: str | None = None,
+        window: Window | str | None = None,
     ) -> views.IncidentPage:
-        """Return a page of incidents; filters as of :meth:`deepidea.detection.store.Store.incidents`."""
+        """Return a page of incidents; filters as of :meth:`deepidea.detection.store.Store.incidents`.
+
+        A window stands for ``since`` and ``until``.
+        """
+        since, until = self._times(window, since, until)
         filters: IncidentFilters = {
             "since": since,
             "until": until,
@@ -331,19 +344,26 @@ class Desk:
         search: str = "",
         limit: int = 50,
         after: str | None = None,
+        window: Window | str | None = None,
     ) -> views.HostPage:
-        """Return a page of hosts that have incidents, the most urgent first."""
+        """Return a page of hosts that have incidents, the most urgent first; a window stands for the two times."""
+        since, until = self._times(window, since, until)
         rows, following = self.store.hosts(
             since=since, until=until, search=search, limit=min(limit, MOST_ROWS), after=after
         )
         named = (views.HostRow(**row, severity_name=views.severity_name(row["severity"])) for row in rows)
         return views.HostPage(tuple(named), following)
 
-    def host(self, host: str, *, window: Window | str = "all") -> views.HostView:
-        """Return what is known of a host; of one that no alert names, that it is not known."""
+    def host(
+        self, host: str, *, window: Window | str = "all", limit: int = 20, after: str | None = None
+    ) -> views.HostView:
+        """Return what is known of a host; of one that no alert names, that it is not known.
+
+        Its incidents are a page; the series of alerts is that of the window.
+        """
         window = self._window(window)
         told = self.store.host(host)
-        incidents = self.incidents(host=host, limit=20)
+        incidents = self.incidents(host=host, limit=limit, after=after)
         counts = self.store.host_series(host, window.since, window.until, step_s=window.step_s)
         return views.HostView(
             host=host,
@@ -569,13 +589,21 @@ class Desk:
         return _rule_view(rule, self.store.quiet_counts().get(rule.rule_id, 0), datetime.now(UTC)), n_changed
 
     def preview_rule(self, entry: Mapping[str, Any] | AllowRule, *, incident_id: str | None = None) -> views.Suggestion:
-        """Return what an allow rule would keep quiet, without keeping it; errors as of :meth:`allow`."""
-        rule = entry if isinstance(entry, AllowRule) else rule_from(entry)
-        n_alerts = self.store.count_alerts_under(rule)
-        row = None if incident_id is None else self.store.incident(incident_id)
-        n_other = n_alerts if row is None else max(n_alerts - row["n_alerts"], 0)
+        """Return what an allow rule would keep quiet, without adding it.
+
+        Of an incident's id, also how much of it does not belong to that incident. It looks at every stored alert that
+        the rule may be about.
+
+        Raises
+        ------
+        DataError
+            The rule cannot be read.
+        """
+        rule = entry if isinstance(entry, AllowRule) else rule_from(_named_as_files_do(entry))
+        n_alerts, n_own = self.store.count_ruled(rule, incident=incident_id)
         given = {name: value for name, value in rule.criteria.items() if value is not None}
-        return views.Suggestion(given, str(rule), n_alerts, n_other if incident_id else 0)
+        fields = {"class_name" if name == "class" else name: value for name, value in given.items()}
+        return views.Suggestion(fields, str(rule), n_alerts, 0 if incident_id is None else n_alerts - n_own)
 
     def disallow(self, rule_id: str, *, actor: Actor) -> int:
         """Remove an allow rule and let go what it kept quiet; return how many alerts that changed.
