@@ -123,14 +123,6 @@ def _figures(**drawn: Plot | None) -> dict[str, Any]:
     return {key: plot.figure for key, plot in drawn.items() if plot is not None}
 
 
-def _span(request: Request, window: WindowName | None) -> dict[str, datetime]:
-    """Return the times between which something is asked for; nothing where no window was chosen."""
-    if window is None or window == "all":
-        return {}
-    chosen = _desk(request).window(window)
-    return {"since": chosen.since, "until": chosen.until}
-
-
 def _one_of(kind: Any, text: str, what: str) -> Any:
     """Return one of the values of a literal type that a form or an address names."""
     if text not in get_args(kind):
@@ -229,7 +221,7 @@ def incidents(
         order=_order(order),
         limit=PER_PAGE,
         after=after or None,
-        **_span(request, window),
+        window=window,
     )
     classes = [("", "Any"), *((name, name) for name in _desk(request).class_names())]
     return _show(
@@ -373,7 +365,7 @@ def _incident_page(incident_id: str) -> str:
 def hosts(request: Request, q: Text = "", window: WindowName | None = None, after: Text = "") -> Response:
     """List hosts of incidents, the most urgent first."""
     params = {"q": q, "window": window, "after": after}
-    view = _desk(request).hosts(search=q, limit=PER_PAGE, after=after or None, **_span(request, window))
+    view = _desk(request).hosts(search=q, limit=PER_PAGE, after=after or None, window=window)
     return _show(
         request,
         "hosts.html",
