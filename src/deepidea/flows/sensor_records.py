@@ -111,9 +111,12 @@ def json_table(lines: Sequence[bytes], schema: Mapping[str, Any]) -> tuple[pl.Da
     >>> table, bad = json_table([b'{"a": 1}', b'{"a": ', b'{"b": 2}'], {"a": pl.String})
     >>> table["a"].to_list(), bad
     (['1', None], 1)
+    >>> json_table([bytes.fromhex("1f8b0800")], {"a": pl.String})[1]
+    1
     """
     try:
-        table = pl.read_ndjson(b"\n".join(lines), schema=dict(schema), ignore_errors=True)
+        # behind an empty line, or what begins like a compressed file would be unpacked
+        table = pl.read_ndjson(b"\n".join([b"", *lines]), schema=dict(schema), ignore_errors=True)
     except (PolarsError, PanicException):  # the latter is no Exception, so that it is named
         table = None
     if table is not None and table.height == len(lines):
