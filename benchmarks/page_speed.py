@@ -162,7 +162,10 @@ async def _listen(
         await asyncio.sleep(seconds + 7)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for fault in ended:
+            if isinstance(fault, Exception):
+                raise fault
     return heard
 
 
@@ -174,8 +177,10 @@ async def _hear(client: httpx.AsyncClient, events: list[tuple[float, int]]) -> N
             if line.startswith("event: "):
                 kind = line.removeprefix("event: ")
             elif line.startswith("data: ") and kind in ("alerts", "reset"):
-                if kind == "reset":
+                if kind == "reset" and "one by one" not in line:  # that one says: more than fits a list has changed
                     raise RuntimeError(f"a stream fell behind: {line}")
+                if kind == "reset":
+                    continue
                 events.append((time.time(), int(json.loads(line.removeprefix("data: "))["total"])))
 
 

@@ -15,6 +15,7 @@ from benchmarks import (
     explain_speed,
     filled_store,
     meter_speed,
+    page_speed,
     paper_choices,
     recipe_search,
     scan_memory,
@@ -37,6 +38,7 @@ def main() -> None:
         detection_speed,
         filled_store,
         desk_speed,
+        page_speed,
         scan_memory,
         crashes,
     )

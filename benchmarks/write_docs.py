@@ -344,6 +344,29 @@ READINGS = {
 }
 
 
+def page_table() -> str:
+    """Return what the page of a large store takes, what it weighs, and how it does with many who look on."""
+    found, run = read_result("page_speed"), read_result("page_speed")["run"]
+    rows = [[what, f"{of['median_ms']:.0f} ms", f"{of['p95_ms']:.0f} ms"] for what, of in found["pages"].items()]
+    head = [f"{found['alerts']:,} alerts, {found['incidents']:,} incidents, SQLite", "median", "95 % within"]
+    live, weight = found["live"], found["weight"]
+    looked = f"{live['browsers']} open pages, {live['flows_per_second']:,} flows/s watched by the server"
+    more = [
+        [
+            "first page without plotly's script",
+            f"{weight['bytes'] / 1000:.0f} kB ({weight['packed_bytes'] / 1000:.0f} packed)",
+        ],
+        [f"{looked}: alerts", f"{live['alerts']:,}"],
+        ["alerts that a page missed, at most", f"{live['most_missed']:,}"],
+        ["from a flow's end to its alert on the page, median", f"{live['p50_s']:.2f} s"],
+        ["the same, 99 % within", f"{live['p99_s']:.2f} s"],
+    ]
+    return (
+        f"{table(head, rows)}\n\n{table(['what', 'measured'], more)}\n\n"
+        f"{run['cores']} cores, {run['processor']}; {run['date']}."
+    )
+
+
 def store_table() -> str:
     """Return how long a page's questions to a large store take."""
     found = read_result("filled_store")
@@ -380,6 +403,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "context_speed": context_table,
     "explain_speed": explain_table,
     "desk_speed": desk_table,
+    "page_speed": page_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

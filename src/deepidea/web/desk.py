@@ -7,6 +7,7 @@ line in the audit log are one transaction: there is never one without the other.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,7 @@ MOST_ROWS = 500
 MOST_IN_BULK = 500
 MOST_CLASSES = 12  # lines of a plot; the rest are one
 OTHER = "other classes"
+CLASSES_EVERY_S = 10.0  # looked for anew: they are read off the counts of every minute
 
 
 class Actor(Protocol):
@@ -86,6 +88,7 @@ class Desk:
 
     def __init__(self, store: Store, *, detector: Detector | None = None, detector_name: str = "") -> None:
         self.store = store
+        self._class_names: tuple[float, tuple[str, ...]] = (0.0, ())
         self._cards = Cards(store, detector, detector_name)
         self._explainers = Explainers(self._cards)
 
@@ -258,8 +261,12 @@ class Desk:
         )  # fmt: skip
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the classes that filters, and verdicts that correct a class, can name: those of alerts and models."""
-        return tuple(sorted({*self.store.alert_classes(), *self._cards.classes()}))
+        """Return the classes that filters and verdicts can name: those of alerts and models, as of seconds ago."""
+        until, names = self._class_names
+        if time.monotonic() >= until:
+            names = tuple(sorted({*self.store.alert_classes(), *self._cards.classes()}))
+            self._class_names = (time.monotonic() + CLASSES_EVERY_S, names)
+        return names
 
     def _incident_series(self, row: views.IncidentRow) -> views.Series:
         end = row.last + timedelta(microseconds=1)

@@ -61,6 +61,8 @@ def outside(text: object, most: int = LONGEST_NAME) -> Markup:
 
 def _runs(text: str) -> list[str]:
     """Return a text cut so that each control character stands alone."""
+    if text.isprintable():  # nearly all are, and a page has thousands
+        return [text]
     found, run = [], ""
     for character in text:
         if _is_control(character):
