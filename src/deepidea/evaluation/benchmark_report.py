@@ -28,7 +28,7 @@ from deepidea.evaluation.benchmark_tables import (
     tau_table,
     unmeasured_table,
 )
-from deepidea.evaluation.benchmark_travel import Journey, journeys, left_out_table, travel_table
+from deepidea.evaluation.benchmark_travel import Journey, journeys, left_out_table, tell_journey, travel_table
 from deepidea.evaluation.comparison import (
     OURS,
     PAPER,
@@ -91,6 +91,7 @@ def _travel_markdown(comparison: Comparison) -> Iterable[str]:
     for place, journey in enumerate(journeys(comparison)):
         yield from [] if place else ["## How far a number travels"]
         yield f"### {escape_markdown(journey.title)}"
+        yield escape_markdown(tell_journey(journey))
         yield from (table.to_markdown() for table in _journey_tables(journey))
 
 
@@ -181,7 +182,8 @@ def _travel_section(comparison: Comparison) -> str:
     if not found:
         return ""
     parts = (
-        f"<h3>{page.isolated(journey.title)}</h3>" + "".join(table.to_html() for table in _journey_tables(journey))
+        f"<h3>{page.isolated(journey.title)}</h3><p>{_sentence(tell_journey(journey))}</p>"
+        + "".join(table.to_html() for table in _journey_tables(journey))
         for journey in found
     )
     note = f"<p class=note>{_TRAVEL_NOTE}</p>"
@@ -607,5 +609,6 @@ nav h2 { font-size: .95rem; } nav ol { margin: 0; padding-left: 1.3em; } a { col
 .notes dd ul { margin: 6px 0 0; padding-left: 1.2em; } .notes dd strong { font-weight: 600; }
 .inline td small { display: inline-block; min-width: 1.9em; margin-left: .4em; text-align: left; }
 details { border-top: 1px solid var(--rule); padding: 10px 0; } summary { cursor: pointer; font-weight: 600; }
+tbody th small { display: block; color: var(--muted); font-size: .78rem; font-weight: 400; }
 .reasons td { white-space: normal; text-align: left; overflow-wrap: anywhere; } .reasons th { text-align: left; }
 """

@@ -14,9 +14,9 @@ from typing import Any
 
 from deepidea.evaluation.benchmark_cell import Record
 from deepidea.evaluation.benchmark_tables import NONE, Entry, Table
+from deepidea.evaluation.capture_splits import WEEKDAYS
 from deepidea.evaluation.comparison import OURS, Comparison, Contest, Row, Spread, data_title, points
 from deepidea.evaluation.systems import SYSTEMS
-from deepidea.flows.catalogue import CATALOGUE
 
 _LEAVE_OUT, _TO, _DAY = "leave-out-", "to-", "by-day-"
 _TITLES = {
@@ -128,17 +128,17 @@ def _legs(contests: Sequence[Contest]) -> Iterable[Leg]:
     return [leg for _, leg in sorted(legs, key=lambda at: at[0])]
 
 
-def _order(way: str) -> tuple[int, str]:
+def _order(way: str) -> tuple[int, int, str]:
     order = ["stratified-keep", "stratified", "fold-", "official", "by-time", "by-host-pair", _DAY, _LEAVE_OUT, _TO]
     places = [at for at, prefix in enumerate(order) if way == prefix or (prefix[-1] == "-" and way.startswith(prefix))]
-    return (places[0] if places else len(order), way)
+    day = way.removeprefix(_DAY)
+    return places[0] if places else len(order), WEEKDAYS.index(day) if day in WEEKDAYS else 0, way
 
 
 def _title(way: str) -> str:
     if way.startswith(_TO):
-        name = way.removeprefix(_TO)
-        return f"all of it trains, {name if name not in CATALOGUE else CATALOGUE[name].name} tests"
-    return f"{way.removeprefix(_DAY)}, the other days train" if way.startswith(_DAY) else _TITLES.get(way, way)
+        return f"another data set: {way.removeprefix(_TO)}"
+    return f"another day: {way.removeprefix(_DAY).capitalize()}" if way.startswith(_DAY) else _TITLES.get(way, way)
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def _mean_known(values: Sequence[float | None]) -> float | None:
 def travel_table(journey: Journey) -> Table:
     """Return the lines of a data set: for each protocol what each system comes to."""
     systems = journey.systems
-    head = ["Dealt", "Asks", "Test flows, benign + attacks", *(SYSTEMS[name].title for name in systems)]
+    head = ["Dealt", *(SYSTEMS[name].title for name in systems)]
     lines = [_line(leg, systems) for leg in journey.legs]
     return Table(head, lines, _travel_caption(journey), small_below=True)
 
@@ -211,7 +211,7 @@ def _line(leg: Leg, systems: Sequence[str]) -> list[Entry]:
     told = {name: leg.figures(name) for name in systems}
     best = max((figures.cba.mean for figures in told.values() if figures), default=0.0)
     entries = (_entry(figures, best) for figures in told.values())
-    return [Entry(leg.title), Entry(leg.asks), Entry(f"{benign:,} + {attacks:,}"), *entries]
+    return [Entry(leg.title, f"{leg.asks}; {benign:,} + {attacks:,} flows"), *entries]
 
 
 def _entry(figures: Figures | None, best: float) -> Entry:
@@ -227,7 +227,8 @@ def _travel_caption(journey: Journey) -> str:
     several = any(len(leg.contests) > 1 for leg in journey.legs)
     return (
         "Class-balanced accuracy by each system's own decision, percent, the highest of a line in bold; small: recall "
-        "of attacks (called any attack) and false alarms, percent, and area under the ROC curve of the attack score. "
+        "of attacks (called any attack) and false alarms, percent, and area under the ROC curve of the attack score; "
+        "beside a protocol, what it asks for and the test flows, benign + attacks. "
         f"{_spell_seeds(seeds)} The average of CBA is over the classes that a line asks for, so CBA of two lines "
         "compares only where they ask for the same; the small figures always ask for attack or benign."
         + (_LEFT_OUT_NOTE if several else "")
@@ -289,20 +290,22 @@ def _left_out_entry(row: Row | None) -> Entry:
 
 
 def tell_journey(journey: Journey) -> str:
-    """Say in a sentence or two where DeepIDEA's recall of attacks and its false alarms are best and worst."""
+    """Say what becomes of DeepIDEA's figures from the first line to the worst, and whether its ranking held there.
+
+    A threshold may fail where the ranking holds: then the score still tells attacks apart, and the decision does not.
+    """
     told = [(leg, figures) for leg in journey.legs if (figures := leg.figures(OURS)) and figures.recall is not None]
     if len(told) < 2:
-        return f"{journey.title}: DeepIDEA was not measured under two protocols."
-    first, figures = told[0]
-    sentences = [
-        f"DeepIDEA finds {_share(figures.recall)} % of attacks at {_share(figures.false_alarms)} % false alarms where "
-        f"flows are dealt so: {first.title}."
-    ]
-    low = min(told[1:], key=lambda at: at[1].recall or 0.0)
-    loud = max(told[1:], key=lambda at: at[1].false_alarms or 0.0)
-    sentences.append(f"Its recall is lowest, {_share(low[1].recall)} %, for: {low[0].title}.")
-    sentences.append(f"Its false alarms are most, {_share(loud[1].false_alarms)} %, for: {loud[0].title}.")
-    return " ".join(sentences)
+        return "DeepIDEA was not measured under two protocols."
+    (first, start), *rest = told
+    low, worst = min(rest, key=lambda at: at[1].recall or 0.0)
+    loud, loudest = max(told, key=lambda at: at[1].false_alarms or 0.0)
+    area = "" if worst.auroc is None else f", where its score still ranks with an area of {worst.auroc:.3f}"
+    return (
+        f"DeepIDEA finds {_share(start.recall)} % of attacks at {_share(start.false_alarms)} % false alarms in the "
+        f"first line ({first.title}). Its recall is lowest, {_share(worst.recall)} %, for “{low.title}”{area}. "
+        f"Its false alarms are most, {_share(loudest.false_alarms)} %, for “{loud.title}”."
+    )
 
 
 def _share(share: float | None) -> str:
