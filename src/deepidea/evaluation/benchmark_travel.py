@@ -290,17 +290,14 @@ def _left_out_entry(row: Row | None) -> Entry:
 
 
 def tell_journey(journey: Journey) -> str:
-    """Say what becomes of DeepIDEA's figures from the first line to the worst, and whether its ranking held there.
-
-    A threshold may fail where the ranking holds: then the score still tells attacks apart, and the decision does not.
-    """
+    """Say what becomes of DeepIDEA's recall and false alarms from the first line to the worst, and of its ranking."""
     told = [(leg, figures) for leg in journey.legs if (figures := leg.figures(OURS)) and figures.recall is not None]
     if len(told) < 2:
         return "DeepIDEA was not measured under two protocols."
     (first, start), *rest = told
     low, worst = min(rest, key=lambda at: at[1].recall or 0.0)
     loud, loudest = max(told, key=lambda at: at[1].false_alarms or 0.0)
-    area = "" if worst.auroc is None else f", where its score still ranks with an area of {worst.auroc:.3f}"
+    area = "" if worst.auroc is None else f" (there its score has an area under the ROC curve of {worst.auroc:.3f})"
     return (
         f"DeepIDEA finds {_share(start.recall)} % of attacks at {_share(start.false_alarms)} % false alarms in the "
         f"first line ({first.title}). Its recall is lowest, {_share(worst.recall)} %, for “{low.title}”{area}. "
