@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup servers demo check test test-fast bench bench-accuracy docs clean help
+.PHONY: setup servers demo check test test-fast bench bench-accuracy bench-protocols docs clean help
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -42,8 +42,31 @@ BENCHMARK := benchmarks/results/benchmark
 bench-accuracy: setup ## every system on every data set, taken up where it stopped (many hours), and its report
 	$(BIN)/deepidea benchmark run --data kdd99 --data nsl-kdd --data cicids17 --data cicids18 --models all --seeds 5 \
 	  --out $(BENCHMARK) || test $$? -eq 1  # cells that were cut or failed are told in the report
+	$(BIN)/deepidea benchmark tau --data kdd99 --data nsl-kdd --data cicids17 --models deepidea --models lightgbm \
+	  --models random-forest --models mlp-ce --out $(BENCHMARK)
 	mkdir -p build
 	$(BIN)/deepidea benchmark report $(BENCHMARK) -o build/benchmark.html --markdown build/benchmark.md
+
+PROTOCOLS := benchmarks/results/protocols
+FEW := --models majority --models mlp-ce --models random-forest --models lightgbm --models deepidea --models deepidea-forest
+DEALT := --protocol stratified --protocol stratified-keep
+IMPROVED := botnet ddos dos-goldeneye dos-hulk dos-slowhttptest dos-slowloris ftp-patator heartbleed infiltration \
+  infiltration-portscan portscan ssh-patator web-attack-brute-force web-attack-sql-injection web-attack-xss
+DAYS := tuesday wednesday thursday friday
+bench-protocols: setup ## a few systems on data sets dealt by time, day, hosts, left-out label and to each other (hours)
+	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(DEALT) --protocol by-time --protocol by-host-pair \
+	  $(FEW) --seeds 3 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(DAYS:%=--protocol by-day-%) --protocol to-cicids17 \
+	  --protocol to-cicids18 $(FEW) --seeds 1 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(IMPROVED:%=--protocol leave-out-%) \
+	  $(FEW) --seeds 1 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data cicids17 --protocol stratified-keep --protocol to-cicids17-improved \
+	  --protocol to-cicids18 $(FEW) --seeds 1 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data cicids18@family $(DEALT) --protocol by-time $(FEW) --seeds 3 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data cicids18@family --protocol leave-out-ftp-bruteforce \
+	  --protocol leave-out-ssh-bruteforce --protocol to-cicids17 --protocol to-cicids17-improved \
+	  $(FEW) --seeds 1 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data nsl-kdd --data kdd99 $(DEALT) $(FEW) --seeds 1 --out $(PROTOCOLS)
 
 docs: setup      ## rewrite the generated parts of README.md and docs/
 	$(BIN)/python docs/generate_cli.py

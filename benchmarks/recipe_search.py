@@ -21,12 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.evaluation.experiments import TAXONOMY
-from deepidea.evaluation.protocol import flows_to_train
-from deepidea.evaluation.splits import Split, leave_types_out_folds
+from deepidea.evaluation.tau_sweep import training_flows
+from deepidea.evaluation.unseen_types import TypeFold, iter_type_folds, summarise_recalls, type_recalls
 from deepidea.evaluation.variants import DefaultNetwork, FittedNetwork, FittedStack, ForestStack
-from deepidea.flows.fingerprint import row_fingerprints
-from deepidea.flows.labelled import LabelledFlows
 
 PAPER_SHAPE: dict[str, Any] = {"hidden": (100,) * 10, "dropout": 0.2, "batch_size": 128}
 BASE: dict[str, Any] = {"n_epochs": 10, "hidden": (256, 256)}  # what each candidate differs from
@@ -55,31 +52,18 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # with tau = 1; where outputs are classes only the product decides
 NETWORK_WEIGHTS = (0.2, 0.35, 0.5)  # of the stack with a forest
-N_FOLDS = 2
-KNOWN_HELD_OUT = 0.2  # share of a fold's training rows that judge it on the types it knows
 Codes = NDArray[np.int64]
 
 
-def training_rows(data: str) -> LabelledFlows:
-    """Return the distinct training flows of a data set: nothing held out for the test is among them."""
-    flows = flows_to_train(data, taxonomy=TAXONOMY.get(data)).flows
-    prints = row_fingerprints(flows.table, flows.schema)
-    return flows.take(np.unique(prints, return_index=True)[1])
-
-
-def judge(flows: LabelledFlows, fold: Split, changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def judge(fold: TypeFold, changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Train on one fold and return, for each decision, the recalls by class (known) and by label (left out)."""
-    known = fold.train[np.random.default_rng(seed).random(len(fold.train)) < KNOWN_HELD_OUT]
-    training = flows.take(np.setdiff1d(fold.train, known))
-    test = flows.take(np.union1d(fold.test, known))
     started = time.perf_counter()
     system = ForestStack(**{**BASE, **changes}) if "n_trees" in changes else DefaultNetwork(**{**BASE, **changes})
-    fitted = system.fit(training, seed)
+    fitted = system.fit(fold.train, seed)
     seconds = time.perf_counter() - started
-    left_out = test.labels.is_in(list(fold.params["left_out"])).to_numpy()
     told = {
-        decision: recalls(np.array(fitted.classes)[codes], test, left_out)
-        for decision, codes in verdicts(fitted, test.features)
+        decision: type_recalls(np.array(fitted.classes)[codes], fold)
+        for decision, codes in verdicts(fitted, fold.test.features)
     }
     return {"seconds": round(seconds, 2), "decisions": told}
 
@@ -96,36 +80,6 @@ def verdicts(fitted: FittedNetwork | FittedStack, features: Any) -> Iterator[tup
         yield f"{temperature:g}", replace(fitted.decision, temperature=temperature, tau=1.0).classify(logits)
 
 
-def recalls(named: NDArray[Any], test: LabelledFlows, left_out: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
-    """Return the recall of each class on known types, and of each left-out label."""
-    hit = named == test.classes.to_numpy()
-    classes, labels = test.classes.to_numpy(), test.labels.to_numpy()
-    known = {str(c): float(hit[(classes == c) & ~left_out].mean()) for c in np.unique(classes[~left_out])}
-    unseen = {
-        f"{c}/{n}": float(hit[labels == n].mean())
-        for n in np.unique(labels[left_out])
-        for c in classes[labels == n][:1]
-    }
-    return {"known": known, "unseen": unseen}
-
-
-def summarise(folds: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return, for each decision, the means over folds: known, unseen, and mixed as the module says."""
-    return {name: _means([fold["decisions"][name] for fold in folds]) for name in folds[0]["decisions"]}
-
-
-def _means(parts: list[dict[str, dict[str, float]]]) -> dict[str, float]:
-    classes = sorted({c for part in parts for c in part["known"]})
-    known = {c: np.mean([part["known"][c] for part in parts if c in part["known"]]) for c in classes}
-    labels = sorted({name for part in parts for name in part["unseen"]})
-    unseen = {name: np.mean([part["unseen"][name] for part in parts if name in part["unseen"]]) for name in labels}
-    of_class = {c: [recall for name, recall in unseen.items() if name.split("/")[0] == c] for c in classes}
-    mixed = [np.mean([known[c], *([np.mean(of_class[c])] if of_class[c] else [])]) for c in classes]
-    guessed = [np.mean(recalls) for recalls in of_class.values() if recalls]
-    means = {"known": np.mean(list(known.values())), "unseen": np.mean(guessed), "mixed": np.mean(mixed)}
-    return {name: round(100 * float(value), 2) for name, value in means.items()}
-
-
 def main() -> None:
     """Run the candidates that have no result file yet."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -137,13 +91,13 @@ def main() -> None:
         for data in options.data:
             path = RESULTS / "recipe_search" / data / f"{file_name(name)}.json"
             if not path.exists():
-                flows = training_rows(data)
+                flows = training_flows(data)
                 folds = [
-                    judge(flows, fold, CANDIDATES[name], seed)
+                    judge(fold, CANDIDATES[name], seed)
                     for seed in range(options.deals)
-                    for fold in leave_types_out_folds(flows.labels, flows.classes, n_folds=N_FOLDS, seed=seed)
+                    for fold in iter_type_folds(flows, seed=seed)
                 ]
-                summary = summarise(folds)
+                summary = summarise_recalls([fold["decisions"] for fold in folds])
                 write_result(path, {"data": data, "candidate": name, "summary": summary, "folds": folds})
                 print(f"{data:10s} {name:24s} {summary}", flush=True)
 

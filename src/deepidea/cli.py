@@ -807,9 +807,25 @@ def benchmark_run(
     raise typer.Exit(console.show_outcomes(plan, outcomes, out))
 
 
+@benchmark_app.command("tau")
+def benchmark_tau(
+    data: Annotated[list[str], typer.Option(help="Name of a registered data set.")] = ["kdd99"],  # noqa: B006
+    models: Annotated[list[str], typer.Option(help="A system that states probabilities, or a group of them.")] = [  # noqa: B006
+        "deepidea"
+    ],
+    deals: Annotated[int, typer.Option(min=1, help="How often attack types are dealt out; two trainings each.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder of records; what is there is kept.")] = Path("benchmark"),
+) -> None:
+    """Try every strength of the prior correction on training flows, types left out; the report shows it."""
+    from deepidea.evaluation.tau_sweep import iter_sweeps
+
+    for sweep in iter_sweeps(data, models, out, n_deals=deals):
+        console.show_sweep(sweep)
+
+
 @benchmark_app.command("report")
 def benchmark_report(
-    folder: Annotated[Path, typer.Argument(help="Folder of records, as `deepidea benchmark run` writes it.")],
+    folder: Annotated[list[Path], typer.Argument(help="Folders of records, as `deepidea benchmark run` writes them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Self-contained HTML page to write.")],
     markdown: Annotated[Path | None, typer.Option(help="Write the tables as Markdown, too.")] = None,
 ) -> None:
@@ -817,7 +833,7 @@ def benchmark_report(
     from deepidea.evaluation.benchmark_report import answers, write_benchmark_markdown, write_benchmark_report
     from deepidea.evaluation.comparison import read_comparison
 
-    comparison = read_comparison(folder)
+    comparison = read_comparison(*folder)
     write_benchmark_report(comparison, output)
     if markdown is not None:
         write_benchmark_markdown(comparison, markdown)

@@ -181,6 +181,12 @@ def show_answers(answers: Any) -> None:
             out.print(f"  {escape(sentence)}", soft_wrap=True)
 
 
+def show_sweep(sweep: Any) -> None:
+    """Print what a system comes to at each strength of the prior correction."""
+    told = ", ".join(f"{tau:g}: {sweep.mean(tau, 'mixed'):.1f}" for tau in sweep.by_tau)
+    say(f"{sweep.data}: {sweep.system}, held-out CBA in percent by tau: {told}; best {sweep.best():g}")
+
+
 def show_simulated(done: Any, capture: Any, labels: Any) -> None:
     """Tell what a simulation wrote."""
     told = ", ".join(f"{label} {count:,}" for label, count in done.conversations.most_common())

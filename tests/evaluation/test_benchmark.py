@@ -311,6 +311,15 @@ def test_labels_tell_what_training_never_showed(in_process, monkeypatch):
     assert all(of["right"] <= of["rows"] and of["alarms"] <= of["rows"] for of in told.values())
 
 
+def test_each_label_is_ranked_against_benign_flows(in_process):
+    record = measure(Cell("kdd99", "auto", "tree", 0))
+    labels, whole = record["labels"], record["decisions"]["own"]["roc_auc"]
+    assert labels["benign"]["auroc"] is None
+    attacks = [of for name, of in labels.items() if name != "benign"]
+    mean = np.average([of["auroc"] for of in attacks], weights=[of["rows"] for of in attacks])
+    assert mean == pytest.approx(whole, abs=1e-6)
+
+
 # --- the command -------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from deepidea.evaluation.benchmark_report import render_benchmark, render_markdo
 from deepidea.evaluation.comparison import (
     Spread,
     answers,
+    baselines_ahead,
     best_baseline,
     compare,
     paired_test,
@@ -182,6 +183,17 @@ def test_without_deepidea_the_best_is_told():
     assert answer.text == "DeepIDEA was not measured here. The best of 1 systems is decision tree with 50.0 %."
 
 
+def test_where_the_first_is_no_baseline_the_best_baseline_is_told(comparison):
+    (contest,) = comparison.contests
+    assert [s.row.system for s in baselines_ahead(contest, "corrected")] == ["random-forest"]
+    told = [*seeds("deepidea", (0.6,)), *seeds("deepidea-forest", (0.9,)), *seeds("tree", (0.7,))]
+    assert (
+        "30.0 points below DeepIDEA with a forest (60.0 % against 90.0 %); 1 baseline is above it, decision tree by "
+        in (answers(compare(told))[0].text)
+    )
+    assert "; no baseline is above it." in answers(compare(told[:2]))[0].text
+
+
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +240,17 @@ def test_what_has_no_figures_is_listed_with_its_reason(comparison):
     assert ["kdd99/auto/cnn/seed-0.json", "damaged", "–", "cut off"] in lines
     assert ["kdd99, auto: knn", "missing", "1, 2, 3, 4"] in [line[:3] for line in lines]
     assert benchmark_tables.unmeasured_table(compare([record("tree", 0.5)])) is None
+
+
+def test_every_baseline_above_deepidea_by_the_same_decision_is_listed(comparison):
+    (contest,) = comparison.contests
+    lines = [[entry.text for entry in line] for line in benchmark_tables.ahead_table(contest).lines]
+    assert lines[0][:4] == ["most probable class", "random forest", "60.0 ± 0.0", "+5.0"]
+    assert [line[:2] for line in lines[1:]] == [["corrected for the prior", "random forest"]]
+    (alone,) = compare(seeds("deepidea", (0.7,), corrected=0.7)).contests
+    assert [line[1].text for line in benchmark_tables.ahead_table(alone).lines] == ["none", "none"]
+    (without,) = compare(seeds("tree", (0.7,))).contests
+    assert benchmark_tables.ahead_table(without) is None
 
 
 def test_new_labels_are_told_apart():

@@ -33,6 +33,7 @@ from deepidea.evaluation.provenance import about_this_run
 from deepidea.evaluation.systems import Fitted, Judgement, find_system, make_system
 from deepidea.flows.atomic import replacing
 from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.taxonomy import BENIGN
 from deepidea.model.decision import Decision
 
@@ -42,6 +43,7 @@ CURVE_POINTS = 200
 _MOST_REASON = 2000
 
 Record = dict[str, Any]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Cell:
 
     def path(self, folder: Path) -> Path:
         """Return where its record stands under a folder of results; different cells never share a path."""
-        parts = (_file_name(part) for part in (self.data, self.protocol, self.system))
+        parts = (file_name(part) for part in (self.data, self.protocol, self.system))
         return folder.joinpath(*parts, f"seed-{self.seed}.json")
 
     def begin_record(self, status: str, **more: Any) -> Record:
@@ -73,7 +75,7 @@ class Cell:
         return {"format": FORMAT, "status": status, **asdict(self), "title": info.title, "group": info.group, **more}
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """Spell a name so that any file system takes it; no two names are spelt alike."""
     return quote(text, safe="=,").replace("%3A", "@").replace(".", "%2E" if set(text) == {"."} else ".")
 
@@ -218,8 +220,9 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
     dict
         "rows": counts of training rows, and of all, distinct and unseen test rows. "decisions": see :func:`decide`;
         each holds :meth:`Scores.to_dict`, and under "subsets" the class-balanced accuracy on distinct and unseen rows.
-        "labels": of each native label its rows, how many were given its class, how many were called any attack, and
-        whether the training shows it. "curve", "reliability", "attack_reliability": of its own decision.
+        "labels": of each native label its rows, how many were given its class, how many were called any attack, how
+        the attack score ranks it against benign flows ("auroc", None for benign labels), and whether the training shows
+        it. "curve", "reliability", "attack_reliability": of its own decision.
     """
     test, classes = experiment.test, fitted.classes
     _refuse_other_length(judgement, len(test))
@@ -232,7 +235,7 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
     scores = {name: evaluate(truth, predicted, stated, score, classes) for name, predicted in verdicts.items()}
     told = {name: {**of.to_dict(), "subsets": _subset_cba(truth, verdicts[name], subsets, classes)}
             for name, of in scores.items()}  # fmt: skip
-    seen = set(experiment.train.labels.unique())
+    seen, benign = set(experiment.train.labels.unique()), classes.index(BENIGN)
     return {
         "rows": {
             "training": len(experiment.train),
@@ -240,7 +243,7 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
             **{name: None if at is None else len(at) for name, at in subsets.items()},
         },
         "decisions": told if stated is not None else {name: _without_calibration(of) for name, of in told.items()},
-        "labels": _by_label(test.labels, truth, judgement.predicted, classes.index(BENIGN), seen),
+        "labels": _by_label(test, judgement.predicted == truth, judgement.predicted != benign, score, seen),
         **_curves(scores["own"], stated is not None),
     }
 
@@ -296,13 +299,39 @@ def _subset_cba(
     }
 
 
-def _by_label(labels: pl.Series, truth: Ints, predicted: Ints, benign: int, seen: set[str]) -> Record:
-    table = pl.DataFrame({"label": labels, "right": predicted == truth, "alarm": predicted != benign})
-    counts = table.group_by("label").agg(pl.len(), pl.col("right", "alarm").sum()).sort("label")
+def _by_label(
+    test: LabelledFlows, right: Bools, alarm: Bools, score: npt.NDArray[np.float64], seen: set[str]
+) -> Record:
+    is_benign = (test.classes == BENIGN).to_numpy()
+    above = _share_below(score, score[is_benign])
+    table = pl.DataFrame({"label": test.labels, "benign": is_benign, "right": right, "alarm": alarm, "above": above})
+    sums = (pl.len(), pl.col("right", "alarm").sum(), pl.col("above").mean(), pl.col("benign").any())
     return {
-        label: {"rows": rows, "right": right, "alarms": alarms, "in_training": label in seen}
-        for label, rows, right, alarms in counts.iter_rows()
+        label: {
+            "rows": rows,
+            "right": n_right,
+            "alarms": alarms,
+            "auroc": None if of_benign else auroc,
+            "in_training": label in seen,
+        }
+        for label, rows, n_right, alarms, auroc, of_benign in table.group_by("label")
+        .agg(sums)
+        .sort("label")
+        .iter_rows()
     }
+
+
+def _share_below(score: npt.NDArray[np.float64], benign: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the share of benign flows that score below each flow, equals counting half; its mean is an AUROC.
+
+    Examples
+    --------
+    >>> _share_below(np.array([0.1, 0.5, 0.9]), np.array([0.1, 0.5])).tolist()
+    [0.25, 0.75, 1.0]
+    """
+    ordered = np.sort(benign)
+    places = np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")
+    return np.asarray(places / max(1, 2 * ordered.size), np.float64)
 
 
 def _curves(scores: Scores, with_probabilities: bool) -> Record:

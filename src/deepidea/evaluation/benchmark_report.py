@@ -16,6 +16,7 @@ from deepidea.evaluation import page
 from deepidea.evaluation.benchmark_tables import (
     NONE,
     Table,
+    ahead_table,
     class_table,
     class_title,
     difference_table,
@@ -24,8 +25,10 @@ from deepidea.evaluation.benchmark_tables import (
     rule_table,
     spell_seconds,
     standing_table,
+    tau_table,
     unmeasured_table,
 )
+from deepidea.evaluation.benchmark_travel import Journey, journeys, left_out_table, tell_journey, travel_table
 from deepidea.evaluation.comparison import (
     OURS,
     PAPER,
@@ -38,8 +41,10 @@ from deepidea.evaluation.comparison import (
     points,
     rule_title,
     standings,
+    told_in_full,
 )
 from deepidea.evaluation.page import Figure
+from deepidea.evaluation.tau_sweep import TauSweep
 from deepidea.flows.atomic import replacing
 
 __all__ = ["answers", "render_benchmark", "render_markdown", "write_benchmark_markdown", "write_benchmark_report"]
@@ -69,15 +74,29 @@ def write_benchmark_markdown(comparison: Comparison, path: str | Path) -> None:
 
 def render_markdown(comparison: Comparison) -> str:
     """Return what :func:`write_benchmark_markdown` writes."""
-    parts = ["# Benchmark"]
-    for contest, answer in zip(comparison.contests, answers(comparison), strict=True):
-        parts += _answer_markdown(answer)
+    parts = ["# Benchmark", *_travel_markdown(comparison)]
+    in_words = {answer.heading: answer for answer in answers(comparison)}
+    for contest in comparison.contests:
+        answer = in_words.get(contest.title)
+        parts += _answer_markdown(answer) if answer else [f"## {escape_markdown(contest.title)}"]
         for title, table in _tables(contest):
             parts += [f"### {title}", table.to_markdown()]
     unmeasured = unmeasured_table(comparison)
     parts += ["## What has no figures", unmeasured.to_markdown()] if unmeasured else []
     parts += ["## Measured with", "\n".join(f"- {escape_markdown(told)}" for told in _machines(comparison))]
     return "\n\n".join(parts) + "\n"
+
+
+def _travel_markdown(comparison: Comparison) -> Iterable[str]:
+    for place, journey in enumerate(journeys(comparison)):
+        yield from [] if place else ["## How far a number travels"]
+        yield f"### {escape_markdown(journey.title)}"
+        yield escape_markdown(tell_journey(journey))
+        yield from (table.to_markdown() for table in _journey_tables(journey))
+
+
+def _journey_tables(journey: Journey) -> list[Table]:
+    return [table for table in (travel_table(journey), left_out_table(journey)) if table]
 
 
 def _answer_markdown(answer: Answer) -> Iterable[str]:
@@ -91,12 +110,18 @@ def _tables(contest: Contest) -> Iterable[tuple[str, Table]]:
     yield "Standing", standing_table(contest)
     yield "Class by class", class_table(contest)
     yield "The same decision for all", rule_table(contest)
+    ahead = ahead_table(contest)
+    if ahead:
+        yield "Baselines above DeepIDEA by the same decision", ahead
     tests = difference_table(contest)
     if tests:
         yield "Against the best baseline", tests
     new = new_label_table(contest, _chosen(contest)[:4])
     if new:
         yield "Attacks that training never showed", new
+    taus = tau_table(contest)
+    if taus:
+        yield "Strength of the prior correction, on training flows", taus
 
 
 def _machines(comparison: Comparison) -> list[str]:
@@ -117,6 +142,7 @@ def render_benchmark(comparison: Comparison) -> str:
     figures = {
         f"{place}-{key}": figure
         for place, contest in enumerate(comparison.contests)
+        if contest in told_in_full(comparison)
         for key, figure in _figures(contest).items()
     }
     title = "Benchmark of network intrusion detectors"
@@ -127,17 +153,41 @@ def _sections(comparison: Comparison, title: str) -> Iterable[str]:
     yield f"<header><p class=kind>DeepIDEA</p><h1>{title}</h1>{_overview(comparison)}</header>"
     yield page.section("The answer", _answer_list(comparison), _ANSWER_NOTE)
     yield _contents(comparison)
+    yield _travel_section(comparison)
+    in_full = told_in_full(comparison)
     for place, contest in enumerate(comparison.contests):
-        heading = f"<h2 class=contest>{page.isolated(contest.title)}</h2>"
-        yield f"<section id=contest-{place}>{heading}{_contest_line(contest)}"
-        yield from _contest_parts(contest, place)
-        yield "</section>"
+        yield from _contest_section(contest, place, folded=contest not in in_full)
     unmeasured = unmeasured_table(comparison)
     if unmeasured:
         reasons = f"<div class=reasons>{unmeasured.to_html()}</div>"
         yield f"<section id=unmeasured><h2>What has no figures</h2>{reasons}</section>"
     machines = "".join(f"<li>{html.escape(told)}</li>" for told in _machines(comparison))
     yield f"<section id=measured><h2>Measured with</h2><ul>{machines}</ul></section><footer><p>{_FOOTER}</p></footer>"
+
+
+def _contest_section(contest: Contest, place: int, *, folded: bool) -> Iterable[str]:
+    title = page.isolated(contest.title)
+    if folded:
+        yield f"<details id=contest-{place}><summary>{title}</summary>{_contest_line(contest)}"
+        yield "".join(_part(name, table.to_html()) for name, table in _tables(contest))
+        yield "</details>"
+    else:
+        yield f"<section id=contest-{place}><h2 class=contest>{title}</h2>{_contest_line(contest)}"
+        yield from _contest_parts(contest, place)
+        yield "</section>"
+
+
+def _travel_section(comparison: Comparison) -> str:
+    found = journeys(comparison)
+    if not found:
+        return ""
+    parts = (
+        f"<h3>{page.isolated(journey.title)}</h3><p>{_sentence(tell_journey(journey))}</p>"
+        + "".join(table.to_html() for table in _journey_tables(journey))
+        for journey in found
+    )
+    note = f"<p class=note>{_TRAVEL_NOTE}</p>"
+    return f"<section id=travel><h2>How far a number travels</h2>{note}{''.join(parts)}</section>"
 
 
 def _answer_list(comparison: Comparison) -> str:
@@ -173,8 +223,11 @@ def _overview(comparison: Comparison) -> str:
 
 
 def _contents(comparison: Comparison) -> str:
-    links = [
-        f"<li><a href='#contest-{at}'>{page.isolated(c.title)}</a></li>" for at, c in enumerate(comparison.contests)
+    links = ["<li><a href='#travel'>How far a number travels</a></li>"] if journeys(comparison) else []
+    links += [
+        f"<li><a href='#contest-{at}'>{page.isolated(c.title)}</a></li>"
+        for at, c in enumerate(comparison.contests)
+        if c in told_in_full(comparison)
     ]
     if unmeasured_table(comparison):
         links.append("<li><a href='#unmeasured'>What has no figures</a></li>")
@@ -211,10 +264,13 @@ def _contest_parts(contest: Contest, place: int) -> Iterable[str]:
     yield _part("Class by class", tables["Class by class"].to_html())
     yield _part("Recall by class", _place(place, "recall", 380), _RECALL_NOTE)
     yield _part("The same decision for all", tables["The same decision for all"].to_html())
-    if "Against the best baseline" in tables:
-        yield _part("Against the best baseline", tables["Against the best baseline"].to_html())
-    if "Attacks that training never showed" in tables:
-        yield _part("Attacks that training never showed", tables["Attacks that training never showed"].to_html())
+    for title in (
+        "Baselines above DeepIDEA by the same decision",
+        "Against the best baseline",
+        "Attacks that training never showed",
+    ):
+        if title in tables:
+            yield _part(title, tables[title].to_html())
     yield _part("Where the flows of a class go", _confusions(contest), _CONFUSION_NOTE)
     curves = _place(place, "curve", 400) + _place(place, "reliability", 400)
     yield _part("Ranking and probabilities", f"<div class=pair>{curves}</div>", _CURVE_NOTE)
@@ -239,7 +295,10 @@ def _confusions(contest: Contest) -> str:
 
 
 def _sweep_parts(contest: Contest, place: int) -> Iterable[str]:
-    figures = _figures(contest)
+    figures, taus = _figures(contest), tau_table(contest)
+    if taus:
+        plot = f"<div class=narrow>{_place(place, 'tau-held-out', 400)}</div>"
+        yield _part("Strength of the prior correction, on training flows", plot + taus.to_html(), _HELD_OUT_NOTE)
     for key, title, note in (
         ("attack_weight", "Weight of the attack-sharing term", _LAMBDA_NOTE),
         ("tau", "Strength of the prior correction", _TAU_NOTE),
@@ -276,6 +335,8 @@ def _figures(contest: Contest) -> dict[str, Figure]:
         "reliability": _reliability_figure(chosen),
         "time": _time_figure(contest),
     }
+    if contest.taus:
+        figures["tau-held-out"] = _tau_figure(contest.taus)
     for name, title in (("attack_weight", "lambda; 0 is cross-entropy"), ("tau", "tau; 0 is no correction")):
         lines = _sweep_lines(contest, name)
         if lines:
@@ -478,6 +539,29 @@ def _sweep_trace(rows: Sequence[tuple[float, Row]], rule: Rule, colour: str) -> 
     }
 
 
+def _tau_figure(sweeps: Sequence[TauSweep]) -> Figure:
+    """Return the held-out accuracy over tau: a line for each system, DeepIDEA's own tau marked."""
+    lines = [_tau_line(sweep, colour) for sweep, colour in zip(sweeps, _tau_colours(sweeps), strict=True)]
+    x = {"title": "tau; 0 is the most probable class, 1 the full correction", "dtick": 0.25}
+    y = {"title": "held-out class-balanced accuracy", "tickformat": ".0%", "rangemode": "normal"}
+    return {"data": lines, "layout": page.layout(x, y)}
+
+
+def _tau_colours(sweeps: Sequence[TauSweep]) -> list[str]:
+    others = iter(_COLOURS[1:] * (len(sweeps) // len(_COLOURS) + 1))
+    return ["@accent" if sweep.system == OURS else next(others) for sweep in sweeps]
+
+
+def _tau_line(sweep: TauSweep, colour: str) -> Figure:
+    taus = sorted(sweep.by_tau)
+    shares = [sweep.mean(tau, "mixed") / 100 for tau in taus]
+    line = page.line(page.plot_text(sweep.title), taus, shares, {"color": colour, "width": 2}, "tau %{x}: %{y:.1%}")
+    sizes = [12 if tau == sweep.own_tau else 6 for tau in taus]
+    deviations = page.floats(sweep.sd(tau, "mixed") / 100 for tau in taus)
+    spread = {"type": "data", "array": deviations, "color": colour, "thickness": 1, "width": 2}
+    return {**line, "mode": "lines+markers", "marker": {"color": colour, "size": sizes}, "error_y": spread}
+
+
 # --- words and style ---------------------------------------------------------------------------------------------
 
 _ANSWER_NOTE = (
@@ -494,6 +578,15 @@ _CURVE_NOTE = (
 )
 _LAMBDA_NOTE = "The same training with other weights of the second term of the loss."
 _TAU_NOTE = "The same training with other strengths of the correction by the prior of the classes."
+_HELD_OUT_NOTE = (
+    "What a stronger or weaker correction would have done on flows that training may see: attack types are held back, "
+    "so that the choice is made for what is new. Large points: the tau of each system's own decision. Line: mean over "
+    "classes of known and left-out types; ticks: standard deviation over deals of the types."
+)
+_TRAVEL_NOTE = (
+    "A random split asks about flows like those that were trained on. Each further line takes a likeness away: exact "
+    "repeats, the same minutes, the same hosts, the same day, the same kind of attack, the same network."
+)
 _TIME_NOTE = (
     "Up and to the left is better; means over seeds. A point without room for its name tells it under the mouse."
 )
@@ -515,5 +608,7 @@ nav h2 { font-size: .95rem; } nav ol { margin: 0; padding-left: 1.3em; } a { col
 .figures thead th { max-width: 8rem; }
 .notes dd ul { margin: 6px 0 0; padding-left: 1.2em; } .notes dd strong { font-weight: 600; }
 .inline td small { display: inline-block; min-width: 1.9em; margin-left: .4em; text-align: left; }
+details { border-top: 1px solid var(--rule); padding: 10px 0; } summary { cursor: pointer; font-weight: 600; }
+tbody th small { display: block; color: var(--muted); font-size: .78rem; font-weight: 400; }
 .reasons td { white-space: normal; text-align: left; overflow-wrap: anywhere; } .reasons th { text-align: left; }
 """

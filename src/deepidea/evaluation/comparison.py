@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from deepidea.evaluation.benchmark import iter_missing, read_records
 from deepidea.evaluation.benchmark_cell import DECISIONS, Cell, Record
 from deepidea.evaluation.published import PublishedRow, PublishedTable, published_table
 from deepidea.evaluation.systems import SYSTEMS
+from deepidea.evaluation.tau_sweep import TauSweep, read_sweeps
 from deepidea.flows.catalogue import CATALOGUE
 
 OURS = "deepidea"
@@ -28,6 +29,7 @@ FEWEST_SEEDS = 5
 _BASELINE_GROUPS = ("paper", "reference", "trees", "losses")
 _SWEPT = ("attack_weight", "tau")
 _SURE = 0.05
+_AS_PAPERS_DEAL = ("official", "stratified")
 
 Rule = Literal["own", "plain", "corrected"]
 RULES: tuple[Rule, ...] = ("own", "plain", "corrected")
@@ -113,12 +115,15 @@ class Contest:
         For the tables, in the registry's order; the two references are always among them.
     sweeps : tuple of Row
         Systems with one changed parameter, for the curves.
+    taus : tuple of TauSweep
+        What systems come to on training folds with each strength of the prior correction.
     """
 
     data: str
     protocol: str
     rows: tuple[Row, ...]
     sweeps: tuple[Row, ...]
+    taus: tuple[TauSweep, ...] = ()
 
     @property
     def measured(self) -> list[Row]:
@@ -142,12 +147,14 @@ class Contest:
     @property
     def title(self) -> str:
         """Return the data set and the way it was dealt."""
-        name, _, taxonomy = self.data.partition("@")
-        data = CATALOGUE[name].title if name in CATALOGUE else name
-        data += f", taxonomy {taxonomy}" if taxonomy else ""
+        return f"{data_title(self.data)}, {_spell_dealing(self.dealing)}"
+
+    @property
+    def dealing(self) -> str:
+        """Return the protocol, with what "auto" stood for."""
         split = self.sample["told"].get("split")
         kind = split.get("kind") if isinstance(split, Mapping) else None
-        return f"{data}, {_dealing(self.protocol, kind)}"
+        return str(kind) if self.protocol == "auto" and kind else self.protocol
 
     @property
     def published(self) -> PublishedTable | None:
@@ -182,9 +189,21 @@ def _named_counts(confusion: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     }
 
 
-def _dealing(protocol: str, kind: object) -> str:
-    told = str(kind) if protocol == "auto" and kind else protocol
-    return f"{told} split" if told in ("official", "stratified") else f"dealt {told}"
+def data_title(data: str) -> str:
+    """Return a data set's title, with its taxonomy where one was named.
+
+    Examples
+    --------
+    >>> data_title("kdd99@native")
+    'KDD Cup 1999, taxonomy native'
+    """
+    name, _, taxonomy = data.partition("@")
+    title = CATALOGUE[name].title if name in CATALOGUE else name
+    return title + (f", taxonomy {taxonomy}" if taxonomy else "")
+
+
+def _spell_dealing(dealing: str) -> str:
+    return f"{dealing} split" if dealing in ("official", "stratified") else f"dealt {dealing}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +217,32 @@ class Comparison:
     runs: tuple[Mapping[str, Any], ...]
 
 
-def read_comparison(folder: Path) -> Comparison:
-    """Read a folder of records.
+def read_comparison(*folders: Path) -> Comparison:
+    """Read folders of records, and the sweeps over tau that stand beside them.
+
+    A cell that several folders hold counts once, as the first of them has it.
 
     Raises
     ------
     DataError
-        There is none.
+        A folder holds no record.
     """
-    records, damaged = read_records(folder)
-    return compare(records, damaged)
+    records: dict[Cell, Record] = {}
+    damaged: dict[str, str] = {}
+    taus: list[TauSweep] = []
+    for folder in folders:
+        found, faults = read_records(folder)
+        sweeps, of_sweeps = read_sweeps(folder)
+        damaged |= faults | of_sweeps
+        taus += sweeps
+        for record in found:
+            records.setdefault(Cell(record["data"], record["protocol"], record["system"], record["seed"]), record)
+    return compare(list(records.values()), damaged, taus)
 
 
-def compare(records: Sequence[Record], damaged: Mapping[str, str] | None = None) -> Comparison:
+def compare(
+    records: Sequence[Record], damaged: Mapping[str, str] | None = None, taus: Sequence[TauSweep] = ()
+) -> Comparison:
     """Lay records side by side.
 
     Examples
@@ -221,7 +253,7 @@ def compare(records: Sequence[Record], damaged: Mapping[str, str] | None = None)
     measured = [record for record in records if record["status"] == "measured"]
     contests = dict.fromkeys((record["data"], record["protocol"]) for record in measured)
     return Comparison(
-        tuple(_contest(data, protocol, measured) for data, protocol in contests),
+        tuple(_with_taus(_contest(data, protocol, measured), taus) for data, protocol in contests),
         tuple(record for record in records if record["status"] != "measured"),
         damaged or {},
         tuple(iter_missing(records)),
@@ -236,6 +268,12 @@ def _contest(data: str, protocol: str, measured: Iterable[Record]) -> Contest:
             systems.setdefault(record["system"], []).append(record)
     rows = [Row(name, tuple(sorted(of, key=lambda r: r["seed"]))) for name, of in systems.items()]
     return Contest(data, protocol, tuple(r for r in rows if not r.swept), tuple(r for r in rows if r.swept))
+
+
+def _with_taus(contest: Contest, taus: Sequence[TauSweep]) -> Contest:
+    """Give a contest the sweeps of its data set, where it is dealt as the flows of the sweeps are."""
+    ours = contest.dealing in _AS_PAPERS_DEAL
+    return replace(contest, taus=tuple(sweep for sweep in taus if ours and sweep.data == contest.data))
 
 
 # --- standings ---------------------------------------------------------------------------------------------------
@@ -348,9 +386,19 @@ class Answer:
         return " ".join((self.lead, *self.more))
 
 
+def told_in_full(comparison: Comparison) -> list[Contest]:
+    """Return the contests that a report tells in words and plots.
+
+    Of a data set that several protocols deal these are the ones dealt as papers deal it, where there are some: the
+    others are lines of one table, `deepidea.evaluation.benchmark_travel`.
+    """
+    as_papers = {contest.data for contest in comparison.contests if contest.dealing in _AS_PAPERS_DEAL}
+    return [c for c in comparison.contests if c.data not in as_papers or c.dealing in _AS_PAPERS_DEAL]
+
+
 def answers(comparison: Comparison) -> list[Answer]:
-    """Say of each contest, in plain text, where DeepIDEA stands and what that owes to its decision."""
-    return [_answer(contest) for contest in comparison.contests]
+    """Say in plain text, of each contest told in full, where DeepIDEA stands and what that owes to its decision."""
+    return [_answer(contest) for contest in told_in_full(comparison)]
 
 
 def _answer(contest: Contest) -> Answer:
@@ -426,9 +474,10 @@ def _under_rule(contest: Contest, rule: Rule) -> Iterable[str]:
             "given to every system"}[rule]  # fmt: skip
     if ours.place > 1:
         gap = 100 * (placed[0].cba.mean - ours.cba.mean)
+        among = _among_baselines(placed, baselines_ahead(contest, rule))
         yield (
             f"{told}, DeepIDEA is {_ordinal(ours.place)} of {len(placed)}, {gap:.1f} points below "
-            f"{placed[0].row.title} ({points(ours.cba)} % against {points(placed[0].cba)} %)."
+            f"{placed[0].row.title} ({points(ours.cba)} % against {points(placed[0].cba)} %){among}."
         )
     else:
         second = next(standing for standing in placed if standing.row.system != OURS)
@@ -437,6 +486,25 @@ def _under_rule(contest: Contest, rule: Rule) -> Iterable[str]:
             f"{told}, DeepIDEA is first of {len(placed)} with {points(ours.cba)} %, {lead:.1f} points above "
             f"{second.row.title}."
         )
+
+
+def _among_baselines(placed: Sequence[Standing], ahead: Sequence[Standing]) -> str:
+    """Tell how DeepIDEA stands to the baselines alone, where the first is none."""
+    if placed[0].row.is_baseline:
+        return ""
+    ours = next(standing for standing in placed if standing.row.system == OURS)
+    if not ahead:
+        return "; no baseline is above it"
+    gap = 100 * (ahead[0].cba.mean - ours.cba.mean)
+    many = "1 baseline is" if len(ahead) == 1 else f"{len(ahead)} baselines are"
+    return f"; {many} above it, {ahead[0].row.title} by {gap:.1f} points"
+
+
+def baselines_ahead(contest: Contest, rule: Rule) -> list[Standing]:
+    """Return the baselines whose mean is above DeepIDEA's under a rule, best first; none where it was not measured."""
+    placed = standings(contest, rule)
+    ours = next((standing for standing in placed if standing.row.system == OURS), None)
+    return [s for s in placed if ours and s.row.is_baseline and s.cba.mean > ours.cba.mean]
 
 
 def _ordinal(place: int) -> str:
