@@ -21,10 +21,12 @@ import polars as pl
 
 from deepidea.detection.alerting import LIKELIER_THAN_NOT, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
+from deepidea.detection.shares import Share, SharedSource, Shares
 from deepidea.detection.source import FlowBatch, Source
 from deepidea.detection.store import Committed, Store
-from deepidea.errors import DataError, DeepIDEAError, StoreError
-from deepidea.flows.context import HostContext
+from deepidea.errors import DataError, DeepIDEAError, StalePositionError, StoreError
+from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
+from deepidea.flows.flow_lines import has_context
 from deepidea.flows.projection import to_conn
 from deepidea.model.detector import Detector
 
@@ -32,6 +34,7 @@ QUEUED_BATCHES = 4
 STORE_PATIENCE_S = 300.0  # how long a store may be away before detection gives up
 _FIRST_PAUSE_S = 0.1
 _LATENCIES = 100_000  # of the newest flows
+_CONTEXT = [column.name for column in CONTEXT_COLUMNS]
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Progress:
     """What the engine has done since it began; read by a status line, at any time.
 
     ``latencies_s`` are the seconds from when a flow's end was known to when its batch was stored, one a batch, and
-    ``batch_flows`` the flows of each.
+    ``batch_flows`` the flows of each. ``shares`` tells of a source that several processes read, None of any other.
     """
 
     n_flows: int = 0
@@ -53,6 +56,7 @@ class Progress:
     began_s: float = field(default_factory=time.monotonic)
     latencies_s: list[float] = field(default_factory=list)
     batch_flows: list[int] = field(default_factory=list)
+    shares: Shares | None = None
 
     @property
     def flows_per_s(self) -> float:
@@ -80,7 +84,7 @@ class Engine:
 
     Parameters
     ----------
-    source : Source
+    source : Source or SharedSource
     detector : Detector
     store : Store
     thresholds : Thresholds, optional
@@ -97,7 +101,7 @@ class Engine:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | SharedSource,
         detector: Detector,
         store: Store,
         *,
@@ -109,6 +113,9 @@ class Engine:
         self._on_batch = on_batch or (lambda _: None)
         self._prepare = flow_adapter(source.schema, detector)
         self._model = fingerprint(detector)
+        self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # of each share: the turn that it is of, and itself
+        if isinstance(source, SharedSource):
+            self.progress.shares = Shares(source.name, store.position, looks_back=self._prepare.remembers)
 
     def run(self, stop: threading.Event) -> Progress:
         """Work until the source ends or ``stop`` is set and what was read is stored; return what was done.
@@ -125,6 +132,8 @@ class Engine:
                 self._work(batch, stop)
             except DeepIDEAError:
                 halt.set()  # the reader must not wait for a loop that is gone
+                if self.progress.shares is not None:
+                    self.progress.shares.end()
                 raise
         return self.progress
 
@@ -155,6 +164,10 @@ class Engine:
 
     def _batches(self, halt: _Either) -> Iterator[FlowBatch]:
         """Yield what is new; a detector that looks at what hosts did before needs all that came before it again."""
+        if isinstance(self.source, SharedSource):
+            assert self.progress.shares is not None  # made with the source
+            yield from self.source.batches_of_shares(self.progress.shares, halt)
+            return
         after = self.store.position(self.source.name) if self.source.replayable else None
         if after is None or not self._prepare.remembers:
             yield from self.source.batches(after, halt)
@@ -171,9 +184,15 @@ class Engine:
                 )
 
     def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
-        alerts = self.alerts_of(batch.flows)
-        told = self._commit(batch, alerts, stop)
         at = self.progress
+        if at.shares is None:
+            told = self._commit(batch, self.alerts_of(batch.flows), stop)
+        else:
+            shared = self._work_on_share(batch, at.shares, stop)
+            if shared is None:
+                self._on_batch(at)
+                return
+            told = shared
         at.n_flows += batch.flows.height
         at.n_alerts += told.n_alerts
         at.n_suppressed += told.n_suppressed
@@ -186,9 +205,40 @@ class Engine:
             del at.latencies_s[:-_LATENCIES], at.batch_flows[:-_LATENCIES]
         self._on_batch(at)
 
+    def _work_on_share(self, batch: FlowBatch, shares: Shares, stop: threading.Event) -> Committed | None:
+        """Store what a batch of a share leads to; None where there is nothing to store, or another process did."""
+        share = batch.share
+        if share is None or not shares.is_current(share):
+            return None
+        prepare = self._adapter_of(share, shares)
+        if share.is_past:
+            prepare.pass_over(batch.flows)
+            return None
+        verdicts = self.detector.score(batch.flows if has_context(batch.flows) else prepare(batch.flows))
+        alerts = self._alerts(batch.flows.drop(_CONTEXT, strict=False), verdicts)
+        try:
+            told = self._commit(batch, alerts, stop)
+        except StalePositionError:
+            shares.refuse(share, batch.flows.height)
+            return None
+        shares.settle(share, batch.position)
+        return told
+
+    def _adapter_of(self, share: Share, shares: Shares) -> FlowAdapter:
+        """Return what remembers the hosts of a share, anew where its turn is new."""
+        turn, adapter = self._adapters.get(share.name, (0, self._prepare))
+        if turn != share.turn:
+            held = set(map(shares.name_of, shares.held))
+            self._adapters = {name: known for name, known in self._adapters.items() if name in held}
+            adapter = flow_adapter(self.source.schema, self.detector)
+            self._adapters[share.name] = (share.turn, adapter)
+        return adapter
+
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        verdicts = self.detector.score(self._prepare(flows))
+        return self._alerts(flows, self.detector.score(self._prepare(flows)))
+
+    def _alerts(self, flows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
         chosen = LIKELIER_THAN_NOT.chosen(verdicts) if self.thresholds is None else self.thresholds.chosen(verdicts)
         return make_alerts(flows, name_attacks(verdicts, self.detector.benign), chosen, model=self._model)
 
@@ -206,7 +256,10 @@ class Engine:
                     n_flows=batch.flows.height,
                     skipped=batch.skipped,
                     dropped=batch.dropped,
+                    share=batch.share,
                 )
+            except StalePositionError:
+                raise
             except StoreError:
                 self.progress.n_store_retries += 1
                 if stop.is_set() or time.monotonic() + pause > deadline:
@@ -215,7 +268,8 @@ class Engine:
             pause = min(2 * pause, 10.0)
 
     def _is_stored(self, batch: FlowBatch) -> bool:
-        return batch.position is not None and self.store.position(self.source.name) == batch.position
+        name = batch.share.name if batch.share else self.source.name
+        return batch.position is not None and self.store.position(name) == batch.position
 
 
 class _Either(threading.Event):

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from deepidea.detection import store_reading as reading
 from deepidea.detection.allow import AllowRule, suppress
 from deepidea.detection.incidents import GAP_S
+from deepidea.detection.shares import Share
 from deepidea.detection.source import Position
 from deepidea.detection.store_reading import Page
 from deepidea.detection.store_rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
@@ -44,6 +45,7 @@ from deepidea.detection.store_writing import (
     count_batch,
     insert_alerts,
     purge_counts,
+    refuse_stale,
     upsert,
 )
 from deepidea.errors import DataError, MissingExtraError, StoreError
@@ -263,6 +265,7 @@ class Store:
         skipped: Mapping[str, int] | None = None,
         dropped: Mapping[str, int] | None = None,
         now: datetime | None = None,
+        share: Share | None = None,
     ) -> Committed:
         """Store what a batch of flows led to, whole or not at all.
 
@@ -281,6 +284,13 @@ class Store:
             Records left out, and flows or packets lost, by reason.
         now
             Time for the expiry of allow rules; the clock's where absent.
+        share
+            Of a source that several processes read: its name counts in place of ``source``, alerts tell ``source``.
+
+        Raises
+        ------
+        StalePositionError
+            The store does not stand where the share's batch begins; nothing was stored.
 
         Notes
         -----
@@ -288,6 +298,8 @@ class Store:
         """
         now = now or datetime.now(UTC)
         with self._transaction(writes=True) as connection:
+            if share is not None:
+                refuse_stale(connection, share)
             rules = self._current_rules(connection, now)
             new = insert_alerts(connection, suppress(alerts, rules, now=now), source)
             add_to_incidents(connection, new, self._gap_s)
@@ -295,7 +307,10 @@ class Store:
             n_suppressed = new.height - new["suppressed_by"].null_count()
             done = Committed(new.height, alerts.height - new.height, n_suppressed)
             counters = {"n_flows": n_flows, "n_alerts": done.n_alerts, "n_duplicates": done.n_duplicates}
-            about = {"name": source, "position": None if position is None else json.dumps(dict(position))}
+            about = {
+                "name": share.name if share else source,
+                "position": None if position is None else json.dumps(dict(position)),
+            }
             row = {**about, **counters, "n_suppressed": n_suppressed, "updated_us": round(now.timestamp() * 1e6)}
             count_batch(connection, row, skipped or {}, dropped or {})
         return done
