@@ -1,9 +1,9 @@
 """Shares: a stream that is cut into parts, each read by one of several processes at a time.
 
 Who reads a share, the stream's own means settle: Kafka's group protocol, leases in Redis. That may be wrong for a
-while: a process that was paused still thinks that a share is its own. So it is not relied upon. What a batch leads to is
-stored only if the store stands where the batch begins, in the same transaction: of two that read the same flows one is
-first, and the other one's batch is refused as if it had never been read. Every flow counts once, whoever reads.
+while: a process that was paused still thinks that a share is its own. So it is not relied upon. What a batch leads to
+is stored only if the store stands where the batch begins, in the same transaction: of two that read the same flows one
+is first, and the other one's batch is refused as if it had never been read. Every flow counts once, whoever reads.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Shares:
             while not all(map(self.is_settled, numbers)) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
 
-    # --- the loop that stores ------------------------------------------------------------------------------------------
+    # --- the loop that stores ----------------------------------------------------------------------------------------
 
     def is_current(self, share: Share) -> bool:
         """Whether a batch is of a turn that goes on."""
