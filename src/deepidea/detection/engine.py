@@ -22,7 +22,7 @@ import polars as pl
 from deepidea.detection.alerting import LIKELIER_THAN_NOT, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
 from deepidea.detection.shares import Share, SharedSource, Shares
-from deepidea.detection.source import FlowBatch, Source
+from deepidea.detection.source import FlowBatch, Position, Source
 from deepidea.detection.store import Committed, Store
 from deepidea.errors import DataError, DeepIDEAError, StalePositionError, StoreError
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
@@ -113,9 +113,10 @@ class Engine:
         self._on_batch = on_batch or (lambda _: None)
         self._prepare = flow_adapter(source.schema, detector)
         self._model = fingerprint(detector)
+        self._halt = threading.Event()
         self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # of each share: the turn that it is of, and itself
         if isinstance(source, SharedSource):
-            self.progress.shares = Shares(source.name, store.position, looks_back=self._prepare.remembers)
+            self.progress.shares = Shares(source.name, self._position_of, looks_back=self._prepare.remembers)
 
     def run(self, stop: threading.Event) -> Progress:
         """Work until the source ends or ``stop`` is set and what was read is stored; return what was done.
@@ -126,7 +127,7 @@ class Engine:
             What the source raised, or :class:`~deepidea.errors.StoreError` where the store stayed away. What was
             committed before stands, and the next run goes on behind it.
         """
-        halt = _Either(stop)
+        halt = self._halt = _Either(stop)
         for batch in self._read(halt):
             try:
                 self._work(batch, stop)
@@ -265,6 +266,19 @@ class Engine:
                 if stop.is_set() or time.monotonic() + pause > deadline:
                     raise
             stop.wait(pause)
+            pause = min(2 * pause, 10.0)
+
+    def _position_of(self, name: str) -> Position | None:
+        """Return the store's position of a share; where the store is away, ask again."""
+        deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
+        while True:
+            try:
+                return self.store.position(name)
+            except StoreError:
+                self.progress.n_store_retries += 1
+                if self._halt.is_set() or time.monotonic() + pause > deadline:
+                    raise
+            self._halt.wait(pause)
             pause = min(2 * pause, 10.0)
 
     def _is_stored(self, batch: FlowBatch) -> bool:
