@@ -18,11 +18,12 @@ from deepidea.adapters.kafka import KafkaPublisher, KafkaSink, KafkaSource
 from deepidea.detection.publish import publish
 from deepidea.detection.shares import Shares
 from deepidea.detection.sinks import open_sink
-from deepidea.detection.source import FlowBatch, Position
+from deepidea.detection.source import Position
 from deepidea.detection.sources import open_source
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.context import HostContext
 from tests.detection.redis_server import free_port
+from tests.detection.sharing import Reading, wait_for
 from tests.flows.sensor_lines import eve_flow
 
 cluster = pytest.importorskip("tests.detection.kafka_cluster")
@@ -50,59 +51,13 @@ def log(tmp_path: Path) -> str:
     return str(path)
 
 
-class Reading:
-    """A process's part: reads a source in a thread, and stores positions in a dict that others share."""
-
-    def __init__(self, address: str, stored: dict[str, Position], *, looks_back: bool = False) -> None:
-        self.source, self.stored, self.stop = KafkaSource(address), stored, threading.Event()
-        self.shares = Shares(self.source.name, stored.get, looks_back=looks_back)
-        self.flows: list[pl.DataFrame] = []
-        self.past: list[pl.DataFrame] = []
-        self.batches: list[FlowBatch] = []
-        self.thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        for batch in self.source.batches_of_shares(self.shares, self.stop):
-            share = batch.share
-            if share is None or not self.shares.is_current(share):
-                continue
-            if share.is_past:
-                self.past.append(batch.flows)
-            elif self.stored.get(share.name) != share.after:
-                self.shares.refuse(share, batch.flows.height)
-            else:
-                assert batch.position is not None
-                self.stored[share.name] = batch.position
-                self.flows.append(batch.flows)
-                self.batches.append(batch)
-                self.shares.settle(share, batch.position)
-
-    def __enter__(self) -> Reading:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stop.set()
-        self.thread.join(30)
-
-    @property
-    def n_flows(self) -> int:
-        return sum(table.height for table in self.flows)
-
-
-def wait_for(*readings: Reading, n: int) -> None:
-    deadline = time.monotonic() + 25
-    while sum(reading.n_flows for reading in readings) < n and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
 def put(log: str, topic: str) -> int:
     return publish(open_source(log), KafkaPublisher(topic), threading.Event()).n_flows
 
 
 def test_what_is_published_comes_out_with_its_context(topic: str, log: str) -> None:
     assert put(log, topic) == N
-    with Reading(f"{topic}?group=g", {}) as reading:
+    with Reading(KafkaSource(f"{topic}?group=g"), {}) as reading:
         wait_for(reading, n=N)
     [whole] = open_source(log).batches(None, threading.Event())
     found = pl.concat(reading.flows).sort("start", "src_port")
@@ -137,9 +92,9 @@ def test_positions_are_the_stores_and_poison_is_counted(brokers: str, topic: str
         producer.produce(topic.rpartition("/")[2], text, partition=0)
     producer.flush(5)
     stored: dict[str, Position] = {}
-    with Reading(f"{topic}?group=g", stored) as first:
+    with Reading(KafkaSource(f"{topic}?group=g"), stored) as first:
         wait_for(first, n=N + 1)
-    with Reading(f"{topic}?group=g", stored, looks_back=True) as second:
+    with Reading(KafkaSource(f"{topic}?group=g"), stored, looks_back=True) as second:
         time.sleep(4)
     assert (first.n_flows, second.n_flows) == (N + 1, 0)
     assert sum(sum(batch.skipped.values()) for batch in first.batches) == 2
@@ -149,7 +104,7 @@ def test_positions_are_the_stores_and_poison_is_counted(brokers: str, topic: str
 def test_two_share_and_one_takes_over(topic: str, log: str) -> None:
     stored: dict[str, Position] = {}
     address = f"{topic}?group=g&session_s=6"
-    with Reading(address, stored) as first, Reading(address, stored) as second:
+    with Reading(KafkaSource(address), stored) as first, Reading(KafkaSource(address), stored) as second:
         deadline = time.monotonic() + 20
         while {len(first.shares.held), len(second.shares.held)} != {2} and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -169,7 +124,7 @@ def test_two_share_and_one_takes_over(topic: str, log: str) -> None:
 def test_a_share_that_was_refused_is_read_from_where_the_store_stands(topic: str, log: str) -> None:
     put(log, topic)
     stored: dict[str, Position] = {}
-    with Reading(f"{topic}?group=g", stored) as reading:
+    with Reading(KafkaSource(f"{topic}?group=g"), stored) as reading:
         wait_for(reading, n=N)
         name = min(stored)
         stored[name] = {"offset": stored[name]["offset"] - 3}  # as if another process stood there
