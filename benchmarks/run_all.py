@@ -17,6 +17,7 @@ from benchmarks import (
     scan_memory,
     scoring_speed,
     sensor_speed,
+    shared_stream,
     startup,
     training_speed,
     write_docs,
@@ -27,7 +28,7 @@ from benchmarks import (
 def main() -> None:
     """Run all of them with their defaults."""
     sys.argv = sys.argv[:1]
-    watching = (meter_speed, sensor_speed, context_speed, detection_speed, scan_memory, crashes)
+    watching = (meter_speed, sensor_speed, context_speed, detection_speed, scan_memory, crashes, shared_stream)
     for benchmark in (startup, scoring_speed, training_speed, paper_choices, recipe_search, zero_day, *watching):
         print(f"== {benchmark.__name__}", flush=True)
         benchmark.main()

@@ -9,6 +9,9 @@ from then to the moment at which the store has counted the last flow.
 *Takeover*: flows come while one of two processes, drawn by lot, is killed with SIGKILL and started again, many times.
 The store is compared with that of one process that read the same log with nobody's help.
 
+*Context*: how many flows get other windows of their hosts where each share is counted by itself, whatever it is keyed
+by, and how many alerts of a detector with context change by that.
+
 Usage: python -m benchmarks.shared_stream [--flows 200000] [--kills 20] [--kill-flows 60000] [--seed 0]
 """
 
@@ -34,14 +37,18 @@ from tests.detection.redis_server import running_redis
 
 from benchmarks.result_files import RESULTS, write_result
 from deepidea.adapters.redis_group import RedisPublisher
+from deepidea.detection.alerting import fit_thresholds, thresholds_of
+from deepidea.detection.calibrate import with_thresholds
 from deepidea.detection.publish import publish
 from deepidea.detection.source import FlowBatch, Position
 from deepidea.detection.sources import open_source
 from deepidea.detection.store import Store, open_store
-from deepidea.flows.context import add_context
+from deepidea.flows.context import CONTEXT_COLUMNS, HostContext, add_context
+from deepidea.flows.flow_lines import pair_keys, share_of
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
+from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
 
 SESSION_S = 2.0
@@ -51,8 +58,10 @@ WARM_FLOWS = 2_000
 
 
 def site_flows(n_flows: int, seed: int) -> pl.DataFrame:
-    """Return invented flows between a few hosts, two hundred a second."""
-    table, rows = simulate_flows(n_flows=n_flows, seed=seed), pl.int_range(n_flows, eager=True)
+    """Return invented flows between a few hosts, two hundred a second, of which about one in twenty is an attack."""
+    rows = pl.int_range(n_flows, eager=True)
+    table = simulate_flows(n_flows=2 * n_flows + 100, seed=seed).with_row_index("n")
+    table = table.filter((pl.col("label") == "benign") | (pl.col("n") % 4 == 0)).drop("n").head(n_flows)
     start = (rows * 5_000 + 1_780_000_000_000_000).cast(pl.Datetime("us", "UTC"))
     hosts = pl.concat_str(pl.lit("10.0."), (rows * 7 % 50).cast(pl.String), pl.lit(".7"))
     others = pl.concat_str(pl.lit("10.1.0."), (rows * 13 % 31).cast(pl.String))
@@ -75,7 +84,10 @@ def write_inputs(folder: Path, n_flows: int, *, context: bool = True) -> None:
     flows, _ = labelled_flows_from_table(
         table.select(columns), "label", "benign", schema=get_schema(schema).restrict(columns)
     )
-    train_detector(flows, random_state=0, n_epochs=3, min_steps=200).save(folder / "model.idea")
+    detector = train_detector(flows, random_state=0, n_epochs=3, min_steps=200)
+    fresh = add_context(site_flows(20_000, 2)) if context else site_flows(20_000, 2)
+    benign = detector.score(fresh.filter(pl.col("label") == "benign"))
+    with_thresholds(detector, fit_thresholds(benign, 1e-2, "benign flows")).save(folder / "model.idea")
     rows = site_flows(n_flows, 1)
     told = rows.select(
         (pl.col("start").dt.timestamp("us") / 1e6).alias("ts"), *(pl.col(name).alias(z) for name, z in _ZEEK.items())
@@ -255,6 +267,32 @@ def _await_shares(client: Any, n_processes: int) -> None:
         time.sleep(0.1)
 
 
+def context_kept(folder: Path, n_flows: int) -> dict[str, Any]:
+    """Return what becomes of windows and alerts where every share counts for itself, by the key of the shares."""
+    write_inputs(folder, n_flows)
+    [*batches] = open_source(f"zeek:{folder / 'conn.log'}").batches(None, threading.Event())
+    flows = pl.concat([batch.flows for batch in batches])
+    detector, rows = Detector.load(folder / "model.idea"), pl.int_range(flows.height, eager=True)
+    whole = HostContext().add(flows)
+    thresholds = thresholds_of(detector, None)
+    assert thresholds is not None  # they were set with the inputs
+    raised = thresholds.chosen(detector.score(whole))
+    told: dict[str, Any] = {"flows": flows.height, "alerts": int(raised.sum())}
+    for name, keys in {"pair": pair_keys(flows), "source": flows["src_ip"], "destination": flows["dst_ip"]}.items():
+        shares = share_of(keys, PARTITIONS)
+        parts = [HostContext().add(flows.filter(shares == n)) for n in range(PARTITIONS)]
+        order = pl.concat([rows.filter(shares == n) for n in range(PARTITIONS)]).arg_sort()
+        split = pl.concat(parts)[order]
+        same = pl.all_horizontal(pl.col(c.name).eq_missing(split[c.name]) for c in CONTEXT_COLUMNS)
+        other = thresholds.chosen(detector.score(split))
+        told[name] = {
+            "other_windows": round(1 - float(whole.select(same).to_series().mean()), 4),  # type: ignore[arg-type]
+            "alerts_lost": int((raised & ~other).sum()),
+            "alerts_more": int((other & ~raised).sum()),
+        }
+    return told
+
+
 def speeds(folder: Path, server: str, sockets: str, n_flows: int, runs: int) -> dict[str, Any]:
     """Return flows a second of one process and of two, in turn."""
     write_inputs(folder, n_flows)
@@ -273,6 +311,8 @@ def speeds(folder: Path, server: str, sockets: str, n_flows: int, runs: int) -> 
 def run(folder: Path, *, n_flows: int, kills: int, kill_flows: int, runs: int, seed: int) -> dict[str, Any]:
     """Return both measurements; without flows, or without kills, the other one alone."""
     figures: dict[str, Any] = {}
+    if n_flows:
+        figures["context"] = context_kept(folder, n_flows)
     with running_redis(folder) as server, running_server() as sockets:
         if n_flows:
             figures["speed"] = speeds(folder, server, sockets, n_flows, runs)

@@ -386,7 +386,8 @@ def detect(
     sink: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where alerts go beside the store: stdout, file://, syslog+udp://, +tcp://, +tls://, http(s)://."
+            help="Where alerts go beside the store: stdout, file://, syslog+udp://, +tcp://, +tls://, http(s)://, "
+            "kafka://, redis://."
         ),
     ] = None,
     format: Annotated[AlertFormat | None, typer.Option(help="Format of alerts; CEF for syslog, else EVE.")] = None,

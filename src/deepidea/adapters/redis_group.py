@@ -37,6 +37,7 @@ SETTLE_S = 10.0  # for what was read to be stored before a share is handed over
 PARTITIONS = 8
 KEPT_FLOWS = 1_000_000  # of all shares together, until the oldest are trimmed
 LOST = "trimmed from the stream before they were read"
+_LONGEST_BEAT_S = 1.0  # what a process hands back is seen by the others within so long
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _OPTIONS: Mapping[str, Reads] = {
     "stream": str,
@@ -313,7 +314,7 @@ class _Lease:
             while not self._ended.is_set():
                 with contextlib.suppress(*_failures()):  # the loop that reads tells of it
                     self._beat(client)
-                self._ended.wait(self._session_s / 5)
+                self._ended.wait(min(self._session_s / 5, _LONGEST_BEAT_S))
             with contextlib.suppress(*_failures()):
                 client.zrem(self._members, self._me)
         self.release(sorted(self._owned))

@@ -24,6 +24,7 @@ BROKEN = "not a flow: a column is missing or out of range"
 _MARK = b'{"flow":"conn",'
 _TIMES = ("start", "end")
 _CONTEXT = [column.name for column in CONTEXT_COLUMNS]
+_CONTEXT_MARK = f'"{_CONTEXT[0]}":'.encode()
 _TYPES = {
     "flow": pl.String(),
     **{name: pl.Int64() if name in _TIMES else dtype for name, dtype in FLOW_COLUMNS.items()},
@@ -104,39 +105,27 @@ class StreamParser:
             yield self._eve.parse(b"\n".join(lines))
         elif kind == "zeek":
             yield self._zeek.parse(b"\n".join(lines))
-        elif kind == "conn":
-            yield _own(lines)
+        elif kind != "poison":
+            yield _own(lines, _CONTEXT if kind == "conn+context" else ())
         else:
             yield Parsed(skipped={NOT_JSON: len(lines)})
 
 
 def _kind(message: bytes) -> str:
     if message.startswith(_MARK):
-        return "conn"
+        return "conn+context" if _CONTEXT_MARK in message else "conn"
     if not message.lstrip().startswith(b"{"):
         return "poison"
     return "zeek" if b'"id.orig_h"' in message or b'"_path"' in message else "eve"
 
 
-def _own(lines: Sequence[bytes]) -> Parsed:
-    table, bad = _typed(lines)
+def _own(lines: Sequence[bytes], context: Sequence[str]) -> Parsed:
+    names = ("flow", *FLOW_COLUMNS, *context)
+    table, bad = json_table(lines, {name: _TYPES[name] for name in names})
     whole = table.filter(_is_whole())
-    broken = table.height - whole.height
-    skipped = {reason: n for reason, n in ((NOT_JSON, bad), (BROKEN, broken)) if n}
-    flows = whole.select(
-        *(_moment(name) if name in _TIMES else pl.col(name) for name in FLOW_COLUMNS),
-        *(_CONTEXT if b'"' + _CONTEXT[0].encode() + b'"' in lines[0] else ()),
-    )
+    skipped = {reason: n for reason, n in ((NOT_JSON, bad), (BROKEN, table.height - whole.height)) if n}
+    flows = whole.select(*(_moment(name) if name in _TIMES else pl.col(name) for name in names[1:]))
     return Parsed(flows, skipped)
-
-
-def _typed(lines: Sequence[bytes]) -> tuple[pl.DataFrame, int]:
-    schema = _TYPES if b'"' + _CONTEXT[0].encode() + b'"' in lines[0] else _without_context()
-    return json_table(lines, schema)
-
-
-def _without_context() -> dict[str, pl.DataType]:
-    return {name: dtype for name, dtype in _TYPES.items() if name not in _CONTEXT}
 
 
 def _moment(name: str) -> pl.Expr:
