@@ -10,7 +10,7 @@ from then to the moment at which the store has counted the last flow.
 The store is compared with that of one process that read the same log with nobody's help.
 
 *Context*: how many flows get other windows of their hosts where each share is counted by itself, whatever it is keyed
-by, and how many alerts of a detector with context change by that.
+by, and how many alerts of a detector with context change by that, in a simulated capture.
 
 Usage: python -m benchmarks.shared_stream [--flows 200000] [--kills 20] [--kill-flows 60000] [--seed 0]
 """
@@ -37,7 +37,7 @@ from tests.detection.redis_server import running_redis
 
 from benchmarks.result_files import RESULTS, write_result
 from deepidea.adapters.redis_group import RedisPublisher
-from deepidea.detection.alerting import fit_thresholds, thresholds_of
+from deepidea.detection.alerting import fit_thresholds
 from deepidea.detection.calibrate import with_thresholds
 from deepidea.detection.publish import publish
 from deepidea.detection.source import FlowBatch, Position
@@ -46,19 +46,23 @@ from deepidea.detection.store import Store, open_store
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext, add_context
 from deepidea.flows.flow_lines import pair_keys, share_of
 from deepidea.flows.labelled import labelled_flows_from_table
+from deepidea.flows.projection import to_conn
 from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
-from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
+from deepidea.packets.labels import label_flows, read_labels
+from deepidea.packets.meter import meter_capture
+from deepidea.packets.simulate import simulate_capture
 
 SESSION_S = 2.0
 PARTITIONS = 8
 PATIENCE_S = 300.0
 WARM_FLOWS = 2_000
+LAB_MINUTES = 5.0
 
 
 def site_flows(n_flows: int, seed: int) -> pl.DataFrame:
-    """Return invented flows between a few hosts, two hundred a second, of which about one in twenty is an attack."""
+    """Return invented flows between a few hosts, two hundred a second by their end, one in twenty an attack."""
     rows = pl.int_range(n_flows, eager=True)
     table = simulate_flows(n_flows=2 * n_flows + 100, seed=seed).with_row_index("n")
     table = table.filter((pl.col("label") == "benign") | (pl.col("n") % 4 == 0)).drop("n").head(n_flows)
@@ -90,7 +94,8 @@ def write_inputs(folder: Path, n_flows: int, *, context: bool = True) -> None:
     with_thresholds(detector, fit_thresholds(benign, 1e-2, "benign flows")).save(folder / "model.idea")
     rows = site_flows(n_flows, 1)
     told = rows.select(
-        (pl.col("start").dt.timestamp("us") / 1e6).alias("ts"), *(pl.col(name).alias(z) for name, z in _ZEEK.items())
+        (pl.col("end").dt.timestamp("us") / 1e6 - pl.col("duration_s")).alias("ts"),
+        *(pl.col(name).alias(z) for name, z in _ZEEK.items()),
     )
     told.write_ndjson(folder / "conn.log")
 
@@ -267,16 +272,23 @@ def _await_shares(client: Any, n_processes: int) -> None:
         time.sleep(0.1)
 
 
-def context_kept(folder: Path, n_flows: int) -> dict[str, Any]:
+def lab_flows(folder: Path, seed: int, minutes: float) -> pl.DataFrame:
+    """Return the labelled flows of a simulated capture as `conn`, in the order in which they ended."""
+    capture, labels = folder / f"{seed}.pcap", folder / f"{seed}.csv"
+    simulate_capture(capture, labels, seed=seed, minutes=minutes, hosts=20, snaplen=128)
+    metered = label_flows(pl.concat(meter_capture(capture)), read_labels(labels)).drop_nulls("label")
+    return to_conn(metered.drop("label"))
+
+
+def context_kept(folder: Path, minutes: float) -> dict[str, Any]:
     """Return what becomes of windows and alerts where every share counts for itself, by the key of the shares."""
-    write_inputs(folder, n_flows)
-    [*batches] = open_source(f"zeek:{folder / 'conn.log'}").batches(None, threading.Event())
-    flows = pl.concat([batch.flows for batch in batches])
-    detector, rows = Detector.load(folder / "model.idea"), pl.int_range(flows.height, eager=True)
-    whole = HostContext().add(flows)
-    thresholds = thresholds_of(detector, None)
-    assert thresholds is not None  # they were set with the inputs
-    raised = thresholds.chosen(detector.score(whole))
+    known, flows = add_context(lab_flows(folder, 1, minutes)), lab_flows(folder, 2, minutes)
+    schema = get_schema("conn+context").restrict(known.columns)
+    detector = train_detector(
+        labelled_flows_from_table(known, "class", "benign", schema=schema)[0], random_state=0, n_epochs=5, min_steps=500
+    )
+    whole, rows = HostContext().add(flows), pl.int_range(flows.height, eager=True)
+    raised = detector.score(whole)["score"] > 0.5
     told: dict[str, Any] = {"flows": flows.height, "alerts": int(raised.sum())}
     for name, keys in {"pair": pair_keys(flows), "source": flows["src_ip"], "destination": flows["dst_ip"]}.items():
         shares = share_of(keys, PARTITIONS)
@@ -284,7 +296,7 @@ def context_kept(folder: Path, n_flows: int) -> dict[str, Any]:
         order = pl.concat([rows.filter(shares == n) for n in range(PARTITIONS)]).arg_sort()
         split = pl.concat(parts)[order]
         same = pl.all_horizontal(pl.col(c.name).eq_missing(split[c.name]) for c in CONTEXT_COLUMNS)
-        other = thresholds.chosen(detector.score(split))
+        other = detector.score(split)["score"] > 0.5
         told[name] = {
             "other_windows": round(1 - float(whole.select(same).to_series().mean()), 4),  # type: ignore[arg-type]
             "alerts_lost": int((raised & ~other).sum()),
@@ -312,7 +324,7 @@ def run(folder: Path, *, n_flows: int, kills: int, kill_flows: int, runs: int, s
     """Return both measurements; without flows, or without kills, the other one alone."""
     figures: dict[str, Any] = {}
     if n_flows:
-        figures["context"] = context_kept(folder, n_flows)
+        figures["context"] = context_kept(folder, LAB_MINUTES)
     with running_redis(folder) as server, running_server() as sockets:
         if n_flows:
             figures["speed"] = speeds(folder, server, sockets, n_flows, runs)

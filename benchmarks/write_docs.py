@@ -287,10 +287,10 @@ def shared_table() -> str:
         ),
         *(
             [
-                f"the same, of {context['alerts']:,} alerts: lost, and told beside them",
+                f"the same keyed by {key}, of {context['alerts']:,} alerts of {context['flows']:,} flows: lost, added",
                 f"{context[key]['alerts_lost']:,}, {context[key]['alerts_more']:,}",
             ]
-            for key in ("pair",)
+            for key in ("pair", "source", "destination")
         ),
     ]
     return f"{table(['what', 'measured'], rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,11 +15,14 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from deepidea.adapters.redis_group import RedisGroupSource, RedisPublisher
+from deepidea.console_detection import status_line
+from deepidea.detection.engine import Progress
 from deepidea.detection.publish import open_publisher, publish
+from deepidea.detection.shares import Shares
 from deepidea.detection.sinks import open_sink
 from deepidea.detection.source import FlowBatch, Position
 from deepidea.detection.sources import open_source, source_of
-from deepidea.errors import DataError, SinkError, SourceError
+from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.context import HostContext
 from tests.detection.redis_server import free_port, running_redis
 from tests.detection.servers import eventually
@@ -120,7 +124,7 @@ def test_of_two_that_read_the_same_one_is_refused_and_catches_up(address: str, s
         stored[name] = {"id": "0-0", "read": 0}  # as if another process stood there
         more(log, N, 2 * N)
         put(log, address)
-        eventually(lambda: reading.n_flows > 2 * N)
+        eventually(lambda: told(reading).unique(["start", "src_port"]).height == 2 * N)
     assert reading.shares.n_refused > 0
     counts = told(reading).group_by("start", "src_port").len()
     assert (counts.height, counts["len"].max()) == (2 * N, 2)
@@ -270,6 +274,49 @@ def test_a_live_source_is_published_without_a_position(address: str, server: Any
     for _ in range(2):
         publish(Live(), RedisPublisher(f"{address}?stream=flows&partitions=4"), threading.Event())
     assert sum(server.xlen(f"flows:{number}") for number in range(4)) == 2 * N
+
+
+def test_one_who_keeps_no_positions_reads_all_of_it(address: str, server: Any, log: Path) -> None:
+    put(log, address)
+    stop, found = threading.Event(), list[FlowBatch]()
+    for batch in sharing(address).batches(None, stop):
+        found.append(batch)
+        if sum(part.flows.height for part in found) == N:
+            stop.set()
+    assert {part.position for part in found} == {None}
+    with pytest.raises(DataError, match="must be read by one process"):
+        publish(sharing(address), RedisPublisher(f"{address}?stream=other"), threading.Event())
+
+
+def test_publish_says_what_it_did(address: str, server: Any, log: Path, command: Any) -> None:
+    with log.open("ab") as file:
+        file.write(b"broken\n")
+    done = command("publish", log, f"{address}?stream=flows", "--no-context")
+    assert done.code == 0, done.err
+    assert f"published {N} flows to {address}?stream=flows" in done.err
+    assert "not JSON" in done.err
+    assert command("publish", log, "http://127.0.0.1/").code == 3
+    assert command("publish", log, f"redis://127.0.0.1:{free_port()}/0?stream=flows").code == 5
+
+
+def test_the_status_line_says_which_shares_are_read_and_what_is_the_matter() -> None:
+    shares = Shares("s", {}.get)
+    assert "shares: none yet" in status_line("s", Progress(shares=shares), []).plain
+    shares.take(3)
+    shares.take(1)
+    shares.n_retries, shares.trouble = 2, "s: away"
+    assert "shares: 1, 3  |  2 retries of the stream  |  s: away" in status_line("s", Progress(shares=shares), []).plain
+
+
+def test_without_redis_the_line_to_install_is_named(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    for use in (
+        lambda: list(sharing("redis://127.0.0.1").batches(None, threading.Event())),
+        lambda: put(log, "redis://127.0.0.1"),
+        lambda: open_sink("redis://127.0.0.1?stream=a").send(["{}"]),
+    ):
+        with pytest.raises(MissingExtraError, match=r"pip install 'deepidea\[redis\]'"):
+            use()
 
 
 def test_alerts_go_to_a_stream(address: str, server: Any) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from deepidea.adapters.redis import FIELD, event_of, open_client
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
 from deepidea.detection.publish import position_from
-from deepidea.detection.shares import READ_BACK_FLOWS, Shares
+from deepidea.detection.shares import READ_BACK_FLOWS, Shares, read_alone
 from deepidea.detection.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.flow_lines import StreamParser, has_context
@@ -120,6 +120,10 @@ class RedisGroupSource:
         self._patience_s = options.get("patience_s", PATIENCE_S)
         self._read_back = options.get("read_back", READ_BACK_FLOWS)
         self._batch_flows = batch_flows
+
+    def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:  # noqa: ARG002
+        """Yield all flows, without positions: see :func:`deepidea.detection.shares.read_alone`."""
+        return read_alone(self, stop)
 
     def batches_of_shares(self, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
         """Yield batches: see :class:`deepidea.detection.shares.SharedSource`."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 
 import polars as pl
 
+from deepidea.detection.shares import SharedSource
 from deepidea.detection.source import FlowBatch, Position, Source
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.context import HostContext
@@ -128,6 +129,10 @@ def publish(
     """
     if source.schema not in ("conn", "cicflow", "any"):
         raise DataError(f"published flows must be of schema conn or cicflow, however: {source.name} is {source.schema}")
+    if isinstance(source, SharedSource):
+        raise DataError(
+            f"a source to publish must be read by one process, however: {source.name} is shared; publish what fills it"
+        )
     done, work = Published(), _Work(source, publisher, HostContext() if context else None)
     try:
         left = publisher.open(source.name)

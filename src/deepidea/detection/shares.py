@@ -11,12 +11,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from deepidea.detection.source import FlowBatch, Position
 
-__all__ = ["READ_BACK_FLOWS", "Share", "SharedSource", "Shares"]
+__all__ = ["READ_BACK_FLOWS", "Share", "SharedSource", "Shares", "read_alone"]
 
 READ_BACK_FLOWS = 100_000  # of a share that is taken over, by a detector that looks at what hosts did before
 
@@ -195,6 +195,19 @@ class Shares:
         """Return where the store stands with each share that is ours, as far as is known here."""
         with self._changed:
             return {number: self._stored[number] for number in self._handed}
+
+
+def read_alone(source: SharedSource, stop: threading.Event) -> Iterator[FlowBatch]:
+    """Yield all flows of a shared source from its beginning, for one who keeps no positions, such as calibration.
+
+    It is a member of the group as any other: where processes of the group run, it gets its part alone.
+    """
+    shares = Shares(source.name, lambda _: None)
+    for batch in source.batches_of_shares(shares, stop):
+        if batch.share is None or shares.is_current(batch.share):
+            yield replace(batch, position=None, share=None)
+        if batch.share is not None:
+            shares.settle(batch.share, batch.position)
 
 
 def _number_of(share: Share) -> int:
