@@ -39,7 +39,7 @@ from benchmarks.result_files import RESULTS, write_result
 from deepidea.adapters.redis_group import RedisPublisher
 from deepidea.detection.alerting import fit_thresholds
 from deepidea.detection.calibrate import with_thresholds
-from deepidea.detection.publish import publish
+from deepidea.detection.publish import Publisher, publish
 from deepidea.detection.source import FlowBatch, Position
 from deepidea.detection.sources import open_source
 from deepidea.detection.store import Store, open_store
@@ -193,10 +193,10 @@ class Dosed:
 
 
 @contextlib.contextmanager
-def feeding(path: Path, address: str, doses: int) -> Iterator[Dosed]:
+def feeding(path: Path, publisher: Publisher, doses: int) -> Iterator[Dosed]:
     """Publish a log in doses by a thread of its own."""
     source = Dosed(path, doses)
-    feeder = threading.Thread(target=publish, args=(source, RedisPublisher(address), threading.Event()))
+    feeder = threading.Thread(target=publish, args=(source, publisher, threading.Event()))
     feeder.start()
     try:
         yield source
@@ -217,7 +217,9 @@ def takeover(folder: Path, server: str, url: str, n_flows: int, kills: int, seed
     with (
         open_store(url) as store,
         Group(folder, address_of(server), url) as group,
-        feeding(folder / "conn.log", f"{server}?stream=flows&partitions={PARTITIONS}", kills + 1) as source,
+        feeding(
+            folder / "conn.log", RedisPublisher(f"{server}?stream=flows&partitions={PARTITIONS}"), kills + 1
+        ) as source,
     ):
         for _ in range(2):
             group.start()

@@ -16,6 +16,7 @@ from benchmarks.shared_stream import Group, address_of, alone, await_flows, cont
 from benchmarks.shared_stream import write_inputs as write_site
 
 from deepidea.adapters.redis_group import RedisGroupSource, RedisPublisher
+from deepidea.detection.alerting import thresholds_of
 from deepidea.detection.engine import Engine
 from deepidea.detection.publish import publish
 from deepidea.detection.shares import Share, Shares
@@ -175,7 +176,7 @@ def test_a_process_that_is_paused_loses_its_share_and_writes_nothing_late(
     with (
         open_store(url) as store,
         Group(folder, address_of(server, session_s=1), url) as group,
-        feeding(folder / "conn.log", f"{server}?stream=flows&partitions=8", 4) as source,
+        feeding(folder / "conn.log", RedisPublisher(f"{server}?stream=flows&partitions=8"), 4) as source,
     ):
         group.start()
         group.start()
@@ -215,4 +216,27 @@ def test_a_process_that_is_stopped_hands_over_at_once(site: tuple[Path, Any], se
         eventually(lambda: len(set(client.mget(owners))) == 1, within_s=15)  # half of a session
         await_flows(store, N, group)
         assert group.stop() == [0]
+        assert contents(store) == whole
+
+
+@pytest.mark.slow
+def test_partitions_of_a_killed_process_are_taken_over(site: tuple[Path, Any], url: str) -> None:
+    cluster = pytest.importorskip("tests.detection.kafka_cluster")
+    from deepidea.adapters.kafka import KafkaPublisher
+
+    folder, whole = site
+    with cluster.running_cluster() as brokers, open_store(url) as store:
+        cluster.kafka.Producer({"bootstrap.servers": brokers, "log_level": 2}).list_topics("flows", timeout=10)
+        address = f"kafka://{brokers}/flows"
+        with Group(folder, f"{address}?group=site&session_s=6", url) as group:
+            group.start()
+            group.start()
+            with feeding(folder / "conn.log", KafkaPublisher(address), 4) as source:
+                source.let_go.release()
+                await_flows(store, N // 4, group)
+                source.let_go.release()
+                group.kill(random.Random(0))
+                await_flows(store, N // 2, group)
+            await_flows(store, N, group)
+            assert group.stop() == [0, 0]
         assert contents(store) == whole

@@ -245,7 +245,7 @@ class _Reader:
         """Return where to read a partition from, some way before where the store stands if hosts are looked at."""
         after = self._shares.take(number)
         where = self._kafka.TopicPartition(self._topic, number)
-        low, high = self.consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
+        low, high = self._ends(where)
         begins = low if after is None else _offset(after)
         begins = low if begins > high else begins  # beyond the end: the topic was made anew
         first = max(begins, low)
@@ -253,6 +253,14 @@ class _Reader:
         self.places[number] = _Place(max(first - back, low), first, max(low - begins, 0))
         where.offset = self.places[number].next
         return where
+
+    def _ends(self, where: Any) -> tuple[int, int]:
+        """Return the first offset that is left of a partition and the one behind the last, as far as brokers tell."""
+        try:
+            low, high = self.consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
+        except self._kafka.KafkaException:  # what is not there any more is skipped all the same, and not counted
+            return 0, 1 << 62
+        return int(low), int(high)
 
     def again(self) -> None:
         """Go back to where the store stands with partitions of which a batch was refused."""
@@ -294,7 +302,7 @@ class _Reader:
         if found <= expected:
             return 0
         where = self._kafka.TopicPartition(self._topic, number)
-        low, _ = self.consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
+        low, _ = self._ends(where)
         return int(max(min(low, found) - expected, 0))
 
     def commit(self, *, every_s: float = 0.0) -> None:

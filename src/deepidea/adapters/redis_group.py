@@ -170,7 +170,7 @@ class RedisGroupSource:
         """Let go what is not ours, or was refused; hand back what is too many; take what is new."""
         owned = lease.owned
         for number in shares.take_lost() | (set(places) - owned):
-            del places[number]
+            places.pop(number, None)
             shares.drop(number)
         surplus = sorted(places, reverse=True)[: max(len(owned) - lease.due, 0)]
         if surplus:
@@ -192,7 +192,8 @@ class RedisGroupSource:
     def _place(self, client: Any, number: int, after: Position | None) -> Position:
         """Return where to go on with a share; what was trimmed before anyone read is nobody's loss."""
         if after is None:
-            return {"id": "0-0", "read": _trimmed(client, self._stream(number))[0]}
+            [(trimmed, _)] = _trimmed(client, [self._stream(number)])
+            return {"id": "0-0", "read": trimmed}
         try:
             return {"id": str(after["id"]), "read": int(after["read"])}
         except (KeyError, TypeError, ValueError) as error:
@@ -204,13 +205,14 @@ class RedisGroupSource:
         """Yield the flows before a place that fill the windows of hosts; none where flows carry their context."""
         found = yield from client.asking(stop, lambda redis: self._entries_before(redis, number, place["id"]))
         for parsed in _parsed_blocks(found or [], self._batch_flows):
-            if has_context(parsed.flows):
-                return
             yield FlowBatch(parsed.flows, share=shares.past(number))
 
     def _entries_before(self, client: Any, number: int, last: str) -> list[bytes]:
         """Return the latest messages up to an entry, oldest first, as many as are read back."""
         key, found, until = self._stream(number), list[bytes](), last
+        newest = [event_of(fields) for _, fields in client.xrevrange(key, max=last, count=1)]
+        if has_context(StreamParser().parse(newest).flows):
+            return []
         while len(found) < self._read_back:
             entries = client.xrevrange(key, max=until, count=min(self._batch_flows, self._read_back - len(found)))
             found += [event_of(fields) for _, fields in entries]
@@ -225,7 +227,8 @@ class RedisGroupSource:
             return {}
         of = {self._stream(number).encode(): number for number in places}
         wanted = {key: places[number]["id"] for key, number in of.items()}
-        lost = {number: _lost(client, self._stream(number), places[number]["read"]) for number in places}
+        counts = zip(places.items(), _trimmed(client, [self._stream(number) for number in places]), strict=True)
+        lost = {number: _lost(place["read"], *count) for (number, place), count in counts}
         found = client.xread(wanted, count=self._batch_flows, block=round(1000 * min(LINGER_S, self._session_s / 10)))
         entries = {of[key]: told for key, told in _as_pairs(found)}
         return {n: (entries.get(n, []), lost[n]) for n in places if lost[n] or n in entries}
@@ -249,17 +252,24 @@ def _behind(place: Position, entries: Sequence[Any], lost: int) -> Position:
     return {"id": last, "read": place["read"] + lost + len(entries)}
 
 
-def _trimmed(client: Any, key: str) -> tuple[int, int]:
-    """Return how many entries a stream has lost at its beginning, and had in all; Redis tells from 7.0 on."""
-    if not client.exists(key):
-        return 0, 0
-    told = client.xinfo_stream(key)
+def _trimmed(client: Any, keys: Sequence[str]) -> list[tuple[int, int]]:
+    """Return how many entries each stream has lost at its beginning, and had in all; Redis tells from 7.0 on."""
+    with client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.xinfo_stream(key)
+        return [_counts(told) for told in pipeline.execute(raise_on_error=False)]
+
+
+def _counts(told: Any) -> tuple[int, int]:
+    if isinstance(told, Exception):
+        if "no such key" in str(told):
+            return 0, 0
+        raise told
     added = int(told.get("entries-added", told["length"]))
     return added - int(told["length"]), added
 
 
-def _lost(client: Any, key: str, read: int) -> int:
-    trimmed, added = _trimmed(client, key)
+def _lost(read: int, trimmed: int, added: int) -> int:
     return max(trimmed - read, 0) if added >= read else 0  # fewer than were read: the stream was made anew
 
 
