@@ -3,8 +3,8 @@
 A real Redis server and a real PostgreSQL server, both of the script's own, and processes of ``deepidea detect`` on the
 same machine: what the servers take, the processes lack.
 
-*Speed*: the processes read a stream of one share a core and more, first a little to be warm, then all of it at once;
-from then to the moment at which the store has counted the last flow.
+*Speed*: the processes, each kept to one core, since one alone would take all of them, read a stream of eight shares,
+first a little to be warm, then all of it at once; from then to the moment at which the store has counted the last flow.
 
 *Takeover*: flows come while one of two processes, drawn by lot, is killed with SIGKILL and started again, many times.
 The store is compared with that of one process that read the same log with nobody's help.
@@ -12,7 +12,7 @@ The store is compared with that of one process that read the same log with nobod
 *Context*: how many flows get other windows of their hosts where each share is counted by itself, whatever it is keyed
 by, and how many alerts of a detector with context change by that, in a simulated capture.
 
-Usage: python -m benchmarks.shared_stream [--flows 200000] [--kills 20] [--kill-flows 60000] [--seed 0]
+Usage: python -m benchmarks.shared_stream [--flows 200000] [--runs 3] [--kills 20] [--kill-flows 60000] [--seed 0]
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -109,8 +111,8 @@ def detection(folder: Path, address: str, store: str) -> list[str]:
 class Group:
     """Processes of ``deepidea detect`` on one stream; whatever happens, none is left."""
 
-    def __init__(self, folder: Path, address: str, store: str) -> None:
-        self._command, self._log = detection(folder, address, store), folder / "processes.log"
+    def __init__(self, folder: Path, address: str, store: str, *, pinned: bool = False) -> None:
+        self._command, self._log, self._pinned = detection(folder, address, store), folder / "processes.log", pinned
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Group:
@@ -122,9 +124,11 @@ class Group:
             process.wait()
 
     def start(self) -> None:
-        """Start one more."""
+        """Start one more; if pinned, on a core of its own as far as there are any."""
+        core = str(len(self.processes) % (os.cpu_count() or 1))
+        command = ["taskset", "-c", core, *self._command] if self._pinned else self._command
         with self._log.open("ab") as log:
-            self.processes.append(subprocess.Popen(self._command, stderr=log))
+            self.processes.append(subprocess.Popen(command, stderr=log))
 
     def kill(self, rng: random.Random) -> None:
         """Kill one and start another."""
@@ -243,7 +247,7 @@ def speed(folder: Path, server: str, url: str, n_flows: int, n_processes: int) -
     with (
         redis.Redis.from_url(server) as client,
         open_store(url) as store,
-        Group(folder, address_of(server, session_s=10), url) as group,
+        Group(folder, address_of(server, session_s=10), url, pinned=True) as group,
     ):
         client.flushall()
         for _ in range(n_processes):
@@ -317,7 +321,7 @@ def speeds(folder: Path, server: str, sockets: str, n_flows: int, runs: int) -> 
         with fresh_database(sockets) as url:
             rates[n_processes].append(round(speed(folder, server, url, n_flows, n_processes)))
         print(n_processes, rates[n_processes][-1], flush=True)
-    medians = {n: sorted(found)[len(found) // 2] for n, found in rates.items()}
+    medians = {n: statistics.median(found) for n, found in rates.items()}
     told = {"one": rates[1], "two": rates[2], "flows": n_flows, "partitions": PARTITIONS}
     return {**told, "median_ratio": round(medians[2] / medians[1], 2)}
 

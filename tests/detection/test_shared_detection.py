@@ -152,6 +152,7 @@ def test_one_reader_after_another_tells_what_one_tells(
             source,
             detector,
             sqlite_store,
+            thresholds=thresholds_of(detector, None),
             on_batch=lambda _, n=share * N, s=stop: counted(sqlite_store) >= n and s.set(),
         )
         reader.run(stop)
