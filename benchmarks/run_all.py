@@ -21,6 +21,7 @@ from benchmarks import (
     scan_memory,
     scoring_speed,
     sensor_speed,
+    shared_stream,
     startup,
     training_speed,
     write_docs,
@@ -41,6 +42,7 @@ def main() -> None:
         page_speed,
         scan_memory,
         crashes,
+        shared_stream,
     )
     for benchmark in (
         startup,

@@ -325,6 +325,38 @@ def _mean(values: Iterable[float]) -> float:
     return sum(listed) / len(listed) if listed else float("nan")
 
 
+def shared_table() -> str:
+    """Return what several processes on one stream do, from the result file."""
+    found = read_result("shared_stream")
+    speed, taken, context, run = found["speed"], found["takeover"], found["context"], found["run"]
+    rows = [
+        *(
+            [
+                f"{name} process{'es' * (name == 'two')}, flows a second of each run",
+                ", ".join(map("{:,}".format, rates)),
+            ]
+            for name, rates in (("one", speed["one"]), ("two", speed["two"]))
+        ),
+        ["two against one, by medians", f"{speed['median_ratio']:.2f}x"],
+        [f"parts of the store that {taken['kills']} kills of one of two processes changed", _changed(taken["equal"])],
+        *(
+            [
+                f"keyed by {key}, windows counted in each of {speed['partitions']} shares: flows with other windows",
+                f"{100 * context[key]['other_windows']:.0f} %",
+            ]
+            for key in ("pair", "source", "destination")
+        ),
+        *(
+            [
+                f"the same keyed by {key}, of {context['alerts']:,} alerts of {context['flows']:,} flows: lost, added",
+                f"{context[key]['alerts_lost']:,}, {context[key]['alerts_more']:,}",
+            ]
+            for key in ("pair", "source", "destination")
+        ),
+    ]
+    return f"{table(['what', 'measured'], rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 def detection_table() -> str:
     """Return what watching a network costs, from its result files."""
     meter, found = read_result("meter_speed"), read_result("detection_speed")
@@ -424,6 +456,7 @@ def _span(memory_mib: list[int]) -> str:
 _TAXONOMY = {"cicids18": "cicids18@family"}  # its sample has no attack among the paper's classes
 
 TABLES: dict[str, Callable[[], str]] = {
+    "shared_stream": shared_table,
     "detection": detection_table,
     "store": store_table,
     "native": native_table,

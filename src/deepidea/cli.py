@@ -522,7 +522,8 @@ def detect(
     sink: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where alerts go beside the store: stdout, file://, syslog+udp://, +tcp://, +tls://, http(s)://."
+            help="Where alerts go beside the store: stdout, file://, syslog+udp://, +tcp://, +tls://, http(s)://, "
+            "kafka://, redis://."
         ),
     ] = None,
     format: Annotated[AlertFormat | None, typer.Option(help="Format of alerts; CEF for syslog, else EVE.")] = None,
@@ -570,6 +571,30 @@ def detect(
         else:
             watched = watch(source, detector, setting, stop, **shown)
     raise typer.Exit(console_detection.show_watched(watched))
+
+
+@app.command()
+def publish(
+    source: Annotated[str, typer.Argument(help="Where flows come from: `deepidea sources` lists the kinds.")],
+    address: Annotated[str, typer.Argument(help="Stream: redis://host/0?stream=NAME or kafka://host:9092/TOPIC.")],
+    context: Annotated[
+        bool, typer.Option(help="Let each flow carry what its hosts did lately, for detectors with context.")
+    ] = True,
+    follow: Annotated[bool, typer.Option(help="Wait for more at the end of a file.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop after so long; Ctrl-C and SIGTERM stop, too.")
+    ] = None,
+) -> None:
+    """Put flows into a stream that several `detect` processes share, by pairs of hosts. Goes on where it stopped."""
+    from deepidea.detection.publish import open_publisher
+    from deepidea.detection.publish import publish as put
+    from deepidea.detection.sources import open_source
+
+    flows, publisher = open_source(source, follow=follow), open_publisher(address)
+    with console.stopping(seconds) as stop, console.flow_progress("publishing") as progress:
+        done = put(flows, publisher, stop, context=context, progress=progress)
+    console.say(f"published {done.n_flows:,} flows to {publisher.name}")
+    console.show_losses(done.skipped, done.dropped)
 
 
 @app.command()

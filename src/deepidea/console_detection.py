@@ -58,8 +58,18 @@ def status_line(address: str, progress: Any, deliveries: Sequence[Any]) -> Text:
             parts.append(f"{sum(counts.values()):,} {what}")
     if progress.n_store_retries:
         parts.append(f"{progress.n_store_retries} store retries")
+    parts += _told_shares(progress.shares)
     parts += [_told_sink(delivery.status()) for delivery in deliveries]
     return Text("  |  ".join(parts))
+
+
+def _told_shares(shares: Any) -> list[str]:
+    """Return which shares of a stream are read here, and what is the matter with its server."""
+    if shares is None:
+        return []
+    held = ", ".join(map(str, shares.held)) or "none yet"
+    again = [f"{shares.n_retries} retries of the stream"] if shares.n_retries else []
+    return [f"shares: {held}", *again, *([shares.trouble] if shares.trouble else [])]
 
 
 def _told_sink(status: Any) -> str:
@@ -98,6 +108,8 @@ def show_watched(watched: Any) -> int:
         say(
             f"delay from flow to stored alert: median {at.latency_s(0.5):.3f} s, 99 % within {at.latency_s(0.99):.3f} s"
         )
+    if at.shares is not None and at.shares.n_refused:
+        say(f"{at.shares.n_refused:,} flows more were read here and stored by another process, which counts them")
     show_losses(at.skipped, at.dropped)
     for status in watched.deliveries:
         say(str(status))

@@ -16,6 +16,7 @@
     ├── SourceError (OSError)     exit code 5   a source of flows that the system refuses, or that went away
     ├── SinkError (OSError)       exit code 5   a place for alerts that does not take them
     ├── StoreError (OSError)      exit code 5   a store that cannot be opened or is of a newer version
+    │   └── StalePositionError                  another process has gone on from where a batch begins
     └── MissingExtraError (ImportError) exit code 6   an optional dependency is not installed
 
 Messages state the rule, then the fact, then what to do. Exit code 2 is a wrong command line, 130 an interruption.
@@ -93,6 +94,10 @@ class StoreError(DeepIDEAError, OSError):
     """A store cannot be opened, is not one, or was written by a newer version."""
 
     exit_code = 5
+
+
+class StalePositionError(StoreError):
+    """A batch begins where the store no longer stands: another process has read on; nothing of it was stored."""
 
 
 class DownloadError(DeepIDEAError, OSError):

@@ -188,6 +188,10 @@ ADDRESSES = {
     "syslog+tls": "syslog+tls://127.0.0.1?ca=/tmp/ca.pem",
     "http": "http://127.0.0.1/",
     "https": "https://127.0.0.1/hook?timeout_s=3",
+    "kafka": "kafka://127.0.0.1:9092/alerts",
+    "kafkas": "kafkas://me:secret@127.0.0.1:9093/alerts?ca=/tmp/ca.pem",
+    "redis": "redis://127.0.0.1:6379/0?stream=alerts",
+    "rediss": "rediss://127.0.0.1:6379/0?stream=alerts&maxlen=1000",
 }
 
 

@@ -19,6 +19,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from deepidea.detection.line_source import StdinSource, UnixSource
+from deepidea.detection.shares import SharedSource
 from deepidea.detection.source import FlowBatch, Position, Source
 from deepidea.detection.sources import SOURCES, open_source, source_of
 from deepidea.detection.table_source import TableSource
@@ -185,7 +186,8 @@ def test_every_entry_has_a_home_that_can_be_imported(name: str) -> None:
         pytest.skip(f"{module} is not there yet")
     pytest.importorskip("redis") if name == "redis" else None
     made = getattr(importlib.import_module(module), member)
-    assert all(hasattr(made, attribute) for attribute in ("batches", "schema" if info.schema != "any" else "batches"))
+    reads = "batches_of_shares" if getattr(made, "is_shared", False) else "batches"
+    assert all(hasattr(made, attribute) for attribute in (reads, "schema" if info.schema != "any" else reads))
 
 
 def test_every_source_is_on_its_page() -> None:
@@ -201,6 +203,9 @@ def test_every_source_is_on_its_page() -> None:
         ("unix:///run/x.sock", "unix"),
         ("redis://:secret@localhost:6379/0?list=suricata", "redis"),
         ("rediss://localhost?stream=eve", "redis"),
+        ("redis://localhost/0?stream=flows&partitions=8&group=site", "redis-group"),
+        ("kafka://localhost:9092,other:9092/flows?group=site", "kafka"),
+        ("kafkas://localhost:9093/flows?group=site", "kafka"),
         ("netflow://0.0.0.0:2055", "netflow"),
         ("zeek:any.txt", "zeek"),
         ("lo", "interface"),
@@ -257,6 +262,18 @@ def test_real_files_are_told_by_their_content(data_root: Path) -> None:
     real |= {"suricata/eve.json": "eve", "cicids17-improved": "table", "pcap": "pcap"}
     assert {name: source_of(str(data_root / name)).name for name in real} == real
     assert joined(batches(str(data_root / "zeek" / "mixed"))).height == 141
+
+
+SHARED = ("redis://me:secret@127.0.0.1:1/0?stream=flows&group=site", "kafka://me:secret@127.0.0.1:1/flows?group=site")
+
+
+@pytest.mark.parametrize("address", SHARED)
+def test_a_shared_source_can_be_gone_on_with_and_tells_no_password(address: str) -> None:
+    source, info = open_source(address), source_of(address)
+    assert isinstance(source, SharedSource)
+    assert (source.schema, source.replayable) == (info.schema, info.replayable) == ("conn", True)
+    assert "secret" not in source.name
+    assert open_source(f"{address}&session_s=3").name == source.name
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

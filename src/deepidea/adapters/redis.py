@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
@@ -15,7 +15,7 @@ from deepidea.detection.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.flows.suricata import EveParser
 
-__all__ = ["RedisSource"]
+__all__ = ["RedisSource", "event_of", "open_client"]
 
 DEFAULT_KEY = "suricata"  # Suricata's own
 KEPT_SUFFIX = ":deepidea"
@@ -105,7 +105,7 @@ class RedisSource:
                 entries = found[0][1] if found else []
                 read += lost + len(entries)
                 last = entries[-1][0].decode() if entries else last
-                yield [_event(fields) for _, fields in entries], {"id": last, "read": read}, lost
+                yield [event_of(fields) for _, fields in entries], {"id": last, "read": read}, lost
 
     def _trimmed(self, client: Any) -> int:
         """Return how many entries the stream has lost at its beginning since it is there; Redis tells from 7.0 on."""
@@ -144,21 +144,38 @@ def _place(after: Position | None) -> tuple[str, int | None]:
         raise DataError(f"a position must come from a Redis stream, however: {after!r} does not") from error
 
 
-def _event(fields: dict[bytes, bytes]) -> bytes:
-    """Return the event of an entry: Suricata's field, else the first."""
+def event_of(fields: Mapping[bytes, bytes]) -> bytes:
+    """Return the event of a stream's entry: Suricata's field, else the first."""
     return fields.get(FIELD) or next(iter(fields.values()), b"{}") or b"{}"
+
+
+def open_client(url: str, **options: Any) -> Any:
+    """Return a client that gives up after some seconds, and tries nothing again by itself.
+
+    Raises
+    ------
+    MissingExtraError
+        The extra ``redis`` is not installed.
+    """
+    try:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Redis needs redis, however: {error}; install it with: pip install 'deepidea[redis]'"
+        ) from error
+    given = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
+    return redis.Redis.from_url(url, **{**given, **options})
 
 
 @contextlib.contextmanager
 def _connected(url: str, name: str) -> Iterator[Any]:
+    client = open_client(url)
+    import redis
+
     try:
-        import redis
-    except ImportError as error:
-        raise MissingExtraError(
-            f"a Redis source needs redis, however: {error}; install it with: pip install 'deepidea[redis]'"
-        ) from error
-    try:
-        with redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S) as client:
+        with client:
             yield client
     except (redis.RedisError, ValueError) as error:
         raise SourceError(f"a Redis server must answer, however: {name}: {error}; see that it runs there") from error

@@ -24,10 +24,12 @@ from deepidea.detection.alerts import make_alerts
 from deepidea.detection.drift import BinnedFlows, DriftMonitor
 from deepidea.detection.health import EngineStatus, HealthTeller, told_bounds
 from deepidea.detection.rates import flows_by_minute
-from deepidea.detection.source import FlowBatch, Source
+from deepidea.detection.shares import Share, SharedSource, Shares
+from deepidea.detection.source import FlowBatch, Position, Source
 from deepidea.detection.store import Committed, Store
-from deepidea.errors import DataError, DeepIDEAError, StoreError
-from deepidea.flows.context import HostContext
+from deepidea.errors import DataError, DeepIDEAError, StalePositionError, StoreError
+from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
+from deepidea.flows.flow_lines import has_context
 from deepidea.flows.projection import to_conn
 from deepidea.model.detector import Detector
 
@@ -35,6 +37,7 @@ QUEUED_BATCHES = 4
 STORE_PATIENCE_S = 300.0  # how long a store may be away before detection gives up
 _FIRST_PAUSE_S = 0.1
 _LATENCIES = 100_000  # of the newest flows
+_CONTEXT = [column.name for column in CONTEXT_COLUMNS]
 
 
 @dataclass(slots=True)
@@ -42,7 +45,7 @@ class Progress:
     """What the engine has done since it began; read by a status line, at any time.
 
     ``latencies_s`` are the seconds from when a flow's end was known to when its batch was stored, one a batch, and
-    ``batch_flows`` the flows of each.
+    ``batch_flows`` the flows of each. ``shares`` tells of a source that several processes read, None of any other.
     """
 
     n_flows: int = 0
@@ -56,6 +59,7 @@ class Progress:
     began_s: float = field(default_factory=time.monotonic)
     latencies_s: list[float] = field(default_factory=list)
     batch_flows: list[int] = field(default_factory=list)
+    shares: Shares | None = None
 
     @property
     def flows_per_s(self) -> float:
@@ -95,7 +99,7 @@ class Engine:
 
     Parameters
     ----------
-    source : Source
+    source : Source or SharedSource
     detector : Detector
     store : Store
     thresholds : Thresholds, optional
@@ -119,7 +123,7 @@ class Engine:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | SharedSource,
         detector: Detector,
         store: Store,
         *,
@@ -138,6 +142,10 @@ class Engine:
         self._drift = DriftMonitor(detector, self._model)
         self._sink_errors = sink_errors
         self._health = HealthTeller(source.name, self._about(name))
+        self._halt = threading.Event()
+        self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # of each share: the turn that it is of, and itself
+        if isinstance(source, SharedSource):
+            self.progress.shares = Shares(source.name, self._position_of, looks_back=self._prepare.remembers)
 
     def _about(self, name: str) -> dict[str, Any]:
         """Return what the engine's state tells of its detector."""
@@ -155,12 +163,14 @@ class Engine:
             What the source raised, or :class:`~deepidea.errors.StoreError` where the store stayed away. What was
             committed before stands, and the next run goes on behind it.
         """
-        halt = _Either(stop)
+        halt = self._halt = _Either(stop)
         try:
             for batch in self._read(halt):
                 self._work(batch, stop)
         except DeepIDEAError as error:
             halt.set()  # the reader must not wait for a loop that is gone
+            if self.progress.shares is not None:
+                self.progress.shares.end()
             self._tell("failed", str(error))
             raise
         self._tell("ended")
@@ -202,6 +212,10 @@ class Engine:
 
     def _batches(self, halt: _Either) -> Iterator[FlowBatch]:
         """Yield what is new; a detector that looks at what hosts did before needs all that came before it again."""
+        if isinstance(self.source, SharedSource):
+            assert self.progress.shares is not None  # made with the source
+            yield from self.source.batches_of_shares(self.progress.shares, halt)
+            return
         after = self.store.position(self.source.name) if self.source.replayable else None
         if after is None or not self._prepare.remembers:
             yield from self.source.batches(after, halt)
@@ -228,10 +242,15 @@ class Engine:
 
     def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
         self._take_newest()
-        judged = self._judge(batch.flows)
-        binned = self._drift.count(judged.conformed, judged.verdicts["score"], batch.flows)
-        told = self._commit(batch, self._told(batch.flows, judged), binned, stop)
         at = self.progress
+        if at.shares is None:
+            told = self._keep(batch, batch.flows, self._judge(self._prepare(batch.flows)), stop)
+        else:
+            shared = self._work_on_share(batch, at.shares, stop)
+            if shared is None:
+                self._on_batch(at)
+                return
+            told = shared
         at.n_flows += batch.flows.height
         at.n_alerts += told.n_alerts
         at.n_suppressed += told.n_suppressed
@@ -246,12 +265,43 @@ class Engine:
             self._tell()
         self._on_batch(at)
 
+    def _work_on_share(self, batch: FlowBatch, shares: Shares, stop: threading.Event) -> Committed | None:
+        """Store what a batch of a share leads to; None where there is nothing to store, or another process did."""
+        share = batch.share
+        if share is None or not shares.is_current(share):
+            return None
+        prepare = self._adapter_of(share, shares)
+        if share.is_past:
+            prepare.pass_over(batch.flows)
+            return None
+        judged = self._judge(batch.flows if has_context(batch.flows) else prepare(batch.flows))
+        try:
+            told = self._keep(batch, batch.flows.drop(_CONTEXT, strict=False), judged, stop)
+        except StalePositionError:
+            shares.refuse(share, batch.flows.height)
+            return None
+        shares.settle(share, batch.position)
+        return told
+
+    def _adapter_of(self, share: Share, shares: Shares) -> FlowAdapter:
+        """Return what remembers the hosts of a share, anew where its turn is new."""
+        turn, adapter = self._adapters.get(share.name, (0, self._prepare))
+        if turn != share.turn:
+            held = set(map(shares.name_of, shares.held))
+            self._adapters = {name: known for name, known in self._adapters.items() if name in held}
+            adapter = flow_adapter(self.source.schema, self.detector)
+            self._adapters[share.name] = (share.turn, adapter)
+        return adapter
+
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        return self._told(flows, self._judge(flows))
+        return self._told(flows, self._judge(self._prepare(flows)))
 
-    def _judge(self, flows: pl.DataFrame) -> _Judged:
-        prepared = self._prepare(flows)
+    def _keep(self, batch: FlowBatch, flows: pl.DataFrame, judged: _Judged, stop: threading.Event) -> Committed:
+        binned = self._drift.count(judged.conformed, judged.verdicts["score"], flows)
+        return self._commit(batch, self._told(flows, judged), binned, stop)
+
+    def _judge(self, prepared: pl.DataFrame) -> _Judged:
         conformed = self.detector.schema.conform(prepared)
         return _Judged(prepared, conformed, self.detector.score_conformed(conformed))
 
@@ -282,7 +332,10 @@ class Engine:
                     dropped=batch.dropped,
                     flow_minutes=minutes,
                     binned=binned,
+                    share=batch.share,
                 )
+            except StalePositionError:
+                raise
             except StoreError:
                 self.progress.n_store_retries += 1
                 if stop.is_set() or time.monotonic() + pause > deadline:
@@ -290,8 +343,22 @@ class Engine:
             stop.wait(pause)
             pause = min(2 * pause, 10.0)
 
+    def _position_of(self, name: str) -> Position | None:
+        """Return the store's position of a share; where the store is away, ask again."""
+        deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
+        while True:
+            try:
+                return self.store.position(name)
+            except StoreError:
+                self.progress.n_store_retries += 1
+                if self._halt.is_set() or time.monotonic() + pause > deadline:
+                    raise
+            self._halt.wait(pause)
+            pause = min(2 * pause, 10.0)
+
     def _is_stored(self, batch: FlowBatch) -> bool:
-        return batch.position is not None and self.store.position(self.source.name) == batch.position
+        name = batch.share.name if batch.share else self.source.name
+        return batch.position is not None and self.store.position(name) == batch.position
 
 
 class _Either(threading.Event):

@@ -1,9 +1,10 @@
-"""Sinks: where lines of alerts go: the standard output, files, syslog servers, webhooks."""
+"""Sinks: where lines of alerts go: the standard output, files, syslog servers, webhooks, streams."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib
 import json
 import os
 import socket
@@ -55,7 +56,8 @@ def open_sink(address: str, *, format: str | None = None) -> Sink:
     ----------
     address
         ``stdout``; ``file:///path?rotate_mb=100&keep=5``; ``syslog+udp://host:514``, ``syslog+tcp://host:601``,
-        ``syslog+tls://host:6514?ca=/path/ca.pem``; ``http://host/path`` or ``https://host/path?ca=/path/ca.pem``.
+        ``syslog+tls://host:6514?ca=/path/ca.pem``; ``http://host/path`` or ``https://host/path?ca=/path/ca.pem``;
+        ``kafka://host:9092/TOPIC``; ``redis://host:6379/0?stream=NAME``.
         ``timeout_s`` is an option of all that have a server, ``ca`` names the certificates that a server's is checked
         against, in place of the system's. Other options of a webhook's address belong to it and are sent.
     format
@@ -470,6 +472,17 @@ def _webhook(parts: SplitResult, format: str | None) -> Sink:
     )
 
 
+def _at_home(home: str) -> Callable[[SplitResult, str | None], Sink]:
+    """Return what makes a sink of a room above this one, ``module:Class``, which may need what is not installed."""
+    module, _, name = home.partition(":")
+
+    def make(parts: SplitResult, format: str | None) -> Sink:
+        made: Sink = getattr(importlib.import_module(module), name)(parts.geturl(), format=format or "eve")
+        return made
+
+    return make
+
+
 SINKS: Mapping[str, Callable[[SplitResult, str | None], Sink]] = MappingProxyType(
     {
         "stdout": _stdout,
@@ -479,6 +492,10 @@ SINKS: Mapping[str, Callable[[SplitResult, str | None], Sink]] = MappingProxyTyp
         "syslog+tls": _syslog,
         "http": _webhook,
         "https": _webhook,
+        "kafka": _at_home("deepidea.adapters.kafka:KafkaSink"),
+        "kafkas": _at_home("deepidea.adapters.kafka:KafkaSink"),
+        "redis": _at_home("deepidea.adapters.redis_sink:RedisSink"),
+        "rediss": _at_home("deepidea.adapters.redis_sink:RedisSink"),
     }
 )
 """What makes a sink of a split address and a format, by the scheme of the address."""

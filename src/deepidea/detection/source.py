@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from deepidea.detection.shares import Share
 
 LINGER_S = 0.2  # a live source hands over what it has at least this often
 BATCH_FLOWS = 8_192  # and at most so many flows at once
@@ -37,6 +40,8 @@ class FlowBatch:
     not_flows : mapping
         Records since the batch before that tell of something else than a flow, by what: ``dns``, ``alert``. They are
         no errors.
+    share : Share, optional
+        Of a source that several processes read together: which share the flows are of.
     """
 
     flows: pl.DataFrame
@@ -45,6 +50,7 @@ class FlowBatch:
     dropped: Mapping[str, int] = field(default_factory=dict)
     received_s: float = field(default_factory=time.time)
     not_flows: Mapping[str, int] = field(default_factory=dict)
+    share: Share | None = None
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ import difflib
 import gzip
 import importlib
 import inspect
+import re
 import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -226,6 +227,10 @@ def _begins(*prefixes: str) -> Callable[[str], bool]:
     return lambda address: address.lower().startswith(prefixes)
 
 
+def _both(one: Callable[[str], bool], other: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda address: one(address) and other(address)
+
+
 def _is_interface(address: str) -> bool:
     return address in _interfaces() and not Path(address).exists()
 
@@ -284,6 +289,8 @@ def _register(name: str, title: str, example: str, home: str, matches: Callable[
 _LOGS, _LINES = "deepidea.detection.log_source", "deepidea.detection.line_source"
 _PACKETS = "deepidea.detection.packet_source:PacketSource"
 _IS_REDIS = _begins("redis://", "rediss://")
+_IS_REDIS_GROUP = _both(_IS_REDIS, lambda address: bool(re.search(r"[?&]group=", address)))
+_IS_KAFKA = _begins("kafka://", "kafkas://")
 _IS_NETFLOW = _begins("netflow://", "ipfix://")
 
 _register(
@@ -297,6 +304,14 @@ _register(
 _register(
     "unix", "EVE over a UNIX socket", "unix:///run/eve.sock", f"{_LINES}:UnixSource", _begins("unix://"), live=True
 )
+_register(
+    "redis-group", "a Redis stream that processes share", "redis://localhost:6379/0?stream=flows&group=site",
+    "deepidea.adapters.redis_group:RedisGroupSource", _IS_REDIS_GROUP, live=True, replayable=True,
+)  # fmt: skip
+_register(
+    "kafka", "a Kafka topic that processes share", "kafka://localhost:9092/flows?group=site",
+    "deepidea.adapters.kafka:KafkaSource", _IS_KAFKA, live=True, replayable=True,
+)  # fmt: skip
 _register(
     "redis", "EVE from Redis", "redis://localhost:6379/0?list=suricata", "deepidea.adapters.redis:RedisSource",
     _IS_REDIS, live=True, replayable=True,

@@ -28,6 +28,7 @@ from deepidea.detection.allow import AllowRule, suppress
 from deepidea.detection.drift import Against, BinnedFlows, DriftReport
 from deepidea.detection.health import EngineState
 from deepidea.detection.incidents import GAP_S
+from deepidea.detection.shares import Share
 from deepidea.detection.source import Position
 from deepidea.detection.store_access import StoredAccess
 from deepidea.detection.store_cases import StoredCases
@@ -57,6 +58,7 @@ from deepidea.detection.store_writing import (
     count_flows,
     insert_alerts,
     purge_counts,
+    refuse_stale,
     upsert,
 )
 from deepidea.errors import DataError, MissingExtraError, StoreError
@@ -343,6 +345,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         flow_minutes: Mapping[int, int] | None = None,
         binned: Sequence[BinnedFlows] = (),
         now: datetime | None = None,
+        share: Share | None = None,
     ) -> Committed:
         """Store what a batch of flows led to, whole or not at all.
 
@@ -365,6 +368,13 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
             A sample of the flows in the bins of the detector: :class:`deepidea.detection.drift.DriftMonitor`.
         now
             Time for the expiry of allow rules; the clock's where absent.
+        share
+            Of a source that several processes read: its name counts in place of ``source``, alerts tell ``source``.
+
+        Raises
+        ------
+        StalePositionError
+            The store does not stand where the share's batch begins; nothing was stored.
 
         Notes
         -----
@@ -372,16 +382,21 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         """
         now = now or datetime.now(UTC)
         with self._transaction(writes=True) as connection:
+            if share is not None:
+                refuse_stale(connection, share)
             rules = self._current_rules(connection, now)
             new = insert_alerts(connection, suppress(alerts, rules, now=now), source)
             add_to_incidents(connection, new, self._gap_s)
             count_alerts(connection, new)
-            count_flows(connection, source, flow_minutes or {}, new)
+            count_flows(connection, source, flow_minutes or {}, new)  # of all shares together
             count_drift(connection, source, binned)
             n_suppressed = new.height - new["suppressed_by"].null_count()
             done = Committed(new.height, alerts.height - new.height, n_suppressed)
             counters = {"n_flows": n_flows, "n_alerts": done.n_alerts, "n_duplicates": done.n_duplicates}
-            about = {"name": source, "position": None if position is None else json.dumps(dict(position))}
+            about = {
+                "name": share.name if share else source,
+                "position": None if position is None else json.dumps(dict(position)),
+            }
             row = {**about, **counters, "n_suppressed": n_suppressed, "updated_us": round(now.timestamp() * 1e6)}
             count_batch(connection, row, skipped or {}, dropped or {})
         return done

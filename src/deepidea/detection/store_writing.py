@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from deepidea.detection.alerts import ALERT_COLUMNS
 from deepidea.detection.incidents import INCIDENT_COLUMNS, group_alerts, with_keys
+from deepidea.detection.shares import Share
 from deepidea.detection.store_schema import (
     ALERT_COUNTS,
     ALERTS,
@@ -28,6 +30,7 @@ from deepidea.detection.store_schema import (
     SOURCES,
     TIMES,
 )
+from deepidea.errors import StalePositionError
 
 IN_ONE_GO = 4_000  # values in one IN (...)
 MINUTE_US = 60_000_000
@@ -183,6 +186,17 @@ def _follow(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> N
         said_of = (FEEDBACK.c.subject == "incident") & (FEEDBACK.c.subject_id == old)
         connection.execute(FEEDBACK.update().where(said_of).values(subject_id=new))
     upsert(connection, INCIDENT_ALIASES, [{"old_id": old, "new_id": new} for old, new in replaced])
+
+
+def refuse_stale(connection: sa.Connection, share: Share) -> None:
+    """Raise :class:`StalePositionError` where the store does not stand at the beginning of a share's batch."""
+    text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == share.name)).scalar()
+    position = None if text is None else json.loads(text)
+    if position != share.after:
+        raise StalePositionError(
+            f"a batch must begin where the store stands, however: of {share.name} it stands at {position}, not at "
+            f"{share.after}; another process reads it"
+        )
 
 
 def count_batch(

@@ -1,0 +1,470 @@
+"""A stream in Redis that several processes read together: one Redis stream a share, owners by lease.
+
+A consumer group of Redis deals the entries of one stream to whoever asks, so that the flows of a host would go to
+every process. Here a stream ``flows`` is cut into ``flows:0``, ``flows:1``, ..., and each has one reader at a time, who
+holds a key that Redis lets go when it is not renewed. Where to go on stands in the store, not in Redis.
+
+Source: https://redis.io/docs/latest/commands (XADD, XREAD, XREVRANGE, SET, EVAL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from deepidea.adapters.redis import FIELD, event_of, open_client
+from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
+from deepidea.detection.publish import position_from
+from deepidea.detection.shares import READ_BACK_FLOWS, Shares, read_alone
+from deepidea.detection.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
+from deepidea.errors import DataError, SourceError
+from deepidea.flows.flow_lines import StreamParser, has_context
+from deepidea.flows.sensor_records import Parsed
+
+__all__ = ["RedisGroupSource", "RedisPublisher"]
+
+SESSION_S = 10.0
+PATIENCE_S = 300.0  # for a server that went away
+FIRST_PATIENCE_S = 10.0  # for one that was never there
+SETTLE_S = 10.0  # for what was read to be stored before a share is handed over
+PARTITIONS = 8
+KEPT_FLOWS = 1_000_000  # of all shares together, until the oldest are trimmed
+LOST = "trimmed from the stream before they were read"
+_LONGEST_BEAT_S = 1.0  # what a process hands back is seen by the others within so long
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_OPTIONS: Mapping[str, Reads] = {
+    "stream": str,
+    "group": str,
+    "partitions": at_least(int, 1),
+    "session_s": at_least(float, 0.2),
+    "patience_s": at_least(float, 0),
+    "read_back": at_least(int, 0),
+    "maxlen": at_least(int, 1),
+}
+
+_BEAT = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local members, lease, me, ttl = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
+local n = tonumber(redis.call('GET', KEYS[2]) or ARGV[4])
+redis.call('ZADD', members, now, me)
+redis.call('ZREMRANGEBYSCORE', members, '-inf', now - ttl)
+local all = redis.call('ZRANGE', members, 0, -1)
+table.sort(all)
+local rank = 0
+for i, name in ipairs(all) do if name == me then rank = i - 1 end end
+local due = math.floor(n / #all)
+if rank < n % #all then due = due + 1 end
+local mine = {}
+for p = 0, n - 1 do
+  if redis.call('GET', lease .. p) == me then
+    redis.call('PEXPIRE', lease .. p, ttl)
+    mine[#mine + 1] = p
+  end
+end
+for i = 0, n - 1 do
+  local p = (i + rank) % n
+  if #mine >= due then break end
+  if redis.call('SET', lease .. p, me, 'NX', 'PX', ttl) then mine[#mine + 1] = p end
+end
+return {due, mine}
+"""
+"""Says that a process lives, renews what it owns, takes what is free up to what is its due; gives both back."""
+
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class RedisGroupSource:
+    """Flows of a stream in Redis, shared with the other processes of a group.
+
+    Parameters
+    ----------
+    address
+        ``redis://host:port/0?stream=flows&group=site``, ``rediss://...`` with TLS. Options: ``partitions``, how many
+        shares there are where nobody has said so yet (Redis keeps it in ``flows:partitions``); ``session_s``, after
+        how long of silence a process loses its shares; ``patience_s``, how long a server that went away is waited for;
+        ``read_back``, how many flows of a share that is taken over a detector with context looks at again.
+    batch_flows
+        Most flows of a batch.
+
+    Raises
+    ------
+    DataError
+        The address says what cannot be.
+
+    Examples
+    --------
+    >>> source = RedisGroupSource("redis://me:secret@localhost/0?stream=flows&group=site&session_s=5")
+    >>> source.name, source.is_shared
+    ('redis://localhost/0?stream=flows&group=site', True)
+    """
+
+    schema = "conn"
+    replayable = True
+    is_shared = True
+
+    def __init__(self, address: str, *, batch_flows: int = BATCH_FLOWS) -> None:
+        known = {name: reads for name, reads in _OPTIONS.items() if name != "maxlen"}
+        self._address = read_address(address, known, ("stream", "group"))
+        options = self._address.options
+        self._key, self._group = options["stream"], options["group"]
+        self.name = f"{self._address.place}?stream={self._key}&group={self._group}"
+        self._session_s = options.get("session_s", SESSION_S)
+        self._patience_s = options.get("patience_s", PATIENCE_S)
+        self._read_back = options.get("read_back", READ_BACK_FLOWS)
+        self._batch_flows = batch_flows
+
+    def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:  # noqa: ARG002
+        """Yield all flows, without positions: see :func:`deepidea.detection.shares.read_alone`."""
+        return read_alone(self, stop)
+
+    def batches_of_shares(self, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
+        """Yield batches: see :class:`deepidea.detection.shares.SharedSource`."""
+        with _lasting(self._address, self.name, shares, self._patience_s) as client:
+            n_shares = yield from client.asking(stop, self._count_shares)
+            if n_shares is None:
+                return
+            lease = _Lease(self._address, self._key, self._group, n_shares, self._session_s)
+            with lease:
+                yield from self._read(client, lease, shares, stop)
+
+    def _count_shares(self, client: Any) -> int | None:
+        """Return how many shares there are, None where nobody has said so yet."""
+        wanted = self._address.options.get("partitions")
+        return count_partitions(client, self._key, wanted)
+
+    def _read(self, client: _Lasting, lease: _Lease, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
+        places: dict[int, Position] = {}
+        parser = StreamParser()
+        try:
+            while not stop.is_set():
+                yield from self._change_shares(client, lease, shares, places, stop)
+                found = yield from client.asking(stop, lambda redis: self._entries(redis, places))
+                for number, (entries, lost) in (found or {}).items():
+                    parsed = parser.parse([event_of(fields) for _, fields in entries])
+                    places[number] = _behind(places[number], entries, lost)
+                    share = shares.hand_over(number, places[number])
+                    dropped = {LOST: lost} if lost else {}
+                    yield FlowBatch(
+                        parsed.flows, places[number], parsed.skipped, dropped, not_flows=parsed.not_flows, share=share
+                    )
+                if not found:
+                    yield FlowBatch(Parsed().flows)
+                if not places:
+                    stop.wait(min(LINGER_S, self._session_s / 10))
+        finally:
+            shares.await_settled(set(places), SETTLE_S)
+            for number in places:
+                shares.drop(number)
+
+    def _change_shares(
+        self, client: _Lasting, lease: _Lease, shares: Shares, places: dict[int, Position], stop: threading.Event
+    ) -> Iterator[FlowBatch]:
+        """Let go what is not ours, or was refused; hand back what is too many; take what is new."""
+        owned = lease.owned
+        for number in shares.take_lost() | (set(places) - owned):
+            places.pop(number, None)
+            shares.drop(number)
+        surplus = sorted(places, reverse=True)[: max(len(owned) - lease.due, 0)]
+        if surplus:
+            shares.await_settled(set(surplus), SETTLE_S)
+            for number in surplus:
+                del places[number]
+                shares.drop(number)
+            lease.release(surplus)
+        for number in sorted(lease.owned - set(places) - set(surplus)):
+            after = shares.take(number)
+            place = yield from client.asking(stop, lambda redis, n=number, a=after: self._place(redis, n, a))
+            if place is None:
+                shares.drop(number)
+                return
+            places[number] = place
+            if after is not None and shares.looks_back:
+                yield from self._past(client, shares, number, place, stop)
+
+    def _place(self, client: Any, number: int, after: Position | None) -> Position:
+        """Return where to go on with a share; what was trimmed before anyone read is nobody's loss."""
+        if after is None:
+            [(trimmed, _)] = _trimmed(client, [self._stream(number)])
+            return {"id": "0-0", "read": trimmed}
+        try:
+            return {"id": str(after["id"]), "read": int(after["read"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"a position must come from a Redis stream, however: {dict(after)} does not") from error
+
+    def _past(
+        self, client: _Lasting, shares: Shares, number: int, place: Position, stop: threading.Event
+    ) -> Iterator[FlowBatch]:
+        """Yield the flows before a place that fill the windows of hosts; none where flows carry their context."""
+        found = yield from client.asking(stop, lambda redis: self._entries_before(redis, number, place["id"]))
+        for parsed in _parsed_blocks(found or [], self._batch_flows):
+            yield FlowBatch(parsed.flows, share=shares.past(number))
+
+    def _entries_before(self, client: Any, number: int, last: str) -> list[bytes]:
+        """Return the latest messages up to an entry, oldest first, as many as are read back."""
+        key, found, until = self._stream(number), list[bytes](), last
+        newest = [event_of(fields) for _, fields in client.xrevrange(key, max=last, count=1)]
+        if has_context(StreamParser().parse(newest).flows):
+            return []
+        while len(found) < self._read_back:
+            entries = client.xrevrange(key, max=until, count=min(self._batch_flows, self._read_back - len(found)))
+            found += [event_of(fields) for _, fields in entries]
+            if not entries:
+                break
+            until = f"({entries[-1][0].decode()}"
+        return found[::-1]
+
+    def _entries(self, client: Any, places: Mapping[int, Position]) -> dict[int, tuple[list[Any], int]]:
+        """Return what is new in each share, and how many entries were lost before it."""
+        if not places:
+            return {}
+        of = {self._stream(number).encode(): number for number in places}
+        wanted = {key: places[number]["id"] for key, number in of.items()}
+        counts = zip(places.items(), _trimmed(client, [self._stream(number) for number in places]), strict=True)
+        lost = {number: _lost(place["read"], *count) for (number, place), count in counts}
+        found = client.xread(wanted, count=self._batch_flows, block=round(1000 * min(LINGER_S, self._session_s / 10)))
+        entries = {of[key]: told for key, told in _as_pairs(found)}
+        return {n: (entries.get(n, []), lost[n]) for n in places if lost[n] or n in entries}
+
+    def _stream(self, number: int) -> str:
+        return f"{self._key}:{number}"
+
+
+def _as_pairs(found: Any) -> list[tuple[bytes, list[Any]]]:
+    return [(key, entries) for key, entries in found or []]
+
+
+def _parsed_blocks(messages: Sequence[bytes], size: int) -> Iterator[Parsed]:
+    parser = StreamParser()
+    for start in range(0, len(messages), size):
+        yield parser.parse(messages[start : start + size])
+
+
+def _behind(place: Position, entries: Sequence[Any], lost: int) -> Position:
+    last = entries[-1][0].decode() if entries else place["id"]
+    return {"id": last, "read": place["read"] + lost + len(entries)}
+
+
+def _trimmed(client: Any, keys: Sequence[str]) -> list[tuple[int, int]]:
+    """Return how many entries each stream has lost at its beginning, and had in all; Redis tells from 7.0 on."""
+    with client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.xinfo_stream(key)
+        return [_counts(told) for told in pipeline.execute(raise_on_error=False)]
+
+
+def _counts(told: Any) -> tuple[int, int]:
+    if isinstance(told, Exception):
+        if "no such key" in str(told):
+            return 0, 0
+        raise told
+    added = int(told.get("entries-added", told["length"]))
+    return added - int(told["length"]), added
+
+
+def _lost(read: int, trimmed: int, added: int) -> int:
+    return max(trimmed - read, 0) if added >= read else 0  # fewer than were read: the stream was made anew
+
+
+def count_partitions(client: Any, key: str, wanted: int | None) -> int | None:
+    """Return how many shares a stream is cut into, as Redis keeps it; where it does not, keep what is wanted."""
+    if wanted is not None:
+        client.set(f"{key}:partitions", wanted, nx=True)
+    told = client.get(f"{key}:partitions")
+    if told is None:
+        return None
+    if not told.isdigit() or (wanted is not None and int(told) != wanted):
+        raise DataError(
+            f"a stream must keep its number of partitions, however: {key} has {told.decode()}, and {wanted} are asked "
+            f"for; leave partitions out, or begin another stream"
+        )
+    return int(told)
+
+
+class _Lease:
+    """Renews, in a thread of its own, what a process owns of a stream."""
+
+    def __init__(self, address: StreamAddress, key: str, group: str, n_shares: int, session_s: float) -> None:
+        self._address, self._n_shares, self._session_s = address, n_shares, session_s
+        self._counted = f"{key}:partitions"
+        self._members, self._lease = f"{key}:members:{group}", f"{key}:owner:{group}:"
+        self._me = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._owned: set[int] = set()
+        self._renewed_s = 0.0
+        self.due = 0
+        self._thread = threading.Thread(target=self._run, name="deepidea-lease", daemon=True)
+
+    def __enter__(self) -> _Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def owned(self) -> set[int]:
+        """Shares that are ours; none when the lease ran out unrenewed."""
+        with self._lock:
+            return set(self._owned) if time.monotonic() - self._renewed_s < self._session_s else set()
+
+    def release(self, numbers: Sequence[int]) -> None:
+        """Hand shares back, so that another process takes them at once."""
+        with self._lock, contextlib.suppress(*_failures()), open_client(self._address.server) as client:
+            for number in numbers:
+                client.eval(_RELEASE, 1, f"{self._lease}{number}", self._me)
+                self._owned.discard(number)
+
+    def _run(self) -> None:
+        with open_client(self._address.server) as client:
+            while not self._ended.is_set():
+                with contextlib.suppress(*_failures()):  # the loop that reads tells of it
+                    self._beat(client)
+                self._ended.wait(min(self._session_s / 5, _LONGEST_BEAT_S))
+            with contextlib.suppress(*_failures()):
+                client.zrem(self._members, self._me)
+        self.release(sorted(self._owned))
+
+    def _beat(self, client: Any) -> None:
+        began = time.monotonic()
+        with self._lock:
+            told = client.eval(
+                _BEAT, 2, self._members, self._counted, self._lease, self._me, round(1000 * self._session_s),
+                self._n_shares,
+            )  # fmt: skip
+            self.due, self._owned, self._renewed_s = int(told[0]), set(map(int, told[1])), began
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    import redis
+
+    return (redis.RedisError,)
+
+
+class _Lasting:
+    """A client that is asked again while its server is away."""
+
+    def __init__(self, client: Any, name: str, shares: Shares, patience_s: float) -> None:
+        self._client, self._name, self._shares, self._patience_s = client, name, shares, patience_s
+        self._was_there = False
+
+    def asking(self, stop: threading.Event, ask: Any) -> Any:
+        """Return what is answered; until there is an answer, yield batches of nothing. None once ``stop`` is set."""
+        import redis
+
+        began, pause = time.monotonic(), _FIRST_PAUSE_S
+        while not stop.is_set():
+            try:
+                answer = ask(self._client)
+                self._was_there, self._shares.trouble = True, None
+                if answer is not None:
+                    return answer
+                began = time.monotonic()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                self._note(error, time.monotonic() - began)
+            yield FlowBatch(Parsed().flows)
+            stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        return None
+
+    def _note(self, error: Exception, waited_s: float) -> None:
+        """Take note of a failure; raise it where waiting will not help."""
+        import redis
+
+        patience_s = self._patience_s if self._was_there else min(self._patience_s, FIRST_PATIENCE_S)
+        if isinstance(error, redis.AuthenticationError) or waited_s >= patience_s:
+            raise error
+        self._shares.n_retries += 1
+        self._shares.trouble = f"{self._name}: {error}"
+
+
+@contextlib.contextmanager
+def _lasting(address: StreamAddress, name: str, shares: Shares, patience_s: float) -> Iterator[_Lasting]:
+    client = open_client(address.server)
+    import redis
+
+    try:
+        with client:
+            yield _Lasting(client, name, shares, patience_s)
+    except (redis.RedisError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise SourceError(f"a Redis server must answer, however: {name}: {error}; see that it runs there") from error
+
+
+class RedisPublisher:
+    """Puts flows into a stream that is cut by pairs of hosts, and its own position with them, in one transaction.
+
+    Parameters
+    ----------
+    address
+        ``redis://host:port/0?stream=flows``; options: ``partitions``, 8 where nobody has said so yet; ``maxlen``, how
+        many flows all shares keep together, about, 1,000,000.
+
+    Examples
+    --------
+    >>> RedisPublisher("redis://:secret@localhost/0?stream=flows&partitions=4").name
+    'redis://localhost/0?stream=flows'
+    """
+
+    def __init__(self, address: str) -> None:
+        known = {name: _OPTIONS[name] for name in ("stream", "partitions", "maxlen")}
+        self._address = read_address(address, known, ("stream",))
+        self._key = self._address.options["stream"]
+        self.name = f"{self._address.place}?stream={self._key}"
+        self._n_shares = 0
+        self._client: Any = None
+
+    def open(self, source: str) -> Position | None:
+        """Connect, and return where the source of this name was left."""
+        with self._errors():
+            self.close()
+            self._client = open_client(self._address.server)
+            wanted = self._address.options.get("partitions")
+            told = count_partitions(self._client, self._key, wanted)
+            self._n_shares = told or count_partitions(self._client, self._key, PARTITIONS) or PARTITIONS
+            return position_from(self._client.hget(f"{self._key}:published", source))
+
+    def publish(self, source: str, keys: Sequence[str], lines: Sequence[bytes], position: str | None) -> None:
+        """Put lines into the shares of their keys, and the position behind them: all, or nothing.
+
+        Raises
+        ------
+        SourceError
+            The server does not take them; whether it did is told by opening again.
+        """
+        keep = max(self._address.options.get("maxlen", KEPT_FLOWS) // self._n_shares, 1)
+        with self._errors(), self._client.pipeline(transaction=True) as pipeline:
+            for key, line in zip(keys, lines, strict=True):
+                number = zlib.crc32(key.encode()) % self._n_shares
+                pipeline.xadd(f"{self._key}:{number}", {FIELD: line}, maxlen=keep, approximate=True)
+            if position is not None:
+                pipeline.hset(f"{self._key}:published", source, position)
+            pipeline.execute()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        client = self._client or open_client(self._address.server)
+        import redis
+
+        try:
+            yield
+        except redis.RedisError as error:
+            raise SourceError(f"a Redis server must take flows, however: {self.name}: {error}") from error
+        finally:
+            if client is not self._client:
+                client.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
