@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from deepidea.detection.health import EngineState
 from deepidea.detection.incidents import GAP_S
 from deepidea.detection.source import Position
 from deepidea.detection.store_access import StoredAccess
+from deepidea.detection.store_cases import StoredCases
 from deepidea.detection.store_drift import count_drift, read_drift
 from deepidea.detection.store_feedback import StoredFeedback
 from deepidea.detection.store_incidents import IncidentOrder
@@ -236,7 +238,7 @@ def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
-class Store(StoredFeedback, StoredModels, StoredAccess):
+class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
     """A store that is open; made by :func:`open_store`. Threads may share it.
 
     Every method is one transaction. Each raises :class:`~deepidea.errors.StoreError` where the database fails; then
@@ -264,6 +266,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess):
         self._engine, self._gap_s = engine, incident_gap_s
         self._failures: tuple[type[Exception], ...] = (SQLAlchemyError, _driver_error(engine))
         self._rules: tuple[int, list[AllowRule]] = (0, [])  # version, and the rules in force as of it
+        self._joined = threading.local()  # the transaction that a thread holds open, see together
 
     def __enter__(self) -> Self:
         return self
@@ -288,7 +291,35 @@ class Store(StoredFeedback, StoredModels, StoredAccess):
             migrate(connection)
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of all that this thread asks of the store within the block: whole or not at all.
+
+        Other writers wait meanwhile.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> store = open_store(f"sqlite:///{tempfile.mkdtemp()}/alerts.db")
+        >>> with contextlib.suppress(DataError), store.together():
+        ...     store.register_sink("file")
+        ...     store.set_incident_state("no such incident", "closed")
+        >>> store.sink_counters()
+        []
+        >>> store.close()
+        """
+        with self._transaction(writes=True) as connection:
+            self._joined.connection = connection
+            try:
+                yield
+            finally:
+                self._joined.connection = None
+
+    @contextlib.contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
+        joined = getattr(self._joined, "connection", None)
+        if joined is not None:
+            yield joined
+            return
         try:
             with self._engine.connect() as connection:
                 connection = connection.execution_options(writes=writes)

@@ -221,19 +221,14 @@ class StoredAccess:
             query = query.where(AUDIT.c.audit_id < after)
         with self._transaction() as connection:
             rows = connection.execute(query).mappings().all()
-        entries = [
-            AuditEntry(
-                row["audit_id"],
-                _when(row["time_us"]),
-                row["actor"],
-            row["action"],
-            row["subject"],
-                json.loads(row["detail"]),
-                row["address"],
-            )
-            for row in rows[:limit]
-        ]
+        entries = [entry_of(row) for row in rows[:limit]]
         return entries, entries[-1].audit_id if len(rows) > limit else None
+
+
+def entry_of(row: sa.RowMapping) -> AuditEntry:
+    """Return a row of the audit log as a record."""
+    told = {name: row[name] for name in ("audit_id", "actor", "action", "subject", "address")}
+    return AuditEntry(**told, time=_when(row["time_us"]), detail=json.loads(row["detail"]))
 
 
 def _check(name: str, role: str) -> None:

@@ -158,6 +158,18 @@ class StoredModels:
                 raise DataError(fault)
             return _put(connection, model_id, "activated" if fault is None else "forced", analyst, note)
 
+    def activation_fault(self, model_id: str) -> str | None:
+        """Return why a model may not take the place of the active one unless it is forced to, None where it may.
+
+        Raises
+        ------
+        DataError
+            There is no such model.
+        """
+        with self._transaction() as connection:
+            model, active = _known(connection, model_id), _active_id(connection)
+            return None if active is None or model.active else _fault(model, active)
+
     def rollback(self, *, analyst: str, note: str = "") -> Activation:
         """Make the model active that was so before the present one; again, the one before that.
 

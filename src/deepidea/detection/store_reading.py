@@ -88,13 +88,20 @@ def read_alerts(
 ) -> Page:
     """Return a page of alerts, the latest first: ids begin with the time."""
     check_limit(limit)
-    wanted = [*wanted, *_of_incident(connection, incident)]
+    wanted = [*wanted, *of_incident(connection, incident)]
     if after is not None:
         wanted.append(ALERTS.c.alert_id < after)
     query = sa.select(*(ALERTS.c[name] for name in _WITH_EVIDENCE)).where(*wanted).order_by(ALERTS.c.alert_id.desc())
     table = alerts_from(connection.execute(query.limit(limit + 1)).all(), _WITH_EVIDENCE)
     rows = _with_features(connection, table.head(limit))
     return Page(rows, rows["alert_id"][-1] if table.height > limit else None)
+
+
+def first_alert(connection: sa.Connection, wanted: Sequence[Condition], *order: Any) -> dict[str, Any] | None:
+    """Return the first alert of an order as a row of an alert table, None where there is none."""
+    query = sa.select(*(ALERTS.c[name] for name in _WITH_EVIDENCE)).where(*wanted).order_by(*order).limit(1)
+    table = _with_features(connection, alerts_from(connection.execute(query).all(), _WITH_EVIDENCE))
+    return table.row(0, named=True) if table.height else None
 
 
 def _with_features(connection: sa.Connection, alerts: pl.DataFrame) -> pl.DataFrame:
@@ -116,7 +123,8 @@ def check_limit(limit: int) -> None:
         raise DataError(f"a page must have a row at least, however: limit={limit}")
 
 
-def _of_incident(connection: sa.Connection, incident: str | None) -> list[Condition]:
+def of_incident(connection: sa.Connection, incident: str | None) -> list[Condition]:
+    """Return which alerts an incident has, also under an earlier id of it."""
     if incident is None:
         return []
     columns = INCIDENTS.c

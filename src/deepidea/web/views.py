@@ -16,7 +16,7 @@ from typing import Any, Literal
 from deepidea.detection.alerts import SEVERITIES
 from deepidea.detection.drift import DriftReport, FeatureDrift
 from deepidea.detection.feedback import Feedback
-from deepidea.detection.incidents import Listing, listing_of
+from deepidea.detection.incidents import listing_of
 from deepidea.model.explain import Explanation
 from deepidea.web.windows import Window
 from deepidea.web.wording import headline
@@ -24,6 +24,7 @@ from deepidea.web.wording import headline
 SeverityName = Literal["critical", "high", "medium", "low"]
 Status = Literal["open", "acknowledged", "closed", "false_alarm"]
 Health = Literal["ok", "trouble", "stopped"]
+LONGEST_NOTE = 10_000
 MOST_SHOWN = 20  # hosts and ports of an incident, by alerts
 
 
@@ -134,15 +135,12 @@ class Suggestion:
         Stored alerts that it would keep quiet.
     n_other
         Of these, such as do not belong to the incident.
-    whole
-        Whether all of the incident's alerts would be quiet.
     """
 
     rule: dict[str, str]
     says: str
     n_alerts: int
     n_other: int
-    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +163,8 @@ class IncidentView:
         What makes it unlike benign flows and known attacks alike, in words; empty where nothing does.
     history
         Verdicts on the incident, the newest first.
+    log
+        What was done to it, by whom and when.
     suggestions
         Allow rules, the narrowest first.
     same_host
@@ -181,6 +181,7 @@ class IncidentView:
     why: WhyView | None
     unusual: str
     history: tuple[Said, ...]
+    log: tuple[AuditView, ...]
     suggestions: tuple[Suggestion, ...]
     same_host: tuple[IncidentRow, ...]
     sources: tuple[Counted, ...]
@@ -660,6 +661,11 @@ def severity_name(severity: int) -> SeverityName:
     return name  # type: ignore[no-any-return]
 
 
+def version_of(changed: datetime) -> int:
+    """Return the version of an incident that was changed at a time: the time in microseconds since 1970."""
+    return round(changed.timestamp() * 1e6)
+
+
 def said_of(feedback: Feedback) -> Said:
     """Return a verdict as it is shown."""
     return Said(**{name: getattr(feedback, name) for name in Said.__slots__})
@@ -675,19 +681,17 @@ def listed_of(kept: str, n_distinct: int) -> Listed:
 def incident_row(row: Mapping[str, Any], verdict: Feedback | None) -> IncidentRow:
     """Return a row of :meth:`deepidea.detection.store.Store.incidents` as it is shown."""
     plain = ("incident_id", "note", "changed", "host", "role", "first", "last", "n_alerts", "n_hosts", "n_ports")
-    listings: dict[str, Listing] = {
-        name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")
-    }
-    counts = {name: row[name] for name in ("n_alerts", "first", "last", "n_hosts", "n_ports")}
+    listings: dict[str, Any] = {name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")}
+    about: dict[str, Any] = {name: row[name] for name in ("n_alerts", "first", "last", "n_hosts", "n_ports")}
     changed = row["changed"]
     return IncidentRow(
         **{name: row[name] for name in plain},
-        headline=headline(row["class"], row["role"], row["host"], **listings, **counts),
+        headline=headline(row["class"], row["role"], row["host"], **listings, **about),
         class_name=row["class"],
         severity=row["severity"],
         severity_name=severity_name(row["severity"]),
         status=row["status"],
-        version=0 if changed is None else round(changed.timestamp() * 1e6),
+        version=0 if changed is None else version_of(changed),
         duration_s=(row["last"] - row["first"]).total_seconds(),
         score=finite(row["score"]),
         verdict=None if verdict is None else said_of(verdict),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
@@ -27,6 +28,7 @@ TITLES: dict[str, str] = {
 }
 MOST_POINTS = 200
 STEPS_S = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800, 2_592_000)
+FINE_STEPS_S = (1, 2, 5, 10, 15, 30, *STEPS_S)  # where alerts themselves are counted, not minutes of them
 _MINUTE = timedelta(minutes=1)
 
 
@@ -98,7 +100,7 @@ def window_of(
     >>> now = datetime(2026, 5, 4, 12, tzinfo=UTC)
     >>> window = window_of("24h", newest=now, now=now)
     >>> window.anchor, window.step_s, len(window.times)
-    ('now', 600, 145)
+    ('now', 600, 144)
     >>> window_of("1h", newest=datetime(2017, 7, 7, 20, tzinfo=UTC), now=now).note
     'the newest data are of 2017-07-07 20:00 UTC; this is the hour up to then'
     """
@@ -133,8 +135,8 @@ def _aware(when: datetime) -> datetime:
     return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
 
 
-def step_of(length: timedelta) -> int:
-    """Return the step, in seconds, that cuts a length into few enough points; weeks where nothing else does.
+def step_of(length: timedelta, *, steps_s: Sequence[int] = STEPS_S) -> int:
+    """Return the least step, in seconds, that cuts a length into few enough points; months where nothing else does.
 
     Examples
     --------
@@ -142,5 +144,5 @@ def step_of(length: timedelta) -> int:
     [60, 600, 3600, 14400]
     """
     seconds = length.total_seconds()
-    fitting = [step for step in STEPS_S if seconds / step < MOST_POINTS]
-    return fitting[0] if fitting else int(seconds / (MOST_POINTS - 1)) // STEPS_S[-1] * STEPS_S[-1] + STEPS_S[-1]
+    fitting = [step for step in steps_s if seconds / step < MOST_POINTS]
+    return fitting[0] if fitting else (int(seconds / (MOST_POINTS - 1)) // steps_s[-1] + 1) * steps_s[-1]

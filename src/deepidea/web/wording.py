@@ -104,7 +104,8 @@ def headline(
         told = f"{who} {verb} {flows}{by}{_on(at)}"
     else:
         told = f"{who} {_doing(kind, flows, n_alerts, others, at, n_hosts, n_ports)}"
-    sentence = f"{told} {_span_text(first, last)}: {class_title(class_name)}"
+    span = f" {_span_text(first, last)}" if n_alerts > 1 else ""
+    sentence = f"{told}{span}: {class_title(class_name)}"
     return sentence[0].upper() + sentence[1:]
 
 
