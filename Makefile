@@ -47,6 +47,7 @@ bench-accuracy: setup ## every system on every data set, taken up where it stopp
 
 docs: setup      ## rewrite the generated parts of README.md and docs/
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_api.py
 	$(BIN)/python -m benchmarks.write_docs
 
 clean:           ## remove what the other targets made

@@ -10,6 +10,7 @@ import sys
 from benchmarks import (
     context_speed,
     crashes,
+    desk_speed,
     detection_speed,
     explain_speed,
     filled_store,
@@ -29,7 +30,16 @@ from benchmarks import (
 def main() -> None:
     """Run all of them with their defaults."""
     sys.argv = sys.argv[:1]
-    watching = (meter_speed, sensor_speed, context_speed, detection_speed, filled_store, scan_memory, crashes)
+    watching = (
+        meter_speed,
+        sensor_speed,
+        context_speed,
+        detection_speed,
+        filled_store,
+        desk_speed,
+        scan_memory,
+        crashes,
+    )
     for benchmark in (
         startup,
         scoring_speed,

@@ -131,6 +131,14 @@ def explain_table() -> str:
     return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+def desk_table() -> str:
+    """Return what page and API take to answer."""
+    found, run = read_result("desk_speed"), read_result("desk_speed")["run"]
+    rows = [[what, f"{took['median']:,.0f} ms", f"{took['longest']:,.0f} ms"] for what, took in found["ms"].items()]
+    head = [f"{found['n_alerts']:,} alerts in {found['n_incidents']:,} incidents", "median", "longest"]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 _IMPORT = "python -c 'import deepidea'"
 _CHOSEN = f"{PRESETS['default']['temperature']:g}"
 
@@ -371,6 +379,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed_table,
     "context_speed": context_table,
     "explain_speed": explain_table,
+    "desk_speed": desk_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import cli_explain, console, console_detection, console_drift, console_models
+from deepidea import cli_explain, cli_serve, console, console_detection, console_drift, console_models
 from deepidea.cli_models import add_commands
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
@@ -38,6 +38,7 @@ allow_app = typer.Typer(help="Allow rules: what is known and wanted, so that it 
 app.add_typer(allow_app, name="allow")
 store_app = typer.Typer(help="The store of alerts: how it stands, what leaves it.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+cli_serve.register(app)
 
 
 class Preset(StrEnum):
@@ -321,12 +322,14 @@ def evaluate(
     data: Inputs,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep it in the detector file, for the page to show.")] = False,
     label: Label = None,
     benign: Benign = None,
     taxonomy: TaxonomyName = None,
 ) -> None:
     """Tell how good a detector is: on all flows, on distinct ones, on vectors it never saw."""
     from deepidea.evaluation.evaluate import evaluate_detector
+    from deepidea.evaluation.keeping import EVALUATION_ENTRY, compact
     from deepidea.evaluation.protocol import flows_to_test
     from deepidea.evaluation.report import trust_notes, write_report
     from deepidea.flows.atomic import replacing
@@ -341,6 +344,8 @@ def evaluate(
             partial.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
     if report is not None:
         write_report(evaluation, report)
+    if keep:
+        detector.with_card(**{EVALUATION_ENTRY: compact(evaluation)}).save(model)
     console.show_evaluation(evaluation, trust_notes(evaluation))
 
 

@@ -15,8 +15,17 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from deepidea.detection.store_schema import AUDIT, META, SESSIONS, TOKENS
-from deepidea.errors import DataError
+from deepidea.detection.store_schema import (
+    AUDIT,
+    INCIDENT_STATES,
+    INCIDENTS,
+    META,
+    MIGRATIONS,
+    SESSIONS,
+    TOKENS,
+    version_of,
+)
+from deepidea.errors import DataError, StoreError
 
 Role = Literal["viewer", "analyst", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -24,7 +33,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 PREFIX = "dit_"
 _SECRET_BYTES = 32
-USED_EVERY_US = 60_000_000  # how exactly the last use of a token is kept
+USED_EVERY_US = 60_000_000  # how exactly the last use of a token or a session is kept: a write a minute, not a request
+LASTS_S, IDLE_S = 12 * 3600.0, 2 * 3600.0  # of a session: in all, and without a request
 MOST_NAME = 100
 MOST_DETAIL = 4_000
 
@@ -103,9 +113,10 @@ class StoredAccess:
         Raises
         ------
         DataError
-            The name is empty, too long or taken by a token that is still valid, or there is no such role.
+            The name is empty, too long or taken by a token that is still valid, there is no such role, or the end is
+            past.
         """
-        _check(name, role)
+        _check(name, role, expires)
         secret, now = PREFIX + secrets.token_urlsafe(_SECRET_BYTES), _now()
         token_id = digest(secret)[:12]
         row = {"token_id": token_id, "name": name, "role": role, "hash": digest(secret), "created_us": now}
@@ -146,7 +157,8 @@ class StoredAccess:
         wanted, now = digest(secret), _now()
         with self._transaction() as connection:
             found = _tokens(connection, TOKENS.c.hash == wanted)
-        if not found or not hmac.compare_digest(found[0][1], wanted) or not found[0][0].is_valid(_when(now)):
+        kept = found[0][1] if found else digest("")  # one comparison, whether there is one or not
+        if not hmac.compare_digest(kept, wanted) or not found or not found[0][0].is_valid(_when(now)):
             return None
         token = found[0][0]
         if token.used is None or now - _us(token.used) > USED_EVERY_US:
@@ -156,27 +168,42 @@ class StoredAccess:
 
     # --- sessions of browsers ----------------------------------------------------------------------------------------
 
-    def open_session(self, token: Token, *, lasts_s: float) -> tuple[Session, str]:
-        """Open a session for a browser; return it and the secret of its cookie. Those that have ended go."""
-        secret, now = secrets.token_urlsafe(_SECRET_BYTES), _now()
-        csrf, ends = secrets.token_urlsafe(_SECRET_BYTES), now + round(lasts_s * 1e6)
+    def open_session(self, token: Token, *, lasts_s: float = LASTS_S, idle_s: float = IDLE_S) -> tuple[Session, str]:
+        """Open a session for a browser; return it and the secret of its cookie. Those that have ended go.
+
+        Parameters
+        ----------
+        token : Token
+        lasts_s, idle_s
+            How long it lasts at most, and without a request, in seconds.
+        """
+        secret, csrf, now = secrets.token_urlsafe(_SECRET_BYTES), secrets.token_urlsafe(_SECRET_BYTES), _now()
+        ends = now + round(min(lasts_s, idle_s) * 1e6)
         row = {"hash": digest(secret), "token_id": token.token_id, "csrf": csrf, "created_us": now, "expires_us": ends}
         with self._transaction(writes=True) as connection:
             connection.execute(SESSIONS.delete().where(SESSIONS.c.expires_us <= now))
             connection.execute(SESSIONS.insert().values(row))
         return Session(token, csrf, _when(now), _when(ends)), secret
 
-    def find_session(self, secret: str) -> Session | None:
-        """Return the session of a cookie, None where it has ended or its token opens nothing any more."""
+    def find_session(self, secret: str, *, lasts_s: float = LASTS_S, idle_s: float = IDLE_S) -> Session | None:
+        """Return the session of a cookie, None where it has ended or its token opens nothing any more.
+
+        That it was asked for puts its end off, to ``idle_s`` from now, never beyond ``lasts_s`` from its opening.
+        """
         now, columns = _now(), SESSIONS.c
         with self._transaction() as connection:
             row = connection.execute(sa.select(SESSIONS).where(columns.hash == digest(secret))).mappings().first()
-            if row is None or row["expires_us"] <= now:
+            latest = 0 if row is None else row["created_us"] + round(lasts_s * 1e6)
+            if row is None or min(row["expires_us"], latest) <= now:
                 return None
             found = _tokens(connection, TOKENS.c.token_id == row["token_id"])
         if not found or not found[0][0].is_valid(_when(now)):
             return None
-        return Session(found[0][0], row["csrf"], _when(row["created_us"]), _when(row["expires_us"]))
+        ends = min(now + round(idle_s * 1e6), latest)
+        if ends - row["expires_us"] > min(USED_EVERY_US, idle_s * 1e6 / 10):
+            with self._transaction(writes=True) as connection:
+                connection.execute(SESSIONS.update().where(columns.hash == row["hash"]).values(expires_us=ends))
+        return Session(found[0][0], row["csrf"], _when(row["created_us"]), _when(ends))
 
     def close_session(self, secret: str) -> None:
         """End a session; what is none is left alone."""
@@ -196,6 +223,33 @@ class StoredAccess:
                     connection.execute(META.insert().values(key="local_csrf", value=value))
         return str(value)
 
+    # --- what a server asks -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Find out whether the store answers and is of this program's version.
+
+        Raises
+        ------
+        StoreError
+            It does not, or another release has changed its tables meanwhile.
+        """
+        with self._transaction() as connection:
+            version = version_of(connection)
+        if version != len(MIGRATIONS):
+            raise StoreError(
+                f"a store must be of version {len(MIGRATIONS)}, however: it is of version {version} by now; "
+                "run the release that changed it"
+            )
+
+    def open_incidents(self) -> dict[int, int]:
+        """Return how many incidents are open, by severity."""
+        status = sa.func.coalesce(INCIDENT_STATES.c.status, "open")
+        of = INCIDENTS.outerjoin(INCIDENT_STATES, INCIDENT_STATES.c.incident_id == INCIDENTS.c.incident_id)
+        query = sa.select(INCIDENTS.c.severity, sa.func.count()).select_from(of).where(status == "open")
+        with self._transaction() as connection:
+            rows = connection.execute(query.group_by(INCIDENTS.c.severity)).all()
+        return {int(severity): int(n) for severity, n in rows}
+
     # --- audit log ---------------------------------------------------------------------------------------------------
 
     def audit(
@@ -207,7 +261,7 @@ class StoredAccess:
             "time_us": _now(),
             "actor": actor[:MOST_NAME],
             "action": action,
-            "subject": subject[:MOST_DETAIL],
+            "subject": subject[:MOST_DETAIL].replace("\0", "\ufffd"),  # PostgreSQL's text holds no such character
             "detail": text if len(text) <= MOST_DETAIL else json.dumps({"too_long": len(text)}),
             "address": address,
         }
@@ -231,11 +285,13 @@ def entry_of(row: sa.RowMapping) -> AuditEntry:
     return AuditEntry(**told, time=_when(row["time_us"]), detail=json.loads(row["detail"]))
 
 
-def _check(name: str, role: str) -> None:
+def _check(name: str, role: str, expires: datetime | None) -> None:
     if not name.strip() or len(name) > MOST_NAME or not name.isprintable():
         raise DataError(f"a token's name must be 1 to {MOST_NAME} printable characters, however: it is {name[:200]!r}")
     if role not in ROLES:
         raise DataError(f"role must be one of {', '.join(ROLES)}, however: it is {role!r}")
+    if expires is not None and expires <= _when(_now()):
+        raise DataError(f"a token must end in the future, however: {expires:%Y-%m-%d %H:%M:%S} UTC is past")
 
 
 def _tokens(connection: sa.Connection, *wanted: sa.ColumnElement[bool]) -> list[tuple[Token, str]]:

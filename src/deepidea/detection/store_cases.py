@@ -7,19 +7,21 @@ import binascii
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
 
+from deepidea.detection.allow import AllowRule, suppress
 from deepidea.detection.feedback import Feedback, Subject
 from deepidea.detection.health import EngineState
 from deepidea.detection.store_access import AuditEntry, entry_of
 from deepidea.detection.store_incidents import incident_rows
 from deepidea.detection.store_judged import feedback_of, incidents_of
 from deepidea.detection.store_reading import Condition, check_limit, first_alert, lead, of_incident, time_of, us
+from deepidea.detection.store_rules import PAGE_ROWS
 from deepidea.detection.store_schema import (
     ACTIVATIONS,
     ALERT_COUNTS,
@@ -34,7 +36,7 @@ from deepidea.detection.store_schema import (
     META,
     SOURCES,
 )
-from deepidea.detection.store_writing import slices
+from deepidea.detection.store_writing import alerts_from, slices
 from deepidea.errors import DataError
 
 MOST_PEERS = 50
@@ -151,6 +153,26 @@ class StoredCases:
         with self._transaction() as connection:
             query = sa.select(sa.func.count()).select_from(ALERTS).where(_A.suppressed_by.is_(None), *wanted)
             return connection.execute(query).scalar_one()
+
+    def count_ruled(self, rule: AllowRule, *, incident: str | None = None) -> tuple[int, int]:
+        """Return how many told alerts a rule would keep quiet, and how many of these are of an incident."""
+        wanted, after, counts = _may_apply(rule), "", [0, 0]
+        names = ("alert_id", "src_ip", "dst_ip", "dst_port", "class")
+        while True:
+            with self._transaction() as connection:
+                query = sa.select(*(_A[name] for name in names)).where(*wanted, _A.alert_id > after)
+                rows = connection.execute(query.order_by(_A.alert_id).limit(PAGE_ROWS)).all()
+                own = of_incident(connection, incident)
+                page = alerts_from(rows, names)
+                if page.is_empty():
+                    return counts[0], counts[1] if incident is not None else 0
+                after = page["alert_id"][-1]
+                ruled = suppress(page, [replace(rule, expires=None)], now=datetime.now(UTC))
+                ids = ruled.filter(pl.col("suppressed_by").is_not_null())["alert_id"]
+                counts[0] += len(ids)
+                for some in slices(ids.to_list() if incident is not None else []):
+                    query = sa.select(sa.func.count()).select_from(ALERTS).where(_A.alert_id.in_(some), *own)
+                    counts[1] += connection.execute(query).scalar_one()
 
     def quiet_counts(self) -> dict[str, int]:
         """Return how many stored alerts each allow rule keeps quiet."""
@@ -289,6 +311,16 @@ class StoredCases:
 
 
 # --- parts of the above ----------------------------------------------------------------------------------------------
+
+
+def _may_apply(rule: AllowRule) -> list[Condition]:
+    """Return what all alerts have that a rule applies to, as far as the database can tell."""
+    wanted: list[Condition] = [_A.suppressed_by.is_(None)]
+    wanted += [_A["class"] == rule.class_name] if rule.class_name is not None else []
+    for block, column in ((rule.src, _A.src_ip), (rule.dst, _A.dst_ip)):
+        if block is not None and block.endswith("/32"):
+            wanted.append((column == block[:-3]) | column.contains(":"))  # the same, as IPv6 writes it in many ways
+    return wanted
 
 
 def _step(step_s: int) -> sa.ColumnElement[int]:

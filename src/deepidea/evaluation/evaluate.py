@@ -297,7 +297,7 @@ def _data_facts(flows: LabelledFlows, scores: Scores, rows: Mapping[str, Ints | 
 
 
 def _model_facts(detector: Scorer) -> dict[str, Any]:
-    bulky = {"schema", "encoder", "members", "baselines", "classes"}
+    bulky = {"schema", "encoder", "members", "baselines", "classes", "evaluation"}
     told = {name: in_brief(value) for name, value in detector.manifest.items() if name not in bulky}
     return {"schema": detector.schema.name, "classes": list(detector.classes), **told}
 

@@ -7,18 +7,20 @@ A route says who may use it by what it depends on::
 
 Programs send a token with each request. Browsers log in with a token once and then have a session; what they change
 must carry the session's secret and come from a page of this server, so that no other site can make them do it. While
-the store has no token at all, whoever reaches the server, which then listens on loopback alone, is an admin.
+the store has no token at all, whoever asks from this machine is an admin, and nobody else gets in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.routing import APIRoute
+from fastapi import Depends, FastAPI, Request, routing
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
@@ -30,6 +32,7 @@ COOKIE = "deepidea"
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_OF_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 class AccessError(DeepIDEAError):
@@ -54,7 +57,7 @@ class Actor:
     way
         How they got in.
     csrf
-        What a page's forms must carry; empty for programs, which need none.
+        What a page's forms must carry, another text at every request; empty for programs, which need none.
     """
 
     name: str
@@ -89,36 +92,58 @@ class Needs:
         if request.method not in _SAFE and actor.way != "token":
             await _refuse_foreign(request, actor)
         if not actor.may(self.role):
-            refused = {"method": request.method, "needs": self.role}
-            store = _store(request)
-            await run_in_threadpool(
-                store.audit, actor.name, "refused", request.url.path, detail=refused, address=actor.address
-            )
+            told = {"method": request.method, "needs": self.role}
+            await run_in_threadpool(record, request, actor, "refused", request.url.path, told)
             raise AccessError(403, f"this takes the role {self.role}, however: {actor.name} is {actor.role}")
         return actor
 
 
+class NeedsUnlessOpen(Needs):
+    """The dependency of figures: a role, unless the server was told to let everyone read them."""
+
+    async def __call__(self, request: Request) -> Actor:
+        """Return who asks, or raise :class:`AccessError`."""
+        if request.app.state.settings.open_metrics:
+            return Actor("anyone", self.role, address_of(request), "token")
+        return await super().__call__(request)
+
+
 viewer, analyst, admin = (Needs(role) for role in ROLES)
+
+
+def record(request: Request, actor: Actor, action: str, subject: str, detail: Mapping[str, Any] | None = None) -> None:
+    """Write into the audit log what somebody did, or tried to."""
+    _store(request).audit(actor.name, action, subject, detail=detail, address=actor.address)
 
 
 def public() -> None:
     """Let everyone use a route; its dependency says so, since a route that says nothing is a defect."""
 
 
-def roles_of(app: FastAPI) -> dict[tuple[str, str], Role | None | Literal["undeclared"]]:
-    """Return who may use each route, by method and path; None where all may."""
-    found: dict[tuple[str, str], Role | None | Literal["undeclared"]] = {}
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            calls = [dependency.call for dependency in _flat(route.dependant)]
-            declared = [call.role for call in calls if isinstance(call, Needs)]
-            role = max(declared, key=ROLES.index) if declared else None if public in calls else "undeclared"
-            found.update({(method, route.path): role for method in route.methods})
+def roles_of(app: FastAPI) -> dict[tuple[str, str], Role | Literal["undeclared"] | None]:
+    """Return who may use each route, by method and path; None where all may.
+
+    A route that declares nothing, and whatever is no plain route (a mount, a socket), is ``undeclared``.
+    """
+    found: dict[tuple[str, str], Role | Literal["undeclared"] | None] = {}
+    for route in _routes_of(app):
+        calls = [dependency.call for dependency in _flat(getattr(route, "dependant", None))]
+        declared = [call.role for call in calls if isinstance(call, Needs)]
+        role = max(declared, key=ROLES.index) if declared else None if public in calls else "undeclared"
+        for method in sorted(getattr(route, "methods", None) or ["ANY"]):
+            found[method, str(getattr(route, "path", route))] = role
     return found
 
 
+def _routes_of(app: FastAPI) -> Iterator[Any]:
+    """Yield every route, those of included routers as they are reached through the application."""
+    contexts: Callable[[Any], Iterator[Any]] = getattr(routing, "iter_route_contexts", iter)
+    yield from contexts(app.routes)
+
+
 def _flat(dependant: Any) -> list[Any]:
-    return [inner for part in dependant.dependencies for inner in (part, *_flat(part))]
+    parts = [] if dependant is None else dependant.dependencies
+    return [inner for part in parts for inner in (part, *_flat(part))]
 
 
 open_to_all = Depends(public)
@@ -134,20 +159,63 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address is one of this machine's own.
+
+    Examples
+    --------
+    >>> [is_loopback(text) for text in ("127.0.0.9", "::1", "::ffff:127.0.0.1", "192.0.2.7", "localhost")]
+    [True, True, True, False, False]
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
+
+
 async def _actor_of(request: Request) -> Actor | None:
-    store, address = _store(request), address_of(request)
-    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
-    if kind:
-        token = await run_in_threadpool(store.find_token, secret.strip()) if kind.lower() == "bearer" else None
-        return None if token is None else Actor(token.name, token.role, address, "token")
-    if not await run_in_threadpool(_needs_login, request.app, store):
-        return Actor("local", "admin", address, "local", await run_in_threadpool(store.local_secret))
+    if request.headers.get("Authorization"):
+        return await run_in_threadpool(_program, request)
+    if not await run_in_threadpool(_needs_login, request.app, _store(request)):
+        return await run_in_threadpool(_local, request)
     session = await session_of(request)
-    return None if session is None else Actor(session.token.name, session.token.role, address, "session", session.csrf)
+    if session is None:
+        return None
+    return Actor(session.token.name, session.token.role, address_of(request), "session", masked(session.csrf))
+
+
+def _program(request: Request) -> Actor | None:
+    """Return whose token a request carries, None where it opens nothing."""
+    kind, _, secret = request.headers["Authorization"].partition(" ")
+    token = _store(request).find_token(secret.strip()) if kind.lower() == "bearer" else None
+    if token is not None:
+        return Actor(token.name, token.role, address_of(request), "token")
+    limit, address = request.app.state.refused_tokens, address_of(request)
+    if not limit.attempt(address):  # the log must not grow as fast as somebody guesses
+        _store(request).audit("?", "token refused", request.url.path, address=address)
+    return None
+
+
+def _local(request: Request) -> Actor:
+    """Return the admin that everyone is while no token exists, though on this machine alone.
+
+    Raises
+    ------
+    AccessError
+        The request comes from elsewhere, or through a proxy, which may hand on anybody's.
+    """
+    if not is_loopback(address_of(request)) or any(name in request.headers for name in _OF_PROXIES):
+        raise AccessError(
+            403,
+            "without a token only this machine itself gets in, however: the request came from elsewhere or through a "
+            "proxy; make one: deepidea tokens add NAME --role admin",
+        )
+    return Actor("local", "admin", address_of(request), "local", masked(_store(request).local_secret()))
 
 
 def _needs_login(app: FastAPI, store: Store) -> bool:
-    """Whether a token exists; once one does, that stays so."""
+    """Whether a token was ever made; once one was, that stays so, also when all are revoked."""
     if not getattr(app.state, "needs_login", False):
         app.state.needs_login = store.has_tokens()
     return bool(app.state.needs_login)
@@ -155,8 +223,21 @@ def _needs_login(app: FastAPI, store: Store) -> bool:
 
 async def session_of(request: Request) -> Session | None:
     """Return the session of a browser's cookie, None without one."""
-    secret = request.cookies.get(cookie_name(request))
-    return None if not secret else await run_in_threadpool(_store(request).find_session, secret)
+    secret, settings = request.cookies.get(cookie_name(request)), request.app.state.settings
+    if not secret:
+        return None
+    return await run_in_threadpool(
+        _store(request).find_session, secret, lasts_s=settings.session_s, idle_s=settings.idle_s
+    )
+
+
+async def is_admin(request: Request) -> bool:
+    """Whether an admin asks; for what is decided before a request's body is read."""
+    try:
+        actor = await _actor_of(request)
+    except AccessError:
+        return False
+    return actor is not None and actor.may("admin")
 
 
 def cookie_name(request: Request) -> str:
@@ -168,19 +249,28 @@ async def _refuse_foreign(request: Request, actor: Actor) -> None:
     """Refuse a change that another site's page makes a browser ask for."""
     refuse_other_origin(request)
     given = request.headers.get(CSRF_HEADER) or (await _form_of(request)).get(CSRF_FIELD)
-    if not isinstance(given, str) or not _equal(given, actor.csrf):
+    if not isinstance(given, str) or not hmac.compare_digest(unmasked(given), unmasked(actor.csrf)):
         raise AccessError(
             403, "a change must carry the page's secret, however: it is missing or old; load the page anew"
         )
 
 
 def refuse_other_origin(request: Request) -> None:
-    """Refuse a request that a page of another origin made, as the browser tells."""
-    site = request.headers.get("Sec-Fetch-Site")
-    origin = request.headers.get("Origin")
-    own = request.headers.get("Host", "").lower()
-    if site not in (None, "same-origin", "none") or (origin is not None and urlsplit(origin).netloc.lower() != own):
+    """Refuse a request unless the browser tells that a page of this server made it.
+
+    ``Origin`` (RFC 6454) comes with every change, ``Sec-Fetch-Site`` (W3C, Fetch Metadata) over https and on loopback.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if (site, origin) == (None, None):
+        raise AccessError(403, "a change must tell its Origin, however: this one does not; programs send a token")
+    if site not in (None, "same-origin") or (origin is not None and not _is_own(request, origin)):
         raise AccessError(403, "a change must come from a page of this server, however: another site's page sent it")
+
+
+def _is_own(request: Request, origin: str) -> bool:
+    parts = urlsplit(origin)
+    schemes = ("https",) if request.app.state.settings.secure_cookies else ("http", "https")
+    return parts.scheme in schemes and parts.netloc.lower() == request.headers.get("Host", "").lower()
 
 
 async def _form_of(request: Request) -> FormData:
@@ -189,7 +279,28 @@ async def _form_of(request: Request) -> FormData:
     return await request.form()
 
 
-def _equal(given: str, wanted: str) -> bool:
-    import hmac
+def masked(secret: str) -> str:
+    """Return a secret as a page tells it: under a new pad each time.
 
-    return hmac.compare_digest(given.encode(), wanted.encode())
+    Pages are compressed, and what compresses well tells what it repeats (the BREACH attack): a text that never comes
+    twice cannot be guessed letter by letter.
+
+    Examples
+    --------
+    >>> unmasked(masked("once")) == unmasked("once"), masked("once") == masked("once")
+    (True, False)
+    """
+    data = secret.encode()
+    pad = secrets.token_bytes(len(data))
+    return f"{pad.hex()}.{bytes(a ^ b for a, b in zip(pad, data, strict=True)).hex()}"
+
+
+def unmasked(text: str) -> bytes:
+    """Return the bytes of a secret, told under a pad or plainly."""
+    pad, dot, rest = text.partition(".")
+    if not dot:
+        return text.encode()
+    try:
+        return bytes(a ^ b for a, b in zip(bytes.fromhex(pad), bytes.fromhex(rest), strict=True))
+    except ValueError:
+        return b""

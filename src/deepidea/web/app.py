@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gzip
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import lru_cache
+from html import escape
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 import deepidea
 from deepidea.detection.store import Store
-from deepidea.errors import DataError, DeepIDEAError, StoreError
+from deepidea.errors import ArtifactError, DataError, DeepIDEAError, StoreError
+from deepidea.model.detector import Detector
 from deepidea.web import api, health, login, pages
-from deepidea.web.access import AccessError, open_to_all
+from deepidea.web.access import AccessError, is_admin, open_to_all
 from deepidea.web.engines import Engines
 from deepidea.web.rendering import KINDS, render, static_files
-from deepidea.web.security import KnownHosts, LimitedBodies, LoginLimit, SecurityHeaders
-from deepidea.web.settings import LOOPBACK, WebSettings
+from deepidea.web.security import (
+    App,
+    EndingStreams,
+    KnownHosts,
+    LimitedBodies,
+    LoginLimit,
+    Message,
+    Receive,
+    Scope,
+    SecurityHeaders,
+    Send,
+)
+from deepidea.web.settings import WebSettings
 
 log = logging.getLogger("deepidea.web")
 FOR_EVER = "public, max-age=31536000, immutable"
+WORTH_PACKING = 2048  # bytes of a file
 
 
-def create_app(store: Store, *, settings: WebSettings | None = None, engines: Engines | None = None) -> FastAPI:
+def create_app(
+    store: Store,
+    *,
+    settings: WebSettings | None = None,
+    engines: Engines | None = None,
+    detector: Detector | None = None,
+    desk: Any = None,
+) -> FastAPI:
     """Return the application over a store.
 
     Parameters
@@ -40,6 +65,16 @@ def create_app(store: Store, *, settings: WebSettings | None = None, engines: En
     settings : WebSettings, optional
     engines : Engines, optional
         Detections that run in this process.
+    detector : Detector, optional
+        What explains alerts, where the store holds no detector of their kind.
+    desk : Desk, optional
+        What pages and API show and change; made over the store where absent.
+
+    Returns
+    -------
+    FastAPI
+        Its ``state`` has ``store``, ``settings``, ``engines``, ``detector``, ``desk``, and ``ending``, an
+        :class:`asyncio.Event` that is set when the server ends.
     """
     settings = settings or WebSettings()
     app = FastAPI(
@@ -51,19 +86,27 @@ def create_app(store: Store, *, settings: WebSettings | None = None, engines: En
         openapi_url=None,
         lifespan=_lifespan,
     )
-    app.state.store, app.state.settings = store, settings
-    app.state.engines = engines or Engines()
-    app.state.login_limit = LoginLimit()
+    app.state.store, app.state.settings, app.state.engines = store, settings, engines or Engines()
+    app.state.detector, app.state.desk = detector, desk
+    app.state.login_limit, app.state.refused_tokens = LoginLimit(), LoginLimit()
+    app.state.ending = asyncio.Event()
     for router in (health.router, login.router, api.router, pages.router):
         app.include_router(router)
     app.add_api_route("/static/{name}", static_file, dependencies=[open_to_all], include_in_schema=False)
     _tell_errors(app)
-    app.add_middleware(GZipMiddleware, minimum_size=2048)
-    app.add_middleware(LimitedBodies)
-    app.add_middleware(KnownHosts, names=(*LOOPBACK, settings.host, *settings.host_names))
-    app.add_middleware(SecurityHeaders, tls=settings.tls)
-    health.count_requests(app)
+    _surround(app, settings)
     return app
+
+
+def _surround(app: FastAPI, settings: WebSettings) -> None:
+    """Put around the routes what every request passes; the last one added is the first to see it."""
+    app.add_middleware(ToldFaults)
+    app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=5)
+    app.add_middleware(EndingStreams, ending=app.state.ending)
+    app.add_middleware(LimitedBodies, may_upload=is_admin)
+    app.add_middleware(KnownHosts, names=settings.names)
+    app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
+    health.count_requests(app)
 
 
 @contextlib.asynccontextmanager
@@ -79,10 +122,21 @@ def static_file(name: str, request: Request) -> Response:
     """Return a file of the pages; its address names its content, so that browsers may keep it for ever."""
     found = static_files().get(name)
     if found is None:
-        raise HTTPException(404)
+        raise HTTPException(404, "there is no such file")
     data, tag = found
     kept = FOR_EVER if request.query_params.get("v") == tag else "public, max-age=300"
-    return Response(data, media_type=KINDS[Path(name).suffix], headers={"Cache-Control": kept, "ETag": f'"{tag}"'})
+    headers = {"Cache-Control": kept, "ETag": f'"{tag}"', "Vary": "Accept-Encoding"}
+    if request.headers.get("If-None-Match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    if len(data) > WORTH_PACKING and "gzip" in request.headers.get("Accept-Encoding", ""):
+        data, headers["Content-Encoding"] = _packed(name), "gzip"
+    return Response(data, media_type=KINDS[Path(name).suffix], headers=headers)
+
+
+@lru_cache
+def _packed(name: str) -> bytes:
+    """Return a file compressed as far as it goes, once: plotly's script has megabytes."""
+    return gzip.compress(static_files()[name][0], mtime=0)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -98,16 +152,66 @@ def _tell_errors(app: FastAPI) -> None:
     app.add_exception_handler(AccessError, handler(_refused))
     app.add_exception_handler(RequestValidationError, handler(_invalid))
     app.add_exception_handler(DeepIDEAError, handler(_ours))
-    app.add_exception_handler(HTTPException, handler(lambda request, e: _told(request, e.status_code, str(e.detail))))
-    app.add_exception_handler(Exception, handler(_fault))
+    app.add_exception_handler(HTTPException, handler(_http))
+
+
+class ToldFaults:
+    """Answers where the program fails, without a trace; the log has it, under a number that the answer names.
+
+    It stands among what :func:`create_app` surrounds routes with, so that such an answer has the headers of any other.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        began = False
+
+        async def noted(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if scope["type"] != "http" or began:
+                raise
+            await _fault(Request(scope, receive), error)(scope, receive, send)
+
+
+def _http(request: Request, error: HTTPException) -> Response:
+    return _told(request, error.status_code, str(error.detail), headers=error.headers)
 
 
 def _refused(request: Request, error: AccessError) -> Response:
-    if error.status == 401 and not _wants_json(request):
-        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(request.url_for("login_page").include_query_params(next=wanted).replace(
-            scheme="", netloc=""), 303)  # fmt: skip
-    return _told(request, error.status, str(error), headers=error.headers)
+    """Tell who may not; whoever only has to log in is led there, and back."""
+    if error.status != 401 or _wants_json(request):
+        return _told(request, error.status, str(error), headers=error.headers)
+    if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
+        return _again(request)
+    wanted = _asked_for(request) if request.method == "GET" else login.START
+    return RedirectResponse(f"{request.url_for('login_page').path}?{urlencode({'next': wanted})}", 303)
+
+
+def _again(request: Request) -> Response:
+    """Let a browser that followed a link from another site ask once more, now from this one and with its session.
+
+    The cookie is never sent with what another site asks for (``SameSite=Strict``, RFC 6265bis), links included.
+    """
+    target = escape(_asked_for(request))
+    return HTMLResponse(
+        '<!doctype html><meta charset="utf-8"><title>DeepIDEA</title>'
+        f'<meta http-equiv="refresh" content="0;url={target}"><a href="{target}">Go on</a>'
+    )
+
+
+def _asked_for(request: Request) -> str:
+    """Return the address asked for, without host, as it was spelt."""
+    query = request.scope["query_string"].decode("latin-1")
+    path = (request.scope.get("raw_path") or b"/").decode("latin-1")
+    return login.own_page(path + (f"?{query}" if query else ""))
 
 
 def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -118,8 +222,9 @@ def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 def _ours(request: Request, error: DeepIDEAError) -> Response:
     """Tell an error of the library; what broke a rule is the asker's fault, a store that is away is not."""
-    status = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError) else 409
-    if status == 503:
+    known = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError | ArtifactError) else 409
+    status = getattr(error, "status", known)
+    if isinstance(error, StoreError):
         log.warning("%s", error)
         return _told(request, 503, "the store must answer, however: it does not; the server's log tells more")
     return _told(request, status, str(error))
@@ -144,7 +249,9 @@ def _told(
         problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         extra = {"faults": faults} if faults else {}
         return JSONResponse({**problem, **extra}, status, dict(headers or {}), "application/problem+json")
-    return render(request, "error.html", status=status, title=title, detail=detail, status_code=status)
+    page = render(request, "error.html", status=status, title=title, detail=detail, status_code=status)
+    page.headers.update(headers or {})
+    return page
 
 
 def _wants_json(request: Request) -> bool:

@@ -20,7 +20,7 @@ from deepidea.detection.drift import Against
 from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
 from deepidea.detection.feedback_export import export_feedback
 from deepidea.detection.formats import render
-from deepidea.detection.store import IncidentFilters, IncidentOrder, IncidentStatus, Store
+from deepidea.detection.store import IncidentFilters, IncidentOrder, IncidentStatus, Judged, Store
 from deepidea.detection.store_access import Role
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.model.detector import Detector
@@ -132,6 +132,14 @@ class Desk:
     def _window(self, window: Window | str) -> Window:
         return window if isinstance(window, Window) else self.window(window)
 
+    def _times(
+        self, window: Window | str | None, since: datetime | None, until: datetime | None
+    ) -> tuple[datetime | None, datetime | None]:
+        if window is None:
+            return since, until
+        span = _span(self._window(window))
+        return span["since"], span["until"]
+
     def _severities(self, span: IncidentFilters) -> tuple[views.SeverityCount, ...]:
         told: dict[int, list[int]] = {severity: [0, 0, 0] for severity in SEVERITIES}
         for severity, status, n_incidents, n_alerts in self.store.severity_counts(**span).iter_rows():
@@ -179,8 +187,15 @@ class Desk:
         severity: int | None = None,
         status: IncidentStatus | None = None,
         search: str | None = None,
+        only: int | None = None,
+        verdict: Judged | None = None,
+        window: Window | str | None = None,
     ) -> views.IncidentPage:
-        """Return a page of incidents; filters as of :meth:`deepidea.detection.store.Store.incidents`."""
+        """Return a page of incidents; filters as of :meth:`deepidea.detection.store.Store.incidents`.
+
+        A window stands for ``since`` and ``until``.
+        """
+        since, until = self._times(window, since, until)
         filters: IncidentFilters = {
             "since": since,
             "until": until,
@@ -189,6 +204,8 @@ class Desk:
             "severity": severity,
             "status": status,
             "search": search,
+            "only": only,
+            "verdict": verdict,
         }
         page = self.store.incidents(order=order, limit=min(limit, MOST_ROWS), after=after, **filters)
         rows = self._incident_rows(page.rows.iter_rows(named=True))
@@ -198,6 +215,10 @@ class Desk:
         told = list(rows)
         verdicts = self.store.verdicts_of([row["incident_id"] for row in told])
         return tuple(views.incident_row(row, verdicts.get(row["incident_id"])) for row in told)
+
+    def rows_of(self, incidents: pl.DataFrame) -> tuple[views.IncidentRow, ...]:
+        """Return rows of ``Store.incidents`` as lists show them."""
+        return self._incident_rows(incidents.iter_rows(named=True))
 
     def incident_row(self, incident_id: str) -> views.IncidentRow | None:
         """Return an incident as lists show it, also under an earlier id of it; None where it is not."""
@@ -235,6 +256,10 @@ class Desk:
                             if one.incident_id != current)[:10],
             sources=_counted(self.store.incident_sources(current)),
         )  # fmt: skip
+
+    def count_urgent(self) -> int:
+        """Return how many incidents are open and critical or high."""
+        return self.store.count_incidents(status="open", severity=2)
 
     def class_names(self) -> tuple[str, ...]:
         """Return the classes that filters, and verdicts that correct a class, can name: those of alerts and models."""
@@ -323,19 +348,26 @@ class Desk:
         search: str = "",
         limit: int = 50,
         after: str | None = None,
+        window: Window | str | None = None,
     ) -> views.HostPage:
-        """Return a page of hosts that have incidents, the most urgent first."""
+        """Return a page of hosts that have incidents, the most urgent first; a window stands for the two times."""
+        since, until = self._times(window, since, until)
         rows, following = self.store.hosts(
             since=since, until=until, search=search, limit=min(limit, MOST_ROWS), after=after
         )
         named = (views.HostRow(**row, severity_name=views.severity_name(row["severity"])) for row in rows)
         return views.HostPage(tuple(named), following)
 
-    def host(self, host: str, *, window: Window | str = "all") -> views.HostView:
-        """Return what is known of a host; of one that no alert names, that it is not known."""
+    def host(
+        self, host: str, *, window: Window | str = "all", limit: int = 20, after: str | None = None
+    ) -> views.HostView:
+        """Return what is known of a host; of one that no alert names, that it is not known.
+
+        Its incidents are a page; the series of alerts is that of the window.
+        """
         window = self._window(window)
         told = self.store.host(host)
-        incidents = self.incidents(host=host, limit=20)
+        incidents = self.incidents(host=host, limit=limit, after=after)
         counts = self.store.host_series(host, window.since, window.until, step_s=window.step_s)
         return views.HostView(
             host=host,
@@ -429,7 +461,7 @@ class Desk:
     # --- changes -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _changing(self, actor: Actor, action: str, subject: str = "", **detail: Any) -> Iterator[dict[str, Any]]:
+    def _changing(self, actor: Actor, action: str, subject: str = "", /, **detail: Any) -> Iterator[dict[str, Any]]:
         """Make a change and its line in the audit log one transaction; yield the line's detail, to be added to."""
         with self.store.together():
             yield detail
@@ -476,10 +508,23 @@ class Desk:
 
     def note(self, incident_id: str, text: str, *, actor: Actor, version: int | None = None) -> views.IncidentRow:
         """Write a note on an incident, in place of the one that it has; its status stays. Errors as of set_status."""
-        _check_note(text)
+        return self.change_incident(incident_id, actor=actor, note=text, version=version)
+
+    def change_incident(
+        self,
+        incident_id: str,
+        *,
+        actor: Actor,
+        status: IncidentStatus | None = None,
+        note: str | None = None,
+        version: int | None = None,
+    ) -> views.IncidentRow:
+        """Give an incident a status, a note, or both; what is absent stays. Errors as of :meth:`set_status`."""
+        _check_note(note)
         with self.store.together():
             row = self._known_incident(incident_id, version)
-            self._put_state(row, row["status"], text, actor)
+            if status is not None or note is not None:
+                self._put_state(row, status or row["status"], row["note"] if note is None else note, actor)
         return self._incident_rows([self._known_incident(row["incident_id"], None)])[0]
 
     def _known_incident(self, incident_id: str, version: int | None) -> dict[str, Any]:
@@ -535,15 +580,34 @@ class Desk:
     def allow(self, entry: Mapping[str, Any] | AllowRule, *, actor: Actor) -> tuple[views.RuleView, int]:
         """Keep an allow rule and apply it to what is stored; return it, and how many alerts that changed.
 
+        Fields of an entry are those of :class:`deepidea.detection.allow.AllowRule`; empty ones count as absent.
+
         Raises
         ------
         DataError
             The rule cannot be read.
         """
-        rule = entry if isinstance(entry, AllowRule) else rule_from(entry)
+        rule = entry if isinstance(entry, AllowRule) else rule_from(_named_as_files_do(entry))
         with self._changing(actor, "rule.add", rule.rule_id, rule=str(rule), note=rule.note[:500]) as detail:
             detail["n_alerts"] = n_changed = self.store.add_rule(rule)
         return _rule_view(rule, self.store.quiet_counts().get(rule.rule_id, 0), datetime.now(UTC)), n_changed
+
+    def preview_rule(self, entry: Mapping[str, Any] | AllowRule, *, incident_id: str | None = None) -> views.Suggestion:
+        """Return what an allow rule would keep quiet, without adding it.
+
+        Of an incident's id, also how much of it does not belong to that incident. It looks at every stored alert that
+        the rule may be about.
+
+        Raises
+        ------
+        DataError
+            The rule cannot be read.
+        """
+        rule = entry if isinstance(entry, AllowRule) else rule_from(_named_as_files_do(entry))
+        n_alerts, n_own = self.store.count_ruled(rule, incident=incident_id)
+        given = {name: value for name, value in rule.criteria.items() if value is not None}
+        fields = {"class_name" if name == "class" else name: value for name, value in given.items()}
+        return views.Suggestion(fields, str(rule), n_alerts, 0 if incident_id is None else n_alerts - n_own)
 
     def disallow(self, rule_id: str, *, actor: Actor) -> int:
         """Remove an allow rule and let go what it kept quiet; return how many alerts that changed.
@@ -624,8 +688,17 @@ class Desk:
         return n_gone
 
     def add_token(self, name: str, role: Role, *, actor: Actor, expires: datetime | None = None) -> views.NewToken:
-        """Make a token; its secret is told this once. See ``Store.add_token``."""
+        """Make a token; its secret is told this once. See ``Store.add_token``.
+
+        Raises
+        ------
+        DataError
+            It is the first one and not an admin's: from the first token on everyone needs one, and nobody could make
+            another.
+        """
         with self.store.together():
+            if role != "admin" and not self.store.has_tokens():
+                raise DataError(f"the first token must be an admin's, however: it is a {role}'s; make an admin's first")
             token, secret = self.store.add_token(name, role, expires=expires)
             detail = {"name": name, "role": role}
             self.store.audit(actor.name, "token.add", token.token_id, detail=detail, address=actor.address)
@@ -670,6 +743,11 @@ def _unusual(strongest: Mapping[str, Any] | None, why: views.WhyView | None) -> 
     if not outside:
         return told
     return f"{told}: " + ", ".join(f"{reason.title} {reason.value}" for reason in outside)
+
+
+def _named_as_files_do(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a rule by the names that a file gives them: ``class`` is no name in Python."""
+    return {"class" if name == "class_name" else name: value for name, value in entry.items()}
 
 
 def _rule_view(rule: AllowRule, n_alerts: int, now: datetime) -> views.RuleView:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from deepidea.detection.engine import Progress
-from deepidea.detection.watch import Setting, watch
-from deepidea.errors import DeepIDEAError
+from deepidea.detection.delivery import Delivery
+from deepidea.detection.engine import Progress, flow_adapter
+from deepidea.detection.sinks import open_sink
+from deepidea.detection.store import Store
+from deepidea.detection.watch import DRAIN_S, Setting, open_source_for, watch
+from deepidea.errors import DataError, DeepIDEAError
+from deepidea.flows.registry import home
 from deepidea.model.detector import Detector
 
 log = logging.getLogger("deepidea.web")
@@ -18,7 +23,17 @@ JOIN_S = 30.0
 
 @dataclass(slots=True)
 class Running:
-    """A detection that was started: of which source, how far it is, and what ended it."""
+    """A detection that was started.
+
+    Parameters
+    ----------
+    source
+        Name of the source in the store: no password is in it.
+    progress
+        How far it is; None before its first batch.
+    ended, fault
+        Whether it works no more, and what ended it; a source that has come to its end has no fault.
+    """
 
     source: str
     progress: Progress | None = None
@@ -28,7 +43,7 @@ class Running:
 
 @dataclass(slots=True)
 class Engines:
-    """The detections of a server.
+    """The detections of a server, and the deliveries to sinks of what they find.
 
     Parameters
     ----------
@@ -37,41 +52,76 @@ class Engines:
     """
 
     running: list[Running] = field(default_factory=list)
+    _deliveries: list[Delivery] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def start(self, sources: Sequence[str], detector: Detector, setting: Setting) -> None:
-        """Begin to watch sources; each in a thread of its own, all into one store."""
-        for source in sources:
-            state = Running(source)
-            arguments = (state, detector, setting)
-            self.running.append(state)
-            self._threads.append(threading.Thread(target=self._watch, args=arguments, name=f"deepidea-{source}"))
+    def start(self, addresses: Sequence[str], detector: Detector, setting: Setting, store: Store) -> None:
+        """Begin to watch sources; each in a thread of its own, all into one store.
+
+        Parameters
+        ----------
+        addresses : sequence of str
+            Of the sources.
+        detector : Detector
+            Shared by all of them.
+        setting : Setting
+            Each sink is served once, whatever the number of sources.
+        store : Store
+            Open at what ``setting.store`` names.
+
+        Raises
+        ------
+        DeepIDEAError
+            A source or a sink cannot be used, or two addresses are the same source; nothing has begun then.
+        """
+        names = [_name_of(address, detector, setting) for address in addresses]
+        if len(set(names)) < len(names):
+            raise DataError(f"sources must differ, however: they are {', '.join(names)}; name each once")
+        letters = setting.dead_letters or home().parent / "dead-letters"
+        self._deliveries = [Delivery(store, open_sink(sink, format=setting.format), letters) for sink in setting.sinks]
+        for delivery in self._deliveries:
+            delivery.start()
+        for address, name in zip(addresses, names, strict=True):
+            self.running.append(Running(name))
+            arguments = (self.running[-1], address, detector, replace(setting, sinks=()))
+            self._threads.append(threading.Thread(target=self._watch, args=arguments, name=f"deepidea-{name}"))
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """Tell all to end, and wait until what they read is stored."""
+        """Tell all to end, and wait until what they read is stored, and for a while until it is delivered."""
         self._stop.set()
+        ends = time.monotonic() + JOIN_S
         for thread in self._threads:
-            thread.join(JOIN_S)
+            thread.join(max(0.0, ends - time.monotonic()))
+        for delivery in self._deliveries:
+            delivery.stop(DRAIN_S)
 
     @property
     def faults(self) -> dict[str, str]:
         """What ended sources that should still be watched, by source."""
         return {state.source: state.fault for state in self.running if state.fault}
 
-    def _watch(self, state: Running, detector: Detector, setting: Setting) -> None:
+    def _watch(self, state: Running, address: str, detector: Detector, setting: Setting) -> None:
         def note(progress: Progress, _: object) -> None:
             state.progress = progress
+            for delivery in self._deliveries:
+                delivery.wake()
 
         try:
-            watch(state.source, detector, setting, self._stop, on_batch=note)
+            watch(address, detector, setting, self._stop, on_batch=note)
         except DeepIDEAError as error:
             state.fault = str(error)
-            log.error("%s: %s", state.source, error)  # noqa: TRY400  # an error that says what to do needs no trace
+            log.error("%s is not watched any more: %s", state.source, error)
         except Exception as error:
-            state.fault = f"a fault of the program: {error}"
-            log.exception("%s", state.source)
-            raise
+            state.fault = f"a fault of the program: {type(error).__name__}"
+            log.exception("%s is not watched any more", state.source)
         finally:
             state.ended = True
+
+
+def _name_of(address: str, detector: Detector, setting: Setting) -> str:
+    """Return a source's name, once it is sure that its flows are what the detector reads."""
+    source = open_source_for(detector, address, follow=setting.follow, **setting.source_options)
+    flow_adapter(source.schema, detector)
+    return source.name

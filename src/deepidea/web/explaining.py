@@ -78,7 +78,8 @@ def _feature(column: Column | None, name: str, raw: Any) -> FeatureValue:
     value = float(raw) if isinstance(raw, bool | int) else raw
     if column.kind != "category" and isinstance(value, str):
         value = _number(value)
-    return FeatureValue(name, title_of(column), value_text(value, column), raw)
+    shown = int(raw) if isinstance(raw, bool) else raw
+    return FeatureValue(name, title_of(column), value_text(value, column), shown)
 
 
 def _number(text: str) -> float | str:

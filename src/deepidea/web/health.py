@@ -1,27 +1,35 @@
-"""Whether the server lives and can work, and its figures for Prometheus."""
+"""Whether the server lives and can work, and its figures for Prometheus.
+
+Metrics are named as Prometheus wants it (https://prometheus.io/docs/practices/naming/). Labels are sources, sinks,
+declared routes and, up to a number, reasons: what comes from outside cannot make series without end.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
-from starlette.concurrency import run_in_threadpool
 
 import deepidea
 from deepidea.detection.alerts import SEVERITIES
+from deepidea.detection.engine import Progress
 from deepidea.detection.store import Store
 from deepidea.errors import StoreError
-from deepidea.web.access import open_to_all, viewer
+from deepidea.web.access import NeedsUnlessOpen, open_to_all
 from deepidea.web.engines import Engines
+from deepidea.web.security import App, Message, Receive, Scope, Send
 
+log = logging.getLogger("deepidea.web")
 router = APIRouter()
 MOST_REASONS = 30  # of one source that are told one by one: their words come from records
+NEWEST_BATCHES = 1_000  # that delays are told of
 
 
 @router.get("/healthz", dependencies=[open_to_all], include_in_schema=False)
@@ -32,45 +40,59 @@ def healthz() -> Response:
 
 @router.get("/readyz", dependencies=[open_to_all], include_in_schema=False)
 def readyz(request: Request) -> Response:
-    """Say whether the store answers and what should be watched is watched."""
-    faults = list(request.app.state.engines.faults.values())
+    """Say whether the store answers and what should be watched is watched.
+
+    Everyone may ask, so that the reasons name no source and no address; the log and the page do.
+    """
+    reasons = [f"{n} of the sources is not watched any more" for n in [len(request.app.state.engines.faults)] if n]
     try:
-        request.app.state.store.has_tokens()
-    except StoreError:
-        faults.append("the store does not answer")
-    told = {"ready": not faults, "n_faults": len(faults)}  # what exactly is for those who are logged in
-    return JSONResponse(told, 503 if faults else 200)
+        request.app.state.store.check()
+    except StoreError as error:
+        log.warning("%s", error)
+        reasons.append("the store does not answer, or another release has changed it")
+    return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
 
-@router.get("/metrics", dependencies=[open_to_all], include_in_schema=False)
-async def metrics(request: Request) -> Response:
+@router.get("/metrics", dependencies=[Depends(NeedsUnlessOpen("viewer"))], include_in_schema=False)
+def metrics(request: Request) -> Response:
     """Tell the server's figures; they name sources and sinks, so that a token is needed unless the server is told."""
-    if not request.app.state.settings.open_metrics:
-        await viewer(request)
-    text = await run_in_threadpool(generate_latest, request.app.state.registry)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class RequestFigures:
+    """Counts and times requests, by route as it was declared: an address that stands for none is ``none``."""
+
+    def __init__(self, app: App, *, registry: CollectorRegistry) -> None:
+        self.app = app
+        labels = ("method", "route", "status")
+        self.told = Counter("deepidea_http_requests", "Requests answered.", labels, registry=registry)
+        self.took = Histogram(
+            "deepidea_http_request_seconds", "Time to an answer's beginning.", ("route",), registry=registry
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        began = time.perf_counter()
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "none")
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self.told.labels(method, route, message["status"]).inc()
+                self.took.labels(route).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self.app(scope, receive, noted if scope["type"] == "http" else send)
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def count_requests(app: FastAPI) -> None:
     """Count and time requests by route, and make the figures of the store known."""
-    registry = CollectorRegistry()
-    labels = ("method", "route", "status")
-    told = Counter("deepidea_http_requests", "Requests answered.", labels, registry=registry)
-    took = Histogram("deepidea_http_request_seconds", "Time to an answer's first byte.", ("route",), registry=registry)
-    app.state.registry = registry
-    registry.register(StoreFigures(app.state.store, app.state.engines))
-
-    @app.middleware("http")
-    async def count(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        began = time.perf_counter()
-        response = await answer(request)
-        route = getattr(request.scope.get("route"), "path", "none")
-        told.labels(request.method if request.method in _METHODS else "other", route, response.status_code).inc()
-        took.labels(route).observe(time.perf_counter() - began)
-        return response
-
-
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    app.state.registry = CollectorRegistry()
+    app.add_middleware(RequestFigures, registry=app.state.registry)
+    app.state.registry.register(StoreFigures(app.state.store, app.state.engines))
 
 
 class StoreFigures(Collector):
@@ -95,8 +117,10 @@ class StoreFigures(Collector):
             up.add_metric((), 0)
             yield up
             return
+        finally:
+            yield from self._engines()
         up.add_metric((), 1)
-        yield from (up, *found, self._faults())
+        yield from (up, *found)
 
     def _sources(self) -> Iterator[Metric]:
         rows = self.store.counters()
@@ -144,13 +168,34 @@ class StoreFigures(Collector):
             family.add_metric((name,), counts.get(severity, 0))
         return family
 
-    def _faults(self) -> Metric:
-        family = GaugeMetricFamily(
-            "deepidea_engine_up", "Whether a source of this process is watched.", labels=("source",)
+    def _engines(self) -> Iterator[Metric]:
+        """Yield how the detections of this process stand; those of others tell the store alone."""
+        up, queued, lag, retried = (
+            GaugeMetricFamily("deepidea_engine_up", "Whether a source of this process is watched.", labels=("source",)),
+            GaugeMetricFamily("deepidea_engine_queued_batches", "Batches read, not yet judged.", labels=("source",)),
+            GaugeMetricFamily(
+                "deepidea_engine_delay_seconds",
+                "Time from a flow's end to its alert in the store, of the newest batches.",
+                labels=("source", "quantile"),
+            ),
+            CounterMetricFamily("deepidea_engine_store_retries", "Batches stored again.", labels=("source",)),
         )
-        for state in self.engines.running:
-            family.add_metric((state.source,), 0 if state.fault else 1)
-        return family
+        for state in list(self.engines.running):
+            up.add_metric((state.source,), 0 if state.ended else 1)
+            if (at := state.progress) is not None:
+                queued.add_metric((state.source,), at.n_queued)
+                retried.add_metric((state.source,), at.n_store_retries)
+                for quantile, seconds in _delays(at).items():
+                    lag.add_metric((state.source, quantile), seconds)
+        yield from (up, queued, lag, retried)
+
+
+def _delays(progress: Progress) -> dict[str, float]:
+    """Return quantiles of the delays of the newest batches, in seconds; nothing before the first."""
+    newest = sorted(progress.latencies_s[-NEWEST_BATCHES:])
+    if not newest:
+        return {}
+    return {name: newest[min(round(float(name) * len(newest)), len(newest) - 1)] for name in ("0.5", "0.99")}
 
 
 def _bounded(reasons: dict[str, int]) -> dict[str, int]:

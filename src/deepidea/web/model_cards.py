@@ -12,10 +12,10 @@ from deepidea.detection.health import told_bounds
 from deepidea.detection.models import Activation, StoredModel, open_detector
 from deepidea.detection.store import Store
 from deepidea.errors import ArtifactError, DeepIDEAError, StoreError
+from deepidea.evaluation.keeping import EVALUATION_ENTRY
 from deepidea.model.detector import Detector
 from deepidea.web.views import ActivationView, Compared, DriftLight, ModelRow, ModelsView, ModelView
 
-EVALUATION_ENTRY = "evaluation"  # of a detector file's card
 _KEPT = 4  # detectors that are held in memory
 _BRIEF = 40  # items of a list in a card
 

@@ -1,7 +1,10 @@
-"""What surrounds every request: which hosts it may name, how large it may be, and what browsers are told to allow."""
+"""What surrounds every request: which hosts it may name, how large and slow it may be, what browsers are to allow."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -9,6 +12,7 @@ from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 Scope = MutableMapping[str, Any]
@@ -21,6 +25,10 @@ MOST_BYTES = 1 << 20
 MOST_UPLOADED = 64 << 20
 UPLOADS = ("/api/v1/models", "/models")
 MOST_URL = 8192
+MOST_HEAD_BYTES = 32 << 10
+DRAINED_BYTES, DRAINED_S = 4 << 20, 2.0  # read and forgotten of what is refused
+BODY_WITHIN_S, UPLOAD_WITHIN_S = 30.0, 600.0
+STREAMS_END_S = 1.0  # for streams to say good-bye when the server ends, before they are cut
 
 POLICY = "; ".join(
     (
@@ -39,6 +47,8 @@ POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer": that makes browsers tell "Origin: null" with a form of our own, too (Fetch, "append a request
+    # Origin header"), and changes are judged by it. To other sites neither tells anything.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -96,57 +106,160 @@ def _host_of(header: str) -> str:
 
 
 class LimitedBodies:
-    """Refuses requests that are too large, as soon as that shows, told beforehand or not."""
+    """Refuses requests that are too large or too slow, as soon as that shows, told beforehand or not.
 
-    def __init__(self, app: App) -> None:
-        self.app = app
+    Parameters
+    ----------
+    app
+    may_upload
+        Whether whoever asks may send as much as a detector file; asked before any of it is read.
+    """
+
+    def __init__(self, app: App, *, may_upload: Callable[[Request], Awaitable[bool]]) -> None:
+        self.app, self.may_upload = app, may_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MOST_URL:
-            await PlainTextResponse("the address is too long", 414)(scope, receive, send)
+        most, within_s = await self._limits(scope)
+        refused = _too_long(scope) or _too_large(scope, most)
+        if refused is not None:
+            await _drain(receive)
+            await refused(scope, receive, send)
             return
-        most = MOST_UPLOADED if scope["path"].startswith(UPLOADS) else MOST_BYTES
-        declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > most:
-            await self._refuse(scope, receive, send, most)
+        await self.app(scope, _Limited(receive, most, within_s), send)
+
+    async def _limits(self, scope: Scope) -> tuple[int, float]:
+        is_upload = scope["method"] in ("POST", "PUT") and scope["path"].rstrip("/") in UPLOADS
+        if is_upload and await self.may_upload(Request(scope)):
+            return MOST_UPLOADED, UPLOAD_WITHIN_S
+        return MOST_BYTES, BODY_WITHIN_S
+
+
+class _Limited:
+    """The messages of a request's body, as long as they are few and come in time."""
+
+    def __init__(self, receive: Receive, most: int, within_s: float) -> None:
+        self.receive, self.most, self.within_s = receive, most, within_s
+        self.n_bytes, self.is_whole = 0, False
+        self.ends = asyncio.get_running_loop().time() + within_s
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        if self.is_whole:  # only the end of the connection is still to come, which may take as long as an answer does
+            return await self.receive()
+        try:
+            async with asyncio.timeout_at(self.ends):
+                message = await self.receive()
+        except TimeoutError as error:
+            told = f"a request must come within {self.within_s:g} s, however: this one did not"
+            raise HTTPException(408, told, {"Connection": "close"}) from error
+        self.n_bytes += len(message.get("body", b""))
+        self.is_whole = not message.get("more_body", False)
+        if self.n_bytes > self.most:
+            if not self.is_whole:
+                await _drain(self.receive)
+            raise HTTPException(413, _allowed(self.most), {"Connection": "close"})
+        return message
+
+
+class EndingStreams:
+    """Ends streams of events when the server ends, which browsers would listen to for ever.
+
+    Parameters
+    ----------
+    app
+    ending
+        Set when the server ends.
+    """
+
+    def __init__(self, app: App, *, ending: asyncio.Event) -> None:
+        self.app, self.ending = app, ending
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
             return
-        await self._run(scope, receive, send, most)
+        streams, is_whole = False, False
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        n_bytes = 0
+        async def noted(message: Message) -> None:
+            nonlocal streams, is_whole
+            if message["type"] == "http.response.start":
+                streams = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
 
-        async def counted() -> Message:
-            nonlocal n_bytes
-            message = await receive()
-            n_bytes += len(message.get("body", b""))
-            if n_bytes > most:
-                raise HTTPException(413, _too_large(most))
-            return message
+        answering = asyncio.ensure_future(self.app(scope, receive, noted))
+        ending = asyncio.ensure_future(self.ending.wait())
+        try:
+            await asyncio.wait((answering, ending), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() and streams:
+                await asyncio.wait((answering,), timeout=STREAMS_END_S)
+            if not answering.done() and streams:
+                answering.cancel()
+                await asyncio.wait((answering,))
+                if not is_whole:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
+            await answering
+        finally:
+            ending.cancel()
+            answering.cancel()
 
-        await self.app(scope, counted, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        await PlainTextResponse(_too_large(most), 413, {"Connection": "close"})(scope, receive, send)
+async def _drain(receive: Receive) -> None:
+    """Read on for a while, so that whoever still sends gets to read why nobody listens: a closed socket resets it."""
+    n_bytes, more = 0, True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAINED_S):
+            while more and n_bytes < DRAINED_BYTES:
+                message = await receive()
+                n_bytes += len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
-def _too_large(most: int) -> str:
+def _too_long(scope: Scope) -> PlainTextResponse | None:
+    """Return the answer to an address, or a head, that is too long."""
+    if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MOST_URL:
+        return PlainTextResponse(f"an address may have {MOST_URL} bytes, however: this one has more", 414)
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD_BYTES:
+        return PlainTextResponse(f"a head may have {MOST_HEAD_BYTES} bytes, however: this one has more", 431)
+    return None
+
+
+def _too_large(scope: Scope, most: int) -> PlainTextResponse | None:
+    """Return the answer to a body that says itself that it is too large."""
+    declared = Headers(scope=scope).get("content-length", "0")
+    if declared.isdecimal() and int(declared) <= most:
+        return None
+    return PlainTextResponse(_allowed(most), 413, {"Connection": "close"})
+
+
+def _allowed(most: int) -> str:
     return f"a request may hold at most {most:,} bytes, however: this one holds more"
 
 
 class LoginLimit:
-    """Counts logins that failed, by address and in all, and says how long to wait.
+    """Counts what somebody tries, by address and in all, and says how long to wait; in bounded memory.
+
+    Parameters
+    ----------
+    most, most_in_all
+        Attempts within ``within_s`` of one address, and of all.
+    within_s
+        In seconds.
 
     Examples
     --------
-    >>> limit = LoginLimit(most=2, within_s=60, most_in_all=100)
-    >>> [limit.wait_s("192.0.2.7", now=0.0), limit.failed("192.0.2.7", now=0.0), limit.failed("192.0.2.7", now=1.0)]
-    [0.0, None, None]
-    >>> limit.wait_s("192.0.2.7", now=2.0), limit.wait_s("192.0.2.8", now=2.0)
-    (58.0, 0.0)
+    >>> limit = LoginLimit(most=2, within_s=60)
+    >>> [limit.attempt("192.0.2.7", now=now) for now in (0.0, 1.0, 2.0)], limit.attempt("192.0.2.8", now=2.0)
+    ([0.0, 0.0, 58.0], 0.0)
+    >>> limit.forgive("192.0.2.7")
+    >>> limit.attempt("192.0.2.7", now=2.0)
+    0.0
     """
 
     MOST_ADDRESSES = 10_000
@@ -155,18 +268,26 @@ class LoginLimit:
         self._most, self._within_s = most, within_s
         self._all: deque[float] = deque(maxlen=most_in_all)
         self._of: OrderedDict[str, deque[float]] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def failed(self, address: str, *, now: float | None = None) -> None:
-        """Count a login that failed."""
+    def attempt(self, address: str, *, now: float | None = None) -> float:
+        """Count an attempt; where there were too many already, do not, and return how long to wait, in seconds."""
         now = time.monotonic() if now is None else now
-        self._all.append(now)
-        self._of.setdefault(address, deque(maxlen=self._most)).append(now)
-        self._of.move_to_end(address)
-        while len(self._of) > self.MOST_ADDRESSES:
-            self._of.popitem(last=False)
+        with self._lock:
+            own = self._of.setdefault(address, deque(maxlen=self._most))
+            self._of.move_to_end(address)
+            while len(self._of) > self.MOST_ADDRESSES:
+                self._of.popitem(last=False)
+            full = [times[0] + self._within_s - now for times in (self._all, own) if len(times) == times.maxlen]
+            wait_s = max([0.0, *full])
+            if wait_s == 0.0:
+                self._all.append(now)
+                own.append(now)
+        return wait_s
 
-    def wait_s(self, address: str, *, now: float | None = None) -> float:
-        """Return how long this address has to wait before it may try again; 0 where it need not."""
-        now = time.monotonic() if now is None else now
-        kept = [times for times in (self._all, self._of.get(address)) if times and len(times) == times.maxlen]
-        return max([0.0, *(times[0] + self._within_s - now for times in kept)])
+    def forgive(self, address: str) -> None:
+        """Take back the last attempt of an address: it was right."""
+        with self._lock:
+            for times in (self._all, self._of.get(address)):
+                if times:
+                    times.pop()

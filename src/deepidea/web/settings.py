@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deepidea.detection.store_access import IDLE_S, LASTS_S
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+EVERYWHERE = ("0.0.0.0", "::", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +23,11 @@ class WebSettings:
     tls
         Whether it speaks TLS itself.
     secure_cookies
-        Whether browsers may send the session over https alone; with TLS always, behind a proxy that speaks it by choice.
+        Whether browsers may send the session over https alone: with TLS, or behind a proxy that speaks it.
     open_metrics
         Whether ``/metrics`` needs no token.
-    session_s
-        How long a login lasts, in seconds.
+    session_s, idle_s
+        How long a login lasts, in all and without a request, in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -33,9 +36,11 @@ class WebSettings:
     tls: bool = False
     secure_cookies: bool = False
     open_metrics: bool = False
-    session_s: float = 12 * 3600.0
+    session_s: float = LASTS_S
+    idle_s: float = IDLE_S
 
     @property
-    def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.host in LOOPBACK
+    def names(self) -> tuple[str, ...]:
+        """What requests may call the server; an address that stands for all addresses is no name."""
+        own = () if self.host in EVERYWHERE else (self.host,)
+        return (*LOOPBACK, *own, *self.host_names)

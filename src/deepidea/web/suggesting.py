@@ -11,7 +11,7 @@ from deepidea.detection.store import Store
 from deepidea.web.views import Suggestion
 from deepidea.web.wording import class_title, port_text
 
-_COLUMN = {"src": "src_ip", "dst": "dst_ip", "port": "dst_port", "class": "class"}
+_COLUMN = {"src": "src_ip", "dst": "dst_ip", "port": "dst_port", "class_name": "class"}
 
 
 def suggestions_for(store: Store, incident: Mapping[str, Any]) -> tuple[Suggestion, ...]:
@@ -27,7 +27,7 @@ def suggestions_for(store: Store, incident: Mapping[str, Any]) -> tuple[Suggesti
 
 def _rules(incident: Mapping[str, Any]) -> list[dict[str, str]]:
     own, other = ("src", "dst") if incident["role"] == "source" else ("dst", "src")
-    wide = {own: incident["host"], "class": incident["class"]}
+    wide = {own: incident["host"], "class_name": incident["class"]}
     peer, port = (_only(incident, name) for name in ("hosts", "ports"))
     parts = {**({other: peer} if peer and _is_address(peer) else {}), **({"port": port} if port else {})}
     narrower = [{**wide, name: value} for name, value in parts.items()]
@@ -51,7 +51,7 @@ def _says(rule: Mapping[str, str]) -> str:
     ends = [f"from {rule['src']}"] if "src" in rule else []
     ends += [f"to {rule['dst']}"] if "dst" in rule else []
     at = f" on {port_text(rule['port'])}" if "port" in rule else ""
-    return f"{class_title(rule['class'])} {' '.join(ends)}{at}"
+    return f"{class_title(rule['class_name'])} {' '.join(ends)}{at}"
 
 
 def _is_address(text: str) -> bool:

@@ -236,7 +236,7 @@ class FeatureValue:
     name: str
     title: str
     value: str
-    raw: float | str | None
+    raw: int | float | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ class Reason:
     name: str
     title: str
     value: str
-    raw: float | str | None
+    raw: int | float | str | None
     push: float
     share: float
     direction: Literal["attack", "benign", "none"]

@@ -1,0 +1,260 @@
+"""Events: whoever listens is told at once, whoever is slow harms nobody, whoever was away goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from deepidea.detection.health import EngineState
+from deepidea.errors import StoreError
+from deepidea.web.desk import Desk
+from deepidea.web.live import MOST_KEPT, MOST_LISTENERS, MOST_QUEUED, Live, TooManyListenersError
+from tests.detection.making import sweep
+from tests.web.conftest import XSS
+from tests.web.listening import listening
+from tests.web.serving import served
+
+
+def test_a_new_alert_is_told_within_a_second(filled, server):
+    with listening(server) as reader:
+        time.sleep(0.4)  # the poller is at its pace
+        began = time.monotonic()
+        filled.commit_batch("eth0", None, sweep(5, src_ip="192.0.2.200"), n_flows=5)
+        assert reader.until("alerts") == {"total": 5, "classes": {"port_scan": 5}}
+        told = reader.until("incident")
+        assert time.monotonic() - began < 1
+        assert (told["incident"]["host"], told["new"], told["replaces"]) == ("192.0.2.200", True, [])
+
+
+def test_a_status_that_one_sets_is_told_to_another(desk, server, client, ann):
+    row = desk.incidents(limit=1).items[0]
+    with listening(server) as reader:
+        desk.set_status([row.incident_id], "closed", actor=ann, note=XSS)
+        told = reader.until("incident")
+        assert (told["incident"]["status"], told["incident"]["note"], told["new"]) == ("closed", XSS, False)
+        change = reader.until("change")
+        assert (change["actor"], change["action"], change["subject"]) == ("ann", "incident.status", row.incident_id)
+        assert "address" not in change
+
+
+def test_verdicts_rules_and_engines_are_told(desk, filled, server, ann):
+    row = desk.incidents(limit=1).items[0]
+    with listening(server) as reader:
+        desk.judge("incident", row.incident_id, "true_positive", actor=ann)
+        assert reader.until("incident")["incident"]["verdict"]["verdict"] == "true_positive"
+        desk.allow({"src": "10.0.0.0/8"}, actor=ann)
+        reader.until("rules")
+        now = datetime.now(UTC)
+        filled.tell_engine(EngineState("wlan0", now, now, "live", n_flows=10, flows_per_s=5.0))
+        while "wlan0" not in [one["name"] for one in reader.until("sources")["sources"]]:
+            pass
+        desk.add_token("bob", "admin", actor=ann)
+        desk.note(row.incident_id, "end", actor=ann)
+        kinds = []
+        while (event := reader.next())[0] != "change" or event[1]["action"] != "incident.note":
+            kinds.append(event)
+        assert "token.add" not in json.dumps(kinds)
+
+
+def test_whoever_was_cut_off_goes_on_behind_the_last_event(desk, server, ann):
+    ids = [row.incident_id for row in desk.incidents(limit=5).items]
+    with listening(server) as reader:
+        desk.note(ids[0], "0", actor=ann)
+        reader.until("change")
+        last = reader.last_id
+        for number, one in enumerate(ids[1:], 1):
+            desk.note(one, str(number), actor=ann)
+        while reader.until("change")["subject"] != ids[-1]:
+            pass
+    with listening(server, **{"Last-Event-ID": last}) as again:
+        noted = [again.until("incident")["incident"]["note"] for _ in ids[1:]]
+        assert sorted(noted) == ["1", "2", "3", "4"]
+    with listening(server, **{"Last-Event-ID": "0000-7"}) as foreign:
+        assert foreign.next()[0] == "reset"
+
+
+def test_a_stream_ends_when_its_token_is_revoked(filled, desk, ann):
+    made = desk.add_token("bob", "admin", actor=ann)
+    with (
+        served(filled) as (address, _),
+        listening(address, Authorization=f"Bearer {made.secret}") as reader,
+    ):
+        desk.revoke_token(made.token.token_id, actor=ann)
+        assert "opens nothing" in reader.until("bye", within_s=3)["why"]
+        with pytest.raises(StopIteration):
+            reader.next()
+
+
+def test_a_stream_takes_a_valid_token(filled, desk, ann):
+    desk.add_token("bob", "admin", actor=ann)
+    with served(filled) as (address, _):
+        answer = httpx.get(f"{address}/api/v1/events", headers={"Authorization": "Bearer dit_wrong"})
+        assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")
+
+
+def test_a_server_ends_though_somebody_listens(filled):
+    with contextlib.ExitStack() as stack:
+        with served(filled) as (address, _):
+            reader = stack.enter_context(listening(address))
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
+        with pytest.raises(StopIteration):
+            reader.until("never")
+
+
+def test_a_hundred_listeners_are_told_within_a_second(filled):
+    delays: list[float] = []
+
+    async def listen(address: str, ready: asyncio.Barrier) -> None:
+        async with asyncio.timeout(20):
+            reading, writing = await asyncio.open_connection(*address.removeprefix("http://").split(":"))
+            writing.write(b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            await reading.readuntil(b"event: hello")
+            await ready.wait()
+            await reading.readuntil(b'"host":"192.0.2.201"')
+            delays.append(time.monotonic())
+            writing.close()
+            await writing.wait_closed()
+
+    async def all_of_them(address: str) -> float:
+        ready = asyncio.Barrier(101)
+        tasks = [asyncio.create_task(listen(address, ready)) for _ in range(100)]
+        await ready.wait()
+        began = time.monotonic()
+        await asyncio.to_thread(filled.commit_batch, "e", None, sweep(5, src_ip="192.0.2.201"), n_flows=5)
+        await asyncio.gather(*tasks)
+        return began
+
+    with served(filled) as (address, app):
+        began = asyncio.run(all_of_them(address))
+        assert len(delays) == 100
+        assert max(delays) - began < 1.5  # a second, and some for a busy machine
+        ends = time.monotonic() + 5
+        while app.state.live.n_listeners and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert app.state.live.n_listeners == 0
+
+
+# --- without a socket ------------------------------------------------------------------------------------------------
+
+
+def run(scene):
+    """Run a coroutine, bounded in time."""
+    return asyncio.run(asyncio.wait_for(scene, 10))
+
+
+async def first(stream, n):
+    return [(await anext(stream)).decode() for _ in range(n)]
+
+
+def test_a_slow_listener_gets_a_reset_and_holds_little(desk):
+    async def scene():
+        live = Live(desk)
+        slow, quick = await live.stream(), await live.stream()
+        await first(slow, 2)
+        await first(quick, 2)
+        for number in range(3 * MOST_QUEUED):
+            live.tell("alerts", {"total": number})
+            assert f'"total":{number}' in (await anext(quick)).decode()
+        waiting = [len(one.waiting) for one in live._listeners]
+        assert max(waiting) <= MOST_QUEUED
+        assert "event: reset" in (await anext(slow)).decode()
+        assert f'"total":{2 * MOST_QUEUED}' in (await anext(slow)).decode()
+        await slow.aclose()
+        await quick.aclose()
+        assert live.n_listeners == 0
+
+    run(scene())
+
+
+def test_what_is_kept_for_the_absent_is_bounded(desk):
+    async def scene():
+        live = Live(desk)
+        known = live.last_id
+        for number in range(MOST_KEPT + 1):
+            live.tell("alerts", {"total": number})
+        stream = await live.stream(known)
+        assert "event: reset" in (await first(stream, 3))[-1]
+        await stream.aclose()
+        recent = await live.stream(live.last_id.partition("-")[0] + f"-{MOST_KEPT}")
+        assert f'"total":{MOST_KEPT}' in (await first(recent, 3))[-1]
+        await recent.aclose()
+
+    run(scene())
+
+
+def test_there_is_a_limit_on_listeners(desk):
+    async def scene():
+        live = Live(desk)
+        streams = [await live.stream() for _ in range(MOST_LISTENERS)]
+        for stream in streams:
+            await anext(stream)
+        with pytest.raises(TooManyListenersError):
+            await live.stream()
+        for stream in streams:
+            await stream.aclose()
+
+    run(scene())
+
+
+def test_silence_is_broken_by_a_heartbeat_that_looks_at_rights(desk):
+    async def scene():
+        asked: list[bool] = []
+
+        async def may() -> bool:
+            asked.append(True)
+            return len(asked) < 3
+
+        live = Live(desk, heartbeat_s=0.02)
+        stream = await live.stream(may=may)
+        chunks = [chunk.decode() async for chunk in stream]
+        assert chunks[2:4] == [": still here\n\n"] * 2
+        assert "event: bye" in chunks[-1]
+
+    run(scene())
+
+
+def test_a_store_that_is_away_is_told_and_followed_again(desk, filled, monkeypatch):
+    away = threading.Event()
+    real = filled.changes
+
+    def changes(marks):
+        if away.is_set():
+            raise StoreError("the store must answer, however: gone")
+        return real(marks)
+
+    async def scene():
+        monkeypatch.setattr(type(filled), "changes", lambda _, marks: changes(marks))
+        live = Live(desk, poll_s=0.02)
+        async with live.running():
+            stream = await live.stream()
+            await first(stream, 2)
+            await asyncio.sleep(0.1)
+            away.set()
+            while "event: store" not in (told := (await anext(stream)).decode()):
+                pass
+            assert '"up":false' in told
+            filled.commit_batch("eth0", None, sweep(3, src_ip="192.0.2.202"), n_flows=3)
+            away.clear()
+            seen = [told]
+            while '"host":"192.0.2.202"' not in seen[-1]:
+                seen.append((await anext(stream)).decode())
+            assert any('"up":true' in one for one in seen)
+            await stream.aclose()
+
+    run(scene())
+
+
+def test_looking_costs_little_where_nothing_has_changed(desk: Desk, filled):
+    marks = filled.marks()
+    began = time.perf_counter()
+    for _ in range(20):
+        filled.changes(marks)
+    assert (time.perf_counter() - began) / 20 < 0.05
