@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deepidea.web.plots import curves_plot
+from deepidea.web.plots import bars_plot, curves_plot
 from deepidea.web.rendering import duration, number, share, size
 from deepidea.web.views import ModelView
 
@@ -60,10 +60,98 @@ def _training(training: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"key": "training", "title": "Training", "told": "by epoch", "plot": plot}
 
 
-def _evaluation(_: Mapping[str, Any] | None) -> list[dict[str, Any] | None]:
-    return []
+def _evaluation(kept: Mapping[str, Any] | None) -> list[dict[str, Any] | None]:
+    if kept is None:
+        return []
+    subsets = {_TITLES.get(name, name): of for name, of in kept.get("subsets", {}).items() if of and of.get("curve")}
+    return [_precision(subsets), _detection(subsets), _calibration(kept), _recall_by_class(kept)]
 
 
-def summary_of(_: ModelView) -> dict[str, Any] | None:
-    """Return the confusion matrix and the facts of an evaluation."""
-    return None
+_TITLES = {"all": "All flows", "distinct": "Distinct flows", "unseen": "Unseen in training"}
+
+
+def _precision(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return precision against recall, and as its table the area under each curve."""
+    curves = {name: (of["curve"]["recall"], of["curve"]["precision"]) for name, of in subsets.items()}
+    if not curves:
+        return None
+    told = [(name, of["pr_auc"]) for name, of in subsets.items() if of.get("pr_auc") is not None]
+    plot = curves_plot(curves, "recall of attacks", "area under the curve", y_named="precision", told=told)
+    return {"key": "precision", "title": "Precision and recall", "told": "as the threshold moves", "plot": plot}
+
+
+def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return which share of attacks is caught at which rate of false alarms: what a threshold is chosen by."""
+    whole = next(iter(subsets.values()), None)
+    if whole is None:
+        return None
+    curve = whole["curve"]
+    lines = {"attacks caught": (curve["threshold"], curve["recall"]),
+             "false alarms": (curve["threshold"], curve["false_positive_rate"])}  # fmt: skip
+    told = [(f"attacks caught at {rate} false alarms", at["recall"])
+            for rate, at in whole.get("recall_at_fpr", {}).items() if at.get("recall") is not None]  # fmt: skip
+    plot = curves_plot(lines, "threshold of the score", "share of flows", told=told)
+    return {"key": "thresholds", "title": "Thresholds", "told": "what each would catch, and cost", "plot": plot}
+
+
+def _calibration(kept: Mapping[str, Any]) -> dict[str, Any] | None:
+    whole = kept.get("subsets", {}).get("all") or {}
+    named = {"verdict's class": whole.get("reliability"), "attack score": whole.get("attack_reliability")}
+    curves = {name: (of["stated"], of["observed"]) for name, of in named.items() if of}
+    if not curves:
+        return None
+    errors = {"verdict's class": "calibration_error", "attack score": "attack_calibration_error"}
+    told = [(name, whole[errors[name]]) for name in curves if whole.get(errors[name]) is not None]
+    plot = curves_plot(curves, "stated probability", "calibration error", y_named="came true", told=told, diagonal=True)
+    return {"key": "calibration", "title": "Calibration", "told": "dotted: probabilities that come true", "plot": plot}
+
+
+def _recall_by_class(kept: Mapping[str, Any]) -> dict[str, Any] | None:
+    whole = kept.get("subsets", {}).get("all") or {}
+    recalls = [(name, float(of["recall"])) for name, of in whole.get("per_class", {}).items()
+               if of.get("recall") is not None]  # fmt: skip
+    if not recalls:
+        return None
+    return {
+        "key": "recall",
+        "title": "Recall by class",
+        "told": "right among those that are",
+        "plot": bars_plot(recalls),
+    }
+
+
+def summary_of(view: ModelView) -> dict[str, Any] | None:
+    """Return the facts of an evaluation, how far to trust it, and its confusion matrix as rows of cells."""
+    kept = view.evaluation
+    whole = None if kept is None else kept.get("subsets", {}).get("all")
+    if kept is None or whole is None:
+        return None
+    data = kept.get("data", {})
+    facts = [
+        ("Class-balanced accuracy", _with_span(whole, "cba")),
+        ("Attacks caught", _with_span(whole, "detection_rate")),
+        ("False alarms", _with_span(whole, "false_alarm_rate")),
+        ("Area under precision and recall", share(whole.get("pr_auc"))),
+    ]
+    return {
+        "told": f"{number(data.get('rows'))} flows of {data.get('source', 'unknown data')}",
+        "made": kept.get("made", ""),
+        "facts": facts,
+        "notes": kept.get("notes", []),
+        "classes": kept.get("classes", []),
+        "confusion": _confusion(kept.get("classes", []), whole.get("confusion") or []),
+    }
+
+
+def _with_span(scores: Mapping[str, Any], name: str) -> str:
+    span = scores.get(f"{name}_interval")
+    told = share(scores.get(name))
+    ends = None if not span else (span["low"], span["high"]) if isinstance(span, Mapping) else tuple(span)
+    return told if ends is None else f"{told} ({share(ends[0])} to {share(ends[1])})"
+
+
+def _confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "cells": [{"n": n, "share": n / (sum(row) or 1)} for n in row]}
+        for name, row in zip(classes, counts, strict=False)
+    ]
