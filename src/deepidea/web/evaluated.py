@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from deepidea.web.plots import bars_plot, curves_plot
@@ -88,8 +88,8 @@ def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
     curve = whole["curve"]
     lines = {"attacks caught": (curve["threshold"], curve["recall"]),
              "false alarms": (curve["threshold"], curve["false_positive_rate"])}  # fmt: skip
-    told = [(f"attacks caught at {rate} false alarms", at["recall"])
-            for rate, at in whole.get("recall_at_fpr", {}).items() if at.get("recall") is not None]  # fmt: skip
+    told = [(f"attacks caught at {share(float(rate))} false alarms", at)
+            for rate, at in whole.get("recall_at_fpr", {}).items() if at is not None]  # fmt: skip
     plot = curves_plot(lines, "threshold of the score", "share of flows", told=told)
     return {"key": "thresholds", "title": "Thresholds", "told": "what each would catch, and cost", "plot": plot}
 
@@ -138,8 +138,8 @@ def summary_of(view: ModelView) -> dict[str, Any] | None:
         "made": kept.get("made", ""),
         "facts": facts,
         "notes": kept.get("notes", []),
-        "classes": kept.get("classes", []),
-        "confusion": _confusion(kept.get("classes", []), whole.get("confusion") or []),
+        "classes": (whole.get("confusion") or {}).get("classes", []),
+        "confusion": _confusion(whole.get("confusion") or {}),
     }
 
 
@@ -150,8 +150,7 @@ def _with_span(scores: Mapping[str, Any], name: str) -> str:
     return told if ends is None else f"{told} ({share(ends[0])} to {share(ends[1])})"
 
 
-def _confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "cells": [{"n": n, "share": n / (sum(row) or 1)} for n in row]}
-        for name, row in zip(classes, counts, strict=False)
-    ]
+def _confusion(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a true class, with counts and their shares of the row."""
+    pairs = zip(told.get("classes", ()), told.get("counts", ()), strict=True)
+    return [{"name": name, "cells": [{"n": n, "share": n / (sum(row) or 1)} for n in row]} for name, row in pairs]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import quote, unquote
@@ -41,6 +41,7 @@ FEATURES_SHOWN = 15
 WATCH = "deepidea detect capture.pcap --model site.idea"
 FLASH = "deepidea_flash"
 MOST_FLASH = 600
+RULE_LASTS = timedelta(days=90)
 RULE_FIELDS = ("src", "dst", "host", "peer", "port", "class", "expires", "note", "incident")
 
 Analyst = Annotated[Actor, Depends(analyst)]
@@ -61,7 +62,7 @@ _NAV = (
     ("/incidents", "incidents", "Incidents"),
     ("/hosts", "hosts", "Hosts"),
     ("/model", "model", "Model"),
-    ("/sources", "sources", "Sources and sinks"),
+    ("/sources", "sources", "Sources"),
     ("/rules", "rules", "Allow rules"),
 )
 _ADMIN = (("/audit", "audit", "Audit log"), ("/tokens", "tokens", "Tokens"))
@@ -247,7 +248,7 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
         step=step_told(view.series.step_s),
         last_form="clock" if view.incident.first.date() == view.incident.last.date() else "full",
         suggestion=suggestion,
-        suggested=_rule_of({} if suggestion is None else suggestion.rule),
+        suggested=_suggested(current, {} if suggestion is None else suggestion.rule),
         class_names=desk.class_names(),
         after=after,
         older=f"{base}{query({'after': alerts.next})}#h-flows" if alerts.next else None,
@@ -413,6 +414,12 @@ def _rule_of(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(told.get(name) or "") for name in RULE_FIELDS}
 
 
+def _suggested(incident_id: str, rule: Mapping[str, str]) -> dict[str, str]:
+    """Return what the form of an incident's rule begins with: it ends some day, and says where it comes from."""
+    ends = datetime.now(UTC).date() + RULE_LASTS
+    return _rule_of({**rule, "expires": ends.isoformat(), "note": f"From incident {incident_id[:12]}"})
+
+
 def _rule_entry(rule: Mapping[str, str]) -> dict[str, str]:
     """Return what a form says as the desk takes it."""
     return {name: value.strip() for name, value in rule.items() if value.strip() and name != "incident"}
@@ -480,7 +487,8 @@ def model(request: Request, features: Literal["", "all"] = "") -> Response:
     """Show the detector in use: its card, how it was evaluated, drift, and the models kept."""
     desk = desk_of(request)
     models, view, drift = desk.models(), desk.model(), desk.drift()
-    drift_plot = plots.drift_plot(drift.hours) if drift.hours else None
+    told = [hour for hour in drift.hours if hour.score is not None]
+    drift_plot = plots.drift_plot(drift.hours) if len(told) > 1 else None
     shown = [] if view is None else evaluated.plots_of(view)
     return _show(
         request,
@@ -493,6 +501,7 @@ def model(request: Request, features: Literal["", "all"] = "") -> Response:
         evaluation=None if view is None else evaluated.summary_of(view),
         shown_plots=shown,
         figures_of={**_figures(drift=drift_plot), **{each["key"]: each["plot"].figure for each in shown}},
+        most_psi=max([0.5, *(feature.psi for feature in drift.features)]),
         n_features=len(drift.features) if features else FEATURES_SHOWN,
     )
 

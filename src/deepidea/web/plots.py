@@ -190,7 +190,13 @@ def curves_plot(
         for k, (name, (x, y)) in enumerate(curves.items())
     ]
     if diagonal:
-        data.append({**line("exact", [0, 1], [0, 1], {"color": "@rule", "dash": "dot"}, ""), "hoverinfo": "skip"})
+        data.append(
+            {
+                **line("exact", [0, 1], [0, 1], {"color": "@rule", "dash": "dot"}, ""),
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
     axis = {"range": [-0.01, 1.01], "tickformat": ".0%"} if shares else {}
     made = layout({"title": x_title, **axis}, {"title": y_named or y_title, **axis})
     made["font"]["size"] = 12

@@ -180,6 +180,17 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
+def sentence(text: str) -> str:
+    """Return a text that begins with a capital, the rest as it is.
+
+    Examples
+    --------
+    >>> sentence("PSI of 3 features"), sentence("it is")
+    ('PSI of 3 features', 'It is')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def plural(n: float, one: str, many: str = "") -> str:
     """Spell a count with its noun.
 
@@ -345,7 +356,7 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, data_json, heat, width,
-                           severity_name, most_of)  # fmt: skip
+                           sentence, severity_name, most_of)  # fmt: skip
 ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
 ENVIRONMENT.globals.update(
     plotly_style_ids=plotly_style_ids, static=static, plural=plural, query=query, severities=SEVERITIES
