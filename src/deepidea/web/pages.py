@@ -345,7 +345,7 @@ def judge(
         desk_of(request).judge(
             subject, alert or incident_id, cast(Verdict, verdict), actor=actor, class_name=named or None, note=note
         )
-        return "The verdict was saved; it becomes a label for the next training"
+        return "The verdict was saved" + ("" if verdict == "unsure" else "; it is a label for the next training")
 
     return _after(_incident_page(incident_id) + (query({"flow": alert}) + "#flow" if alert else ""), done)
 
