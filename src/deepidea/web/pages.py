@@ -212,7 +212,7 @@ def incidents(
     )
 
 
-def _by_severity(text: str) -> dict[str, int]:
+def _by_severity(text: str) -> dict[str, Any]:
     """Return the filter of a severity: ``2`` is as urgent as high at least, ``only-2`` is high alone."""
     name, _, number = text.rpartition("-")
     known = name in ("", "only") and number in ("1", "2", "3", "4")
