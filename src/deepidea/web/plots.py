@@ -130,8 +130,9 @@ def rates_plot(series: Series, name: str = "flows") -> Plot:
     }
     told = [(time, rate) for time, rate in zip(series.times, rates, strict=True) if rate]
     rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in told]
-    figure = {"data": [trace], "layout": _over_time(series, showlegend=False)}
-    return Plot(figure, Table(("From (UTC)", "Flows/s"), rows))
+    made = _over_time(series, showlegend=False)
+    made["yaxis"]["tickformat"] = "~s" if max(rates, default=0) >= 1000 else ",.2~f"  # "500m" is read as millions
+    return Plot({"data": [trace], "layout": made}, Table(("From (UTC)", "Flows/s"), rows))
 
 
 def drift_plot(hours: Sequence[DriftHour]) -> Plot:
