@@ -121,33 +121,6 @@ def _figures(**drawn: Plot | None) -> dict[str, Any]:
     return {key: plot.figure for key, plot in drawn.items() if plot is not None}
 
 
-def _one_of(kind: Any, text: str, what: str) -> Any:
-    """Return one of the values of a literal type that a form or an address names."""
-    if text not in get_args(kind):
-        raise DataError(f"{what} must be one of {', '.join(get_args(kind))}, however: it is {text[:60]!r}")
-    return text
-
-
-def _status(text: str) -> IncidentStatus:
-    status: IncidentStatus = _one_of(IncidentStatus, text, "a status")
-    return status
-
-
-def _order(text: str) -> IncidentOrder:
-    order: IncidentOrder = _one_of(IncidentOrder, text or "latest", "an order")
-    return order
-
-
-def _verdict(text: str) -> Verdict:
-    verdict: Verdict = _one_of(Verdict, text, "a verdict")
-    return verdict
-
-
-def _role(text: str) -> Role:
-    role: Role = _one_of(Role, text, "a role")
-    return role
-
-
 # --- overview --------------------------------------------------------------------------------------------------------
 
 
@@ -202,13 +175,14 @@ def incidents(
     severity: Text = "",
     status: Text = "",
     class_name: Annotated[str, Query(alias="class", max_length=200)] = "",
+    verdict: Text = "",
     host: Text = "",
     window: WindowName | None = None,
     order: Text = "",
     after: Text = "",
 ) -> Response:
     """List incidents that match filters, page by page."""
-    given = {"q": q, "severity": severity, "status": status, "class": class_name, "host": host}
+    given = {"q": q, "severity": severity, "status": status, "class": class_name, "verdict": verdict, "host": host}
     params = {**given, "window": window, "order": order, "after": after}
     view = desk_of(request).incidents(
         search=q or None,
@@ -221,7 +195,6 @@ def incidents(
         order=cast(IncidentOrder, order or "latest"),
         limit=PER_PAGE,
         after=after or None,
-        window=window,
     )
     classes = [("", "Any"), *((name, name) for name in desk_of(request).class_names())]
     return _show(
@@ -402,7 +375,7 @@ def hosts(request: Request, q: Text = "", window: WindowName | None = None, afte
 
 
 @router.get("/hosts/{host:path}", dependencies=[Depends(viewer)])
-def host(request: Request, host: str, window: WindowName = "all") -> Response:
+def host(request: Request, host: str, window: WindowName = "all", after: Text = "") -> Response:
     """Show a host: its incidents, whom it met, what was asked for."""
     view = desk_of(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
     base, activity = "/hosts/" + quote(host, safe=""), plots.counts_plot(view.series, next(iter(view.series.lines)))
@@ -411,12 +384,14 @@ def host(request: Request, host: str, window: WindowName = "all") -> Response:
         "host.html",
         view=view,
         window=window,
+        after=after,
         here=base,
         worst=min((row.severity for row in view.incidents.items), default=None),
         activity=activity,
         figures_of=_figures(host=activity),
         step=step_told(view.series.step_s),
-        more="/incidents" + query({"host": host}) if view.incidents.next else None,
+        older=base + query({"window": window, "after": view.incidents.next}) if view.incidents.next else None,
+        first_page=base + query({"window": window}),
     )
 
 

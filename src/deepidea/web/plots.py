@@ -73,16 +73,7 @@ def by_class(series: Series) -> Plot:
     colour = {name: f"@c{k + 1}" for k, name in enumerate(sorted(shown))} | {OTHERS: f"@c{N_COLOURS + 1}"}
     traces = [_bars(name, series, line, colour[name]) for name, line in lines.items()]
     rows = [[name, number(sum(line))] for name, line in lines.items()]
-    highest = max((sum(at) for at in zip(*lines.values(), strict=True)), default=0)
-    drawn = {"data": traces, "layout": _whole(_over_time(series, barmode="stack"), highest)}
-    return Plot(drawn, Table(("Class", "Alerts"), rows))
-
-
-def _whole(made: Figure, highest: int) -> Figure:
-    """Return a layout of counts without marks between whole numbers."""
-    if highest < 5:
-        made["yaxis"] |= {"dtick": 1, "tickformat": "d"}
-    return made
+    return Plot({"data": traces, "layout": _over_time(series, barmode="stack")}, Table(("Class", "Alerts"), rows))
 
 
 def _bars(name: str, series: Series, counts: Sequence[int], colour: str) -> Figure:
@@ -120,10 +111,7 @@ def counts_plot(series: Series, name: str, colour: str = "@attack") -> Plot:
     """Return one line of counts over time as bars."""
     counts = series.lines[name]
     rows = [[f"{at:%Y-%m-%d %H:%M}", number(n)] for at, n in zip(series.times, counts, strict=True) if n]
-    figure = {
-        "data": [_bars(name, series, counts, colour)],
-        "layout": _whole(_over_time(series, showlegend=False), max(counts, default=0)),
-    }
+    figure = {"data": [_bars(name, series, counts, colour)], "layout": _over_time(series, showlegend=False)}
     return Plot(figure, Table(("From (UTC)", name.capitalize()), rows))
 
 

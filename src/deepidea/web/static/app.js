@@ -201,7 +201,7 @@
 
   const changed = () => {
     if (waiting) return;
-    waiting = setTimeout(refresh, Math.max(100, 4000 - (Date.now() - asked)));
+    waiting = setTimeout(refresh, Math.max(400, 4000 - (Date.now() - asked)));
   };
 
   const listen = () => {
