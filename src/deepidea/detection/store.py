@@ -67,6 +67,7 @@ __all__ = [
     "Committed",
     "IncidentOrder",
     "IncidentStatus",
+    "Judged",
     "Page",
     "SinkCounters",
     "SourceCounters",
@@ -78,6 +79,7 @@ BUSY_TIMEOUT_S = 30.0
 _LOCK = 0x1DEA  # of PostgreSQL's advisory locks: whoever writes holds it until its transaction ends
 
 IncidentStatus = Literal["open", "acknowledged", "closed", "false_alarm"]
+Judged = Literal["none", "true_positive", "false_positive", "unsure"]
 
 
 class IncidentFilters(TypedDict, total=False):
@@ -92,7 +94,11 @@ class IncidentFilters(TypedDict, total=False):
     class_name : str, optional
     severity : int, optional
         As urgent as this at least: 2 is 1 and 2.
+    only : int, optional
+        Of this severity, and no other.
     status : IncidentStatus, optional
+    verdict : Judged, optional
+        By the analyst's verdict that holds; ``none`` where nobody has judged.
     search : str, optional
         Words that must all be found: each in host, class, id or note, in any case, or as the whole address or the port
         asked for of any of its alerts.
@@ -103,7 +109,9 @@ class IncidentFilters(TypedDict, total=False):
     host: str | None
     class_name: str | None
     severity: int | None
+    only: int | None
     status: IncidentStatus | None
+    verdict: Judged | None
     search: str | None
 
 

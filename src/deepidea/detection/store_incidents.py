@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from deepidea.detection.incidents import INCIDENT_COLUMNS
 from deepidea.detection.store_reading import Condition, Page, check_limit, us
-from deepidea.detection.store_schema import ALERTS, INCIDENT_STATES, INCIDENTS
+from deepidea.detection.store_schema import ALERTS, FEEDBACK, INCIDENT_STATES, INCIDENTS
 from deepidea.errors import DataError
 
 IncidentOrder = Literal["latest", "severity", "alerts", "score", "host"]
@@ -44,6 +44,8 @@ def incident_conditions(
     severity: int | None = None,
     status: str | None = None,
     search: str | None = None,
+    only: int | None = None,
+    verdict: str | None = None,
 ) -> list[Condition]:
     """Return what filters of incidents come to."""
     columns = INCIDENTS.c
@@ -54,11 +56,21 @@ def incident_conditions(
         (class_name, lambda: columns["class"] == class_name),
         (severity, lambda: columns.severity <= severity),
         (status, lambda: status == _STATUS),
+        (only, lambda: columns.severity == only),
+        (verdict, lambda: sa.func.coalesce(_newest_verdict(), "none") == verdict),
     ]
     return [
         *(made() for value, made in given if value is not None),
         *map(_holds, (search or "").replace("\0", "\ufffd").split()),
     ]
+
+
+def _newest_verdict() -> sa.ScalarSelect[Any]:
+    """Return the verdict that holds for an incident, null where there is none."""
+    said = FEEDBACK.c
+    mine = (said.subject == "incident") & (said.subject_id == INCIDENTS.c.incident_id)
+    newest = sa.select(said.verdict).where(mine).order_by(said.feedback_id.desc()).limit(1)
+    return newest.correlate(INCIDENTS).scalar_subquery()
 
 
 def _holds(term: str) -> Condition:

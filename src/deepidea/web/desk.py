@@ -21,7 +21,7 @@ from deepidea.detection.drift import Against
 from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
 from deepidea.detection.feedback_export import export_feedback
 from deepidea.detection.formats import render
-from deepidea.detection.store import IncidentFilters, IncidentOrder, IncidentStatus, Store
+from deepidea.detection.store import IncidentFilters, IncidentOrder, IncidentStatus, Judged, Store
 from deepidea.detection.store_access import Role
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.model.detector import Detector
@@ -190,6 +190,8 @@ class Desk:
         severity: int | None = None,
         status: IncidentStatus | None = None,
         search: str | None = None,
+        only: int | None = None,
+        verdict: Judged | None = None,
         window: Window | str | None = None,
     ) -> views.IncidentPage:
         """Return a page of incidents; filters as of :meth:`deepidea.detection.store.Store.incidents`.
@@ -205,6 +207,8 @@ class Desk:
             "severity": severity,
             "status": status,
             "search": search,
+            "only": only,
+            "verdict": verdict,
         }
         page = self.store.incidents(order=order, limit=min(limit, MOST_ROWS), after=after, **filters)
         rows = self._incident_rows(page.rows.iter_rows(named=True))

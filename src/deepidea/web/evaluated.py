@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from deepidea.web.plots import curves_plot
+from deepidea.web.plots import bars_plot, curves_plot
 from deepidea.web.rendering import duration, number, share, size
 from deepidea.web.views import ModelView
 
@@ -60,79 +60,97 @@ def _training(training: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"key": "training", "title": "Training", "told": "by epoch", "plot": plot}
 
 
-def _evaluation(told: Mapping[str, Any] | None) -> list[dict[str, Any] | None]:
-    """Return the precision-recall curve and the calibration of the flows that were evaluated, seen or not."""
-    scores = _scores(told)
-    if scores is None:
+def _evaluation(kept: Mapping[str, Any] | None) -> list[dict[str, Any] | None]:
+    if kept is None:
         return []
-    return [_precision(scores), _calibration(scores)]
+    subsets = {_TITLES.get(name, name): of for name, of in kept.get("subsets", {}).items() if of and of.get("curve")}
+    return [_precision(subsets), _detection(subsets), _calibration(kept), _recall_by_class(kept)]
 
 
-def _scores(told: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the scores of flows that the detector had not seen, of all flows where there are none."""
-    subsets = (told or {}).get("subsets") or {}
-    found: Mapping[str, Any] | None = subsets.get("unseen") or subsets.get("all")
-    return found
+_TITLES = {"all": "All flows", "distinct": "Distinct flows", "unseen": "Unseen in training"}
 
 
-def _precision(scores: Mapping[str, Any]) -> dict[str, Any] | None:
-    curve = scores.get("curve")
-    if not curve:
-        return None
-    plot = curves_plot({"attack": (curve["recall"], curve["precision"])}, "recall of attacks", "precision",
-                       told=[("area under it", scores.get("pr_auc") or 0.0)])  # fmt: skip
-    return {"key": "precision", "title": "Precision and recall", "told": "over thresholds of the score", "plot": plot}
-
-
-def _calibration(scores: Mapping[str, Any]) -> dict[str, Any] | None:
-    bins = {"class": scores.get("reliability"), "attack": scores.get("attack_reliability")}
-    curves = {f"of the {name}" if name == "class" else "that it is an attack": (of["stated"], of["observed"])
-              for name, of in bins.items() if of}  # fmt: skip
+def _precision(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return precision against recall, and as its table the area under each curve."""
+    curves = {name: (of["curve"]["recall"], of["curve"]["precision"]) for name, of in subsets.items()}
     if not curves:
         return None
-    plot = curves_plot(curves, "stated probability", "observed share", diagonal=True)
-    return {"key": "calibration", "title": "Calibration", "told": "exact on the dotted line", "plot": plot}
+    told = [(name, of["pr_auc"]) for name, of in subsets.items() if of.get("pr_auc") is not None]
+    plot = curves_plot(curves, "recall of attacks", "area under the curve", y_named="precision", told=told)
+    return {"key": "precision", "title": "Precision and recall", "told": "as the threshold moves", "plot": plot}
+
+
+def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return which share of attacks is caught at which rate of false alarms: what a threshold is chosen by."""
+    whole = next(iter(subsets.values()), None)
+    if whole is None:
+        return None
+    curve = whole["curve"]
+    lines = {"attacks caught": (curve["threshold"], curve["recall"]),
+             "false alarms": (curve["threshold"], curve["false_positive_rate"])}  # fmt: skip
+    told = [(f"attacks caught at {share(float(rate))} false alarms", at)
+            for rate, at in whole.get("recall_at_fpr", {}).items() if at is not None]  # fmt: skip
+    plot = curves_plot(lines, "threshold of the score", "share of flows", told=told)
+    return {"key": "thresholds", "title": "Thresholds", "told": "what each would catch, and cost", "plot": plot}
+
+
+def _calibration(kept: Mapping[str, Any]) -> dict[str, Any] | None:
+    whole = kept.get("subsets", {}).get("all") or {}
+    named = {"verdict's class": whole.get("reliability"), "attack score": whole.get("attack_reliability")}
+    curves = {name: (of["stated"], of["observed"]) for name, of in named.items() if of}
+    if not curves:
+        return None
+    errors = {"verdict's class": "calibration_error", "attack score": "attack_calibration_error"}
+    told = [(name, whole[errors[name]]) for name in curves if whole.get(errors[name]) is not None]
+    plot = curves_plot(curves, "stated probability", "calibration error", y_named="came true", told=told, diagonal=True)
+    return {"key": "calibration", "title": "Calibration", "told": "dotted: probabilities that come true", "plot": plot}
+
+
+def _recall_by_class(kept: Mapping[str, Any]) -> dict[str, Any] | None:
+    whole = kept.get("subsets", {}).get("all") or {}
+    recalls = [(name, float(of["recall"])) for name, of in whole.get("per_class", {}).items()
+               if of.get("recall") is not None]  # fmt: skip
+    if not recalls:
+        return None
+    return {
+        "key": "recall",
+        "title": "Recall by class",
+        "told": "right among those that are",
+        "plot": bars_plot(recalls),
+    }
 
 
 def summary_of(view: ModelView) -> dict[str, Any] | None:
-    """Return the confusion matrix and the facts of an evaluation."""
-    told, scores = view.evaluation, _scores(view.evaluation)
-    if told is None or scores is None:
+    """Return the facts of an evaluation, how far to trust it, and its confusion matrix as rows of cells."""
+    kept = view.evaluation
+    whole = None if kept is None else kept.get("subsets", {}).get("all")
+    if kept is None or whole is None:
         return None
-    known = "flows that it had not seen" if (told.get("subsets") or {}).get("unseen") else "flows"
+    data = kept.get("data", {})
     facts = [
-        (name, share(scores[key]) + _between(scores.get(f"{key}_interval")))
-        for name, key in (
-            ("Class-balanced accuracy", "cba"),
-            ("Attacks found", "detection_rate"),
-            ("False alarms", "false_alarm_rate"),
-            ("Macro F1", "macro_f1"),
-        )
-        if scores.get(key) is not None
+        ("Class-balanced accuracy", _with_span(whole, "cba")),
+        ("Attacks caught", _with_span(whole, "detection_rate")),
+        ("False alarms", _with_span(whole, "false_alarm_rate")),
+        ("Area under precision and recall", share(whole.get("pr_auc"))),
     ]
-    facts += [(f"Recall of {row['name']}", _recall(row)) for row in _per_class(scores)]
-    made = (
-        f"{number(scores['n_rows'])} {known} of {told.get('data', {}).get('source') or 'a table'}, {told['made'][:10]}"
-    )
-    return {"told": made, "facts": facts, "classes": told["classes"], "confusion": _confusion(told["classes"], scores)}
+    return {
+        "told": f"{number(data.get('rows'))} flows of {data.get('source', 'unknown data')}",
+        "made": kept.get("made", ""),
+        "facts": facts,
+        "notes": kept.get("notes", []),
+        "classes": (whole.get("confusion") or {}).get("classes", []),
+        "confusion": _confusion(whole.get("confusion") or {}),
+    }
 
 
-def _between(interval: Sequence[float] | None) -> str:
-    return f" ({share(interval[0])} – {share(interval[1])})" if interval else ""
+def _with_span(scores: Mapping[str, Any], name: str) -> str:
+    span = scores.get(f"{name}_interval")
+    told = share(scores.get(name))
+    ends = None if not span else (span["low"], span["high"]) if isinstance(span, Mapping) else tuple(span)
+    return told if ends is None else f"{told} ({share(ends[0])} to {share(ends[1])})"
 
 
-def _per_class(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"name": name, **row} for name, row in (scores.get("per_class") or {}).items()]
-
-
-def _recall(row: Mapping[str, Any]) -> str:
-    return share(row.get("recall")) + _between(row.get("recall_interval"))
-
-
-def _confusion(classes: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row a true class: its share in each verdict, and how many."""
-    counts: list[list[int]] = (scores.get("confusion") or {}).get("counts") or []
-    return [
-        {"name": name, "cells": [{"n": n, "share": n / max(sum(row), 1)} for n in row]}
-        for name, row in zip(classes, counts, strict=False)
-    ]
+def _confusion(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a true class, with counts and their shares of the row."""
+    pairs = zip(told.get("classes", ()), told.get("counts", ()), strict=True)
+    return [{"name": name, "cells": [{"n": n, "share": n / (sum(row) or 1)} for n in row]} for name, row in pairs]

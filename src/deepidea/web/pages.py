@@ -7,10 +7,11 @@ updates. What an action did, or why not, is told on the next page.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request
@@ -18,17 +19,19 @@ from fastapi.responses import RedirectResponse, Response
 
 import deepidea
 from deepidea.detection.feedback import Subject, Verdict
-from deepidea.detection.store import IncidentOrder, IncidentStatus
+from deepidea.detection.store import IncidentOrder, IncidentStatus, Judged
 from deepidea.detection.store_access import Role
 from deepidea.errors import DataError
 from deepidea.web import evaluated, plots
 from deepidea.web.access import Actor, admin, analyst, viewer
 from deepidea.web.advice import next_steps
-from deepidea.web.desk import Desk
+from deepidea.web.api import desk_of
+from deepidea.web.desk import ChangedError, Desk
 from deepidea.web.login import own_page
 from deepidea.web.plots import Plot, step_told
 from deepidea.web.rendering import number, plural, query, render
 from deepidea.web.views import Overview, SourceView
+from deepidea.web.windows import WindowName
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,12 +41,12 @@ FEATURES_SHOWN = 15
 WATCH = "deepidea detect capture.pcap --model site.idea"
 FLASH = "deepidea_flash"
 MOST_FLASH = 600
+RULE_LASTS = timedelta(days=90)
 RULE_FIELDS = ("src", "dst", "host", "peer", "port", "class", "expires", "note", "incident")
 
 Analyst = Annotated[Actor, Depends(analyst)]
 Admin = Annotated[Actor, Depends(admin)]
 Text = Annotated[str, Query(max_length=500)]
-WindowName = Literal["1h", "24h", "7d", "30d", "all"]
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +62,7 @@ _NAV = (
     ("/incidents", "incidents", "Incidents"),
     ("/hosts", "hosts", "Hosts"),
     ("/model", "model", "Model"),
-    ("/sources", "sources", "Sources and sinks"),
+    ("/sources", "sources", "Sources"),
     ("/rules", "rules", "Allow rules"),
 )
 _ADMIN = (("/audit", "audit", "Audit log"), ("/tokens", "tokens", "Tokens"))
@@ -75,7 +78,7 @@ def _show(request: Request, name: str, *, status_code: int = 200, **context: Any
         status_code=status_code,
         nav=_nav(request, _NAV),
         nav_admin=_nav(request, _ADMIN) if actor.may("admin") else [],
-        urgent=_desk(request).count_urgent(),
+        urgent=desk_of(request).count_urgent(),
         flash=told,
         version=deepidea.__version__,
         **context,
@@ -93,16 +96,11 @@ def _nav(request: Request, entries: Sequence[tuple[str, str, str]]) -> list[dict
     ]
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
-
-
 def _after(target: str, done: Callable[[], str]) -> Response:
     """Do something and lead on to a page that tells what was done, or why it was not."""
     try:
         kind, text = "good", done()
-    except DataError as error:
+    except (DataError, ChangedError) as error:
         kind, text = "bad", str(error)
     answer = RedirectResponse(own_page(target), 303)
     answer.set_cookie(FLASH, quote(f"{kind}:{text[:MOST_FLASH]}"), max_age=60, httponly=True, samesite="strict")
@@ -123,40 +121,13 @@ def _figures(**drawn: Plot | None) -> dict[str, Any]:
     return {key: plot.figure for key, plot in drawn.items() if plot is not None}
 
 
-def _one_of(kind: Any, text: str, what: str) -> Any:
-    """Return one of the values of a literal type that a form or an address names."""
-    if text not in get_args(kind):
-        raise DataError(f"{what} must be one of {', '.join(get_args(kind))}, however: it is {text[:60]!r}")
-    return text
-
-
-def _status(text: str) -> IncidentStatus:
-    status: IncidentStatus = _one_of(IncidentStatus, text, "a status")
-    return status
-
-
-def _order(text: str) -> IncidentOrder:
-    order: IncidentOrder = _one_of(IncidentOrder, text or "latest", "an order")
-    return order
-
-
-def _verdict(text: str) -> Verdict:
-    verdict: Verdict = _one_of(Verdict, text, "a verdict")
-    return verdict
-
-
-def _role(text: str) -> Role:
-    role: Role = _one_of(Role, text, "a role")
-    return role
-
-
 # --- overview --------------------------------------------------------------------------------------------------------
 
 
 @router.get("/", dependencies=[Depends(viewer)])
 def overview(request: Request, window: WindowName = "24h") -> Response:
     """Show the state of the network at a glance."""
-    view = _desk(request).overview(window)
+    view = desk_of(request).overview(window)
     alerts, flows = plots.by_class(view.alerts), plots.rates_plot(view.flows)
     losses = _losses(view.sources)
     return _show(
@@ -204,26 +175,28 @@ def incidents(
     severity: Text = "",
     status: Text = "",
     class_name: Annotated[str, Query(alias="class", max_length=200)] = "",
+    verdict: Text = "",
     host: Text = "",
     window: WindowName | None = None,
     order: Text = "",
     after: Text = "",
 ) -> Response:
     """List incidents that match filters, page by page."""
-    given = {"q": q, "severity": severity, "status": status, "class": class_name, "host": host}
+    given = {"q": q, "severity": severity, "status": status, "class": class_name, "verdict": verdict, "host": host}
     params = {**given, "window": window, "order": order, "after": after}
-    view = _desk(request).incidents(
+    view = desk_of(request).incidents(
         search=q or None,
-        severity=int(severity) if severity in ("1", "2", "3", "4") else None,
-        status=_status(status) if status else None,
+        **_by_severity(severity),
+        status=cast(IncidentStatus, status) if status else None,
         class_name=class_name or None,
+        verdict=cast(Judged, verdict) if verdict else None,
         host=host or None,
-        order=_order(order),
+        window=window,
+        order=cast(IncidentOrder, order or "latest"),
         limit=PER_PAGE,
         after=after or None,
-        window=window,
     )
-    classes = [("", "Any"), *((name, name) for name in _desk(request).class_names())]
+    classes = [("", "Any"), *((name, name) for name in desk_of(request).class_names())]
     return _show(
         request,
         "incidents.html",
@@ -239,13 +212,20 @@ def incidents(
     )
 
 
+def _by_severity(text: str) -> dict[str, Any]:
+    """Return the filter of a severity: ``2`` is as urgent as high at least, ``only-2`` is high alone."""
+    name, _, number = text.rpartition("-")
+    known = name in ("", "only") and number in ("1", "2", "3", "4")
+    return {"only" if name else "severity": int(number)} if known else {}
+
+
 @router.get("/incidents/{incident_id}", dependencies=[Depends(viewer)])
 def incident(request: Request, incident_id: str, flow: Text = "", after: Text = "") -> Response:
     """Show all that is known of an incident; ``flow`` names the alert that is opened in its table."""
-    desk = _desk(request)
+    desk = desk_of(request)
     view = desk.incident(incident_id)
     if view is None:
-        raise HTTPException(404, "there is no such incident, or retention has taken it")
+        raise HTTPException(404, "an incident must be in the store, however: this one is not, or is no more")
     current = view.incident.incident_id
     if current != incident_id:
         return RedirectResponse(f"/incidents/{quote(current, safe='')}", 303)
@@ -260,7 +240,7 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
         alerts=alerts,
         opened=opened,
         opened_why=desk.why(opened) if opened else None,
-        opened_eve=desk.eve(opened) if opened else "",
+        opened_eve=_spread(desk.eve(opened)) if opened else "",
         flow_links={row.alert_id: _flow_link(base, row.alert_id, opened, after) for row in alerts.items},
         next_steps=next_steps(view),
         timeline=timeline,
@@ -268,14 +248,18 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
         step=step_told(view.series.step_s),
         last_form="clock" if view.incident.first.date() == view.incident.last.date() else "full",
         suggestion=suggestion,
-        is_whole=suggestion is not None and suggestion.n_alerts - suggestion.n_other >= view.incident.n_alerts,
-        suggested=_rule_of({} if suggestion is None else suggestion.rule),
+        suggested=_suggested(current, {} if suggestion is None else suggestion.rule),
         class_names=desk.class_names(),
         after=after,
         older=f"{base}{query({'after': alerts.next})}#h-flows" if alerts.next else None,
         first_page=f"{base}#h-flows",
         shown=plural(len(alerts.items), "flow"),
     )
+
+
+def _spread(line: str | None) -> str:
+    """Return a JSON line with an entry a line."""
+    return "" if line is None else json.dumps(json.loads(line), indent=1, ensure_ascii=False)
 
 
 def _flow_link(base: str, alert_id: str, opened: str, after: str) -> str:
@@ -299,7 +283,7 @@ def set_statuses(
     def done() -> str:
         if not ids:
             raise DataError("at least one incident must be selected, however: none is; tick some first")
-        _desk(request).set_status(ids, _status(status), actor=actor)
+        desk_of(request).set_status(ids, cast(IncidentStatus, status), actor=actor)
         return f"{plural(len(ids), 'incident')} {_PAST.get(status, status)}"
 
     return _after(back, done)
@@ -309,11 +293,18 @@ _PAST = {"acknowledged": "acknowledged", "closed": "closed", "open": "reopened",
 
 
 @router.post("/incidents/{incident_id}/status")
-def set_status(request: Request, actor: Analyst, incident_id: str, status: Annotated[str, Form()]) -> Response:
-    """Give an incident a status."""
+def set_status(
+    request: Request,
+    actor: Analyst,
+    incident_id: str,
+    status: Annotated[str, Form()],
+    version: Annotated[int | None, Form()] = None,
+) -> Response:
+    """Give an incident a status, unless somebody else has changed it meanwhile."""
 
     def done() -> str:
-        _desk(request).set_status([incident_id], _status(status), actor=actor)
+        versions = {} if version is None else {incident_id: version}
+        desk_of(request).set_status([incident_id], cast(IncidentStatus, status), actor=actor, versions=versions)
         return f"The incident was {_PAST.get(status, status)}"
 
     return _after(_incident_page(incident_id), done)
@@ -321,12 +312,16 @@ def set_status(request: Request, actor: Analyst, incident_id: str, status: Annot
 
 @router.post("/incidents/{incident_id}/note")
 def set_note(
-    request: Request, actor: Analyst, incident_id: str, note: Annotated[str, Form(max_length=10_000)] = ""
+    request: Request,
+    actor: Analyst,
+    incident_id: str,
+    note: Annotated[str, Form()] = "",
+    version: Annotated[int | None, Form()] = None,
 ) -> Response:
-    """Keep a note on an incident."""
+    """Keep a note on an incident, unless somebody else has changed it meanwhile."""
 
     def done() -> str:
-        _desk(request).note(incident_id, note, actor=actor)
+        desk_of(request).note(incident_id, note, actor=actor, version=version)
         return "The note was saved"
 
     return _after(_incident_page(incident_id), done)
@@ -338,18 +333,19 @@ def judge(
     actor: Analyst,
     incident_id: str,
     verdict: Annotated[str, Form()],
-    class_name: Annotated[str, Form(max_length=200)] = "",
-    note: Annotated[str, Form(max_length=10_000)] = "",
-    alert: Annotated[str, Form(max_length=100)] = "",
+    class_name: Annotated[str, Form()] = "",
+    note: Annotated[str, Form()] = "",
+    alert: Annotated[str, Form()] = "",
 ) -> Response:
     """Keep a verdict on an incident, or on one alert of it."""
 
     def done() -> str:
         subject: Subject = "alert" if alert else "incident"
-        named = (class_name.strip() or None) if verdict == "true_positive" else None
-        told = _verdict(verdict)
-        _desk(request).judge(subject, alert or incident_id, told, class_name=named, note=note, actor=actor)
-        return "The verdict was saved; it becomes a label for the next training"
+        named = class_name.strip() if verdict == "true_positive" else ""
+        desk_of(request).judge(
+            subject, alert or incident_id, cast(Verdict, verdict), actor=actor, class_name=named or None, note=note
+        )
+        return "The verdict was saved" + ("" if verdict == "unsure" else "; it is a label for the next training")
 
     return _after(_incident_page(incident_id) + (query({"flow": alert}) + "#flow" if alert else ""), done)
 
@@ -365,7 +361,7 @@ def _incident_page(incident_id: str) -> str:
 def hosts(request: Request, q: Text = "", window: WindowName | None = None, after: Text = "") -> Response:
     """List hosts of incidents, the most urgent first."""
     params = {"q": q, "window": window, "after": after}
-    view = _desk(request).hosts(search=q, limit=PER_PAGE, after=after or None, window=window)
+    view = desk_of(request).hosts(search=q, window=window, limit=PER_PAGE, after=after or None)
     return _show(
         request,
         "hosts.html",
@@ -379,21 +375,23 @@ def hosts(request: Request, q: Text = "", window: WindowName | None = None, afte
 
 
 @router.get("/hosts/{host:path}", dependencies=[Depends(viewer)])
-def host(request: Request, host: str, window: WindowName = "all") -> Response:
+def host(request: Request, host: str, window: WindowName = "all", after: Text = "") -> Response:
     """Show a host: its incidents, whom it met, what was asked for."""
-    view = _desk(request).host(host, window=window)
+    view = desk_of(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
     base, activity = "/hosts/" + quote(host, safe=""), plots.counts_plot(view.series, next(iter(view.series.lines)))
     return _show(
         request,
         "host.html",
         view=view,
         window=window,
+        after=after,
         here=base,
         worst=min((row.severity for row in view.incidents.items), default=None),
         activity=activity,
         figures_of=_figures(host=activity),
         step=step_told(view.series.step_s),
-        more="/incidents" + query({"host": host}) if view.incidents.next else None,
+        older=base + query({"window": window, "after": view.incidents.next}) if view.incidents.next else None,
+        first_page=base + query({"window": window}),
     )
 
 
@@ -403,7 +401,7 @@ def host(request: Request, host: str, window: WindowName = "all") -> Response:
 @router.get("/sources", dependencies=[Depends(viewer)])
 def sources(request: Request) -> Response:
     """Show where flows come from and alerts go to, and how all of that is."""
-    view = _desk(request).sources()
+    view = desk_of(request).sources()
     return _show(request, "sources.html", view=view, losses=_losses(view.sources), command=WATCH)
 
 
@@ -416,6 +414,12 @@ def _rule_of(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(told.get(name) or "") for name in RULE_FIELDS}
 
 
+def _suggested(incident_id: str, rule: Mapping[str, str]) -> dict[str, str]:
+    """Return what the form of an incident's rule begins with: it ends some day, and says where it comes from."""
+    ends = datetime.now(UTC).date() + RULE_LASTS
+    return _rule_of({**rule, "expires": ends.isoformat(), "note": f"From incident {incident_id[:12]}"})
+
+
 def _rule_entry(rule: Mapping[str, str]) -> dict[str, str]:
     """Return what a form says as the desk takes it."""
     return {name: value.strip() for name, value in rule.items() if value.strip() and name != "incident"}
@@ -424,7 +428,7 @@ def _rule_entry(rule: Mapping[str, str]) -> dict[str, str]:
 @router.get("/rules", dependencies=[Depends(viewer)])
 def rules(request: Request) -> Response:
     """List allow rules."""
-    return _show(request, "rules.html", rules=_desk(request).rules())
+    return _show(request, "rules.html", rules=desk_of(request).rules())
 
 
 @router.get("/rules/new", dependencies=[Depends(analyst)])
@@ -434,7 +438,7 @@ def new_rule(request: Request) -> Response:
     entry = _rule_entry(rule)
     if entry:
         try:
-            preview = _desk(request).preview_rule(entry, incident_id=rule["incident"] or None)
+            preview = desk_of(request).preview_rule(entry, incident_id=rule["incident"] or None)
         except DataError as error:
             fault = str(error)
     return _show(request, "rule_new.html", rule=rule, preview=preview, fault=fault)
@@ -451,14 +455,14 @@ def add_rule(
     port: Annotated[str, Form()] = "",
     class_name: Annotated[str, Form(alias="class")] = "",
     expires: Annotated[str, Form()] = "",
-    note: Annotated[str, Form(max_length=1000)] = "",
+    note: Annotated[str, Form()] = "",
 ) -> Response:
     """Add an allow rule."""
     given = {"src": src, "dst": dst, "host": host, "peer": peer, "port": port, "class": class_name}
     entry = _rule_entry({**given, "expires": expires, "note": note})
 
     def done() -> str:
-        _, n_alerts = _desk(request).allow(entry, actor=actor)
+        _, n_alerts = desk_of(request).allow(entry, actor=actor)
         return f"The rule was added and silences {plural(n_alerts, 'stored alert')}"
 
     return _after("/rules", done)
@@ -469,7 +473,7 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
     """Remove an allow rule."""
 
     def done() -> str:
-        n_alerts = _desk(request).disallow(rule_id, actor=actor)
+        n_alerts = desk_of(request).disallow(rule_id, actor=actor)
         return f"The rule was removed; alerts that it kept quiet and that are back: {number(n_alerts)}"
 
     return _after("/rules", done)
@@ -481,9 +485,10 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
 @router.get("/model", dependencies=[Depends(viewer)])
 def model(request: Request, features: Literal["", "all"] = "") -> Response:
     """Show the detector in use: its card, how it was evaluated, drift, and the models kept."""
-    desk = _desk(request)
+    desk = desk_of(request)
     models, view, drift = desk.models(), desk.model(), desk.drift()
-    drift_plot = plots.drift_plot(drift.hours) if drift.hours else None
+    told = [hour for hour in drift.hours if hour.score is not None]
+    drift_plot = plots.drift_plot(drift.hours) if len(told) > 1 else None
     shown = [] if view is None else evaluated.plots_of(view)
     return _show(
         request,
@@ -496,6 +501,7 @@ def model(request: Request, features: Literal["", "all"] = "") -> Response:
         evaluation=None if view is None else evaluated.summary_of(view),
         shown_plots=shown,
         figures_of={**_figures(drift=drift_plot), **{each["key"]: each["plot"].figure for each in shown}},
+        most_psi=max([0.5, *(feature.psi for feature in drift.features)]),
         n_features=len(drift.features) if features else FEATURES_SHOWN,
     )
 
@@ -505,7 +511,7 @@ def confirm_rollback(request: Request) -> Response:
     """Ask before the model that was active before becomes so again."""
     view = {
         "title": "Roll back to the model before?",
-        "facts": [("Active now", _named_active(_desk(request)))],
+        "facts": [("Active now", _named_active(desk_of(request)))],
         "refused": "",
         "action": "/models/rollback",
         "button": "Roll back",
@@ -518,12 +524,12 @@ def _named_active(desk: Desk) -> str:
 
 
 @router.post("/models/rollback")
-def roll_back(request: Request, actor: Admin, note: Annotated[str, Form(max_length=1000)] = "") -> Response:
+def roll_back(request: Request, actor: Admin, note: Annotated[str, Form()] = "") -> Response:
     """Make the model active that was so before the present one."""
 
     def done() -> str:
-        _desk(request).rollback(actor=actor, note=note)
-        return f"{_named_active(_desk(request))} is active again"
+        desk_of(request).rollback(actor=actor, note=note)
+        return f"{_named_active(desk_of(request))} is active again"
 
     return _after("/model#models", done)
 
@@ -531,7 +537,7 @@ def roll_back(request: Request, actor: Admin, note: Annotated[str, Form(max_leng
 @router.get("/models/{model_id}/activate", dependencies=[Depends(admin)])
 def confirm_activation(request: Request, model_id: str) -> Response:
     """Ask before a model becomes the active one; say why that is refused, where it is."""
-    desk = _desk(request)
+    desk = desk_of(request)
     row = next((row for row in desk.models().items if row.model_id == model_id), None)
     if row is None:
         raise HTTPException(404, "there is no such model")
@@ -552,14 +558,14 @@ def activate(
     request: Request,
     actor: Admin,
     model_id: str,
-    note: Annotated[str, Form(max_length=1000)] = "",
+    note: Annotated[str, Form()] = "",
     force: Annotated[str, Form()] = "",
 ) -> Response:
     """Make a model the active one."""
 
     def done() -> str:
-        _desk(request).activate(model_id, actor=actor, note=note, force=force == "yes")
-        return f"{_named_active(_desk(request))} is active; detections take it over within seconds"
+        desk_of(request).activate(model_id, actor=actor, note=note, force=force == "yes")
+        return f"{_named_active(desk_of(request))} is active; detections take it over within seconds"
 
     return _after("/model#models", done)
 
@@ -570,7 +576,7 @@ def activate(
 @router.get("/audit", dependencies=[Depends(admin)])
 def audit(request: Request, after: Text = "") -> Response:
     """Show who changed what, and what was refused."""
-    view = _desk(request).audit(limit=2 * PER_PAGE, after=after or None)
+    view = desk_of(request).audit(limit=2 * PER_PAGE, after=after or None)
     older = f"/audit{query({'after': view.next})}" if view.next else None
     shown = plural(len(view.items), "entry", "entries")
     return _show(request, "audit.html", view=view, after=after, older=older, shown=shown)
@@ -579,7 +585,7 @@ def audit(request: Request, after: Text = "") -> Response:
 @router.get("/tokens", dependencies=[Depends(admin)])
 def tokens(request: Request) -> Response:
     """List tokens."""
-    return _show(request, "tokens.html", tokens=_desk(request).tokens(), made=None)
+    return _show(request, "tokens.html", tokens=desk_of(request).tokens(), made=None)
 
 
 @router.post("/tokens")
@@ -592,11 +598,11 @@ def add_token(
 ) -> Response:
     """Make a token and tell its secret, this once: so the answer is the page itself and no redirect."""
     try:
-        made = _desk(request).add_token(name.strip(), _role(role), actor=actor, expires=_end_of(expires))
+        made = desk_of(request).add_token(name.strip(), cast(Role, role), actor=actor, expires=_end_of(expires))
     except DataError as error:
         told = error
         return _after("/tokens", lambda: _raise(told))
-    return _show(request, "tokens.html", tokens=_desk(request).tokens(), made=made)
+    return _show(request, "tokens.html", tokens=desk_of(request).tokens(), made=made)
 
 
 def _raise(error: DataError) -> str:
@@ -616,7 +622,7 @@ def revoke_token(request: Request, actor: Admin, token_id: str) -> Response:
     """End a token."""
 
     def done() -> str:
-        _desk(request).revoke_token(token_id, actor=actor)
+        desk_of(request).revoke_token(token_id, actor=actor)
         return "The token was revoked, and the sessions that it opened"
 
     return _after("/tokens", done)

@@ -10,11 +10,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from deepidea.evaluation.page import Figure, floats, layout, line, plot_text
+from deepidea.evaluation.page import Figure, class_axis, floats, layout, line, plot_text
 from deepidea.web.rendering import number, share, short
 from deepidea.web.views import DriftHour, Series
 
-__all__ = ["Plot", "Table", "by_class", "counts_plot", "curves_plot", "drift_plot", "rates_plot", "step_told"]
+__all__ = [
+    "Plot",
+    "Table",
+    "bars_plot",
+    "by_class",
+    "counts_plot",
+    "curves_plot",
+    "drift_plot",
+    "rates_plot",
+    "step_told",
+]
 
 N_COLOURS = 7  # classes that get one of their own; the others share the eighth
 OTHERS = "all others"
@@ -63,16 +73,7 @@ def by_class(series: Series) -> Plot:
     colour = {name: f"@c{k + 1}" for k, name in enumerate(sorted(shown))} | {OTHERS: f"@c{N_COLOURS + 1}"}
     traces = [_bars(name, series, line, colour[name]) for name, line in lines.items()]
     rows = [[name, number(sum(line))] for name, line in lines.items()]
-    highest = max((sum(at) for at in zip(*lines.values(), strict=True)), default=0)
-    drawn = {"data": traces, "layout": _whole(_over_time(series, barmode="stack"), highest)}
-    return Plot(drawn, Table(("Class", "Alerts"), rows))
-
-
-def _whole(made: Figure, highest: int) -> Figure:
-    """Return a layout of counts without marks between whole numbers."""
-    if highest < 5:
-        made["yaxis"] |= {"dtick": 1, "tickformat": "d"}
-    return made
+    return Plot({"data": traces, "layout": _over_time(series, barmode="stack")}, Table(("Class", "Alerts"), rows))
 
 
 def _bars(name: str, series: Series, counts: Sequence[int], colour: str) -> Figure:
@@ -110,10 +111,7 @@ def counts_plot(series: Series, name: str, colour: str = "@attack") -> Plot:
     """Return one line of counts over time as bars."""
     counts = series.lines[name]
     rows = [[f"{at:%Y-%m-%d %H:%M}", number(n)] for at, n in zip(series.times, counts, strict=True) if n]
-    figure = {
-        "data": [_bars(name, series, counts, colour)],
-        "layout": _whole(_over_time(series, showlegend=False), max(counts, default=0)),
-    }
+    figure = {"data": [_bars(name, series, counts, colour)], "layout": _over_time(series, showlegend=False)}
     return Plot(figure, Table(("From (UTC)", name.capitalize()), rows))
 
 
@@ -132,8 +130,9 @@ def rates_plot(series: Series, name: str = "flows") -> Plot:
     }
     told = [(time, rate) for time, rate in zip(series.times, rates, strict=True) if rate]
     rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in told]
-    figure = {"data": [trace], "layout": _over_time(series, showlegend=False)}
-    return Plot(figure, Table(("From (UTC)", "Flows/s"), rows))
+    made = _over_time(series, showlegend=False)
+    made["yaxis"]["tickformat"] = "~s" if max(rates, default=0) >= 1000 else ",.2~f"  # "500m" is read as millions
+    return Plot({"data": [trace], "layout": made}, Table(("From (UTC)", "Flows/s"), rows))
 
 
 def drift_plot(hours: Sequence[DriftHour]) -> Plot:
@@ -166,6 +165,7 @@ def curves_plot(
     x_title: str,
     y_title: str,
     *,
+    y_named: str = "",
     shares: bool = True,
     told: Sequence[tuple[str, float]] = (),
     diagonal: bool = False,
@@ -177,6 +177,8 @@ def curves_plot(
     curves
         x and y of each.
     x_title, y_title
+    y_named
+        What the axis is called where the table's column is called otherwise.
     shares
         Whether both axes are shares, 0..1.
     told
@@ -189,12 +191,36 @@ def curves_plot(
         for k, (name, (x, y)) in enumerate(curves.items())
     ]
     if diagonal:
-        data.append({**line("exact", [0, 1], [0, 1], {"color": "@rule", "dash": "dot"}, ""), "hoverinfo": "skip"})
+        data.append(
+            {
+                **line("exact", [0, 1], [0, 1], {"color": "@rule", "dash": "dot"}, ""),
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
     axis = {"range": [-0.01, 1.01], "tickformat": ".0%"} if shares else {}
-    made = layout({"title": x_title, **axis}, {"title": y_title, **axis})
+    made = layout({"title": x_title, **axis}, {"title": y_named or y_title, **axis})
     made["font"]["size"] = 12
     made["margin"] = {"l": 4, "r": 8, "t": 34, "b": 4}
     known = told or [(name, y[-1]) for name, (_, y) in curves.items() if y]
     spelt = share if shares else lambda value: number(value, 4)
     rows = [[name, spelt(value)] for name, value in known]
     return Plot({"data": data, "layout": made}, Table(("Curve", y_title), rows))
+
+
+def bars_plot(values: Sequence[tuple[str, float]]) -> Plot:
+    """Return shares by name as bars that lie."""
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": floats(value for _, value in values),
+        "y": list(range(len(values))),
+        "marker": {"color": "@c1"},
+        "text": [share(value) for _, value in values],
+        "textposition": "auto",
+        "hoverinfo": "skip",
+    }
+    made = layout({"range": [0, 1.02], "tickformat": ".0%"}, class_axis([name for name, _ in values]))
+    made["font"]["size"] = 12
+    made |= {"margin": {"l": 4, "r": 8, "t": 6, "b": 4}, "showlegend": False, "bargap": 0.35}
+    return Plot({"data": [bars], "layout": made}, Table(("Class", "Recall"), [[n, share(v)] for n, v in values]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -181,6 +182,17 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
+def sentence(text: str) -> str:
+    """Return a text that begins with a capital, the rest as it is.
+
+    Examples
+    --------
+    >>> sentence("PSI of 3 features"), sentence("it is")
+    ('PSI of 3 features', 'It is')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def plural(n: float, one: str, many: str = "") -> str:
     """Spell a count with its noun.
 
@@ -321,6 +333,16 @@ def static_files() -> Mapping[str, tuple[bytes, str]]:
     }
 
 
+@lru_cache(maxsize=1)
+def plotly_style_ids() -> tuple[str, ...]:
+    """Return ids of style elements that plotly's script would add as it loads, for maps, unless they are there.
+
+    The security policy forbids them, and no page has a map.
+    """
+    script = static_files()["plotly.min.js"][0].decode("utf-8", "replace")
+    return tuple(re.findall(r'if\(!document\.getElementById\("([0-9a-f]{64})"\)\)', script))
+
+
 def static(name: str) -> str:
     """Return the address of a static file; it names its content, so that browsers may keep it for ever."""
     return f"/static/{name}?v={static_files()[name][1]}"
@@ -336,9 +358,11 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, data_json, heat, width,
-                           severity_name, most_of)  # fmt: skip
+                           sentence, severity_name, most_of)  # fmt: skip
 ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
-ENVIRONMENT.globals.update(static=static, plural=plural, query=query, severities=SEVERITIES)
+ENVIRONMENT.globals.update(
+    plotly_style_ids=plotly_style_ids, static=static, plural=plural, query=query, severities=SEVERITIES
+)
 
 
 def render(request: Request, name: str, *, status_code: int = 200, **context: Any) -> HTMLResponse:

@@ -201,14 +201,16 @@
 
   const changed = () => {
     if (waiting) return;
-    waiting = setTimeout(refresh, Math.max(100, 4000 - (Date.now() - asked)));
+    waiting = setTimeout(refresh, Math.max(400, 4000 - (Date.now() - asked)));
   };
 
   const listen = () => {
     const stream = new EventSource(source);
     stream.addEventListener("open", () => showState("live", "Live"));
     stream.addEventListener("error", () => showState("away", "Not connected; trying again"));
-    for (const kind of (document.body.dataset.eventKinds || "message").split(" ")) stream.addEventListener(kind, changed);
+    for (const kind of ["incident", "alerts", "sources", "change", "rules", "models", "reset"]) stream.addEventListener(kind, changed);
+    stream.addEventListener("store", event => JSON.parse(event.data).up ? (showState("live", "Live"), changed()) : showState("away", "The store does not answer"));
+    stream.addEventListener("bye", () => { stream.close(); showState("away", "Logged out; load the page anew"); });
     addEventListener("pagehide", () => stream.close());
   };
   if (source && state && (one("[data-live]") || one("#arrived"))) {

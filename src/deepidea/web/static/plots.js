@@ -23,6 +23,7 @@
       const place = document.querySelector(`[data-plot="${CSS.escape(key)}"] .canvas`);
       if (!place || place.closest("details:not([open])")) continue;
       const { data, layout } = painted(figure);
+      if (layout.xaxis.type === "date") Object.assign(layout.xaxis, { nticks: Math.max(2, Math.floor(place.clientWidth / 95)), tickangle: 0 });
       Plotly.react(place, data, layout, { displayModeBar: false, responsive: true, doubleClick: false });
     }
   };
