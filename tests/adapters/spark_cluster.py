@@ -26,7 +26,7 @@ def need_spark() -> None:
 
 
 @contextlib.contextmanager
-def spark_cluster(folder: Path) -> Iterator[str]:
+def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g") -> Iterator[str]:
     """Yield the address of a cluster's master; its processes end with the context."""
     port = _free_port()
     master = f"spark://127.0.0.1:{port}"
@@ -34,10 +34,11 @@ def spark_cluster(folder: Path) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_daemon(folder / "master", "master.Master", *place, "--port", str(port)))
         _wait_for(folder / "master", "New state: ALIVE")
-        for name in ("worker-1", "worker-2"):
-            sizes = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"{name}-files")]
+        names = [f"worker-{number + 1}" for number in range(n_workers)]
+        for name in names:
+            sizes = ["--cores", "1", "--memory", memory, "--work-dir", str(folder / f"{name}-files")]
             stack.enter_context(_daemon(folder / name, "worker.Worker", *place, *sizes, master))
-        for name in ("worker-1", "worker-2"):
+        for name in names:
             _wait_for(folder / name, "Successfully registered")
         yield master
 
