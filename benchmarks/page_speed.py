@@ -5,6 +5,9 @@ asked for many times over, one after the other.
 
 *Weight*: all that a browser loads for its first page but plotly's script, as it is and as it goes over the wire.
 
+*Seen*: a list of incidents is open in Chromium; from the moment at which a flow's line is written to the log to that at
+which the page says that there is a new incident, one after another.
+
 *Live*: the server watches a log that grows by so many flows a second, one in twenty an attack, while a hundred streams
 of events are read. An alert's latency is from the end of its flow, which is when its line is written, to the arrival of
 the event that counts it; nothing is lost where every stream counts as many alerts as the store holds.
@@ -22,6 +25,7 @@ import gzip
 import itertools
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +34,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urljoin
 
 import httpx
@@ -40,25 +44,28 @@ import polars as pl
 from benchmarks.detection_speed import make_detector, site_flows, site_thresholds, write_steadily
 from benchmarks.filled_store import fill_store
 from benchmarks.result_files import RESULTS, write_result
-from benchmarks.sensor_speed import zeek_text
+from benchmarks.sensor_speed import FIELDS, zeek_fields, zeek_text
 from deepidea.detection.calibrate import with_thresholds
 from deepidea.detection.store import open_store
+from deepidea.flows.simulate import simulate_flows
 
 REPEATS = 60
-STARTS_WITHIN_S = 60.0
+SEEN = 20
 _ADDRESS = re.compile(r"the page: (\S+)")
 
 
 @contextlib.contextmanager
 def served(store: str, *options: str) -> Iterator[str]:
-    """Yield the address of a server over a store; it ends with the context."""
+    """Yield the address of `deepidea serve` over a store, a process of its own that ends with the context."""
     command = [sys.executable, "-m", "deepidea.cli", "serve", "--store", store, "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        yield _address_of(process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield _address_of(process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(60)
+    if code:
+        raise RuntimeError(f"the server must end with 0, however: it ended with {code}")
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
@@ -67,9 +74,16 @@ def _address_of(process: subprocess.Popen[str]) -> str:
     for line in process.stderr:
         told += line
         if found := _ADDRESS.search(line):
-            threading.Thread(target=process.stderr.read, daemon=True).start()  # or its pipe would fill up
-            return found[1]
+            threading.Thread(target=_read_on, args=(process.stderr,), daemon=True).start()
+            return found[1].rstrip("/")
     raise RuntimeError(f"the server ended: {told}")
+
+
+def _read_on(pipe: IO[str]) -> None:
+    """Read to the end, or the server would wait for a pipe that is full."""
+    with contextlib.suppress(ValueError):  # closed while it is read
+        for _ in pipe:
+            pass
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
@@ -122,6 +136,42 @@ def weight(address: str) -> dict[str, Any]:
 
 
 # --- live -------------------------------------------------------------------------------------------------------------
+
+
+def seen(folder: Path) -> list[float] | None:
+    """Return how long each new incident takes to show on an open page, in seconds; None where there is no Chromium."""
+    program = shutil.which("chromium")
+    if program is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    log, model = folder / "seen.log", folder / "seen.idea"
+    detector = make_detector()
+    with_thresholds(detector, site_thresholds(detector)).save(model)
+    kind = simulate_flows(n_flows=2000, seed=2).filter(pl.col("label") == "brute_force").to_dicts()
+    log.write_text(next(zeek_text([])))
+    options = ("--model", str(model), "--source", f"zeek:{log}", "--follow")
+    waits = []
+    with served(f"sqlite:///{folder}/seen.db", *options) as address, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(base_url=address)
+        for number in range(SEEN):
+            page.goto("/incidents")
+            page.wait_for_timeout(1000)  # for the stream to open
+            began = time.time()
+            _write_attack(log, kind, number)
+            page.wait_for_selector("#arrived:not([hidden])")
+            waits.append(round(time.time() - began, 3))
+        browser.close()
+    return waits
+
+
+def _write_attack(log: Path, kind: list[dict[str, Any]], number: int) -> None:
+    """Write flows of a host that was not heard of before, which end now."""
+    with log.open("a") as file:
+        for n, flow in enumerate(kind):
+            told = {**zeek_fields(n, flow), "id.orig_h": f"192.0.2.{number + 1}", "ts": time.time(), "duration": 0.5}
+            file.write("\t".join(str(told.get(name, "-")) for name in FIELDS.split()) + "\n")
 
 
 def live(folder: Path, n_browsers: int, rate: int, seconds: float) -> dict[str, Any]:
@@ -204,11 +254,13 @@ def main() -> None:
         fill_store(store, n_alerts=given.alerts, n_incidents=given.incidents)
         with served(store) as address:
             pages, weighed = page_times(address, store), weight(address)
+        waits = seen(Path(folder))
         told = live(Path(folder), given.browsers, given.rate, given.seconds)
     result = {"alerts": given.alerts, "incidents": given.incidents, "pages": pages, "weight": weighed, "live": told}
+    result["seen_s"] = waits
     write_result(RESULTS / "page_speed.json", result)
     print(pl.DataFrame([{"page": name, **times} for name, times in pages.items()]))
-    print(weighed, told)
+    print(weighed, waits, told)
 
 
 if __name__ == "__main__":

@@ -140,14 +140,6 @@ def explain_table() -> str:
     return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
-def desk_table() -> str:
-    """Return what page and API take to answer."""
-    found, run = read_result("desk_speed"), read_result("desk_speed")["run"]
-    rows = [[what, f"{took['median']:,.0f} ms", f"{took['longest']:,.0f} ms"] for what, took in found["ms"].items()]
-    head = [f"{found['n_alerts']:,} alerts in {found['n_incidents']:,} incidents", "median", "longest"]
-    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
-
-
 _IMPORT = "python -c 'import deepidea'"
 _CHOSEN = f"{PRESETS['default']['temperature']:g}"
 
@@ -434,6 +426,35 @@ def page_table() -> str:
     )
 
 
+def spark_table() -> str:
+    """Return how scoring on Spark does beside one core without it."""
+    found, run = read_result("spark_speed"), read_result("spark_speed")["run"]
+    rows = [
+        ["one core without Spark, flows a second", f"{found['alone_flows_per_second']:,}"],
+        ["one executor", f"{found['executors_1_flows_per_second']:,} ({found['one_against_alone']:.2f}x)"],
+        ["two executors", f"{found['executors_2_flows_per_second']:,} ({found['two_against_one']:.2f}x of one)"],
+        ["memory of an executor, at most", f"{max(found['executors_1_mib'], found['executors_2_mib']):,} MiB"],
+    ]
+    head = [f"{found['flows']:,} flows of {found['features']} features", "measured"]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
+def workers_table() -> str:
+    """Return how two processes train beside one, by batch and network."""
+    found, run = read_result("workers_speed"), read_result("workers_speed")["run"]
+    rows = [
+        [
+            f"{of['batch_size']:,} rows, 2 x {of['width']} units",
+            *(f"{of[name]['seconds']:.1f} s" for name in ("one", "two")),
+            f"{of['speed_up']:.2f}x",
+            *(f"{of[name]['loss']:.4f}" for name in ("one", "two")),
+        ]
+        for of in found["runs"]
+    ]
+    head = [f"{found['flows']:,} flows, {found['epochs']} epochs", "one", "two", "faster", "loss of one", "of two"]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 def store_table() -> str:
     """Return how long a page's questions to a large store take."""
     found = read_result("filled_store")
@@ -480,8 +501,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed_table,
     "context_speed": context_table,
     "explain_speed": explain_table,
-    "desk_speed": desk_table,
     "page_speed": page_table,
+    "spark_speed": spark_table,
+    "workers_speed": workers_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

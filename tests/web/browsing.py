@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +19,6 @@ from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
 
-STARTS_WITHIN_S = 60.0
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -49,31 +43,6 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
-
-
-@contextlib.contextmanager
-def served_store(store: str, *options: str) -> Iterator[str]:
-    """Yield the address of `deepidea serve` over a store, a process of its own."""
-    command = [sys.executable, "-m", "deepidea.cli", "serve", "--store", store, "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    rest = threading.Thread(target=lambda: None)
-    try:
-        told = ""
-        for line in process.stderr:
-            told += line
-            if found := re.search(r"the page: (\S+)/", line):
-                rest = threading.Thread(target=process.stderr.read)
-                rest.start()
-                yield found[1]
-                break
-        else:
-            pytest.fail(f"the server ended: {told}")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        rest.join() if rest.ident else None
-        process.stderr.close()
 
 
 @dataclass(slots=True)

@@ -68,10 +68,8 @@ def ann() -> Someone:
 @pytest.fixture
 def server(filled: Store) -> Iterator[str]:
     """Address of a server over the filled store, whose admin is whoever asks."""
-    from tests.web.serving import served
-
-    with served(filled) as (address, _):
-        yield address
+    with running(filled) as made:
+        yield made.url
 
 
 @pytest.fixture

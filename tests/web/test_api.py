@@ -21,7 +21,7 @@ from deepidea.web import api
 from deepidea.web.desk import Desk
 from tests.detection.making import NOON
 from tests.web.conftest import XSS, Someone, fill
-from tests.web.serving import served
+from tests.web.running import running
 
 INJECTED = ["' OR 1=1 --", '"; DROP TABLE alerts; --', "%", "1; SELECT 1", "'"]
 ODD_IDS = ["..%2F..%2Fetc%2Fpasswd", "%00", "x" * 3000, "'", "0" * 31, "0" * 33, "A" * 32, "%F0%9F%92%A9"]
@@ -204,7 +204,8 @@ def guarded(tmp_path_factory):
     with open_store(url) as store:
         fill(store)
         secrets = {role: Desk(store).add_token(role, role, actor=Someone()).secret for role in ("admin", "viewer")}
-        with served(store) as (address, _):
+        with running(store) as made:
+            address = made.url
             yield address, secrets
 
 

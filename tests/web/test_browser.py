@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from benchmarks.page_speed import served
 
-from tests.web.browsing import Network, chromium, served_store, train_site_detector
+from tests.web.browsing import Network, chromium, train_site_detector
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -42,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.network.begin()
     site.network.talk("benign", 400)
     watching = ("--model", str(site.model), "--source", f"zeek:{site.network.log}", "--follow")
-    with served_store(site.store, *watching) as site.address:
+    with served(site.store, *watching) as site.address:
         yield site
 
 

@@ -19,7 +19,7 @@ from deepidea.web.live import MOST_KEPT, MOST_LISTENERS, MOST_QUEUED, Live, TooM
 from tests.detection.making import sweep
 from tests.web.conftest import XSS
 from tests.web.listening import listening
-from tests.web.serving import served
+from tests.web.running import running
 
 
 def test_a_new_alert_is_told_within_a_second(filled, server):
@@ -83,8 +83,8 @@ def test_whoever_was_cut_off_goes_on_behind_the_last_event(desk, server, ann):
 def test_a_stream_ends_when_its_token_is_revoked(filled, desk, ann):
     made = desk.add_token("bob", "admin", actor=ann)
     with (
-        served(filled) as (address, _),
-        listening(address, Authorization=f"Bearer {made.secret}") as reader,
+        running(filled) as served,
+        listening(served.url, Authorization=f"Bearer {made.secret}") as reader,
     ):
         desk.revoke_token(made.token.token_id, actor=ann)
         assert "opens nothing" in reader.until("bye", within_s=3)["why"]
@@ -94,14 +94,16 @@ def test_a_stream_ends_when_its_token_is_revoked(filled, desk, ann):
 
 def test_a_stream_takes_a_valid_token(filled, desk, ann):
     desk.add_token("bob", "admin", actor=ann)
-    with served(filled) as (address, _):
+    with running(filled) as made:
+        address = made.url
         answer = httpx.get(f"{address}/api/v1/events", headers={"Authorization": "Bearer dit_wrong"})
         assert (answer.status_code, answer.headers["Content-Type"]) == (401, "application/problem+json")
 
 
 def test_a_server_ends_though_somebody_listens(filled):
     with contextlib.ExitStack() as stack:
-        with served(filled) as (address, _):
+        with running(filled) as made:
+            address = made.url
             reader = stack.enter_context(listening(address))
             began = time.monotonic()
         assert time.monotonic() - began < 2
@@ -132,7 +134,9 @@ def test_a_hundred_listeners_are_told_within_a_second(filled):
         await asyncio.gather(*tasks)
         return began
 
-    with served(filled) as (address, app):
+    with running(filled) as made:
+        address = made.url
+        app = made.app
         began = asyncio.run(all_of_them(address))
         assert len(delays) == 100
         assert max(delays) - began < 1.5  # a second, and some for a busy machine

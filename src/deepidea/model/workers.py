@@ -144,12 +144,17 @@ def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int
     WorkerError
         A process was killed, so that the others were ended.
     """
+    return launch_module("deepidea.cli", n_workers, arguments, threads=threads)
+
+
+def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int:
+    """Run a module as :func:`launch` runs this program; it must call :func:`joined`."""
     if n_workers < 1:
         raise DataError(f"there must be a worker at least, however: workers={n_workers}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TORCHELASTIC_LOG_LEVEL": "CRITICAL"}
     environment |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
-    process = subprocess.Popen([*command, "-m", "deepidea.cli", *arguments], env=environment)
+    process = subprocess.Popen([*command, "-m", module, *arguments], env=environment)
     try:
         return _told(process.wait())
     except KeyboardInterrupt:

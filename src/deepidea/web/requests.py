@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from deepidea.detection.drift import Against
 from deepidea.detection.feedback import Subject, Verdict
-from deepidea.detection.store import IncidentOrder, IncidentStatus
+from deepidea.detection.store import IncidentOrder, IncidentStatus, Judged
 from deepidea.detection.store_access import MOST_NAME, Role
 from deepidea.web.desk import MOST_IN_BULK, MOST_ROWS
 from deepidea.web.views import LONGEST_NOTE
@@ -80,7 +80,9 @@ class IncidentQuery(PageQuery):
     host: Text | None = None
     class_name: Text | None = None
     severity: Severity | None = None
+    only: Annotated[Severity | None, Field(description="Exactly this severity.")] = None
     status: IncidentStatus | None = None
+    verdict: Annotated[Judged | None, Field(description="What the latest verdict is; none: not judged.")] = None
     search: Annotated[
         Text | None,
         Field(description="Words that must all be found, in host, class, id or note; or a whole address or port."),

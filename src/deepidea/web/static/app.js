@@ -186,22 +186,30 @@
 
   // Rows that came while somebody reads wait behind one line: the list does not move under their eyes.
   const known = new Set(rows().map(row => row.dataset.id));
-  const tellArrived = page => {
+  const showArrived = text => {
     const bar = one("#arrived");
-    if (!bar) return;
-    const n = all("table[data-keys] tbody tr[data-id]", page).filter(row => !known.has(row.dataset.id)).length;
-    if (!n) return;
-    const many = all("table[data-keys] tbody tr[data-id]", page).length === n ? `${n} or more` : String(n);
-    const text = `${many} new ${n === 1 ? "incident" : "incidents"}`;
-    if (one("a", bar).textContent === `${text} – show`) return;
+    if (!bar.hidden && one("a", bar).textContent === `${text} – show`) return;
     one("a", bar).textContent = `${text} – show`;
     bar.hidden = false;
     say(text);
   };
+  const tellArrived = page => {
+    if (!one("#arrived")) return;
+    const n = all("table[data-keys] tbody tr[data-id]", page).filter(row => !known.has(row.dataset.id)).length;
+    if (!n) return;
+    const many = all("table[data-keys] tbody tr[data-id]", page).length === n ? `${n} or more` : String(n);
+    showArrived(`${many} new ${n === 1 ? "incident" : "incidents"}`);
+  };
+  // Of a list without filters an event says enough; how many there are is told when the page has been asked for anew.
+  const arrived = event => {
+    const { incident, new: isNew } = JSON.parse(event.data);
+    if (isNew && one("#arrived") && one("#arrived").hidden && !location.search && !known.has(incident.incident_id))
+      showArrived("New incidents");
+  };
 
   const changed = () => {
     if (waiting) return;
-    waiting = setTimeout(refresh, Math.max(400, 4000 - (Date.now() - asked)));
+    waiting = setTimeout(refresh, Math.max(100, 4000 - (Date.now() - asked)));
   };
 
   const listen = () => {
@@ -211,6 +219,7 @@
     for (const kind of ["incident", "alerts", "sources", "change", "rules", "models", "reset"]) stream.addEventListener(kind, changed);
     stream.addEventListener("store", event => JSON.parse(event.data).up ? (showState("live", "Live"), changed()) : showState("away", "The store does not answer"));
     stream.addEventListener("bye", () => { stream.close(); showState("away", "Logged out; load the page anew"); });
+    stream.addEventListener("incident", arrived);
     addEventListener("pagehide", () => stream.close());
   };
   if (source && state && (one("[data-live]") || one("#arrived"))) {
