@@ -198,8 +198,9 @@ def test_pictures_are_taken(page: Any, site: Site, tmp_path: Path) -> None:
     until(page, lambda: page.locator("tbody a.main").count() > 0)
     guessing = str(page.locator("tbody a.main").first.get_attribute("href"))
     pictures = {"overview": "/", "incidents": "/incidents?order=alerts", "incident": guessing, "hosts": "/hosts",
-                "model": "/model", "sources": "/sources"}  # fmt: skip
+                "model": "/model", "sources": "/sources", "dark": "/"}  # fmt: skip
     for name, path in pictures.items():
+        page.emulate_media(color_scheme="dark" if name == "dark" else "light")
         page.goto(path)
         page.wait_for_timeout(600)
         page.evaluate(RENAMED, [str(site.network.log.parent), "/opt/zeek/logs/current"])
