@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -216,9 +217,10 @@ def test_the_command_tells_light_and_sentence(
 
 
 @pytest.mark.data
-def test_nsl_kdd_held_out_is_stable_and_its_test_set_is_not() -> None:
+def test_nsl_kdd_held_out_is_stable_and_its_test_set_is_not(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from deepidea.flows.datasets import load_dataset
 
+    monkeypatch.setenv("DEEPIDEA_DATA", str(data_root))
     data = load_dataset("nsl-kdd")
     assert data.test is not None
     rows = np.random.default_rng(0).permutation(len(data.train))

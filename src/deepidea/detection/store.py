@@ -82,6 +82,29 @@ IncidentStatus = Literal["open", "acknowledged", "closed", "false_alarm"]
 Judged = Literal["none", "true_positive", "false_positive", "unsure"]
 
 
+class AlertFilters(TypedDict, total=False):
+    """What alerts may be asked for by.
+
+    Parameters
+    ----------
+    since, until : datetime, optional
+        From this time on, and before that one.
+    host : str, optional
+        Address of either end.
+    class_name, source : str, optional
+        Class, and name of the source that told of the flow.
+    severity : int, optional
+        As urgent as this at least: 2 is 1 and 2.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    host: str | None
+    class_name: str | None
+    severity: int | None
+    source: str | None
+
+
 class IncidentFilters(TypedDict, total=False):
     """What incidents may be asked for by.
 
@@ -460,29 +483,16 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
     def alerts(
         self,
         *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        host: str | None = None,
-        class_name: str | None = None,
-        severity: int | None = None,
-        source: str | None = None,
         incident: str | None = None,
         suppressed: bool | None = False,
         limit: int = 100,
         after: str | None = None,
+        **filters: Unpack[AlertFilters],
     ) -> Page:
         """Return alerts, the latest first.
 
         Parameters
         ----------
-        since, until
-            From this time on, and before that one.
-        host
-            Address of either end.
-        class_name, source
-            Class, and name of the source that told of the flow.
-        severity
-            As urgent as this at least: 2 is 1 and 2.
         incident
             Id of an incident, or an earlier id of it.
         suppressed
@@ -491,13 +501,15 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
             Most rows.
         after
             ``next`` of the page before.
+        **filters
+            See :class:`AlertFilters`.
 
         Returns
         -------
         Page
             Columns of :data:`~deepidea.detection.alerts.ALERT_COLUMNS` and ``source``.
         """
-        wanted = reading.alert_conditions(since, until, host, class_name, severity, source, suppressed)
+        wanted = reading.alert_conditions(suppressed=suppressed, **filters)
         with self._transaction() as connection:
             return reading.read_alerts(connection, wanted, incident=incident, limit=limit, after=after)
 

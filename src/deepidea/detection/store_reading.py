@@ -55,13 +55,14 @@ def time_of(stored_us: int) -> datetime:
 
 
 def alert_conditions(
-    since: datetime | None,
-    until: datetime | None,
-    host: str | None,
-    class_name: str | None,
-    severity: int | None,
-    source: str | None,
+    *,
     suppressed: bool | None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    host: str | None = None,
+    class_name: str | None = None,
+    severity: int | None = None,
+    source: str | None = None,
 ) -> list[Condition]:
     """Return what filters of alerts come to."""
     columns = ALERTS.c

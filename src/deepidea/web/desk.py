@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Unpack
 
 import polars as pl
 
@@ -21,7 +21,7 @@ from deepidea.detection.drift import Against
 from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
 from deepidea.detection.feedback_export import export_feedback
 from deepidea.detection.formats import render
-from deepidea.detection.store import IncidentFilters, IncidentOrder, IncidentStatus, Judged, Store
+from deepidea.detection.store import AlertFilters, IncidentFilters, IncidentOrder, IncidentStatus, Store
 from deepidea.detection.store_access import Role
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.model.detector import Detector
@@ -183,33 +183,14 @@ class Desk:
         order: IncidentOrder = "latest",
         limit: int = 50,
         after: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        host: str | None = None,
-        class_name: str | None = None,
-        severity: int | None = None,
-        status: IncidentStatus | None = None,
-        search: str | None = None,
-        only: int | None = None,
-        verdict: Judged | None = None,
         window: Window | str | None = None,
+        **filters: Unpack[IncidentFilters],
     ) -> views.IncidentPage:
         """Return a page of incidents; filters as of :meth:`deepidea.detection.store.Store.incidents`.
 
         A window stands for ``since`` and ``until``.
         """
-        since, until = self._times(window, since, until)
-        filters: IncidentFilters = {
-            "since": since,
-            "until": until,
-            "host": host,
-            "class_name": class_name,
-            "severity": severity,
-            "status": status,
-            "search": search,
-            "only": only,
-            "verdict": verdict,
-        }
+        filters["since"], filters["until"] = self._times(window, filters.get("since"), filters.get("until"))
         page = self.store.incidents(order=order, limit=min(limit, MOST_ROWS), after=after, **filters)
         rows = self._incident_rows(page.rows.iter_rows(named=True))
         return views.IncidentPage(rows, page.next, self.store.count_incidents(**filters))
@@ -290,28 +271,13 @@ class Desk:
         *,
         limit: int = 50,
         after: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        host: str | None = None,
-        class_name: str | None = None,
-        severity: int | None = None,
-        source: str | None = None,
         incident: str | None = None,
         suppressed: bool | None = False,
+        **filters: Unpack[AlertFilters],
     ) -> views.AlertPage:
         """Return a page of alerts, the latest first; filters as of :meth:`deepidea.detection.store.Store.alerts`."""
-        page = self.store.alerts(
-            limit=min(limit, MOST_ROWS),
-            after=after,
-            since=since,
-            until=until,
-            host=host,
-            class_name=class_name,
-            severity=severity,
-            source=source,
-            incident=incident,
-            suppressed=suppressed,
-        )
+        limit = min(limit, MOST_ROWS)
+        page = self.store.alerts(limit=limit, after=after, incident=incident, suppressed=suppressed, **filters)
         return views.AlertPage(self._alert_rows(page.rows.iter_rows(named=True)), page.next)
 
     def _alert_rows(self, rows: Any) -> tuple[views.AlertRow, ...]:
