@@ -18,7 +18,7 @@ from benchmarks.result_files import RESULTS, write_result
 from benchmarks.training_speed import final_loss
 from deepidea.evaluation.protocol import flows_to_train
 from deepidea.flows.labelled import LabelledFlows
-from deepidea.model import training
+from deepidea.model import batches
 from deepidea.model.presets import make_classifier
 
 CHOICES: dict[str, tuple[int, dict[str, Any]]] = {
@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[int, dict[str, Any]]] = {
 
 def run(flows: LabelledFlows, choice: str, n_epochs: int) -> dict[str, Any]:
     """Train with one choice and return its figures."""
-    training.MOST_COPIES, changes = CHOICES[choice]
+    batches.MOST_COPIES, changes = CHOICES[choice]
     classifier, _ = make_classifier("paper", schema=flows.schema, n_epochs=n_epochs, random_state=0, **changes)
     classifier.fit(flows.features, flows.classes)
     x = torch.from_numpy(classifier.encoder_.transform(flows.features))

@@ -455,6 +455,23 @@ def workers_table() -> str:
     return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
+def shard_table() -> str:
+    """Return what training in shards takes beside training in memory."""
+    found, run = read_result("shard_memory"), read_result("shard_memory")["run"]
+    rows = [
+        [
+            f"{of['flows']:,} flows in " + (f"{of['shards']} shards" if where == "in_shards" else "memory"),
+            f"{of[where]['peak_mib']:,} MiB",
+            f"{of[where]['seconds']:.0f} s",
+            f"{100 * of[where]['cba']:.1f} %",
+        ]
+        for of in found["runs"]
+        for where in ("in_memory", "in_shards")
+    ]
+    head = [f"{found['features']} features, {found['epochs']} epochs", "peak memory", "time", "CBA on fresh flows"]
+    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+
+
 def store_table() -> str:
     """Return how long a page's questions to a large store take."""
     found = read_result("filled_store")
@@ -504,6 +521,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "page_speed": page_table,
     "spark_speed": spark_table,
     "workers_speed": workers_table,
+    "shard_memory": shard_table,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

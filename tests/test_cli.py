@@ -94,6 +94,23 @@ def test_the_json_of_an_evaluation_has_the_promised_keys(
     assert told["subsets"]["all"]["cba"] == told["cba"]
 
 
+def test_a_table_is_trained_on_in_shards(command: Command, flow_file: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.idea"
+    told = command("train", flow_file, *TABLE, "-o", model, "--seed", 1, "--shards", 3, "--epochs", 1)
+    assert told.code == 0, told.err
+    assert "distinct rows in 3 shards" in told.err
+    assert command("score", model, flow_file, "-o", tmp_path / "v.parquet").code == 0
+
+
+@pytest.mark.parametrize(
+    "more", [("--split", "stratified"), ("--continue", "x.idea"), ("--taxonomy", "x"), ("--port",)]
+)
+def test_what_does_not_go_with_shards_is_refused(command: Command, flow_file: Path, tmp_path: Path, more) -> None:
+    told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3, *more)
+    assert told.code == 3
+    assert f"{more[0]} must be used with a table that fits into memory" in told.err
+
+
 def test_options_of_training_reach_the_model_card(
     command: Command, flow_file: Path, tmp_path: Path, tiny_presets: None
 ):

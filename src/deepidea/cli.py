@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import cli_explain, cli_serve, console, console_detection, console_drift, console_models
+from deepidea import cli_explain, cli_serve, cli_shards, console, console_detection, console_drift, console_models
 from deepidea.cli_models import add_commands
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
@@ -270,15 +270,44 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep where training stands after each epoch there, and go on from it.")
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=2, help="Read a table larger than memory in so many parts; docs/large-tables.md."),
+    ] = None,
 ) -> None:
     """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
     if workers > 1 and not console.is_worker():
         _train_together(output, workers, seed, checkpoint, threads)
         return
+    _refuse_unwritable(output)
+    drawn = {"random_state": secrets.randbelow(2**31), "n_threads": "auto"} if seed is None else {"random_state": seed}
+    given = {
+        "labels": labels,
+        "loss": loss.value if loss else None,
+        "attack_weight": attack_weight,
+        "n_epochs": epochs,
+        "learning_rate": learning_rate,
+        **drawn,
+        **({"n_threads": threads} if threads else {}),
+    }
+    changes = {name: value for name, value in given.items() if value is not None} | {"device": device.value}
+    if shards is not None:
+        cli_shards.refuse_with_shards(
+            taxonomy=taxonomy,
+            port=port,
+            extra=extra,
+            **{"continue": continued, "extra-weight": extra_weight},
+            split=split not in (SplitKind.auto, SplitKind.none),
+        )
+        with _joined(device) as together:
+            training = {"preset": (preset or Preset.default).value, "workers": together, "checkpoint": checkpoint}
+            table: dict[str, Any] = {"label": label, "benign": benign, "keep": keep or (), "schema": schema}
+            detector = cli_shards.train_in_shards(data, shards, **table, training={**training, **changes})
+        _keep_trained(detector, output, checkpoint, data)
+        return
     from deepidea.evaluation.continuing import compare_with_start, gather, with_comparison
     from deepidea.model.presets import train_detector
 
-    _refuse_unwritable(output)
     given_preset = preset.value if preset else None
     own: dict[str, Any] = {"taxonomy": taxonomy, "label": label, "benign": benign}
     gathered = gather(
@@ -301,17 +330,6 @@ def train(
     console.show_refused(part.refused)
     console.show_training_flows(part.contract)
     console_models.show_gathered(gathered)
-    drawn = {"random_state": secrets.randbelow(2**31), "n_threads": "auto"} if seed is None else {"random_state": seed}
-    given = {
-        "labels": labels,
-        "loss": loss.value if loss else None,
-        "attack_weight": attack_weight,
-        "n_epochs": epochs,
-        "learning_rate": learning_rate,
-        **drawn,
-        **({"n_threads": threads} if threads else {}),
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
     with console.epoch_progress() as on_epoch, _joined(device) as together:
         detector = train_detector(
             part.flows,
@@ -321,7 +339,6 @@ def train(
             extra=gathered.extra.flows if gathered.extra else None,
             extra_weight=extra_weight,
             start=gathered.start,
-            device=device.value,
             workers=together,
             checkpoint=checkpoint,
             **changes,
@@ -332,6 +349,12 @@ def train(
         comparison = compare_with_start(gathered.start, detector, _one_name(data), **own)
         console_models.show_comparison(comparison)
         detector = with_comparison(detector, comparison)
+    _keep_trained(detector, output, checkpoint, data)
+
+
+def _keep_trained(detector: Any, output: Path, checkpoint: Path | None, data: list[str]) -> None:
+    if console.is_silent_worker():
+        return
     detector.save(output)
     if checkpoint is not None:  # nothing is left to go on with
         checkpoint.unlink(missing_ok=True)

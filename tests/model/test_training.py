@@ -4,9 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepidea.model.batches import MOST_COPIES, RowsInMemory, draw_epoch
 from deepidea.model.losses import AttackSharingLoss
 from deepidea.model.networks import MLP, FastMLP
-from deepidea.model.training import MOST_COPIES, Adam, draw_epoch, one_cycle, speed_up, train_network
+from deepidea.model.training import Adam, one_cycle, speed_up, train_network
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 64), st.integers(0, 99))
@@ -37,7 +38,7 @@ def problem(n_rows=400):
 
 def train(network, **arguments):
     settings = {"loss": AttackSharingLoss(), "learning_rate": 3e-3, "batch_size": 32, "n_epochs": 3}
-    return train_network(network, *problem(), **{**settings, **arguments})
+    return train_network(network, RowsInMemory(*problem()), **{**settings, **arguments})
 
 
 def test_loss_falls():

@@ -113,12 +113,16 @@ def command(table: Path, output: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_does(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--shards", "3")], ids=["memory", "shards"])
+def test_two_processes_learn_as_one_does(table: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     found = []
     for n in ("1", "2"):
         output = tmp_path / f"{n}.idea"
         ran = subprocess.run(
-            command(table, output, "--workers", n, "--epochs", "6"), capture_output=True, timeout=150, check=False
+            command(table, output, "--workers", n, "--epochs", "6", *more),
+            capture_output=True,
+            timeout=150,
+            check=False,
         )
         assert ran.returncode == 0, ran.stderr.decode()
         assert ran.stderr.count(b"wrote ") == 1  # one process tells of it

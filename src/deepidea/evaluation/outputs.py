@@ -12,11 +12,10 @@ import polars as pl
 
 from deepidea.errors import LabelError
 from deepidea.evaluation.systems import Judgement
-from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.taxonomy import BENIGN, list_counts
 from deepidea.model.decision import Decision
-from deepidea.model.estimators import collapse_duplicates
 from deepidea.model.features import FlowEncoder
 
 Codes = npt.NDArray[np.int64]

@@ -18,6 +18,7 @@ import polars as pl
 from deepidea.evaluation.outputs import BLOCK_FLOWS, EncodedRows, FittedModel, decide, encode_rows
 from deepidea.evaluation.systems import Fitted, Judgement
 from deepidea.flows.labelled import LabelledFlows
+from deepidea.model.batches import RowsInMemory
 from deepidea.model.decision import Decision
 from deepidea.model.features import FlowEncoder
 from deepidea.model.losses import AttackSharingLoss
@@ -49,9 +50,7 @@ class WindowCNN:
         with torch_threads(1):
             epochs = train_network(
                 network,
-                rows.x,
-                rows.target,
-                rows.weight,
+                RowsInMemory(rows.x, rows.target, rows.weight),
                 loss=AttackSharingLoss(self.attack_weight),
                 learning_rate=self.learning_rate,
                 batch_size=self.batch_size,

@@ -139,3 +139,24 @@ def mix_array(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
     """
     columns = [_number_words(np.ascontiguousarray(column)) for column in matrix.astype(np.float32, copy=False).T]
     return _mix_blocks(len(matrix), list(columns))
+
+
+def collapse_duplicates(
+    fingerprints: npt.NDArray[np.uint64], target: npt.NDArray[np.int64], weight: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return one row for each distinct pair of vector and class, and the summed weight of its copies.
+
+    The order is by fingerprint, so it does not depend on the order of the rows; rows of weight 0 are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> prints = np.array([7, 3, 7, 7], dtype=np.uint64)
+    >>> collapse_duplicates(prints, np.array([0, 0, 0, 1]), np.array([1.0, 1.0, 2.0, 0.0]))
+    (array([1, 0]), array([1., 3.]))
+    """
+    kept = np.flatnonzero(weight > 0)
+    order = kept[np.lexsort((target[kept], fingerprints[kept]))]
+    changes = (np.diff(fingerprints[order]) != 0) | (np.diff(target[order]) != 0)
+    starts = np.flatnonzero(np.concatenate([[True], changes])[: len(order)])
+    return order[starts], np.add.reduceat(weight[order], starts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 from deepidea.errors import LabelError
 from deepidea.flows.custom import infer_schema
 from deepidea.flows.schema import Schema, suggest
-from deepidea.flows.taxonomy import BENIGN, Taxonomy, list_counts
+from deepidea.flows.taxonomy import BENIGN, Taxonomy, tell_counts
 
 FILE_COLUMN = "file"
 
@@ -123,7 +123,7 @@ def labelled_flows_from_table(
     >>> flows.class_order, flows.features.columns, refused
     (('benign', 'scan'), ['bytes'], {})
     """
-    labels = _label_column(table, label)
+    labels = label_column(table, label)
     _refuse_labels(labels, benign)
     refused: dict[str, str] = {}
     if schema is None:
@@ -134,7 +134,14 @@ def labelled_flows_from_table(
     return label_flows(table, labels, schema, taxonomy, "table"), refused
 
 
-def _label_column(table: pl.DataFrame, label: str) -> pl.Series:
+def label_column(table: pl.DataFrame, label: str) -> pl.Series:
+    """Return the labels of a table as text without spaces around; an empty one is null.
+
+    Raises
+    ------
+    LabelError
+        The table has no such column.
+    """
     if label not in table.columns:
         raise LabelError(
             f"the label column must be in the table, however: {label!r} is not{suggest(label, table.columns)}; "
@@ -150,28 +157,34 @@ def _refuse_labels(labels: pl.Series, benign: str) -> None:
             f"every flow must have a label, however: {labels.null_count():,} have none (first: row {row}, column "
             f"{labels.name}); drop those rows"
         )
-    values = set(labels.unique())
-    if benign not in values:
+    refuse_label_counts(labels.name, benign, dict(labels.value_counts().iter_rows()))
+
+
+def refuse_label_counts(label: str, benign: str, counts: Mapping[str, int]) -> None:
+    """Refuse labels that cannot train a detector, by how many flows have each.
+
+    Raises
+    ------
+    LabelError
+        There is no benign flow, no attack, two names of what is benign, or a class of one flow.
+    """
+    if benign not in counts:
         raise LabelError(
-            f"the benign value must occur in column {labels.name}, however: {benign!r} does not"
-            f"{suggest(benign, values)}; values: {list_counts(labels)}"
+            f"the benign value must occur in column {label}, however: {benign!r} does not"
+            f"{suggest(benign, counts)}; values: {tell_counts(counts)}"
         )
-    _refuse_classes(labels, benign, values)
-
-
-def _refuse_classes(labels: pl.Series, benign: str, values: set[str]) -> None:
-    if len(values) < 2:
+    if len(counts) < 2:
         raise LabelError(
-            f"there must be a benign class and an attack class, however: column {labels.name} holds {benign!r} alone; "
+            f"there must be a benign class and an attack class, however: column {label} holds {benign!r} alone; "
             f"add flows of an attack"
         )
-    if BENIGN in values and benign != BENIGN:
+    if BENIGN in counts and benign != BENIGN:
         raise LabelError(
-            f"one value must mean benign, however: column {labels.name} holds {benign!r} and {BENIGN!r}; rename one"
+            f"one value must mean benign, however: column {label} holds {benign!r} and {BENIGN!r}; rename one"
         )
-    counts = labels.value_counts().filter(pl.col("count") == 1)[labels.name].sort().to_list()
-    if counts:
+    single = sorted(name for name, n in counts.items() if n == 1)
+    if single:
         raise LabelError(
-            f"a class must have at least two flows, one to train and one to test, however: {', '.join(counts[:8])} of "
-            f"column {labels.name} has one; drop those rows, merge the class into another, or add flows"
+            f"a class must have at least two flows, one to train and one to test, however: {', '.join(single[:8])} of "
+            f"column {label} has one; drop those rows, merge the class into another, or add flows"
         )

@@ -36,7 +36,7 @@ from deepidea.flows.lines import Block, CsvLines
 from deepidea.flows.schema import Schema
 from deepidea.flows.skipping import OnError, SkipCount, refuse_rows, shown
 
-__all__ = ["FlowChunk", "expand_inputs", "conform_rows", "iter_chunks", "iter_flows", "read_table"]
+__all__ = ["FlowChunk", "column_names", "expand_inputs", "conform_rows", "iter_chunks", "iter_flows", "read_table"]
 
 CHUNK_ROWS = 65_536
 SLICE_BYTES = 64 << 20  # of a Parquet file, unpacked, at a time
@@ -324,6 +324,25 @@ def read_table(path: str | Path, *, header: Sequence[str] | None = None) -> pl.D
         return _open_table(file, name, header).whole()
 
 
+def column_names(path: str | Path) -> list[str]:
+    r"""Return the names of a table's columns, as the file has them.
+
+    Raises
+    ------
+    FileFormatError
+        As for `read_table`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
+    >>> _ = path.write_text("rate,label\n1.5,BENIGN\n")
+    >>> column_names(path)
+    ['rate', 'label']
+    """
+    return _open_table(Path(path), str(path), None).names()
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """What one run of reading keeps to; `skipped` is None where a bad row ends it."""
@@ -343,6 +362,9 @@ class _Reading:
 
 class _Table(Protocol):
     """A file that holds a table."""
+
+    def names(self) -> list[str]:
+        """Return the names of the columns."""
 
     def check(self, schema: Schema) -> None:
         """Raise unless the columns are there."""
@@ -430,6 +452,10 @@ class _CsvTable:
                 return
             with gzip.open(file) as stream:
                 yield CsvLines(cast("IO[bytes]", stream), self._name, self._header)
+
+    def names(self) -> list[str]:
+        with self._lines() as lines:
+            return list(lines.columns)
 
     def check(self, schema: Schema) -> None:
         with self._lines() as lines:
@@ -524,6 +550,9 @@ class _ParquetTable:
         with _engine_errors(name):
             self._rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             self._schema = self._rows.collect_schema()
+
+    def names(self) -> list[str]:
+        return list(self._schema.names())
 
     def check(self, schema: Schema) -> None:
         _check_columns(self._schema, schema, self._name)

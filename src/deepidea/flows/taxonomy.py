@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -81,9 +81,20 @@ def normalise_labels(labels: pl.Series, taxonomy: Taxonomy | None = None) -> tup
 
 def list_counts(labels: pl.Series, most: int = 10) -> str:
     """Return ``"dos (5), probe (2)"``: the values of a column with their rows, the most frequent first."""
-    counts = labels.value_counts().sort(["count", labels.name], descending=[True, False])
-    listed = ", ".join(f"{value} ({rows:,})" for value, rows in counts.head(most).iter_rows())
-    return listed + (f", and {counts.height - most} more" if counts.height > most else "")
+    return tell_counts(dict(labels.value_counts().iter_rows()), most)
+
+
+def tell_counts(counts: Mapping[Any, int], most: int = 10) -> str:
+    """Return values with their rows, the most frequent first.
+
+    Examples
+    --------
+    >>> tell_counts({"probe": 2, "dos": 5000})
+    'dos (5,000), probe (2)'
+    """
+    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], str(entry[0])))
+    listed = ", ".join(f"{value} ({rows:,})" for value, rows in ranked[:most])
+    return listed + (f", and {len(ranked) - most} more" if len(ranked) > most else "")
 
 
 @dataclass(frozen=True, slots=True)

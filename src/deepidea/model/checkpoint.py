@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.atomic import replacing
+from deepidea.model.batches import RowsInMemory, TrainingRows  # noqa: F401  # the first in an example
 
 _KIND = "deepidea checkpoint 1"
 
@@ -99,18 +99,19 @@ class Checkpoint:
         return about, tensors
 
 
-def name_training(x: NDArray[np.float32], target: NDArray[np.int64], parameters: Sequence[object]) -> str:
+def name_training(rows: TrainingRows, parameters: Sequence[object]) -> str:
     """Return what tells a training from others: a hash of its rows and parameters.
 
     Examples
     --------
-    >>> rows, classes = np.zeros((2, 1), np.float32), np.array([0, 1])
-    >>> name_training(rows, classes, [1]) == name_training(rows, classes, [2])
+    >>> rows = RowsInMemory(np.zeros((2, 1), np.float32), np.array([0, 1]), np.ones(2))
+    >>> name_training(rows, [1]) == name_training(rows, [2])
     False
     """
     told = hashlib.sha256(repr(tuple(parameters)).encode())
-    told.update(np.ascontiguousarray(x).data)
-    told.update(np.ascontiguousarray(target).data)
+    for x, target in rows.arrays():
+        told.update(np.ascontiguousarray(x).data)
+        told.update(np.ascontiguousarray(target).data)
     return told.hexdigest()
 
 

@@ -19,8 +19,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
 from deepidea.errors import DataError, MissingExtraError
-from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
 from deepidea.flows.schema import Column, Schema
+from deepidea.flows.shards import FlowTable, ShardedFlows, ShardedTable, in_memory
+from deepidea.model.batches import RowsInMemory, TrainingRows
 from deepidea.model.checkpoint import Checkpoint, name_training
 from deepidea.model.decision import Decision, fit_temperature
 from deepidea.model.detector import Detector
@@ -29,11 +31,13 @@ from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
 from deepidea.model.novelty import Ellipsoids, Novelty, NoveltyRule, draw_sides, fit_novelty
 from deepidea.model.reference import Bins, Reference, draw_rows, fit_reference
+from deepidea.model.sharding import encode_shards
 from deepidea.model.starting import Start
 from deepidea.model.threads import fastest_thread_count, torch_threads
-from deepidea.model.training import Adam, Epoch, Schedule, draw_epoch, speed_up, train_network, train_step
+from deepidea.model.training import Adam, Epoch, Schedule, speed_up, train_network, train_step
 from deepidea.model.workers import Workers
 
+MOST_HELD_OUT = 50_000  # rows of a class: more would tell no more
 Device = Literal["auto", "cpu", "cuda"]
 Duplicates = Literal["weigh", "drop"]
 OnEpoch = Callable[[Epoch], None]
@@ -224,16 +228,51 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         table, y = self._read_training(X, y, reset=True)
         self._name_outputs(y, labels, start)
         rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)), extra)
+        return self._fit_rows(rows, start, on_epoch, workers=workers, checkpoint=checkpoint)
+
+    def fit_shards(
+        self,
+        flows: ShardedFlows,
+        *,
+        on_epoch: OnEpoch | None = None,
+        workers: Workers | None = None,
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """Train on flows that do not fit into memory, shard by shard.
+
+        In memory are one shard, the rows that stand for so many flows that every shard has them, those held out, and
+        of each row what tells it from others. Encoded rows are written beside the shards.
+
+        Parameters
+        ----------
+        flows : ShardedFlows
+            Their classes are the labels.
+        on_epoch, workers, checkpoint
+            As for :meth:`fit`.
+        """
+        self._check_parameters()
+        self.schema_ = (self.schema or flows.schema).restrict(flows.schema.features)
+        self.feature_names_in_ = np.array(self.schema_.features, dtype=object)
+        self.n_features_in_ = len(self.schema_.features)
+        classes = np.array(flows.class_order)
+        self._name_outputs(classes, None, None)
+        target = self._codes(classes, None)[flows.codes]
+        no_extra = np.zeros(len(flows), np.bool_)
+        counts = (flows.copies, np.ones(len(flows)))
+        rows = self._weigh(flows.table, target, *counts, flows.fingerprints, no_extra)
+        return self._fit_rows(rows, None, on_epoch, workers=workers, checkpoint=checkpoint)
+
+    def _fit_rows(self, rows: _Rows, start: Start | None, on_epoch: OnEpoch | None, **shared: Any) -> Self:
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         held_out = _hold_out(rows, self.validation_fraction, self._seed) & ~rows.extra
-        training, validation = rows.take(~held_out), rows.take(held_out)
+        training, validation = rows.take(~held_out), rows.take(held_out).in_memory()
         self._start(training, start)
         self._prior_counts = self._count_classes(training)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
-        self._train(training, validation, on_epoch, workers=workers, checkpoint=checkpoint)
+        self._train(training, validation, on_epoch, **shared)
         self._remember(validation)
         if self.temperature == "auto" and len(validation):
-            logits = _run(self.network_, self.encoder_.transform(validation.table))
+            logits = _run(self.network_, self.encoder_.transform(in_memory(validation.table)))
             self._set_decision(fit_temperature(logits, validation.target, validation.weight))
         self._fit_novelty(training, validation)
         self.reference_ = self._tell_reference(rows, validation if len(validation) else training)
@@ -409,17 +448,27 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     ) -> _Rows:
         fingerprints = row_fingerprints(table, self.schema_)
         rows, summed = collapse_duplicates(fingerprints, target, weight)
-        occurring = summed
         is_extra = np.zeros(len(table), bool) if extra is None else np.asarray(extra, bool)
         own = np.where(is_extra, weight, 1.0)  # of a row that is taken once however often it comes
-        of_rows = strongest_copies(fingerprints, target, own, is_extra, rows)
-        if self.duplicates == "drop":
-            summed = of_rows[0]
+        once, extra_rows = strongest_copies(fingerprints, target, own, is_extra, rows)
+        return self._weigh(table[rows], target[rows], summed, once, fingerprints[rows], extra_rows)
+
+    def _weigh(
+        self,
+        table: FlowTable,
+        target: NDArray[np.int64],
+        occurring: NDArray[np.float64],
+        once: NDArray[np.float64],
+        fingerprints: NDArray[np.uint64],
+        is_extra: NDArray[np.bool_],
+    ) -> _Rows:
+        """Return distinct rows with the weights that they train with; ``once`` is theirs where copies do not count."""
+        summed = once if self.duplicates == "drop" else occurring
         balance = 1.0 if self.class_weight == "balanced" else self.balance
-        counts = np.bincount(target[rows], summed, minlength=len(self._output_labels)).astype(np.float64)
-        evened = summed * even_out(counts, balance)[target[rows]]
-        weights = (evened * self._costs()[target[rows]], evened, occurring)
-        return _Rows(table[rows], target[rows], *weights, fingerprints[rows], of_rows[1])
+        counts = np.bincount(target, summed, minlength=len(self._output_labels)).astype(np.float64)
+        evened = summed * even_out(counts, balance)[target]
+        weights = (evened * self._costs()[target], evened, occurring)
+        return _Rows(table, target, *weights, fingerprints, is_extra)
 
     def _costs(self) -> NDArray[np.float64]:
         """Return the factor that a ``class_weight`` dict gives each output's class."""
@@ -462,19 +511,17 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         device = _find_device(self.device)
         self._set_offset(np.zeros_like(self._offset))
         self.network_.to(device)
-        x = self.encoder_.transform(rows.table)
+        encoded = rows.encoded(self.encoder_)
         info = LOSSES[self.loss]
         if workers is not None and not info.adds_up:
             raise DataError(f"a loss of several workers must be a mean over flows, however: loss={self.loss} is not")
         loss = info.build(self._counts(), self.attack_weight).to(device)
-        steps = math.ceil(max(rows.weight.sum(), 1) / self.batch_size)
-        self.n_threads_ = self._choose_threads(x, rows, loss, device)
+        steps = encoded.n_steps(self.batch_size)
+        self.n_threads_ = self._choose_threads(encoded, loss, device)
         with torch_threads(self.n_threads_):
             self.epochs_ = train_network(
                 self.network_,
-                x,
-                rows.target,
-                rows.weight,
+                encoded,
                 loss=loss,
                 learning_rate=self.learning_rate,
                 weight_decay=self.weight_decay,
@@ -486,17 +533,15 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
                 validate=self._validator(validation) if len(validation) else None,
                 on_epoch=on_epoch,
                 workers=workers,
-                checkpoint=None if checkpoint is None else self._checkpoint(checkpoint, x, rows.target),
+                checkpoint=None if checkpoint is None else self._checkpoint(checkpoint, encoded),
             )
         self.network_.to("cpu").eval()
         self._set_offset(info.offset(self._counts()))
         self._remember(rows)
 
-    def _checkpoint(self, path: Path, x: NDArray[np.float32], target: NDArray[np.int64]) -> Checkpoint:
+    def _checkpoint(self, path: Path, rows: TrainingRows) -> Checkpoint:
         parameters = {name: value for name, value in self.get_params().items() if name not in ("schema", "n_threads")}
-        return Checkpoint(
-            path, name_training(x, target, [sorted(parameters.items(), key=lambda pair: pair[0]), self._seed])
-        )
+        return Checkpoint(path, name_training(rows, [sorted(parameters.items(), key=lambda pair: pair[0]), self._seed]))
 
     def _set_offset(self, offset: NDArray[np.float64]) -> None:
         """Let the logits hold this offset and no other; it stands in the bias of the last layer."""
@@ -510,20 +555,20 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         seen = getattr(self, "fingerprints_", np.zeros(0, np.uint64))
         self.fingerprints_ = np.unique(np.concatenate([seen, rows.fingerprints]))
 
-    def _choose_threads(self, x: NDArray[np.float32], rows: _Rows, loss: torch.nn.Module, device: str) -> int:
+    def _choose_threads(self, rows: TrainingRows, loss: torch.nn.Module, device: str) -> int:
         if isinstance(self.n_threads, int):
             return self.n_threads
         if device != "cpu" or (self.n_threads is None and isinstance(self.random_state, (int, np.integer))):
             return 1
+        (x, target), drawn = next(rows.epoch(self.batch_size, np.random.default_rng(0)))
         network = MLP(x.shape[1], len(self._output_labels), hidden=self.hidden, dropout=self.dropout)
         probe = speed_up(network, device)
         optimiser = Adam(probe.parameters())
-        data = (torch.from_numpy(x), torch.from_numpy(rows.target))
-        batches = cycle(islice(draw_epoch(rows.weight, self.batch_size, np.random.default_rng(0)), 25))
+        data, batches = (torch.from_numpy(x), torch.from_numpy(target)), cycle(islice(drawn, 25))
         return fastest_thread_count(lambda: train_step(probe, data, next(batches), loss, optimiser, self.learning_rate))
 
     def _validator(self, validation: _Rows) -> Callable[[torch.nn.Module], float]:
-        x = self.encoder_.transform(validation.table)
+        x = self.encoder_.transform(in_memory(validation.table))
         truth = np.array(self._class_of)[validation.target]
         offset = LOSSES[self.loss].offset(self._counts()).astype(np.float32)
 
@@ -539,7 +584,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         if self.novelty == "none" or not len(self.hidden) or sides != [{False, True}, {False, True}]:
             return
         samples = [
-            (self.encoder_.transform(part.table), part.target > 0, part.weight)
+            (self.encoder_.transform(in_memory(part.table)), part.target > 0, part.weight)
             for rows in (training, validation)
             for part in [rows.take(draw_sides(rows.target > 0, self._seed))]
         ]
@@ -634,7 +679,7 @@ class _Rows:
     ``occurring`` is how many of the flows that were given each row stands for.
     """
 
-    table: pl.DataFrame
+    table: FlowTable
     target: NDArray[np.int64]
     weight: NDArray[np.float64]
     prior_weight: NDArray[np.float64]
@@ -649,33 +694,21 @@ class _Rows:
         weights = (self.weight[mask], self.prior_weight[mask], self.occurring[mask])
         return _Rows(self.table.filter(mask), self.target[mask], *weights, self.fingerprints[mask], self.extra[mask])
 
+    def in_memory(self) -> _Rows:
+        return replace(self, table=in_memory(self.table))
+
+    def encoded(self, encoder: FlowEncoder) -> TrainingRows:
+        """Return the rows as a network takes them, beside their shards where they are in some."""
+        if isinstance(self.table, ShardedTable):
+            return encode_shards(self.table, encoder, self.target, self.weight)
+        return RowsInMemory(encoder.transform(self.table), self.target, self.weight)
+
 
 def schema_of(table: pl.DataFrame) -> Schema:
     """Return the plainest schema of a table of features: text is a category, anything else a number."""
     text = (pl.String, pl.Categorical, pl.Enum)
     kinds = {name: "category" if dtype in text else "number" for name, dtype in table.schema.items()}
     return Schema("custom", tuple(Column(name, kind) for name, kind in kinds.items()))  # type: ignore[arg-type]
-
-
-def collapse_duplicates(
-    fingerprints: NDArray[np.uint64], target: NDArray[np.int64], weight: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return one row for each distinct pair of vector and class, and the summed weight of its copies.
-
-    The order is by fingerprint, so it does not depend on the order of the rows; rows of weight 0 are left out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> prints = np.array([7, 3, 7, 7], dtype=np.uint64)
-    >>> collapse_duplicates(prints, np.array([0, 0, 0, 1]), np.array([1.0, 1.0, 2.0, 0.0]))
-    (array([1, 0]), array([1., 3.]))
-    """
-    kept = np.flatnonzero(weight > 0)
-    order = kept[np.lexsort((target[kept], fingerprints[kept]))]
-    changes = (np.diff(fingerprints[order]) != 0) | (np.diff(target[order]) != 0)
-    starts = np.flatnonzero(np.concatenate([[True], changes])[: len(order)])
-    return order[starts], np.add.reduceat(weight[order], starts)
 
 
 def strongest_copies(
@@ -723,12 +756,15 @@ def _read_weight(sample_weight: ArrayLike | None, n_flows: int) -> NDArray[np.fl
 
 
 def _hold_out(rows: _Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Choose the validation rows: this share of each class's distinct rows, none of a class with fewer than two."""
+    """Choose the validation rows: this share of each class's distinct rows, none of a class with fewer than two.
+
+    Of a class they are :data:`MOST_HELD_OUT` at most.
+    """
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(rows), bool)
     for code in np.unique(rows.target):
         members = rng.permutation(np.flatnonzero(rows.target == code))
-        held_out[members[: round(fraction * len(members))]] = True
+        held_out[members[: min(round(fraction * len(members)), MOST_HELD_OUT)]] = True
     return held_out
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.schema import Schema
+from deepidea.flows.shards import FlowTable
 
 NumberScaling = Literal["min-max", "log-z-score"]
 NUMBER_SCALINGS: tuple[NumberScaling, ...] = ("min-max", "log-z-score")
@@ -87,12 +88,12 @@ class FlowEncoder:
         """Width of an encoded flow."""
         return len(self.schema.numbers) + sum(len(values) for values in self.vocabulary_.values())
 
-    def fit(self, table: pl.DataFrame, weight: NDArray[np.float64] | None = None) -> FlowEncoder:
-        """Learn ranges, centres and vocabularies from training flows.
+    def fit(self, table: FlowTable, weight: NDArray[np.float64] | None = None) -> FlowEncoder:
+        """Learn ranges, centres and vocabularies from training flows; one column at a time is in memory.
 
         Parameters
         ----------
-        table : DataFrame
+        table : DataFrame or ShardedTable
             Holds at least the schema's features.
         weight : array, float64, (n_flows,), optional
             How many flows each row stands for; matters to the centre, the spread and the median.
@@ -100,37 +101,38 @@ class FlowEncoder:
         if table.is_empty():
             raise DataError("an encoder must be fitted on at least one flow, however: the table has 0 rows")
         weight = np.ones(len(table)) if weight is None else weight
-        numbers = read_numbers(table, self.schema)
-        self._fit_range(numbers, weight)
-        self._fit_scale(self._bounded(numbers), weight)
+        k = len(self.schema.numbers)
+        self.low_, self.high_, self.fill_, self.offset_, self.scale_ = (np.zeros(k, np.float32) for _ in range(5))
+        for j, name in enumerate(self.schema.numbers):
+            column = read_number(table[name])
+            self._fit_range(j, column, weight)
+            self._fit_scale(j, self._bounded(column, j), weight)
         self.vocabulary_ = {name: _most_common(table[name], weight, self.max_values) for name in self.schema.categories}
         return self
 
-    def _fit_range(self, numbers: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
-        k = numbers.shape[1]
-        self.low_, self.high_, self.fill_ = (np.zeros(k, np.float32) for _ in range(3))
-        for j in range(k):
-            finite = np.isfinite(numbers[:, j])
-            if finite.any():
-                column = numbers[finite, j]
-                self.low_[j], self.high_[j] = column.min(), column.max()
-                self.fill_[j] = _weighted_median(column, weight[finite])
+    def _fit_range(self, j: int, column: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
+        finite = np.isfinite(column)
+        if finite.any():
+            known = column[finite]
+            self.low_[j], self.high_[j] = known.min(), known.max()
+            self.fill_[j] = _weighted_median(known, weight[finite])
 
-    def _fit_scale(self, bounded: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
+    def _fit_scale(self, j: int, bounded: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
         if self.scaling == "min-max":
-            self.offset_ = self.low_.copy()
-            self.scale_ = _nonzero(self.high_ - self.low_)
+            self.offset_[j], self.scale_[j] = self.low_[j], _nonzero(self.high_[j] - self.low_[j])
             return
         logs = signed_log(bounded).astype(np.float64)
-        mean = np.average(logs, axis=0, weights=weight) if logs.size else np.zeros(0)
-        deviation = np.sqrt(np.average((logs - mean) ** 2, axis=0, weights=weight)) if logs.size else np.zeros(0)
-        self.offset_, self.scale_ = mean.astype(np.float32), _nonzero(deviation.astype(np.float32))
-        self.low_ = np.maximum(self.low_, _signed_exp(self.offset_ - MOST_DEVIATIONS * self.scale_))
-        self.high_ = np.minimum(self.high_, _signed_exp(self.offset_ + MOST_DEVIATIONS * self.scale_))
+        mean = np.average(logs, weights=weight)
+        deviation = np.sqrt(np.average((logs - mean) ** 2, weights=weight))
+        self.offset_[j], self.scale_[j] = mean, _nonzero(np.float32(deviation))
+        # what is scaled is held at the most deviations
+        reach = MOST_DEVIATIONS * self.scale_[j : j + 1]
+        self.low_[j] = max(self.low_[j], _signed_exp(self.offset_[j : j + 1] - reach)[0])
+        self.high_[j] = min(self.high_[j], _signed_exp(self.offset_[j : j + 1] + reach)[0])
 
-    def _bounded(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-        filled = np.where(np.isnan(numbers), self.fill_, numbers)
-        return np.minimum(np.maximum(filled, self.low_), self.high_)
+    def _bounded(self, numbers: NDArray[np.float32], j: int | slice = slice(None)) -> NDArray[np.float32]:
+        filled = np.where(np.isnan(numbers), self.fill_[j], numbers)
+        return np.minimum(np.maximum(filled, self.low_[j]), self.high_[j])
 
     def raw(self, table: pl.DataFrame) -> RawFeatures:
         """Return the arrays that the ONNX graph takes; nothing is scaled yet."""
@@ -212,6 +214,11 @@ def read_numbers(table: pl.DataFrame, schema: Schema) -> NDArray[np.float32]:
     return np.ascontiguousarray(columns.to_numpy(order="c"))
 
 
+def read_number(column: pl.Series) -> NDArray[np.float32]:
+    """Return a numeric column as float32 ``(n_flows,)``; missing cells are NaN."""
+    return column.cast(pl.Float32).to_numpy()
+
+
 def encode_category(column: pl.Series, values: list[str]) -> NDArray[np.int32]:
     """Return each value's place in ``values`` plus one, 0 where it is not there; int32 ``(n_flows,)``."""
     if not values:
@@ -231,8 +238,8 @@ def _signed_exp(logs: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def _nonzero(scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.where(scale > 1e-6, scale, np.float32(1))
+def _nonzero(scale: np.float32) -> np.float32:
+    return scale if scale > 1e-6 else np.float32(1)
 
 
 def _weighted_median(values: NDArray[np.float32], weight: NDArray[np.float64]) -> float:

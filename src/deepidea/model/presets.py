@@ -14,6 +14,7 @@ import polars as pl
 import deepidea
 from deepidea.errors import ArtifactError, DataError, LabelError, MissingExtraError
 from deepidea.flows.labelled import LabelledFlows
+from deepidea.flows.shards import ShardedFlows
 from deepidea.flows.taxonomy import list_counts
 
 if TYPE_CHECKING:
@@ -186,6 +187,42 @@ def train_detector(
     told = _tell_training(classifier, preset, with_labels, time.perf_counter() - started)
     if extra is not None:
         told |= {"extra_rows": len(extra), "extra_weight": weight}
+    return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=told, **(card or {}))
+
+
+def train_on_shards(
+    flows: ShardedFlows,
+    *,
+    preset: str = "default",
+    card: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    workers: Workers | None = None,
+    checkpoint: Path | None = None,
+    **changes: Any,
+) -> Detector:
+    """Train a detector on flows that do not fit into memory.
+
+    Parameters
+    ----------
+    flows : ShardedFlows
+    preset, card, on_epoch, workers, checkpoint, **changes
+        As for :func:`train_detector`.
+
+    Raises
+    ------
+    DataError
+        A parameter does not go with the loss, or the detector is to tell labels apart: those of a table are its
+        classes.
+    """
+    if "n_epochs" in changes:
+        changes = {"min_steps": 0, **changes}
+    classifier, with_labels = make_classifier(preset, schema=flows.schema, **changes)
+    _refuse_unheeded(changes, classifier.loss)
+    if with_labels:
+        raise DataError("shards must be trained on by class, however: labels=True; leave it out")
+    started = time.perf_counter()
+    classifier.fit_shards(flows, on_epoch=on_epoch, workers=workers, checkpoint=checkpoint)
+    told = _tell_training(classifier, preset, with_labels, time.perf_counter() - started)
     return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=told, **(card or {}))
 
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from deepidea.errors import ArtifactError
 from deepidea.flows.schema import Schema
-from deepidea.model.features import read_numbers
+from deepidea.flows.shards import FlowTable
+from deepidea.model.features import read_number
 
 LEVELS = (0.0, 0.005, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.995, 1.0)
 """Shares of the benign flows whose quantiles are kept; the first and the last are the extremes."""
@@ -219,7 +220,7 @@ class Reference:
 
 def fit_reference(
     schema: Schema,
-    flows: pl.DataFrame,
+    flows: FlowTable,
     is_benign: NDArray[np.bool_],
     weight: Floats,
     *,
@@ -232,9 +233,9 @@ def fit_reference(
     Parameters
     ----------
     schema : Schema
-    flows : DataFrame, (n_rows, ...)
-        Distinct rows as ``schema.conform`` makes them. Their order must not depend on that of the traffic, for the
-        rows that are looked at are drawn by place.
+    flows : DataFrame or ShardedTable, (n_rows, ...)
+        Distinct rows as ``schema.conform`` makes them; one column at a time is in memory. Their
+        order must not depend on that of the traffic, for the rows that are looked at are drawn by place.
     is_benign : array, bool, (n_rows,)
     weight : array, float64, (n_rows,)
         Flows that each row stands for.
@@ -255,20 +256,23 @@ def fit_reference(
     if not weight[benign].sum() > 0:
         return None
     rng = np.random.default_rng(seed)
-    numbers = read_numbers(flows, schema)
     drawn, usual = draw_rows(weight, rng), benign[draw_rows(weight[benign], rng)]
-    bins: dict[str, Bins | Words] = {
-        name: Bins.of(column) for name, column in zip(schema.numbers, numbers[drawn].T, strict=True)
-    }
-    bins |= {name: Words.of(flows[name], weight) for name in schema.categories}
-    of_benign = flows.filter(pl.Series(is_benign))
-    quantiles = _quantiles(numbers[usual], _extremes(of_benign, schema.numbers))
-    starts, start_weights = _choose_starts(flows.select(schema.features), usual, log_odds, rng)
+    bins: dict[str, Bins | Words] = {}
+    quantiles: dict[str, tuple[float, ...]] = {}
+    words: dict[str, Words] = {}
+    for name in schema.numbers:
+        column = read_number(flows[name])
+        bins[name] = Bins.of(column[drawn])
+        quantiles[name] = _quantiles(column[usual], *_extremes(column[benign]))
+    for name in schema.categories:
+        bins[name] = Words.of(flows[name], weight)
+        words[name] = Words.of(flows[name][benign], weight[benign])
+    starts, start_weights = _choose_starts(flows, schema.features, usual, log_odds, rng)
     return Reference(
         round(weight.sum()),
         round(weight[benign].sum()),
-        dict(zip(schema.numbers, quantiles, strict=True)),
-        {name: Words.of(of_benign[name], weight[benign]) for name in schema.categories},
+        quantiles,
+        words,
         starts,
         start_weights,
         {name: bins[name] for name in schema.features},
@@ -291,46 +295,40 @@ def draw_rows(weight: Floats, rng: np.random.Generator, most: int = MOST_ROWS) -
     return np.asarray(np.minimum(np.searchsorted(np.cumsum(weight), ticks, side="right"), len(weight) - 1), np.int64)
 
 
-def _quantiles(usual: NDArray[np.float32], extremes: Floats) -> list[tuple[float, ...]]:
-    """Return quantiles of benign flows ``(n_drawn, n_numbers)``, of which the extremes are over all of them."""
-    told: list[tuple[float, ...]] = []
-    for column, (low, high) in zip(usual.T, extremes, strict=True):
-        known = np.clip(column[~np.isnan(column)].astype(np.float64), low, high)
-        if not len(known) or np.isnan(low):
-            told.append(())
-            continue
-        inner = np.quantile(known, LEVELS[1:-1], method="inverted_cdf")
-        told.append(tuple(_rounded([low, *inner, high]).tolist()))
-    return told
+def _quantiles(usual: NDArray[np.float32], low: float, high: float) -> tuple[float, ...]:
+    """Return quantiles of benign flows, float32 ``(n_drawn,)``, of which the extremes are over all of them."""
+    known = np.clip(usual[~np.isnan(usual)].astype(np.float64), low, high)
+    if not len(known) or np.isnan(low):
+        return ()
+    inner = np.quantile(known, LEVELS[1:-1], method="inverted_cdf")
+    return tuple(_rounded([low, *inner, high]).tolist())
 
 
-def _extremes(flows: pl.DataFrame, names: Sequence[str]) -> Floats:
-    """Return the least and the largest finite number of each column, float64 ``(n_numbers, 2)``; NaN without any."""
-    finite = [pl.col(name).cast(pl.Float32) for name in names]
-    finite = [column.filter(column.is_finite()) for column in finite]
-    least, largest = flows.select(c.min() for c in finite), flows.select(c.max() for c in finite)
-    rows = [[np.nan if x is None else x for x in (least[name][0], largest[name][0])] for name in names]
-    return np.array(rows, np.float64).reshape(-1, 2)
+def _extremes(column: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the least and the largest finite number; NaN without any."""
+    finite = column[np.isfinite(column)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (np.nan, np.nan)
 
 
 def _choose_starts(
-    flows: pl.DataFrame, usual: NDArray[np.int64], log_odds: LogOdds, rng: np.random.Generator
+    flows: FlowTable, features: tuple[str, ...], usual: NDArray[np.int64], log_odds: LogOdds, rng: np.random.Generator
 ) -> tuple[pl.DataFrame, tuple[float, ...]]:
     """Choose rows at even steps through the benign ones, the likest to an attack last."""
     sample = usual[rng.permutation(len(usual))[:_SCORED_ROWS]]
     ranked = sample[np.argsort(log_odds(flows[sample]), kind="stable")]
     places = ((np.arange(N_STARTS) + 0.5) / N_STARTS * len(ranked)).astype(np.int64)
     rows, counts = np.unique(ranked[places], return_counts=True)
-    numbers = [name for name, dtype in flows.schema.items() if dtype.is_numeric()]
-    starts = flows[rows].with_columns(_plain_numbers(flows[rows][name], flows[name]) for name in numbers)
+    starts = flows[rows].select(features)
+    numbers = [name for name, dtype in starts.schema.items() if dtype.is_numeric()]
+    starts = starts.with_columns(_plain_numbers(starts[name], flows) for name in numbers)
     return starts, tuple((counts / counts.sum()).tolist())
 
 
-def _plain_numbers(chosen: pl.Series, column: pl.Series) -> pl.Series:
+def _plain_numbers(chosen: pl.Series, flows: FlowTable) -> pl.Series:
     """Return numbers that JSON knows, with six figures: infinity is the largest finite one, NaN is null."""
     values = chosen.cast(pl.Float64).to_numpy().copy()
     if np.isinf(values).any():
-        known = _finite(column.cast(pl.Float64).to_numpy())
+        known = _finite(flows[chosen.name].cast(pl.Float64).to_numpy())
         values = np.clip(values, *((known.min(), known.max()) if len(known) else (np.nan, np.nan)))
     return pl.Series(chosen.name, _rounded(values), nan_to_null=True)
 

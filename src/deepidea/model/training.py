@@ -1,11 +1,4 @@
-"""The training loop: weighted distinct rows in, a trained network out.
-
-A batch is drawn from *all* flows, duplicates included, as the paper does it. A row that comes more than
-:data:`MOST_COPIES` times in a batch is then computed that many times, its copies sharing its weight. Without dropout
-that leaves the loss of a batch as it is; with dropout the expected loss, of which one copy alone would be a noisy
-estimate, since each copy has a mask of its own. On KDD99's 10 % file a batch of 128 flows holds 65 distinct rows.
-``benchmarks/paper_choices.py`` measures what the number of copies does to the final loss.
-"""
+"""The training loop: weighted distinct rows in, a trained network out."""
 
 from __future__ import annotations
 
@@ -13,22 +6,21 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import count, islice, pairwise, repeat
+from itertools import count
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from deepidea.model.batches import Arrays, Batch, TrainingRows
 from deepidea.model.checkpoint import Checkpoint, Standing, copied
 from deepidea.model.networks import MLP, FastMLP
 from deepidea.model.workers import Workers
 
-MOST_COPIES = 8
 Schedule = Literal["constant", "one-cycle"]
-Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
+Data = tuple[Tensor, Tensor]  # encoded rows (n_rows, d_in), and what they are (n_rows,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,55 +42,9 @@ class Epoch:
         return self.elapsed_s / self.number * (self.n_epochs - self.number)
 
 
-def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """Yield the batches of one shuffled pass over the flows that weighted rows stand for.
-
-    A row of weight 3 is drawn three times an epoch, one of weight 0.5 every other epoch (systematic resampling), so
-    that integer weights are exactly the repeated rows.
-
-    Parameters
-    ----------
-    weight : array, float64, (n_rows,)
-        How many flows each row stands for.
-    batch_size : int
-        Flows in a batch.
-    rng : Generator
-
-    Yields
-    ------
-    rows : array, int64
-        The rows of the batch, ascending; one row comes at most :data:`MOST_COPIES` times.
-    counts : array, float32
-        How many flows of the batch each stands for; they add up to ``batch_size``, but for the last batch.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> batches = list(draw_epoch(np.array([3.0, 1.0]), 4, np.random.default_rng(0)))
-    >>> [(rows.tolist(), counts.tolist()) for rows, counts in batches]
-    [([0, 0, 0, 1], [1.0, 1.0, 1.0, 1.0])]
-    """
-    ends = np.cumsum(weight)
-    copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
-    flows = rng.permutation(np.repeat(np.arange(len(weight)), copies))
-    # one sort of (batch, row) pairs, packed into one number each, finds the repeated rows of all batches at once
-    keys = np.sort(np.arange(len(flows)) // batch_size * len(weight) + flows)
-    places = np.flatnonzero(np.diff(keys, prepend=-1))
-    batches, rows = np.divmod(keys[places], len(weight))
-    counts = np.diff(places, append=len(keys)).astype(np.float32)
-    starts = np.searchsorted(batches, np.arange(math.ceil(len(flows) / batch_size)))
-    copies = np.minimum(counts, MOST_COPIES).astype(np.int64)
-    starts = np.append(0, np.cumsum(copies))[np.append(starts, len(rows))]
-    rows, counts = np.repeat(rows, copies), np.repeat(counts / copies.astype(np.float32), copies)
-    for start, end in pairwise(starts.tolist()):
-        yield rows[start:end], counts[start:end]
-
-
 def train_network(
     network: nn.Module,
-    x: NDArray[np.float32],
-    target: NDArray[np.int64],
-    weight: NDArray[np.float64],
+    rows: TrainingRows,
     *,
     loss: nn.Module,
     learning_rate: float,
@@ -117,10 +63,7 @@ def train_network(
 
     Parameters
     ----------
-    x : array, float32, (n_rows, d_in)
-    target : array, int64, (n_rows,)
-    weight : array, float64, (n_rows,)
-        How many flows each row stands for.
+    rows : TrainingRows
     loss : Module
         Called as ``loss(logits, target, counts)``.
     schedule : {"constant", "one-cycle"}
@@ -150,23 +93,17 @@ def train_network(
         network.mask_seeds = workers.mask_seeds(random_state, len(done))
     trained = speed_up(network, device)
     optimiser = Adam(trained.parameters(), weight_decay=weight_decay)
-    steps_an_epoch = math.ceil(max(weight.sum(), 1) / batch_size)
-    factors = (
-        repeat(1.0) if schedule == "constant" else (one_cycle(step, n_epochs * steps_an_epoch) for step in count())
-    )
-    rates = (learning_rate * factor for factor in factors)
-    data = (torch.from_numpy(x).to(device), torch.from_numpy(target).to(device))
+    rates = _Rates(learning_rate, schedule, n_epochs, rows.n_steps(batch_size))
     rng = np.random.default_rng(random_state)
     keeper = _BestWeights(network)
     if standing is not None:
         _take_up(standing, network, optimiser, rng, keeper, done)
-        next(islice(rates, len(done) * steps_an_epoch, len(done) * steps_an_epoch), None)
     epochs = done
     started = time.perf_counter() - (epochs[-1].elapsed_s if epochs else 0.0)
     try:
         for number in range(len(epochs) + 1, n_epochs + 1):
-            batches = draw_epoch(weight, batch_size, rng)
-            mean_loss = _run_epoch(trained, data, batches, loss, optimiser, rates, workers)
+            parts = (((_on(device, arrays)), batches) for arrays, batches in rows.epoch(batch_size, rng))
+            mean_loss = _run_epoch(trained, parts, loss, optimiser, rates.of_epoch(number), workers)
             score = _validation_score(network, validate)
             epochs.append(Epoch(number, n_epochs, mean_loss, score, time.perf_counter() - started))
             keeper.offer(score)
@@ -263,10 +200,32 @@ class Adam:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """Step sizes."""
+
+    learning_rate: float
+    schedule: Schedule
+    n_epochs: int
+    steps_an_epoch: int
+
+    def of_epoch(self, number: int) -> Iterator[float]:
+        """Yield the step sizes of an epoch, counted from 1; without an end, since a shard may have a batch more."""
+        for step in count((number - 1) * self.steps_an_epoch):
+            yield self.learning_rate * self._factor(step)
+
+    def _factor(self, step: int) -> float:
+        return 1.0 if self.schedule == "constant" else one_cycle(step, self.n_epochs * self.steps_an_epoch)
+
+
+def _on(device: str, arrays: Arrays) -> Data:
+    x, target = arrays
+    return torch.from_numpy(x).to(device), torch.from_numpy(target).to(device)
+
+
 def _run_epoch(
     network: nn.Module,
-    data: tuple[Tensor, Tensor],
-    batches: Iterator[Batch],
+    parts: Iterable[tuple[Data, Iterator[Batch]]],
     loss: nn.Module,
     optimiser: Adam,
     rates: Iterator[float],
@@ -274,9 +233,10 @@ def _run_epoch(
 ) -> float:
     network.train()
     losses, sizes = [], []
-    for batch, rate in zip(batches, rates, strict=False):
-        losses.append(train_step(network, data, batch, loss, optimiser, rate, workers).detach())
-        sizes.append(float(batch[1].sum()))
+    for data, batches in parts:
+        for batch, rate in zip(batches, rates, strict=False):
+            losses.append(train_step(network, data, batch, loss, optimiser, rate, workers).detach())
+            sizes.append(float(batch[1].sum()))
     mean = float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes)) if losses else 0.0
     if workers is not None:
         mean = workers.total(mean)  # each told of its share
@@ -287,7 +247,7 @@ def _run_epoch(
 
 def train_step(
     network: nn.Module,
-    data: tuple[Tensor, Tensor],
+    data: Data,
     batch: Batch,
     loss: nn.Module,
     optimiser: Adam,
@@ -309,7 +269,7 @@ def train_step(
 
 def _shared_step(
     network: nn.Module,
-    data: tuple[Tensor, Tensor],
+    data: Data,
     batch: Batch,
     loss: nn.Module,
     optimiser: Adam,

@@ -23,13 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import nn
 
 from deepidea.errors import DataError, DeepIDEAError
+from deepidea.model.batches import Batch
 
 PATIENCE_S = 600.0  # for the others to reach the same step: reading data takes them as long as it takes
-Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class WorkerError(DeepIDEAError):

@@ -1,0 +1,258 @@
+"""Flows that do not fit into memory: distinct rows in files, a share of them in each.
+
+Rows are dealt to shards by their fingerprint, which is as good as chance: every shard is a fair sample of the table,
+whatever the order of its files, and all copies of a row come together in one of them. In memory is one shard at a
+time, and of the rest what tells one row from another: its fingerprint, its class, how often it occurs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, overload
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from polars.exceptions import PolarsError
+
+from deepidea.errors import DataError, StorageError
+from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
+from deepidea.flows.schema import Schema
+
+MOST_SHARDS = 4096
+WRITTEN_BYTES = 256 << 20  # that wait in memory for their shard's file, of all shards together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardedTable:
+    """Rows of a table in Parquet files, in their order: of a polars table, what training asks for.
+
+    Parameters
+    ----------
+    paths : tuple of path
+    kept : tuple of arrays, bool
+        Which rows of each file are in the table.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for j in range(2):
+    ...     pl.DataFrame({"x": [2 * j, 2 * j + 1]}).write_parquet(folder / f"{j}.parquet")
+    >>> table = ShardedTable.of([folder / "0.parquet", folder / "1.parquet"])
+    >>> odd = table.filter(np.array([False, True, False, True]))
+    >>> len(odd), odd["x"].to_list(), odd[np.array([1, 0])].rows()
+    (2, [1, 3], [(3,), (1,)])
+    """
+
+    paths: tuple[Path, ...]
+    kept: tuple[NDArray[np.bool_], ...]
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> Self:
+        """Return all rows of some files."""
+        heights = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in paths]
+        return cls(tuple(paths), tuple(np.ones(height, np.bool_) for height in heights))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each shard."""
+        return [int(kept.sum()) for kept in self.kept]
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def is_empty(self) -> bool:
+        """Whether there is no row."""
+        return len(self) == 0
+
+    def filter(self, mask: NDArray[np.bool_]) -> ShardedTable:
+        """Return the rows of a mask; nothing is read."""
+        masks = np.split(mask, np.cumsum(self.sizes)[:-1])
+        kept = [_narrowed(rows, chosen) for rows, chosen in zip(self.kept, masks, strict=True)]
+        return ShardedTable(self.paths, tuple(kept))
+
+    @overload
+    def __getitem__(self, wanted: str) -> pl.Series: ...
+    @overload
+    def __getitem__(self, wanted: NDArray[np.int64]) -> pl.DataFrame: ...
+    def __getitem__(self, wanted: str | NDArray[np.int64]) -> pl.Series | pl.DataFrame:
+        """Return one column, or some rows in the order that is asked for."""
+        if isinstance(wanted, str):
+            return pl.concat([shard[wanted] for shard in self._shards([wanted])], rechunk=True)
+        return self._gather(wanted)
+
+    def shards(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows of one file after the other."""
+        return self._shards(None)
+
+    def read(self) -> pl.DataFrame:
+        """Return all rows in memory."""
+        return pl.concat(self.shards())
+
+    def _shards(self, columns: list[str] | None) -> Iterator[pl.DataFrame]:
+        for path, kept in zip(self.paths, self.kept, strict=True):
+            yield pl.read_parquet(path, columns=columns).filter(pl.Series(kept))
+
+    def _gather(self, rows: NDArray[np.int64]) -> pl.DataFrame:
+        distinct, places = np.unique(rows, return_inverse=True)
+        mask = np.zeros(len(self), np.bool_)
+        mask[distinct] = True
+        return self.filter(mask).read()[places]
+
+
+FlowTable = pl.DataFrame | ShardedTable
+
+
+def in_memory(table: FlowTable) -> pl.DataFrame:
+    """Return a table's rows in memory."""
+    return table.read() if isinstance(table, ShardedTable) else table
+
+
+def _narrowed(kept: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    narrowed = np.zeros_like(kept)
+    narrowed[np.flatnonzero(kept)[chosen]] = True
+    return narrowed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardedFlows:
+    """Distinct labelled flows on the disk.
+
+    Parameters
+    ----------
+    table : ShardedTable
+        Features, in the order of fingerprints.
+    codes : array, uint16, (n_rows,)
+        Place of each row's class in ``class_order``.
+    copies : array, float64, (n_rows,)
+        How many flows each row stands for.
+    fingerprints : array, uint64, (n_rows,)
+    schema : Schema
+    class_order : tuple of str
+        Benign first.
+    source : str
+        Where the flows come from.
+    """
+
+    table: ShardedTable
+    codes: NDArray[np.uint16]
+    copies: NDArray[np.float64]
+    fingerprints: NDArray[np.uint64]
+    schema: Schema
+    class_order: tuple[str, ...]
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards are, and what is made of them."""
+        return self.table.paths[0].parent
+
+
+class ShardWriter:
+    """Deals flows to shards.
+
+    Parameters
+    ----------
+    folder : path
+        An empty one.
+    schema : Schema
+        Of the flows.
+    n_shards : int
+        A shard must fit into memory, with room around it.
+
+    Raises
+    ------
+    DataError
+        The number of shards is out of bounds.
+    """
+
+    def __init__(self, folder: Path, schema: Schema, n_shards: int) -> None:
+        if not 2 <= n_shards <= MOST_SHARDS:
+            raise DataError(f"shards must be in 2..{MOST_SHARDS}, however: shards={n_shards}")
+        self._folder, self._schema, self._n = folder, schema, n_shards
+        self._waiting: list[list[pl.DataFrame]] = [[] for _ in range(n_shards)]
+        self._written = [0] * n_shards
+
+    def add(self, flows: pl.DataFrame, codes: NDArray[np.uint16]) -> None:
+        """Deal flows, as the schema has them, and their classes, to the shards.
+
+        Raises
+        ------
+        StorageError
+            The disk is full.
+        """
+        prints = row_fingerprints(flows, self._schema)
+        dealt = flows.select(self._schema.features).with_columns(_print=pl.Series(prints), _code=pl.Series(codes))
+        shard = ((prints >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)  # ascends with the fingerprint
+        order = np.argsort(shard, kind="stable")
+        bounds = np.searchsorted(shard[order], np.arange(self._n + 1))
+        dealt = dealt[order]
+        for j in range(self._n):
+            if bounds[j] < bounds[j + 1]:
+                self._keep(j, dealt[bounds[j] : bounds[j + 1]])
+
+    def _keep(self, j: int, rows: pl.DataFrame) -> None:
+        self._waiting[j].append(rows)
+        if sum(part.estimated_size() for part in self._waiting[j]) > WRITTEN_BYTES / self._n:
+            self._flush(j)
+
+    def _flush(self, j: int) -> None:
+        with _room_on_disk(self._folder):
+            pl.concat(self._waiting[j]).write_ipc(self._piece(j, self._written[j]), compression="lz4")
+        self._waiting[j] = []
+        self._written[j] += 1
+
+    def _piece(self, j: int, number: int) -> Path:
+        return self._folder / f"piece-{j:04d}-{number:06d}.arrow"
+
+    def finish(self, class_order: Sequence[str], source: str) -> ShardedFlows:
+        """Return the distinct flows, when all have been dealt.
+
+        Raises
+        ------
+        DataError
+            There was none.
+        StorageError
+            The disk is full.
+        """
+        parts = [part for j in range(self._n) if (part := self._collapse(j)) is not None]
+        if not parts:
+            raise DataError("a table must have at least one flow, however: there is none")
+        paths, codes, copies, prints = zip(*parts, strict=True)
+        arrays = (np.concatenate(codes), np.concatenate(copies), np.concatenate(prints))
+        return ShardedFlows(ShardedTable.of(paths), *arrays, self._schema, tuple(class_order), source)
+
+    def _collapse(self, j: int) -> tuple[Path, NDArray[np.uint16], NDArray[np.float64], NDArray[np.uint64]] | None:
+        """Write the distinct rows of a shard, and return what is kept of them in memory."""
+        pieces = [self._piece(j, number) for number in range(self._written[j])]
+        waiting, self._waiting[j] = self._waiting[j], []
+        read = [*(pl.read_ipc(piece) for piece in pieces), *waiting]
+        if not read:
+            return None
+        rows = pl.concat(read)
+        del read, waiting
+        prints, codes = rows["_print"].to_numpy(), rows["_code"].to_numpy()
+        chosen, copies = collapse_duplicates(prints, codes.astype(np.int64), np.ones(len(rows)))
+        path = self._folder / f"shard-{j:04d}.parquet"
+        with _room_on_disk(self._folder):
+            rows.drop("_print", "_code")[chosen].write_parquet(path, compression="lz4")
+        for piece in pieces:
+            piece.unlink()
+        return path, codes[chosen], copies, prints[chosen]
+
+
+@contextlib.contextmanager
+def _room_on_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, PolarsError) as error:
+        raise StorageError(
+            f"shards must fit on the disk, however: {folder}: {error}; set TMPDIR to a folder with more room"
+        ) from error

@@ -1,0 +1,48 @@
+"""Encoded rows beside their shards, for a network to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepidea.flows.shards import ShardedTable
+from deepidea.model.batches import RowsInMemory, RowsOnDisk
+from deepidea.model.features import FlowEncoder
+
+
+def encode_shards(
+    table: ShardedTable, encoder: FlowEncoder, target: NDArray[np.int64], weight: NDArray[np.float64]
+) -> RowsOnDisk:
+    """Write the encoded rows of each shard to a file and return all of them, to train on.
+
+    A row that weighs as much as there are shards, or more, becomes one that every shard has: at least one flow of it
+    is then drawn in each. They are no more than a shard's rows, since all weights add up to the number of flows.
+
+    Parameters
+    ----------
+    table : ShardedTable
+    encoder : FlowEncoder
+        Fitted.
+    target : array, int64, (n_rows,)
+    weight : array, float64, (n_rows,)
+
+    Returns
+    -------
+    RowsOnDisk
+        Its files stand beside those of the table.
+    """
+    heavy = weight >= len(table.paths)
+    common = RowsInMemory(encoder.transform(table.filter(heavy).read()), target[heavy], weight[heavy])
+    own = table.filter(~heavy)
+    paths = [path.with_suffix(".npy") for path in table.paths]
+    for path, rows in zip(paths, own.shards(), strict=True):
+        np.save(path, encoder.transform(rows), allow_pickle=False)
+    targets, weights = (list(_by_shard(values[~heavy], own)) for values in (target, weight))
+    return RowsOnDisk(paths, targets, weights, common)
+
+
+def _by_shard(values: NDArray[np.int64] | NDArray[np.float64], table: ShardedTable) -> Iterator[NDArray[Any]]:
+    yield from np.split(values, np.cumsum(table.sizes)[:-1])

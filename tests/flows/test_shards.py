@@ -1,0 +1,100 @@
+"""Flows in shards: the same distinct rows as in memory, however they were dealt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepidea.errors import DataError, StorageError
+from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
+from deepidea.flows.schema import Column, Schema
+from deepidea.flows.shards import ShardedFlows, ShardedTable, ShardWriter
+
+SCHEMA = Schema("tiny", (Column("bytes", "number"), Column("service", "category")))
+
+
+def flows(n: int = 500, seed: int = 0) -> tuple[pl.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    table = pl.DataFrame({"bytes": rng.integers(0, 60, n).astype(float), "service": rng.choice(["dns", "http"], n)})
+    return table, rng.integers(0, 3, n).astype(np.uint16)
+
+
+def dealt(folder: Path, n_shards: int, chunk: int, n: int = 500) -> ShardedFlows:
+    table, codes = flows(n)
+    writer = ShardWriter(folder, SCHEMA, n_shards)
+    for start in range(0, n, chunk):
+        writer.add(table[start : start + chunk], codes[start : start + chunk])
+    return writer.finish(("benign", "dos", "probe"), "test")
+
+
+@settings(deadline=None, max_examples=20)
+@given(n_shards=st.integers(2, 40), chunk=st.integers(1, 700), waiting=st.sampled_from([1, 1 << 30]))
+def test_shards_hold_what_memory_would(tmp_path_factory, n_shards: int, chunk: int, waiting: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("deepidea.flows.shards.WRITTEN_BYTES", waiting)
+        found = dealt(tmp_path_factory.mktemp("s"), n_shards, chunk)
+    table, codes = flows()
+    prints = row_fingerprints(table, SCHEMA)
+    rows, copies = collapse_duplicates(prints, codes.astype(np.int64), np.ones(len(table)))
+    assert found.table.read().equals(table[rows])
+    assert found.fingerprints.tolist() == prints[rows].tolist()
+    assert found.codes.tolist() == codes[rows].tolist()
+    assert found.copies.tolist() == copies.tolist()
+
+
+def test_a_sharded_table_answers_as_one_in_memory_does(tmp_path: Path) -> None:
+    table = dealt(tmp_path, 5, 100).table
+    whole, rng = table.read(), np.random.default_rng(1)
+    mask, rows = rng.random(len(table)) < 0.3, rng.integers(0, len(table), 40)
+    assert table["bytes"].equals(whole["bytes"])
+    assert table[rows].equals(whole[rows])
+    part = table.filter(mask)
+    assert len(part) == mask.sum()
+    assert part.read().equals(whole.filter(mask))
+    again = rng.random(len(part)) < 0.5
+    assert part.filter(again)["service"].equals(whole.filter(mask).filter(again)["service"])
+    assert table.filter(np.zeros(len(table), bool)).is_empty()
+
+
+def test_rows_are_dealt_evenly_whatever_their_order(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"bytes": np.arange(20_000.0), "service": ["dns"] * 20_000})
+    writer = ShardWriter(tmp_path, SCHEMA, 8)
+    writer.add(rows, np.zeros(20_000, np.uint16))
+    found = writer.finish(("benign",), "").table
+    assert min(found.sizes) > 0.9 * 20_000 / 8
+    means = [shard["bytes"].mean() for shard in found.shards()]  # each is a fair sample
+    assert max(abs(mean / 10_000 - 1) for mean in means) < 0.1
+
+
+def test_no_piece_is_left_behind(tmp_path: Path) -> None:
+    found = dealt(tmp_path, 4, 50)
+    assert sorted(tmp_path.iterdir()) == list(found.table.paths)
+
+
+@pytest.mark.parametrize("n_shards", [0, 1, 5000])
+def test_a_number_of_shards_out_of_bounds_is_refused(tmp_path: Path, n_shards: int) -> None:
+    with pytest.raises(DataError, match="shards must be in 2"):
+        ShardWriter(tmp_path, SCHEMA, n_shards)
+
+
+def test_no_flow_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one flow"):
+        ShardWriter(tmp_path, SCHEMA, 2).finish(("benign",), "")
+
+
+def test_a_disk_that_refuses_is_told_of(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path / "gone", SCHEMA, 2)
+    writer.add(*flows(50))
+    with pytest.raises(StorageError, match="shards must fit on the disk"):
+        writer.finish(("benign", "dos", "probe"), "")
+
+
+def test_files_are_read_in_order(tmp_path: Path) -> None:
+    for j in (0, 1):
+        pl.DataFrame({"x": [j]}).write_parquet(tmp_path / f"{j}.parquet")
+    assert ShardedTable.of([tmp_path / "1.parquet", tmp_path / "0.parquet"])["x"].to_list() == [1, 0]
