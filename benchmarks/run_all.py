@@ -17,11 +17,14 @@ from benchmarks import (
     page_speed,
     paper_choices,
     recipe_search,
+    record_sizes,
+    scale,
     scan_memory,
     scoring_speed,
     sensor_speed,
     shared_stream,
     spark_speed,
+    stage_costs,
     startup,
     training_speed,
     workers_speed,
@@ -43,6 +46,9 @@ def main() -> None:
         scan_memory,
         crashes,
         shared_stream,
+        stage_costs,
+        record_sizes,
+        scale,  # from all of these
     )
     for benchmark in (
         startup,
