@@ -86,9 +86,18 @@ def _addresses(form: str, numbers: Any) -> pl.Series:
     return pl.Series(texts).gather(places)
 
 
-def fill_store(url: str, *, n_alerts: int = 1_000_000, n_incidents: int = 10_000, full_lists: bool = False) -> None:
-    """Fill an empty store."""
+def fill_store(
+    url: str,
+    *,
+    n_alerts: int = 1_000_000,
+    n_incidents: int = 10_000,
+    full_lists: bool = False,
+    features: pl.Series | None = None,
+) -> None:
+    """Fill an empty store; features, where given, go round among the alerts."""
     alerts = make_alerts(n_alerts, n_incidents)
+    if features is not None:
+        alerts = alerts.with_columns(features=features.gather([k % len(features) for k in range(alerts.height)]))
     with open_store(url) as store:
         for part in alerts.iter_slices(AT_ONCE):
             with store._transaction(writes=True) as connection:

@@ -17,12 +17,15 @@ from benchmarks import (
     page_speed,
     paper_choices,
     recipe_search,
+    record_sizes,
+    scale,
     scan_memory,
     scoring_speed,
     sensor_speed,
     shard_memory,
     shared_stream,
     spark_speed,
+    stage_costs,
     startup,
     training_speed,
     workers_speed,
@@ -44,6 +47,9 @@ def main() -> None:
         scan_memory,
         crashes,
         shared_stream,
+        stage_costs,
+        record_sizes,
+        scale,  # from all of these
     )
     for benchmark in (
         startup,

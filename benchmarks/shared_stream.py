@@ -252,10 +252,10 @@ def speed(folder: Path, server: str, url: str, n_flows: int, n_processes: int) -
         client.flushall()
         for _ in range(n_processes):
             group.start()
-        _await_shares(client, n_processes)
-        _publish(folder / "warm.log", f"{server}?stream=flows")
+        await_shares(client, n_processes)
+        publish_log(folder / "warm.log", f"{server}?stream=flows")
         await_flows(store, WARM_FLOWS, group)
-        _publish(folder / "conn.log", f"{server}?stream=later&partitions={PARTITIONS}")
+        publish_log(folder / "conn.log", f"{server}?stream=later&partitions={PARTITIONS}")
         began = time.monotonic()
         for number in range(PARTITIONS):
             client.rename(f"later:{number}", f"flows:{number}")
@@ -264,11 +264,12 @@ def speed(folder: Path, server: str, url: str, n_flows: int, n_processes: int) -
     return n_flows / (ended - began)
 
 
-def _publish(path: Path, address: str) -> None:
+def publish_log(path: Path, address: str) -> None:
+    """Publish a log, with what hosts did."""
     publish(open_source(f"zeek:{path}"), RedisPublisher(address), threading.Event())
 
 
-def _await_shares(client: Any, n_processes: int) -> None:
+def await_shares(client: Any, n_processes: int) -> None:
     """Wait until every process has its part of the shares."""
     keys = [f"flows:owner:site:{number}" for number in range(PARTITIONS)]
     deadline = time.monotonic() + PATIENCE_S

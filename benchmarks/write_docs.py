@@ -17,6 +17,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scale_tables
 from benchmarks.result_files import RESULTS, read_result
 from deepidea.evaluation.benchmark_tables import (
     Table,
@@ -526,6 +527,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "paper_choices": choices_table,
     "zero_day": zero_day_table,
     "zero_day_types": zero_day_types_table,
+    **{name: partial(make, table) for name, make in scale_tables.TABLES.items()},
 }
 
 

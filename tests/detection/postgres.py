@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +18,8 @@ import pytest
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
 FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off", "-c", "max_connections=30")
+DURABLE = ("-c", "max_connections=30")
+"""As PostgreSQL comes: a transaction that is confirmed is on the disk."""
 
 
 def find_binaries() -> Path | None:
@@ -37,8 +39,8 @@ def _unprivileged() -> tuple[int, int] | None:
 
 
 @contextmanager
-def running_server() -> Iterator[str]:
-    """Yield the folder of the socket of a server of our own."""
+def running_server(settings: Sequence[str] = FAST) -> Iterator[str]:
+    """Yield the folder of the socket of a server of our own; what is no test sets it to last: `DURABLE`."""
     binaries, user = find_binaries(), _unprivileged()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed")
@@ -50,15 +52,15 @@ def running_server() -> Iterator[str]:
         options = {**as_user, "cwd": folder, "capture_output": True, "timeout": 60, "check": True}
         initdb = [binaries / "initdb", "-D", folder / "data", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run([*initdb, "--locale=C"], **options)
-        with _started(binaries / "postgres", folder, as_user):
+        with _started(binaries / "postgres", folder, as_user, settings):
             yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _started(postgres: Path, folder: Path, as_user: dict[str, object]) -> Iterator[None]:
-    command = [postgres, "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", *FAST]
+def _started(postgres: Path, folder: Path, as_user: dict[str, object], settings: Sequence[str]) -> Iterator[None]:
+    command = [postgres, "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", *settings]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, **as_user)
     try:
