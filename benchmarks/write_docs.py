@@ -430,14 +430,27 @@ def page_table() -> str:
 def spark_table() -> str:
     """Return how scoring on Spark does beside one core without it."""
     found, run = read_result("spark_speed"), read_result("spark_speed")["run"]
+    memory = max(found["executors_1_mib"], found["executors_2_mib"])
     rows = [
         ["one core without Spark, flows a second", f"{found['alone_flows_per_second']:,}"],
         ["one executor", f"{found['executors_1_flows_per_second']:,} ({found['one_against_alone']:.2f}x)"],
         ["two executors", f"{found['executors_2_flows_per_second']:,} ({found['two_against_one']:.2f}x of one)"],
-        ["memory of an executor, at most", f"{max(found['executors_1_mib'], found['executors_2_mib']):,} MiB"],
+        ["memory of an executor, at most", f"{memory:,} MiB"],
+        [
+            "one executor, through Spark's reader and writer",
+            f"{found['spark_io_flows_per_second']:,} ({found['spark_io_against_alone']:.2f}x)",
+        ],
+        ["the same, a mere copy of the table", f"{found['spark_copy_flows_per_second']:,}"],
+        ["the same, memory of the executor", f"{found['spark_io_mib']:,} MiB"],
     ]
-    head = [f"{found['flows']:,} flows of {found['features']} features", "measured"]
-    return f"{table(head, rows)}\n\n{run['cores']} cores, {run['processor']}; {run['date']}."
+    head = [f"{found['flows']:,} flows of {found['features']} features, {found['gib']:.1f} GiB", "measured"]
+    told = (
+        f"Through Spark's reader and writer: {found['spark_io_flows']:,} flows. {run['cores']} cores, "
+        f"{run['processor']}; load before the run {found['load_before']:.1f}; {run['date']}."
+    )
+    if found["load_before"] > run["cores"] / 2:
+        told += " Other programs were at work on the machine meanwhile, so that its ratios say little: measure again."
+    return f"{table(head, rows)}\n\n{told}"
 
 
 def workers_table() -> str:

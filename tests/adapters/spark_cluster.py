@@ -26,8 +26,12 @@ def need_spark() -> None:
 
 
 @contextlib.contextmanager
-def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g") -> Iterator[str]:
-    """Yield the address of a cluster's master; its processes end with the context."""
+def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g", a_core_each: bool = False) -> Iterator[str]:
+    """Yield the address of a cluster's master; its processes end with the context.
+
+    With `a_core_each`, each worker and what it starts keeps to one core, the first worker to the first one.
+    """
+    cores = sorted(os.sched_getaffinity(0))
     port = _free_port()
     master = f"spark://127.0.0.1:{port}"
     place = ["--host", "127.0.0.1", "--webui-port", "0"]
@@ -35,27 +39,39 @@ def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g") -> It
         stack.enter_context(_daemon(folder / "master", "master.Master", *place, "--port", str(port)))
         _wait_for(folder / "master", "New state: ALIVE")
         names = [f"worker-{number + 1}" for number in range(n_workers)]
-        for name in names:
+        for number, name in enumerate(names):
+            core = cores[number % len(cores)] if a_core_each else None
             sizes = ["--cores", "1", "--memory", memory, "--work-dir", str(folder / f"{name}-files")]
-            stack.enter_context(_daemon(folder / name, "worker.Worker", *place, *sizes, master))
+            stack.enter_context(_daemon(folder / name, "worker.Worker", *place, *sizes, master, core=core))
         for name in names:
             _wait_for(folder / name, "Successfully registered")
         yield master
 
 
 @contextlib.contextmanager
-def _daemon(log: Path, name: str, *arguments: str) -> Iterator[None]:
+def _daemon(log: Path, name: str, *arguments: str, core: int | None = None) -> Iterator[None]:
     import pyspark
 
     program = Path(pyspark.__file__).parent / "bin" / "spark-class"
     command = [str(program), f"org.apache.spark.deploy.{name}", *arguments]
-    with log.open("wb") as out:
+    with log.open("wb") as out, _kept_to(core):
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **ON_LOOPBACK})
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(30)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def _kept_to(core: int | None) -> Iterator[None]:
+    """Keep the calling thread to a core, and with it what it starts: a process inherits it."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, before if core is None else {core})
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _wait_for(log: Path, text: str) -> None:

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +22,10 @@ from deepidea.errors import (
     SourceError,
     StorageError,
 )
-from deepidea.flows.labelled import labelled_flows_from_table
-from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
-from deepidea.model.presets import train_detector
 from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark, spark_cluster
+from tests.adapters.spark_flows import FLOWS, expected, read_back, same_rows, write
 from tests.conftest import Command
-
-FLOWS = simulate_flows(n_flows=4000, seed=3)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch")
-    labelled, _ = labelled_flows_from_table(FLOWS, "label", "benign")
-    path = tmp_path_factory.mktemp("model") / "m.idea"
-    train_detector(labelled, random_state=0, n_epochs=1).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    need_spark()
-    from deepidea.adapters.spark import open_session
-
-    with open_session("local[2]", options={"spark.sql.shuffle.partitions": "2"}) as session:
-        yield session
-
-
-def expected(model: Path, flows: pl.DataFrame = FLOWS) -> pl.DataFrame:
-    return pl.concat([flows, Detector.load(model).score(flows)], how="horizontal")
-
-
-def same_rows(left: pl.DataFrame, right: pl.DataFrame) -> bool:
-    """Whether two tables hold the same rows, bit for bit, in any order."""
-    left = left.select(right.columns)
-    return left.sort(pl.all()).equals(right.sort(pl.all()))
-
-
-def read_back(folder: Path) -> pl.DataFrame:
-    return pl.read_parquet(f"{folder}/**/*.parquet", hive_partitioning=False)
-
 
 # --- tables in, tables out --------------------------------------------------------------------------------------------
 
@@ -114,6 +76,14 @@ def test_a_bad_cell_in_one_partition_is_named_or_counted(spark: Any, model: Path
     assert dict(skipped.reasons) == {f"{number} is not a number": 1}
 
 
+def test_verdicts_alone_are_worked_out_from_the_columns_they_need(spark: Any, model: Path) -> None:
+    from deepidea.adapters.spark import score
+
+    rows = spark.createDataFrame(FLOWS.to_arrow()).selectExpr("'x' as `a.note`", "*", "map('k', 1) as tags")
+    found = pl.DataFrame(pl.from_arrow(score(rows, model, keep_columns=False).toArrow()))
+    assert same_rows(found, expected(model).select(pl.exclude(FLOWS.columns)))
+
+
 def test_a_table_without_rows_has_verdicts_without_rows(spark: Any, model: Path) -> None:
     from deepidea.adapters.spark import score
 
@@ -122,14 +92,21 @@ def test_a_table_without_rows_has_verdicts_without_rows(spark: Any, model: Path)
     assert found.count() == 0
 
 
+def test_tasks_run_polars_on_one_thread_since_each_core_has_its_own(spark: Any) -> None:
+    from deepidea.adapters.spark import only_arrow_is_used
+
+    def sizes(batches: Any) -> Any:
+        import polars
+        import pyarrow as pa
+
+        yield from (pa.RecordBatch.from_pydict({"n": [polars.thread_pool_size()]}) for _ in batches)
+
+    with only_arrow_is_used():
+        found = spark.range(0, 2, 1, 2).mapInArrow(sizes, "n bigint").collect()
+    assert [row.n for row in found] == [1, 1]
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
-
-
-def write(kind: str, folder: Path) -> None:
-    folder.mkdir()
-    for j in range(0, FLOWS.height, 1000):
-        part, path = FLOWS.slice(j, 1000), folder / f"part-{j}.{kind}"
-        getattr(part, {"parquet": "write_parquet", "csv": "write_csv", "jsonl": "write_ndjson"}[kind])(path)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])

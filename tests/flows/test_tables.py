@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import random
 import subprocess
@@ -23,7 +24,7 @@ from deepidea.flows import lines
 from deepidea.flows.column import Column
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.flows.skipping import SkipCount
-from deepidea.flows.tables import FlowChunk, expand_inputs, iter_chunks, iter_flows, read_table
+from deepidea.flows.tables import FlowChunk, check_inputs, expand_inputs, iter_chunks, iter_flows, read_table
 
 SCHEMA = Schema(
     "tiny",
@@ -35,6 +36,7 @@ SCHEMA = Schema(
         Column("service", "category"),
     ),
 )
+PACKETS = Schema("packets", (Column("fwd_packets", "number"),))
 GOOD = "src_ip,dst_port,packets,rate,service\n10.0.0.1,80,3,0.5,http\n10.0.0.2,53,1,Infinity,dns\n"
 
 
@@ -173,6 +175,36 @@ def test_only_a_header_yields_nothing(tmp_path):
 def test_what_is_no_table_is_a_format_error_that_names_the_file(tmp_path, data, read):
     with pytest.raises(FileFormatError, match=r"odd\.csv"):
         read(written(tmp_path, data, "odd.csv"))
+
+
+@given(st.lists(st.integers(0, 60), max_size=6))
+def test_ranges_of_a_parquet_file_are_its_rows_with_their_places(tmp_path_factory, cuts):
+    path = tmp_path_factory.mktemp("ranges") / "t.parquet"
+    table = pl.DataFrame({"fwd_packets": range(60), "note": [str(j) for j in range(60)]})
+    table.write_parquet(path, row_group_size=13)
+    edges = [0, *sorted(cuts), 60]
+    ranges = [range(start, end) for start, end in itertools.pairwise(edges)]
+    found = [chunk for rows in ranges for chunk in iter_chunks([path], PACKETS, rows=rows, chunk_rows=9)]
+    assert pl.concat([chunk.original for chunk in found]).equals(table)
+    assert [int(row) for chunk in found for row in chunk.positions] == list(range(1, 61))
+
+
+def test_a_range_is_of_one_parquet_file_and_inside_it(tmp_path):
+    pl.DataFrame({"fwd_packets": [1, 2]}).write_parquet(tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("fwd packets\n1\n2\n")
+    for inputs in ([tmp_path / "t.csv"], [tmp_path]):
+        with pytest.raises(DataError, match=r"of one Parquet file, however: .*t\.csv"):
+            list(iter_chunks(inputs, PACKETS, rows=range(1)))
+    with pytest.raises(DataError, match=r"rows 1\.\.3 of .*, which has 2"):
+        list(iter_chunks([tmp_path / "t.parquet"], PACKETS, rows=range(1, 3)))
+
+
+def test_inputs_are_checked_without_being_read(tmp_path):
+    pl.DataFrame({"fwd_packets": ["many"]}).write_parquet(tmp_path / "a.parquet")
+    check_inputs([tmp_path], PACKETS)
+    pl.DataFrame({"other": [1]}).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(SchemaError, match=r"b\.parquet"):
+        check_inputs([tmp_path], PACKETS)
 
 
 def test_missing_columns_are_told_before_any_chunk(tmp_path):

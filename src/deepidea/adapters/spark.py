@@ -27,6 +27,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,14 @@ _OURS = re.compile(r"deepidea\.errors\.(\w+): (.+?)(?:\n\s*\n|\n\tat |$)", re.DO
 
 _NO_PACKAGE = re.compile(r"No module named '(deepidea|polars|onnxruntime)")
 _CAUSE = re.compile(r"(Caused by: )?[\w.]*(Error|Exception)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a job did: flows scored, and rows left out by reason."""
+
+    n_flows: int
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 class Skipped:
@@ -128,23 +137,26 @@ def score(
     """
     if on_error == "skip" and skipped is None:
         raise DataError("on_error='skip' must come with skipped=Skipped(spark), however: nothing would count the rows")
-    detector = _for_tasks(model if isinstance(model, Detector) else Detector.load(model))
-    names = list(flows.columns)
-    _check_columns(names, detector.schema)
+    detector = for_tasks(model if isinstance(model, Detector) else Detector.load(model))
+    columns = list(flows.columns)
+    _check_columns(columns, detector.schema)
+    # a name with a dot in it would be taken for a field of a column, so that columns go by number
+    numbered = flows.toDF(*(f"c{j}" for j in range(len(columns))))
+    names = columns if keep_columns else list(detector.schema.canonical_names(columns))
+    numbered = numbered.select(*(f"c{columns.index(name)}" for name in names))
+    numbered = numbered.toDF(*(f"c{j}" for j in range(len(names))))
     shared = flows.sparkSession.sparkContext.broadcast(detector)
     verdict_types = _verdict_types(detector)
     kept = [name for name in names if keep_columns and name not in verdict_types]
     counts = skipped.counts if skipped and on_error == "skip" else None
     work = _task(lambda: shared.value, names, kept, counts)
-    # a name with a dot in it would be taken for a field of a column, so that columns go by number
-    numbered = flows.toDF(*(f"c{j}" for j in range(len(names))))
     types = [numbered.schema[f"c{names.index(name)}"].dataType.simpleString() for name in kept]
     described = [f"c{j} {kind}" for j, kind in enumerate([*types, *verdict_types.values()])]
-    with _only_arrow_is_used():
+    with only_arrow_is_used():
         return numbered.mapInArrow(work, ", ".join(described)).toDF(*kept, *verdict_types)
 
 
-def _for_tasks(detector: Detector) -> Detector:
+def for_tasks(detector: Detector) -> Detector:
     """Return the detector as tasks need it: on one thread, since each core has its own task, and without baggage."""
     return Detector(
         detector.encoder,
@@ -217,7 +229,7 @@ def _as_arrow(verdicts: pl.DataFrame) -> Iterator[pa.Array]:
 
 
 @contextlib.contextmanager
-def _only_arrow_is_used() -> Iterator[None]:
+def only_arrow_is_used() -> Iterator[None]:
     """Keep Spark quiet about versions of pandas: no table goes through pandas here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
@@ -251,6 +263,7 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
         "spark.ui.enabled": "false",
         "spark.log.level": "ERROR",
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
+        "spark.executorEnv.POLARS_MAX_THREADS": "1",  # each core has its own task
         **(_ON_LOOPBACK if master.startswith("local") else {}),
         **(options or {}),
     }
@@ -260,7 +273,7 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
-        with _only_arrow_is_used():
+        with only_arrow_is_used():
             session: SparkSession = builder.getOrCreate()
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
@@ -275,7 +288,7 @@ def _session_type() -> Any:
     try:
         import pyarrow  # noqa: F401  # what mapInArrow needs
 
-        with _only_arrow_is_used():
+        with only_arrow_is_used():
             from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError(

@@ -6,11 +6,11 @@ import csv
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deepidea.adapters.spark import Skipped, score, told
+from deepidea.adapters.spark import Scored, Skipped, score, told
+from deepidea.adapters.spark_parts import Part, cut_into_parts, plain_files, plain_folder, score_parts
 from deepidea.errors import DataError, FileFormatError, StorageError
 from deepidea.flows.skipping import OnError
 from deepidea.model.detector import Detector
@@ -26,14 +26,6 @@ _SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".json": "
 _SEPARATORS = ";\t|"
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a job did: flows scored, and rows left out by reason."""
-
-    n_flows: int
-    skipped: Counter[str] = field(default_factory=Counter)
-
-
 def score_files(
     spark: SparkSession,
     detector: Detector,
@@ -45,6 +37,8 @@ def score_files(
     header: Sequence[str] | None = None,
 ) -> Scored:
     """Score files that Spark can read and write a folder of verdicts.
+
+    Parquet on paths that every machine sees goes past Spark's reader and writer: see `deepidea.adapters.spark_parts`.
 
     Parameters
     ----------
@@ -65,18 +59,36 @@ def score_files(
     DeepIDEAError
         The inputs cannot be read or lack a feature, a cell breaks a rule, the output is there already.
     """
-    from pyspark.sql import Observation
-    from pyspark.sql.functions import count, lit
-
-    skipped = Skipped(spark) if on_error == "skip" else None
-    seen = Observation("verdicts")
+    options: dict[str, Any] = {"keep_columns": keep_columns, "on_error": on_error}
     with told():
-        flows = read_flows(spark, inputs, header=header)
-        verdicts = score(flows, detector, keep_columns=keep_columns, on_error=on_error, skipped=skipped)
         _refuse_existing(spark, output)
         kind = _SUFFIXES.get(Path(output).suffix, "parquet")
-        _write(verdicts.observe(seen, count(lit(1)).alias("n")), output, kind, mode="error")
-    return Scored(int(seen.get["n"]), skipped.reasons if skipped else Counter())
+        folder = plain_folder(spark, output) if kind == "parquet" else None
+        parts = _plain_parts(spark, detector, inputs, keep_columns) if folder else None
+        if folder and parts:
+            return score_parts(spark, detector, parts, folder, **options)
+        flows = read_flows(spark, inputs, header=header)
+        return _score_by_spark(flows, detector, output, kind, **options)
+
+
+def _plain_parts(
+    spark: SparkSession, detector: Detector, inputs: Sequence[str], keep_columns: bool
+) -> list[Part] | None:
+    """Return the inputs as parts that tasks can read themselves; None where they cannot."""
+    files = None if inputs[0].startswith(TABLE) else plain_files(spark, inputs)
+    if files is None:
+        return None
+    return cut_into_parts(files, detector, keep_columns=keep_columns, n_cores=spark.sparkContext.defaultParallelism)
+
+
+def _score_by_spark(
+    flows: DataFrame, detector: Detector, output: str, kind: Format, *, keep_columns: bool, on_error: OnError
+) -> Scored:
+    """Score flows between Spark's own reader and writer."""
+    skipped = Skipped(flows.sparkSession) if on_error == "skip" else None
+    verdicts = score(flows, detector, keep_columns=keep_columns, on_error=on_error, skipped=skipped)
+    n_flows = _written(verdicts, output, kind, mode="error")
+    return Scored(n_flows, skipped.reasons if skipped else Counter())
 
 
 def read_flows(spark: SparkSession, inputs: Sequence[str], *, header: Sequence[str] | None = None) -> DataFrame:
@@ -163,9 +175,15 @@ def _refuse_existing(spark: SparkSession, output: str) -> None:
         )
 
 
-def _write(verdicts: DataFrame, output: str, kind: Format, *, mode: str) -> None:
-    writer = verdicts.write.mode(mode).format(kind)
-    (writer.option("header", True) if kind == "csv" else writer).save(output)
+def _written(verdicts: DataFrame, place: str, kind: Format, *, mode: str) -> int:
+    """Write verdicts and return how many they are."""
+    from pyspark.sql import Observation
+    from pyspark.sql.functions import count, lit
+
+    seen = Observation("verdicts")
+    writer = verdicts.observe(seen, count(lit(1)).alias("n")).write.mode(mode).format(kind)
+    (writer.option("header", True) if kind == "csv" else writer).save(place)
+    return int(seen.get["n"])
 
 
 # --- files that arrive ------------------------------------------------------------------------------------------------
@@ -226,7 +244,7 @@ def score_arriving(
 
     def work(rows: DataFrame, number: int) -> None:
         verdicts = score(rows, detector, keep_columns=keep_columns, on_error=on_error, skipped=skipped)
-        counted["flows"] += _written(verdicts, f"{output}/batch={number:09d}")
+        counted["flows"] += _written(verdicts, f"{output}/batch={number:09d}", "parquet", mode="overwrite")
         if progress is not None:
             progress(counted["flows"])
 
@@ -237,15 +255,6 @@ def score_arriving(
         trigger: dict[str, Any] = {"processingTime": "0 seconds"} if follow else {"availableNow": True}
         _wait(writer.trigger(**trigger).start(), stop or threading.Event())
     return Scored(counted["flows"], skipped.reasons if skipped else Counter())
-
-
-def _written(verdicts: DataFrame, place: str) -> int:
-    from pyspark.sql import Observation
-    from pyspark.sql.functions import count, lit
-
-    seen = Observation("batch")
-    _write(verdicts.observe(seen, count(lit(1)).alias("n")), place, "parquet", mode="overwrite")
-    return int(seen.get["n"])
 
 
 def _arriving(spark: SparkSession, folder: str, files_at_once: int) -> DataFrame:

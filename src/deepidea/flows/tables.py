@@ -36,7 +36,16 @@ from deepidea.flows.lines import Block, CsvLines
 from deepidea.flows.schema import Schema
 from deepidea.flows.skipping import OnError, SkipCount, refuse_rows, shown
 
-__all__ = ["FlowChunk", "column_names", "expand_inputs", "conform_rows", "iter_chunks", "iter_flows", "read_table"]
+__all__ = [
+    "FlowChunk",
+    "check_inputs",
+    "column_names",
+    "conform_rows",
+    "expand_inputs",
+    "iter_chunks",
+    "iter_flows",
+    "read_table",
+]
 
 CHUNK_ROWS = 65_536
 SLICE_BYTES = 64 << 20  # of a Parquet file, unpacked, at a time
@@ -221,6 +230,7 @@ def iter_chunks(
     skipped: SkipCount | None = None,
     header: Sequence[str] | None = None,
     keep_original: bool = True,
+    rows: range | None = None,
 ) -> Iterator[FlowChunk]:
     r"""Yield what `iter_flows` does, with the place of every flow and, if wanted, the original columns beside.
 
@@ -230,11 +240,16 @@ def iter_chunks(
         As for `iter_flows`.
     keep_original
         Whether chunks carry every column of the file. CSV takes about twice the time then: it is parsed twice.
+    rows
+        Rows to read, from 0, where the input is one Parquet file; all where absent. Whoever shares a file among
+        processes begins each share with a row group, or its first group is unpacked for nothing.
 
     Raises
     ------
     FileFormatError, SchemaError, CellError, StorageError
         As `iter_flows`.
+    DataError
+        `rows` are not of one Parquet file.
 
     Examples
     --------
@@ -252,8 +267,36 @@ def iter_chunks(
         raise ValueError(f"on_error must be 'raise' or 'skip', however: on_error={on_error!r}")
     if on_error == "skip" and skipped is None:
         raise ValueError("on_error='skip' must come with skipped=SkipCount(), so that no row goes unseen")
-    reading = _Reading(schema, skipped if on_error == "skip" else None, keep_original)
+    reading = _Reading(schema, skipped if on_error == "skip" else None, keep_original, rows)
     return _iter_files(expand_inputs(inputs), reading, chunk_rows, header)
+
+
+def check_inputs(inputs: Sequence[str | Path], schema: Schema, *, header: Sequence[str] | None = None) -> None:
+    r"""Look at files as `iter_chunks` does before it reads the first one.
+
+    Parameters
+    ----------
+    inputs, schema, header
+        As for `iter_flows`.
+
+    Raises
+    ------
+    FileFormatError
+        A file is empty, damaged at its ends or neither CSV nor Parquet.
+    SchemaError
+        A file lacks columns.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.flows.column import Column
+    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
+    >>> _ = path.write_text("fwd packets\n3\n")
+    >>> check_inputs([path], Schema("tiny", (Column("fwd_packets", "number"),)))
+    """
+    with contextlib.ExitStack() as opened:
+        for path in expand_inputs(inputs):
+            _open_table(*opened.enter_context(_on_disk(path)), header).check(schema)
 
 
 def conform_rows(
@@ -350,6 +393,7 @@ class _Reading:
     schema: Schema
     skipped: SkipCount | None
     keep_original: bool
+    rows: range | None = None  # of the only file, where not all are read
 
     def wanted(self, columns: Sequence[str]) -> list[str]:
         """Return the columns of a file that have to be read."""
@@ -377,12 +421,17 @@ class _Table(Protocol):
 
 
 def _iter_files(
-    paths: Iterable[Path], reading: _Reading, chunk_rows: int, header: Sequence[str] | None
+    paths: Sequence[Path], reading: _Reading, chunk_rows: int, header: Sequence[str] | None
 ) -> Iterator[FlowChunk]:
     with contextlib.ExitStack() as opened:
         tables = [_open_table(*opened.enter_context(_on_disk(path)), header) for path in paths]
         for table in tables:
             table.check(reading.schema)
+        if reading.rows is not None and [type(table) for table in tables] != [_ParquetTable]:
+            raise DataError(
+                f"rows to read must be of one Parquet file, however: {', '.join(map(str, paths))} is not one; "
+                "name one, or read all rows"
+            )
         for table in tables:
             for chunk in table.chunks(reading):
                 yield from chunk.slices(chunk_rows)
@@ -559,15 +608,25 @@ class _ParquetTable:
 
     def chunks(self, reading: _Reading) -> Iterator[FlowChunk]:
         wanted = self._columns(reading)
-        rows = _slice_rows(self._schema.values())
-        with _engine_errors(self._name):
-            height = self._rows.select(pl.len()).collect().item()
-        for start in range(0, height, rows):
+        here, at_once = self._range(reading.rows), _slice_rows(self._schema.values())
+        for start in here[::at_once]:
+            length = min(at_once, here.stop - start)
             with _engine_errors(self._name):
-                table = self._rows.slice(start, rows).select(wanted).collect()
+                table = self._rows.slice(start, length).select(wanted).collect()
             positions = np.arange(start + 1, start + 1 + table.height)
             yield _conformed(table, self._name, "row", positions, reading)
             del table  # or it would live until the next one has been read
+
+    def _range(self, rows: range | None) -> range:
+        """Return the rows to read: those asked for, or all."""
+        with _engine_errors(self._name):
+            height = self._rows.select(pl.len()).collect().item()
+        if rows is not None and rows.stop > height:
+            raise DataError(
+                f"rows to read must be in the file, however: rows {rows.start}..{rows.stop} of {self._name}, which has "
+                f"{height}; do not change a file while it is read"
+            )
+        return range(height) if rows is None else rows
 
     def _columns(self, reading: _Reading) -> list[pl.Expr]:
         """Return the columns to read; numbers are given their type on the way, which saves a copy."""

@@ -36,6 +36,7 @@ def score_files(
     header: Sequence[str] | None = None,
     chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[int], None] | None = None,
+    rows: range | None = None,
 ) -> int:
     """Score files of flows and write one verdict a flow, in input order; return how many.
 
@@ -56,6 +57,8 @@ def score_files(
         Flows held at a time.
     progress : callable, optional
         Called with the number of flows scored so far.
+    rows : range, optional
+        Rows to score, from 0, where the input is one Parquet file.
 
     Raises
     ------
@@ -72,6 +75,7 @@ def score_files(
         skipped=skipped,
         header=header,
         keep_original=keep_original,
+        rows=rows,
     )
     verdicts = _score_chunks(detector, read_ahead(chunks), progress or (lambda _: None))
     return write_flows(verdicts, output, format=format)
