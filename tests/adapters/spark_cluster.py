@@ -26,8 +26,13 @@ def need_spark() -> None:
 
 
 @contextlib.contextmanager
-def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g") -> Iterator[str]:
-    """Yield the address of a cluster's master; its processes end with the context."""
+def spark_cluster(
+    folder: Path, *, n_workers: int = 2, memory: str = "1g", not_shared: Path | None = None
+) -> Iterator[str]:
+    """Yield the address of a cluster's master; its processes end with the context.
+
+    The last worker finds nothing in the folder ``not_shared``, as a machine of its own would.
+    """
     port = _free_port()
     master = f"spark://127.0.0.1:{port}"
     place = ["--host", "127.0.0.1", "--webui-port", "0"]
@@ -37,18 +42,19 @@ def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g") -> It
         names = [f"worker-{number + 1}" for number in range(n_workers)]
         for name in names:
             sizes = ["--cores", "1", "--memory", memory, "--work-dir", str(folder / f"{name}-files")]
-            stack.enter_context(_daemon(folder / name, "worker.Worker", *place, *sizes, master))
+            hidden = not_shared if name == names[-1] else None
+            stack.enter_context(_daemon(folder / name, "worker.Worker", *place, *sizes, master, hidden=hidden))
         for name in names:
             _wait_for(folder / name, "Successfully registered")
         yield master
 
 
 @contextlib.contextmanager
-def _daemon(log: Path, name: str, *arguments: str) -> Iterator[None]:
+def _daemon(log: Path, name: str, *arguments: str, hidden: Path | None = None) -> Iterator[None]:
     import pyspark
 
     program = Path(pyspark.__file__).parent / "bin" / "spark-class"
-    command = [str(program), f"org.apache.spark.deploy.{name}", *arguments]
+    command = [*(_without(hidden) if hidden else ()), str(program), f"org.apache.spark.deploy.{name}", *arguments]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **ON_LOOPBACK})
         try:
@@ -56,6 +62,19 @@ def _daemon(log: Path, name: str, *arguments: str) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def can_hide() -> bool:
+    """Whether a process may be given a view of the file system of its own."""
+    tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/tmp"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(tried, capture_output=True, check=False).returncode == 0
+    )
+
+
+def _without(folder: Path) -> list[str]:
+    """Return what a command must be preceded by to find nothing in a folder."""
+    return ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
 
 
 def _wait_for(log: Path, text: str) -> None:

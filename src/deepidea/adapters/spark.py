@@ -140,7 +140,7 @@ def score(
     numbered = flows.toDF(*(f"c{j}" for j in range(len(names))))
     types = [numbered.schema[f"c{names.index(name)}"].dataType.simpleString() for name in kept]
     described = [f"c{j} {kind}" for j, kind in enumerate([*types, *verdict_types.values()])]
-    with _only_arrow_is_used():
+    with only_arrow_is_used():
         return numbered.mapInArrow(work, ", ".join(described)).toDF(*kept, *verdict_types)
 
 
@@ -217,7 +217,7 @@ def _as_arrow(verdicts: pl.DataFrame) -> Iterator[pa.Array]:
 
 
 @contextlib.contextmanager
-def _only_arrow_is_used() -> Iterator[None]:
+def only_arrow_is_used() -> Iterator[None]:
     """Keep Spark quiet about versions of pandas: no table goes through pandas here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
@@ -228,7 +228,7 @@ def _only_arrow_is_used() -> Iterator[None]:
 
 
 def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None = None) -> SparkSession:
-    """Return a Spark session for scoring.
+    """Return a Spark session for scoring or training.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
-        with _only_arrow_is_used():
+        with only_arrow_is_used():
             session: SparkSession = builder.getOrCreate()
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
@@ -275,12 +275,11 @@ def _session_type() -> Any:
     try:
         import pyarrow  # noqa: F401  # what mapInArrow needs
 
-        with _only_arrow_is_used():
+        with only_arrow_is_used():
             from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError(
-            f"scoring on Spark needs pyspark and pyarrow, however: {error}; install them with: "
-            "pip install 'deepidea[spark]'"
+            f"Spark needs pyspark and pyarrow, however: {error}; install them with: pip install 'deepidea[spark]'"
         ) from error
     return SparkSession
 
