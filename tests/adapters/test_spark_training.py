@@ -240,27 +240,30 @@ def ancestors(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_what_a_cluster_lacks_is_told(cluster: Cluster, table: Path, begun: Path, tmp_path: Path) -> None:
-    on = ("--engine", "spark", "--master", cluster.master)
-    code, _, err = ended(start(table, begun, tmp_path / "a.idea", 1, *on, "--workers", "3"))
-    assert (code, "3 were asked for, and" in err, "give --workers 2, or free or add cores" in err) == (5, True, True)
-    running = start(table, begun, tmp_path / "a.idea", 1, *on, "--workers", "2", PYSPARK_PYTHON="/usr/bin/python3")
+def test_an_executor_without_this_package_is_told(cluster: Cluster, table: Path, begun: Path, tmp_path: Path) -> None:
+    on = ("--workers", "2", "--engine", "spark", "--master", cluster.master)
+    running = start(table, begun, tmp_path / "a.idea", 1, *on, PYSPARK_PYTHON="/usr/bin/python3")
     code, _, err = ended(running)
     assert (code, "each executor must have this package installed" in err) == (5, True), err
 
 
 @pytest.mark.slow
-def test_what_a_cluster_does_not_share_is_told(cluster: Cluster, table: Path, tmp_path: Path) -> None:
-    if not cluster.not_shared.name:
-        pytest.skip("no process may be given a file system of its own here: it takes unshare and the right to mount")
+def test_what_a_cluster_does_not_have_or_share_is_told(
+    cluster: Cluster, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from deepidea.adapters.spark import open_session
     from deepidea.adapters.spark_training import session_options, train_on_spark
 
-    here = cluster.not_shared / "flows.csv"
-    here.write_bytes(table.read_bytes())
+    output, here = tmp_path / "a.idea", cluster.not_shared / "flows.csv"
+    monkeypatch.setattr(spark_training, "SETTLED_S", 2.0)
     with open_session(cluster.master, options=session_options()) as spark:
+        with pytest.raises(SourceError, match=r"3 were asked for, and .* free slots; give --workers .* or free or add"):
+            train_on_spark(spark, 3, arguments(table), output, tmp_path / "kept")
+        if not cluster.not_shared.name:
+            pytest.skip("no process may be given a file system of its own here: it takes unshare and mount")
+        here.write_bytes(table.read_bytes())
         with pytest.raises(DataError, match=f"{here} is not there on "):
-            train_on_spark(spark, 2, arguments(here), tmp_path / "a.idea", tmp_path / "kept", inputs=[here])
+            train_on_spark(spark, 2, arguments(here), output, tmp_path / "kept", inputs=[here])
         with pytest.raises(StorageError, match="the checkpoint must be in a folder that the driver and all executors"):
-            train_on_spark(spark, 2, arguments(table), tmp_path / "a.idea", cluster.not_shared / "kept", inputs=[table])
+            train_on_spark(spark, 2, arguments(table), output, cluster.not_shared / "kept", inputs=[table])
     assert list(tmp_path.iterdir()) == []

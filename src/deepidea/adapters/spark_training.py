@@ -11,6 +11,7 @@ into one file.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import io
@@ -43,7 +44,9 @@ GRACE_S = 5.0  # for the process that failed to tell why, before those that lost
 _POLL_S = 0.2
 _MARK = "deepidea| "  # of a line that is meant for the user
 _NO_OUTPUT = "TorchDistributor failed during training"  # what Spark's Python says of a process that left no result
-_LOST = re.compile(f"{_NO_OUTPUT}|workers.WorkerError|ExecutorLostFailure|Python worker exited unexpectedly")
+_LOST = re.compile(
+    f"{_NO_OUTPUT}|failed with return code|workers.WorkerError|ExecutorLostFailure|Python worker exited unexpectedly"
+)
 _NO_TORCH = re.compile(r"No module named '?(torch|sklearn|safetensors|pandas)\b")
 _FAULT = re.compile(r"\w*(Error|Exception): ")
 
@@ -167,7 +170,7 @@ def train_on_spark(
     with _shared_token(checkpoint) as token:
         kept = token.with_suffix(".idea")
         job = _job(arguments, kept, token, checkpoint, inputs)
-        trained = _distribute(spark, n_workers, job, use_gpu, shown or sys.stderr)
+        trained = _distribute(n_workers, job, use_gpu, shown or sys.stderr)
         try:
             with replacing(output) as partial:
                 partial.write_bytes(trained.detector)
@@ -202,18 +205,18 @@ def _shared_token(checkpoint: Path) -> Iterator[Path]:
         token.unlink(missing_ok=True)
 
 
-def _distribute(spark: SparkSession, n_workers: int, job: Job, use_gpu: bool, shown: TextIO) -> Trained:
+def _distribute(n_workers: int, job: Job, use_gpu: bool, shown: TextIO) -> Trained:
     from pyspark.ml.torch.distributor import TorchDistributor
 
     lines = _Lines(shown)
     with _clear_errors(lines), only_arrow_is_used():
+        # it takes the session that is active
         distributor = TorchDistributor(num_processes=n_workers, local_mode=False, use_gpu=use_gpu)
         distributor.logger.setLevel("WARNING")
         with contextlib.redirect_stderr(lines):
             trained = distributor.run(work, job)
     if not isinstance(trained, Trained):
         raise SourceError(f"the first process must return a detector, however: it returned {type(trained).__name__}")
-    del spark  # the distributor finds it: it is the one that is active
     return trained
 
 
@@ -344,12 +347,22 @@ def work(job: Job) -> Trained | _Failure | None:
         return _run(job)
     except WorkerError as error:
         time.sleep(GRACE_S)
-        return _Failure(error)
+        return _failed(error)
     except DatasetError as error:
         where = f"{error} (on {socket.gethostname()}: each executor must have the data under the same path)"
-        return _Failure(DatasetError(where))
+        return _failed(DatasetError(where))
     except DeepIDEAError as error:
-        return _Failure(error)
+        return _failed(error)
+
+
+def _failed(error: DeepIDEAError) -> _Failure:
+    """Return an error as a result, and end this process as one that failed: torchrun waits for others of one that did.
+
+    The result is written when this function has returned, and the process ends after that.
+    """
+    atexit.register(os._exit, 1)
+    sys.stderr.write(f"{type(error).__module__}.{type(error).__name__}: {error}\n\n")  # for the executor's own log
+    return _Failure(error)
 
 
 def _run(job: Job) -> Trained | None:
