@@ -82,6 +82,24 @@ def test_a_process_refuses_a_folder_or_data_that_it_does_not_share(tmp_path: Pat
         spark_training._require_shared(Job(token=there, inputs=(there, absent), **job))
 
 
+def test_a_detector_that_cannot_be_written_here_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribute(n_workers: int, job: Job, *more: Any) -> Trained:
+        assert job.arguments[-4:] == ("--checkpoint", str(tmp_path / "kept"), "--output", str(job.output))
+        job.output.write_bytes(b"detector")
+        return Trained(b"detector", "")
+
+    monkeypatch.setattr(spark_training, "_distribute", distribute)
+    monkeypatch.setattr(spark_training, "_require_slots", lambda *_: None)
+    spark: Any = None
+    with pytest.raises(StorageError, match=r"; the detector is at .*\.kept\.idea$"):
+        spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "absent" / "a.idea", tmp_path / "kept")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"detector"]
+    spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.idea"]
+
+
 def test_slots_are_waited_for_while_executors_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spark_training, "_POLL_S", 0.0)
     monkeypatch.setattr(spark_training, "SETTLED_S", 0.05)
