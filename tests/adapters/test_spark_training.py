@@ -100,6 +100,23 @@ def test_a_detector_that_cannot_be_written_here_stays_where_it_is(
     assert [path.name for path in tmp_path.iterdir()] == ["a.idea"]
 
 
+def test_a_process_lost_after_the_first_had_finished_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribute(n_workers: int, job: Job, *more: Any) -> Trained:
+        if n_workers == 2:
+            job.output.write_bytes(b"detector")
+        raise WorkerError("one ended")
+
+    monkeypatch.setattr(spark_training, "_distribute", distribute)
+    monkeypatch.setattr(spark_training, "_require_slots", lambda *_: None)
+    spark: Any = None
+    with pytest.raises(WorkerError):
+        spark_training.train_on_spark(spark, 3, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.idea", b"detector")]
+
+
 def test_slots_are_waited_for_while_executors_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spark_training, "_POLL_S", 0.0)
     monkeypatch.setattr(spark_training, "SETTLED_S", 0.05)
@@ -193,7 +210,7 @@ def start(table: Path, begun: Path, output: Path, n_epochs: int, *more: str, **e
 
 
 def ended(running: subprocess.Popen[bytes]) -> tuple[int, str, str]:
-    out, err = running.communicate(timeout=240)
+    out, err = running.communicate(timeout=400)
     return running.returncode, out.decode(), err.decode()
 
 
@@ -201,10 +218,10 @@ def ended(running: subprocess.Popen[bytes]) -> tuple[int, str, str]:
 def test_a_cluster_learns_what_one_process_does_and_goes_on_after_a_kill(
     cluster: Cluster, table: Path, begun: Path, tmp_path: Path
 ) -> None:
-    n_epochs, on = 150, ("--workers", "2", "--engine", "spark", "--master", cluster.master)
+    n_epochs, on = 400, ("--workers", "2", "--engine", "spark", "--master", cluster.master)
     output, kept = tmp_path / "spark.idea", tmp_path / "spark.idea.checkpoint"
     running = start(table, begun, output, n_epochs, *on)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not kept.exists() and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(training_processes()[-1], signal.SIGKILL)

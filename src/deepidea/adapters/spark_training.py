@@ -170,7 +170,7 @@ def train_on_spark(
     with _shared_token(checkpoint) as token:
         kept = token.with_suffix(".idea")
         job = _job(arguments, kept, token, checkpoint, inputs)
-        trained = _distribute(n_workers, job, use_gpu, shown or sys.stderr)
+        trained = _distribute_or_find(n_workers, job, use_gpu, shown or sys.stderr)
         try:
             with replacing(output) as partial:
                 partial.write_bytes(trained.detector)
@@ -178,6 +178,18 @@ def train_on_spark(
             raise StorageError(f"{error}; the detector is at {kept}") from error
         kept.unlink(missing_ok=True)
     return trained
+
+
+def _distribute_or_find(n_workers: int, job: Job, use_gpu: bool, shown: TextIO) -> Trained:
+    """Train; where a process is lost after the first one had finished, take what that one wrote: it is whole."""
+    from deepidea.model.workers import WorkerError
+
+    try:
+        return _distribute(n_workers, job, use_gpu, shown)
+    except WorkerError:
+        if not job.output.exists():
+            raise
+        return Trained(job.output.read_bytes(), "")
 
 
 def _job(arguments: Sequence[str], kept: Path, token: Path, checkpoint: Path, inputs: Sequence[str | Path]) -> Job:
