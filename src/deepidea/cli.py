@@ -121,7 +121,7 @@ class OnError(StrEnum):
 
 
 class Engine(StrEnum):
-    """What scores tables."""
+    """What scores tables, or starts the processes of a training."""
 
     local = "local"
     spark = "spark"
@@ -265,7 +265,7 @@ def train(
         float | None, typer.Option(help="Step size; the preset's, or a tenth of it with --continue.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that train together on this machine; docs/workers.md.")
+        int, typer.Option(min=1, help="Processes that train together, here or on Spark; docs/workers.md.")
     ] = 1,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep where training stands after each epoch there, and go on from it.")
@@ -274,8 +274,18 @@ def train(
         int | None,
         typer.Option(min=2, help="Read a table larger than memory in so many parts; docs/large-tables.md."),
     ] = None,
+    engine: Annotated[Engine, typer.Option(help="Start the workers here, or on Spark.")] = Engine.local,
+    master: Annotated[
+        str | None, typer.Option(help="Spark: local[2], spark://host:7077, yarn, k8s://...; local[*] where absent.")
+    ] = None,
 ) -> None:
     """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
+    _refuse_master_alone(engine, master)
+    if engine is Engine.spark and not console.is_worker():
+        inputs = [*data, *(extra or ()), *([continued] if continued else [])]
+        _train_on_spark(output, workers, seed, checkpoint, threads, device, master or "local[*]", inputs)
+        _say_written(output, data)
+        return
     if workers > 1 and not console.is_worker():
         _train_together(output, workers, seed, checkpoint, threads)
         return
@@ -360,6 +370,10 @@ def _keep_trained(detector: Any, output: Path, checkpoint: Path | None, data: li
         checkpoint.unlink(missing_ok=True)
         checkpoint.with_name(f"{checkpoint.name}.seed").unlink(missing_ok=True)
     console.show_card(detector)
+    _say_written(output, data)
+
+
+def _say_written(output: Path, data: list[str]) -> None:
     console.say(f"wrote {output}; next: deepidea evaluate {output} {' '.join(data)}")
 
 
@@ -370,6 +384,35 @@ def _train_together(output: Path, workers: int, seed: int | None, checkpoint: Pa
     _refuse_unwritable(output)
     arguments = common_arguments(sys.argv[1:], output, seed=seed, checkpoint=checkpoint)
     raise typer.Exit(launch(workers, arguments, threads=threads or 1))
+
+
+def _refuse_master_alone(engine: Engine, master: str | None) -> None:
+    if master is not None and engine is not Engine.spark:
+        raise typer.BadParameter("--master must come with --engine spark, however: the engine is local")
+
+
+def _train_on_spark(
+    output: Path,
+    workers: int,
+    seed: int | None,
+    checkpoint: Path | None,
+    threads: int | None,
+    device: Device,
+    master: str,
+    inputs: list[Any],
+) -> None:
+    """Run this command line in so many processes on executors, and keep here what they come to."""
+    from deepidea.adapters import spark_training
+    from deepidea.adapters.spark import open_session
+    from deepidea.model.workers import common_arguments
+
+    _refuse_unwritable(output)
+    kept = checkpoint or output.with_name(f"{output.name}.checkpoint")
+    arguments = common_arguments(sys.argv[1:], output, seed=seed, checkpoint=checkpoint)
+    options: dict[str, Any] = {"inputs": inputs, "use_gpu": device is Device.cuda}
+    with open_session(master, options=spark_training.session_options(threads=threads or 1)) as spark:
+        trained = spark_training.train_on_spark(spark, workers, arguments, output, kept, **options)
+    typer.echo(trained.shown, nl=False)
 
 
 def _joined(device: Device) -> Any:

@@ -26,10 +26,18 @@ def need_spark() -> None:
 
 
 @contextlib.contextmanager
-def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g", a_core_each: bool = False) -> Iterator[str]:
+def spark_cluster(
+    folder: Path,
+    *,
+    n_workers: int = 2,
+    memory: str = "1g",
+    a_core_each: bool = False,
+    not_shared: Path | None = None,
+) -> Iterator[str]:
     """Yield the address of a cluster's master; its processes end with the context.
 
-    With `a_core_each`, each worker and what it starts keeps to one core, the first worker to the first one.
+    With `a_core_each`, each worker and what it starts keeps to one core, the first worker to the first one. The last
+    worker finds nothing in the folder `not_shared`, as a machine of its own would.
     """
     cores = sorted(os.sched_getaffinity(0))
     port = _free_port()
@@ -42,18 +50,22 @@ def spark_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g", a_cor
         for number, name in enumerate(names):
             core = cores[number % len(cores)] if a_core_each else None
             sizes = ["--cores", "1", "--memory", memory, "--work-dir", str(folder / f"{name}-files")]
-            stack.enter_context(_daemon(folder / name, "worker.Worker", *place, *sizes, master, core=core))
+            hidden = not_shared if name == names[-1] else None
+            daemon = _daemon(folder / name, "worker.Worker", *place, *sizes, master, core=core, hidden=hidden)
+            stack.enter_context(daemon)
         for name in names:
             _wait_for(folder / name, "Successfully registered")
         yield master
 
 
 @contextlib.contextmanager
-def _daemon(log: Path, name: str, *arguments: str, core: int | None = None) -> Iterator[None]:
+def _daemon(
+    log: Path, name: str, *arguments: str, core: int | None = None, hidden: Path | None = None
+) -> Iterator[None]:
     import pyspark
 
     program = Path(pyspark.__file__).parent / "bin" / "spark-class"
-    command = [str(program), f"org.apache.spark.deploy.{name}", *arguments]
+    command = [*(_without(hidden) if hidden else ()), str(program), f"org.apache.spark.deploy.{name}", *arguments]
     with log.open("wb") as out, _kept_to(core):
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **ON_LOOPBACK})
     try:
@@ -72,6 +84,19 @@ def _kept_to(core: int | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def can_hide() -> bool:
+    """Whether a process may be given a view of the file system of its own."""
+    tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/tmp"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(tried, capture_output=True, check=False).returncode == 0
+    )
+
+
+def _without(folder: Path) -> list[str]:
+    """Return what a command must be preceded by to find nothing in a folder."""
+    return ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
 
 
 def _wait_for(log: Path, text: str) -> None:

@@ -240,7 +240,7 @@ def only_arrow_is_used() -> Iterator[None]:
 
 
 def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None = None) -> SparkSession:
-    """Return a Spark session for scoring.
+    """Return a Spark session for scoring or training.
 
     Parameters
     ----------
@@ -292,8 +292,7 @@ def _session_type() -> Any:
             from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError(
-            f"scoring on Spark needs pyspark and pyarrow, however: {error}; install them with: "
-            "pip install 'deepidea[spark]'"
+            f"Spark needs pyspark and pyarrow, however: {error}; install them with: pip install 'deepidea[spark]'"
         ) from error
     return SparkSession
 

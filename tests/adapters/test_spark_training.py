@@ -1,0 +1,304 @@
+"""Training on Spark: against one process and against processes without Spark, on a cluster of its own, and kills."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("pyspark")
+
+from deepidea.adapters import spark_training
+from deepidea.adapters.spark_training import Job, Trained
+from deepidea.errors import CellError, DataError, LabelError, MissingExtraError, SourceError, StorageError
+from deepidea.flows.labelled import labelled_flows_from_table
+from deepidea.flows.simulate import simulate_flows
+from deepidea.model.checkpoint import Checkpoint
+from deepidea.model.detector import Detector
+from deepidea.model.presets import train_detector
+from deepidea.model.workers import WorkerError
+from tests.adapters.spark_cluster import ON_LOOPBACK, can_hide, need_spark, spark_cluster
+from tests.conftest import Command
+
+FLOWS = simulate_flows(n_flows=3000, seed=5)
+
+
+# --- what a process ends with -----------------------------------------------------------------------------------------
+
+
+def test_an_error_of_a_process_is_raised_where_its_result_is_unpacked() -> None:
+    for error in (CellError("a must be b, however: c"), WorkerError("one was lost")):
+        packed = pickle.dumps(spark_training._Failure(error))
+        with pytest.raises(type(error), match=f"^{error}$"):
+            pickle.loads(packed)
+
+
+def told_for(cause: str, *rest: str) -> Exception:
+    lines = spark_training._Lines(io.StringIO())
+    lines.rest.extend(rest)
+    error = SourceError("Spark must finish the job, however: it did not")
+    error.__cause__ = RuntimeError(cause)
+    return spark_training._what_ended(error, lines)
+
+
+def test_what_became_of_a_process_is_told_in_a_line() -> None:
+    killed = told_for("RuntimeError: TorchDistributor failed during training.View stdout logs", "W1129 noise")
+    assert isinstance(killed, WorkerError)
+    assert "one ended, and the others were ended with it" in str(killed)
+    faulty = told_for("TorchDistributor failed during training", "Traceback", "ValueError: x", "a.ChildFailedError: y")
+    assert "one ended (ValueError: x), and" in str(faulty)
+    assert isinstance(told_for("TorchDistributor failed during training", "No module named torch"), MissingExtraError)
+    assert isinstance(told_for("the disk is full"), SourceError)
+
+
+def test_lines_for_the_user_are_passed_on_and_others_kept() -> None:
+    shown = io.StringIO()
+    lines = spark_training._Lines(shown)
+    for part in ("noise\ndeepi", "dea| epoch", " 1\n\n", "deepidea| \n"):
+        lines.write(part)
+    assert shown.getvalue() == "epoch 1\n\n"
+    assert list(lines.rest) == ["noise", ""]
+
+
+def test_a_process_refuses_a_folder_or_data_that_it_does_not_share(tmp_path: Path) -> None:
+    (tmp_path / "token").touch()
+    there, absent = tmp_path / "token", tmp_path / "absent"
+    job: dict[str, Any] = {"arguments": (), "output": absent, "folder": tmp_path, "columns": 80, "home": tmp_path}
+    spark_training._require_shared(Job(token=there, inputs=(there,), **job))
+    with pytest.raises(StorageError, match="must be in a folder that the driver and all executors share"):
+        spark_training._require_shared(Job(token=absent, inputs=(), **job))
+    with pytest.raises(DataError, match=f"under the same path on every executor, however: {absent} is not there"):
+        spark_training._require_shared(Job(token=there, inputs=(there, absent), **job))
+
+
+def test_a_detector_that_cannot_be_written_here_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribute(n_workers: int, job: Job, *more: Any) -> Trained:
+        assert job.arguments[-4:] == ("--checkpoint", str(tmp_path / "kept"), "--output", str(job.output))
+        job.output.write_bytes(b"detector")
+        return Trained(b"detector", "")
+
+    monkeypatch.setattr(spark_training, "_distribute", distribute)
+    monkeypatch.setattr(spark_training, "_require_slots", lambda *_: None)
+    spark: Any = None
+    with pytest.raises(StorageError, match=r"; the detector is at .*\.kept\.idea$"):
+        spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "absent" / "a.idea", tmp_path / "kept")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"detector"]
+    spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.idea"]
+
+
+def test_a_process_lost_after_the_first_had_finished_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribute(n_workers: int, job: Job, *more: Any) -> Trained:
+        if n_workers == 2:
+            job.output.write_bytes(b"detector")
+        raise WorkerError("one ended")
+
+    monkeypatch.setattr(spark_training, "_distribute", distribute)
+    monkeypatch.setattr(spark_training, "_require_slots", lambda *_: None)
+    spark: Any = None
+    with pytest.raises(WorkerError):
+        spark_training.train_on_spark(spark, 3, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.idea", b"detector")]
+
+
+def test_slots_are_waited_for_while_executors_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark_training, "_POLL_S", 0.0)
+    monkeypatch.setattr(spark_training, "SETTLED_S", 0.05)
+    coming = iter([0, 0, 1, 1, 2, 3, 9])
+    assert spark_training._settled(lambda: next(coming), 3, wait=True) == 3
+    assert spark_training._settled(lambda: 1, 3, wait=True) == 1
+    assert spark_training._settled(lambda: 0, 3, wait=False) == 0
+
+
+def test_a_master_must_come_with_its_engine(command: Command, tmp_path: Path) -> None:
+    ran = command("train", "a.csv", "-o", tmp_path / "a.idea", "--master", "local[2]")
+    assert (ran.code, "--master must come with --engine spark" in ran.err) == (2, True)
+
+
+# --- a session of this machine ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("flows") / "flows.csv"
+    FLOWS.write_csv(path)
+    return path
+
+
+def arguments(table: Path) -> list[str]:
+    return ["train", str(table), "--label", "label", "--benign", "benign", "--seed", "7"]
+
+
+@pytest.mark.slow
+def test_a_session_of_this_machine_trains_and_refuses_what_it_cannot(table: Path, tmp_path: Path) -> None:
+    need_spark()
+    from deepidea.adapters.spark import open_session
+    from deepidea.adapters.spark_training import session_options, train_on_spark
+
+    places = (tmp_path / "a.idea", tmp_path / "kept")
+    with open_session("local[2]", options=session_options()) as spark:
+        with pytest.raises(SourceError, match=r"3 were asked for, and local\[2\] has 2 free slots; give --workers 2"):
+            train_on_spark(spark, 3, arguments(table), *places)
+        with pytest.raises(SourceError, match=r"spark\.task\.resource\.gpu\.amount is 0"):
+            train_on_spark(spark, 2, arguments(table), *places, use_gpu=True)
+        with pytest.raises(LabelError, match="benign"):
+            train_on_spark(spark, 2, [*arguments(table), "--benign", "harmless"], *places)
+        shown = io.StringIO()
+        trained = train_on_spark(spark, 2, [*arguments(table), "--epochs", "2"], *places, inputs=[table], shown=shown)
+    assert isinstance(trained, Trained)
+    assert "DeepIDEA detector" in trained.shown
+    assert [line.split()[0] for line in shown.getvalue().splitlines()[-2:]] == ["1/2", "2/2"]
+    assert len(losses_of(places[0])) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.idea"]
+
+
+# --- a cluster --------------------------------------------------------------------------------------------------------
+
+
+class Cluster(NamedTuple):
+    """Where it is, and a folder that its second worker does not share."""
+
+    master: str
+    not_shared: Path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    need_spark()
+    not_shared = tmp_path_factory.mktemp("not-shared") if can_hide() else None
+    with spark_cluster(tmp_path_factory.mktemp("cluster"), not_shared=not_shared) as master:
+        yield Cluster(master, not_shared or Path())
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Detector without dropout; those that go on from it have none either."""
+    flows, _ = labelled_flows_from_table(FLOWS, "label", "benign")
+    path = tmp_path_factory.mktemp("begun") / "begun.idea"
+    train_detector(flows, random_state=0, n_epochs=1, dropout=0.0, validation_fraction=0.1).save(path)
+    return path
+
+
+def losses_of(path: Path) -> list[float]:
+    return [epoch["loss"] for epoch in Detector.load(path).card["training"]["epochs"]]
+
+
+def start(table: Path, begun: Path, output: Path, n_epochs: int, *more: str, **env: str) -> subprocess.Popen[bytes]:
+    asked = [*arguments(table), "--continue", str(begun), "--epochs", str(n_epochs), "-o", str(output), *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "deepidea.cli", *asked],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **ON_LOOPBACK, **env},
+    )
+
+
+def ended(running: subprocess.Popen[bytes]) -> tuple[int, str, str]:
+    out, err = running.communicate(timeout=400)
+    return running.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.slow
+def test_a_cluster_learns_what_one_process_does_and_goes_on_after_a_kill(
+    cluster: Cluster, table: Path, begun: Path, tmp_path: Path
+) -> None:
+    n_epochs, on = 400, ("--workers", "2", "--engine", "spark", "--master", cluster.master)
+    output, kept = tmp_path / "spark.idea", tmp_path / "spark.idea.checkpoint"
+    running = start(table, begun, output, n_epochs, *on)
+    deadline = time.monotonic() + 240
+    while not kept.exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(training_processes()[-1], signal.SIGKILL)
+    code, _, err = ended(running)
+    last = err.rpartition("error: ")[2]
+    assert (code, last.startswith("all workers must live until the end")) == (1, True), err
+    assert "Traceback" not in err
+    done = len(Checkpoint(kept, "")._read()[0]["epochs"])
+    assert 0 < done < n_epochs
+    assert not output.exists()
+
+    code, out, err = ended(start(table, begun, output, n_epochs, *on))
+    assert code == 0, err
+    assert f"{done + 1}/{n_epochs}" in err  # and not from the first
+    assert f" 1/{n_epochs}" not in err
+    assert "DeepIDEA detector" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spark.idea"]
+
+    for n, name in (("1", "one.idea"), ("2", "two.idea")):
+        code, _, err = ended(start(table, begun, tmp_path / name, n_epochs, "--workers", n))
+        assert code == 0, err
+    assert losses_of(output) == losses_of(tmp_path / "two.idea")  # without a kill, without Spark: to the bit
+    assert Detector.load(output).graph == Detector.load(tmp_path / "two.idea").graph
+    one, spark = (np.array(losses_of(path)) for path in (tmp_path / "one.idea", output))
+    np.testing.assert_allclose(spark[:10], one[:10], rtol=1e-4)
+    scores = [Detector.load(path).score(FLOWS)["score"].to_numpy() for path in (tmp_path / "one.idea", output)]
+    assert np.abs(scores[0] - scores[1]).max() < 0.01
+
+
+def training_processes() -> list[int]:
+    """Return the processes that train below this one, which has started the cluster."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and os.getpid() in ancestors(int(entry.name)):
+            line = (entry / "cmdline").read_bytes().split(b"\0")
+            if line[-2:][0].endswith(b"/train.py") and b"torch.distributed.run" not in line:
+                found.append(int(entry.name))
+    assert found, "no process trains"
+    return sorted(found)
+
+
+def ancestors(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return []  # it has ended
+        found.append(pid)
+    return found
+
+
+@pytest.mark.slow
+def test_an_executor_without_this_package_is_told(cluster: Cluster, table: Path, begun: Path, tmp_path: Path) -> None:
+    on = ("--workers", "2", "--engine", "spark", "--master", cluster.master)
+    running = start(table, begun, tmp_path / "a.idea", 1, *on, PYSPARK_PYTHON="/usr/bin/python3")
+    code, _, err = ended(running)
+    assert (code, "each executor must have this package installed" in err) == (5, True), err
+
+
+@pytest.mark.slow
+def test_what_a_cluster_does_not_have_or_share_is_told(
+    cluster: Cluster, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepidea.adapters.spark import open_session
+    from deepidea.adapters.spark_training import session_options, train_on_spark
+
+    output, here = tmp_path / "a.idea", cluster.not_shared / "flows.csv"
+    monkeypatch.setattr(spark_training, "SETTLED_S", 2.0)
+    with open_session(cluster.master, options=session_options()) as spark:
+        with pytest.raises(SourceError, match=r"3 were asked for, and .* free slots; give --workers .* or free or add"):
+            train_on_spark(spark, 3, arguments(table), output, tmp_path / "kept")
+        if not cluster.not_shared.name:
+            pytest.skip("no process may be given a file system of its own here: it takes unshare and mount")
+        here.write_bytes(table.read_bytes())
+        with pytest.raises(DataError, match=f"{here} is not there on "):
+            train_on_spark(spark, 2, arguments(here), output, tmp_path / "kept", inputs=[here])
+        with pytest.raises(StorageError, match="the checkpoint must be in a folder that the driver and all executors"):
+            train_on_spark(spark, 2, arguments(table), output, cluster.not_shared / "kept", inputs=[table])
+    assert list(tmp_path.iterdir()) == []
