@@ -236,7 +236,10 @@ class _Survey:
         Rows at random tell what goes with the label. What numbers the rows, or names them one after the other, shows
         in those that come first.
         """
-        drawn, first = self._typed(self._drawn.rows(), folder), self._typed(_joined(self._first), folder)
+        first = self._typed(_joined(self._first), folder)
+        self._first.clear()  # text takes several times the room of what it spells
+        drawn = self._typed(self._drawn.rows(), folder)
+        self._drawn.clear()
         schema, refused = infer_schema(drawn, label=self._label, keep=keep)
         names = [self._label, *(column.name for column in schema.columns)]
         try:
@@ -285,6 +288,9 @@ class _Drawn:
             self._parts = [self.rows()]
             self._keys = np.sort(self._keys)[:DRAWN_ROWS]
             self._bound = self._keys[-1]
+
+    def clear(self) -> None:
+        self._parts, self._keys = [], np.zeros(0)
 
     def rows(self) -> pl.DataFrame:
         """Return the rows, in the order of their numbers."""
