@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import polars as pl
@@ -103,12 +104,39 @@ def test_a_table_is_trained_on_in_shards(command: Command, flow_file: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    "more", [("--split", "stratified"), ("--continue", "x.idea"), ("--taxonomy", "x"), ("--port",)]
+    "more", [("--split", "stratified"), ("--continue", "x.idea"), ("--taxonomy", "x"), ("--port",), ("--labels",)]
 )
 def test_what_does_not_go_with_shards_is_refused(command: Command, flow_file: Path, tmp_path: Path, more) -> None:
     told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3, *more)
     assert told.code == 3
     assert f"{more[0]} must be used with a table that fits into memory" in told.err
+
+
+def test_a_data_set_in_shards_is_refused(command: Command, tmp_path: Path) -> None:
+    told = command("train", "kdd99", "-o", tmp_path / "m.idea", "--shards", 3)
+    assert (told.code, "leave --shards out" in told.err) == (3, True)
+
+
+def test_a_folder_for_shards_must_be_there(command: Command, flow_file: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3)
+    assert (told.code, "TMPDIR must be a folder" in told.err) == (3, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_shards_go_where_training_is_ended(
+    command: Command, flow_file: Path, tmp_path: Path, monkeypatch, number: signal.Signals
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        assert list((tmp_path / "t").glob("deepidea-shards-*/*.parquet"))
+        os.kill(os.getpid(), number)
+
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
+    monkeypatch.setattr("deepidea.model.presets.train_on_shards", end)
+    told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3)
+    assert told.code == 128 + number
+    assert not list((tmp_path / "t").iterdir())
 
 
 def test_options_of_training_reach_the_model_card(

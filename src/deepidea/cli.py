@@ -305,6 +305,7 @@ def train(
         cli_shards.refuse_with_shards(
             taxonomy=taxonomy,
             port=port,
+            labels=labels,
             extra=extra,
             **{"continue": continued, "extra-weight": extra_weight},
             split=split not in (SplitKind.auto, SplitKind.none),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +30,17 @@ def train_in_shards(
 ) -> Detector:
     """Deal a table to shards in a folder that goes afterwards, and train on them."""
     from deepidea.evaluation.shards import shards_to_train
+    from deepidea.flows.catalogue import CATALOGUE
     from deepidea.model.presets import train_on_shards
 
+    if len(data) == 1 and data[0] in CATALOGUE:
+        raise DataError(f"shards must be of a table, however: {data[0]} is a data set, which fits; leave --shards out")
     if label is None or benign is None:
         raise DataError("a table in shards must come with --label and --benign, however: they were not both given")
-    with tempfile.TemporaryDirectory(prefix="deepidea-shards-") as folder:
+    with _passing_folder() as folder:
         with console.flow_progress("reading") as progress:
             part = shards_to_train(
-                data, Path(folder), n_shards=n_shards, label=label, benign=benign, keep=keep, schema=schema,
+                data, folder, n_shards=n_shards, label=label, benign=benign, keep=keep, schema=schema,
                 seed=training.get("random_state", 0), progress=progress,
             )  # fmt: skip
         console.show_refused(part.refused)
@@ -41,6 +48,20 @@ def train_in_shards(
         console.say(f"{len(part.flows):,} distinct rows in {len(part.flows.table.paths)} shards")
         with console.epoch_progress() as on_epoch:
             return train_on_shards(part.flows, card=part.card(), on_epoch=on_epoch, **training)
+
+
+@contextlib.contextmanager
+def _passing_folder() -> Iterator[Path]:
+    """Yield a folder that goes afterwards, also where the process is asked to end: shards are large."""
+    chosen = os.environ.get("TMPDIR")
+    if chosen and not Path(chosen).is_dir():  # another one would be taken in silence, and fill up
+        raise DataError(f"TMPDIR must be a folder, however: {chosen} is none; make it, or name another one")
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with tempfile.TemporaryDirectory(prefix="deepidea-shards-") as folder:
+            yield Path(folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def refuse_with_shards(**options: object) -> None:

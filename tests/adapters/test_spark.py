@@ -249,6 +249,14 @@ def test_a_cluster_gives_the_same_verdicts_and_names_what_is_wrong(model: Path, 
         assert "Traceback" not in told.rpartition("error: ")[2]
 
 
+def test_a_session_on_another_master_is_not_taken_for_the_one_asked_for(spark: Any) -> None:
+    from deepidea.adapters.spark import open_session
+
+    assert open_session("local[2]") is spark
+    with pytest.raises(SourceError, match=r"a session is open on local\[2\], and local\[1\] is asked for"):
+        open_session("local[1]")
+
+
 def test_what_is_missing_is_told_at_once(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:

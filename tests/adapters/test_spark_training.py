@@ -218,7 +218,7 @@ def ended(running: subprocess.Popen[bytes]) -> tuple[int, str, str]:
 def test_a_cluster_learns_what_one_process_does_and_goes_on_after_a_kill(
     cluster: Cluster, table: Path, begun: Path, tmp_path: Path
 ) -> None:
-    n_epochs, on = 400, ("--workers", "2", "--engine", "spark", "--master", cluster.master)
+    n_epochs, on = 150, ("--workers", "2", "--engine", "spark", "--master", cluster.master)
     output, kept = tmp_path / "spark.idea", tmp_path / "spark.idea.checkpoint"
     running = start(table, begun, output, n_epochs, *on)
     deadline = time.monotonic() + 240

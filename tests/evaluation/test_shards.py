@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from deepidea.errors import CellError, DataError, LabelError, LeakError, SchemaError
 from deepidea.evaluation.protocol import flows_to_train
-from deepidea.evaluation.shards import ShardsToTrain, shards_to_train
+from deepidea.evaluation.shards import ShardsToTrain, _Drawn, shards_to_train
+from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
 from deepidea.flows.simulate import simulate_flows
 
 N = 3000
@@ -105,3 +107,79 @@ def test_a_word_among_numbers_is_told_with_its_line(tmp_path: Path, monkeypatch)
 def test_the_standard_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="read twice"):
         shards_to_train(["-"], tmp_path, n_shards=2, label="label", benign="benign")
+
+
+ODD: dict[str, Any] = {
+    "truth": [True, False, None] * (N // 3),
+    "protocol": [6.0, 17.0, None] * (N // 3),
+    "port": [80, 443, 53] * (N // 3),
+    "name": ["a", "b, c", ' "d" '] * (N // 3),
+    "rate": [np.inf, np.nan, 1.5] * (N // 3),
+    "void": [None] * N,
+    "Label": ["x", "y", "y"] * (N // 3),  # one spelling with the label
+    "_key": [1, 2, 3] * (N // 3),
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_odd_columns_come_out_as_in_memory(tmp_path: Path, suffix: str) -> None:
+    found = dealt(table(**ODD), tmp_path, suffix).flows
+    known = flows_to_train([tmp_path / f"0.{suffix}"], label="label", benign="benign", split="none").flows
+    assert found.schema == known.schema
+    prints = row_fingerprints(known.table, known.schema)
+    codes = known.classes.replace_strict(known.class_order, range(len(known.class_order))).to_numpy()
+    rows, copies = collapse_duplicates(prints, codes.astype(np.int64), np.ones(N))
+    assert found.fingerprints.tolist() == prints[rows].tolist()
+    assert found.codes.tolist() == codes[rows].tolist()
+    assert found.copies.tolist() == copies.tolist()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("labels", "benign"), [([0, 2, 1], "0"), ([0.0, 1.0, 1.0], "0.0"), (["False", "True", "True"], "false")]
+)
+def test_labels_are_told_as_in_memory(tmp_path: Path, suffix: str, labels: list[Any], benign: str) -> None:
+    if suffix == "parquet" and isinstance(labels[0], str):
+        labels = [cell == "True" for cell in labels]
+    found = dealt(table(label=labels * (N // 3)), tmp_path, suffix, benign=benign)
+    known = flows_to_train([tmp_path / f"0.{suffix}"], label="label", benign=benign, split="none")
+    assert {**found.contract, "shards": None} == {**known.contract, "shards": None}
+
+
+def test_the_rows_that_are_drawn_are_a_fair_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepidea.evaluation.shards.DRAWN_ROWS", 2000)
+    drawn = _Drawn(np.random.default_rng(0))
+    for start in range(0, 100_000, 500):
+        drawn.offer(pl.DataFrame({"x": np.arange(start, start + 500)}))
+    places = drawn.rows()["x"].to_numpy()
+    assert len(set(places.tolist())) == 2000
+    assert np.histogram(places, 4, (0, 100_000))[0] == pytest.approx(500, abs=100)
+
+
+@pytest.mark.parametrize("more", [["benign"], ["new"] * 3])
+def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path: Path, more: list[str]) -> None:
+    path, rows = tmp_path / "t.csv", table()
+    rows.write_csv(path)
+    (tmp_path / "shards").mkdir()
+
+    def grow(_: int) -> None:
+        pl.concat([rows, rows[: len(more)].with_columns(label=pl.Series(more))]).write_csv(tmp_path / "grown.csv")
+        (tmp_path / "grown.csv").replace(path)  # the first reading goes on in what it opened
+
+    with pytest.raises(DataError, match="stay as it is while it is read twice"):
+        shards_to_train([path], tmp_path / "shards", n_shards=2, label="label", benign="benign", progress=grow)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"schema": "conn", "keep": ["duration_s"]}, "--keep must be used with a schema that is inferred"),
+        ({"schema": "conn+context"}, "train in conn, or in memory"),
+        ({"schema": "cicflow"}, "missing"),
+        ({"n_shards": 5000}, "shards must be in"),
+    ],
+)
+def test_a_table_is_not_read_for_nothing(tmp_path: Path, monkeypatch, options: Any, told: str) -> None:
+    monkeypatch.setattr("deepidea.evaluation.shards.iter_chunks", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(DataError, match=re.escape(told)):
+        dealt(table(), tmp_path, **options)

@@ -189,3 +189,19 @@ def test_an_identity_that_is_there_twice_is_taken_once() -> None:
     table = pl.DataFrame({name: [1.0] for name in get_schema("conn").numbers} | {"protocol": ["tcp"]})
     twice = table.with_columns(uid=pl.lit("first"), community_id=pl.lit("second"))
     assert get_schema("conn").conform(twice)["uid"].to_list() == ["first"]
+
+
+def test_a_flag_may_be_spelt_out():
+    schema = Schema("tiny", (Column("seen", "flag"), Column("n", "number")))
+    cells = pl.DataFrame({"seen": ["true", " False", "TRUE", "1", "0.0", ""], "n": ["1"] * 6})
+    assert schema.conform(cells)["seen"].to_list() == [1, 0, 1, 1, 0, None]
+    bad = schema.bad_cells(pl.DataFrame({"seen": ["yes", "true"], "n": ["true", "2"]}))
+    assert bad.rows() == [(0, "seen", "yes"), (0, "n", "true")]
+
+
+def test_a_protocol_is_one_word_however_its_number_is_written():
+    schema = Schema("tiny", (Column("IP Proto", "category"), Column("version", "category")))
+    cells = pl.DataFrame({"IP Proto": ["6", "6.0", " 17.00", "tcp"], "version": ["1.0", "1", "1.2", "x"]})
+    flows = schema.conform(cells)
+    assert flows["IP Proto"].to_list() == ["6", "6", "17", "tcp"]
+    assert flows["version"].to_list() == ["1.0", "1", "1.2", "x"]  # another version is another word

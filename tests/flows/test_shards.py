@@ -98,3 +98,48 @@ def test_files_are_read_in_order(tmp_path: Path) -> None:
     for j in (0, 1):
         pl.DataFrame({"x": [j]}).write_parquet(tmp_path / f"{j}.parquet")
     assert ShardedTable.of([tmp_path / "1.parquet", tmp_path / "0.parquet"])["x"].to_list() == [1, 0]
+
+
+def test_few_rows_of_many_leave_nothing_of_the_others_in_memory(tmp_path: Path) -> None:
+    pl.DataFrame({"x": np.arange(10_000.0)}).write_parquet(tmp_path / "0.parquet")
+    table = ShardedTable.of([tmp_path / "0.parquet"])
+    values = table.filter(np.arange(10_000) == 7)["x"]
+    assert values.to_list() == [7.0]
+    assert not _is_view(values)
+
+
+def _is_view(values: pl.Series) -> bool:
+    """Whether a column stands further on in memory that holds others before it."""
+    return bool(values.to_arrow().offset)
+
+
+def test_shards_of_many_copies_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepidea.flows.shards.WRITTEN_BYTES", 1)  # each chunk is written at once
+    writer = ShardWriter(tmp_path, SCHEMA, 2)
+    rows = pl.DataFrame({"bytes": [1.0] * 10_000, "service": ["dns"] * 10_000})
+    for _ in range(3):
+        writer.add(rows, np.zeros(10_000, np.uint16))
+    assert sum(pl.read_ipc(piece).height for piece in tmp_path.iterdir()) == 3
+    assert writer.finish(("benign",), "").copies.tolist() == [30_000.0]
+
+
+def test_a_shard_in_waiting_holds_its_own_rows_alone(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, SCHEMA, 2)
+    writer.add(*flows(2000))
+    assert not any(_is_view(part["bytes"]) for parts in writer._waiting for part in parts)
+
+
+def test_columns_may_have_any_name(tmp_path: Path) -> None:
+    names = ("_print", "_code", "_copies")
+    writer = ShardWriter(tmp_path, Schema("odd", tuple(Column(name, "number") for name in names)), 2)
+    table = pl.DataFrame({name: [float(j), j + 1.0] for j, name in enumerate(names)})
+    writer.add(table, np.zeros(2, np.uint16))
+    assert writer.finish(("benign",), "").table.read().sort("_print").equals(table)
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "day=3 [a]*"
+    folder.mkdir()
+    found = dealt(folder, 3, 100)
+    assert found.table.read().columns == ["bytes", "service"]
+    assert len(found.table["bytes"]) == len(found)

@@ -441,3 +441,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path, row_group_rows):
     rows, mebibytes = map(int, told.split())
     assert rows == 30 * 65_536  # 1.2 GB of numbers
     assert mebibytes < 400
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_chunks_carry_the_columns_that_are_named(tmp_path, suffix):
+    table = pl.DataFrame({"note": ["a", "b"], "x": [1.0, 2.0], "y": [3.0, 4.0]})
+    getattr(table, f"write_{suffix}")(tmp_path / f"t.{suffix}")
+    for schema in (Schema("tiny", (Column("x", "number"),)), Schema("none", ())):
+        [chunk] = iter_chunks([tmp_path / f"t.{suffix}"], schema, keep_original=["note"])
+        assert len(chunk) == 2
+        assert chunk.flows.columns == list(schema.features)
+        assert chunk.original.to_dict(as_series=False) == {"note": ["a", "b"]}

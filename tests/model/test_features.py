@@ -111,3 +111,12 @@ def test_decoding_undoes_encoding(scaling):
     again = encoder.decode(encoder.scaled(raw), raw.codes)
     np.testing.assert_allclose(again["bytes"], table["bytes"], rtol=1e-4, atol=1e-4)
     assert again["service"].equals(table["service"])
+
+
+def test_blocks_of_rows_change_no_cell(monkeypatch):
+    table = flows(np.random.default_rng(0).normal(size=100), ["dns", "http"] * 50)
+    encoder = FlowEncoder(SCHEMA).fit(table)
+    whole = encoder.transform(table)
+    monkeypatch.setattr("deepidea.model.features.BLOCK_ROWS", 7)
+    assert encoder.transform(table).tobytes() == whole.tobytes()
+    assert encoder.transform(table[:0]).shape == (0, encoder.d_out)

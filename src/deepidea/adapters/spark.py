@@ -254,11 +254,12 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
     MissingExtraError
         pyspark or Java is not installed.
     SourceError
-        No master answers there, or the session cannot be opened.
+        No master answers there, the session cannot be opened, or this process has one on another master already.
     """
     session_type = _session_type()
     _require_java()
     _require_master(master)
+    _refuse_other_session(session_type, master)
     settings = {
         "spark.ui.enabled": "false",
         "spark.log.level": "ERROR",
@@ -279,6 +280,16 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
         reason = str(error).strip().partition("\n")[0]
         raise SourceError(f"a Spark session must open on {master}, however: {reason}") from error
     return session
+
+
+def _refuse_other_session(session_type: Any, master: str) -> None:
+    """Refuse what Spark would do without a word: give the session that is there, whatever its master."""
+    there = session_type.getActiveSession()
+    if there is not None and there.sparkContext.master != master:
+        raise SourceError(
+            f"a process must keep to one master of Spark, however: a session is open on {there.sparkContext.master}, "
+            f"and {master} is asked for; stop that session first"
+        )
 
 
 _ON_LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}

@@ -20,12 +20,13 @@ from deepidea.evaluation.dealing import deal_rows, replay_rows
 from deepidea.evaluation.evaluate import Baselines
 from deepidea.evaluation.splits import stratified_split
 from deepidea.flows.catalogue import CATALOGUE, get_entry
+from deepidea.flows.custom import words_among_numbers
 from deepidea.flows.datasets import Dataset, load_dataset
 from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
 from deepidea.flows.projection import PROJECTIONS, as_schema, project_flows
 from deepidea.flows.registry import file_sha256
 from deepidea.flows.schema import Schema, get_schema, suggest
-from deepidea.flows.tables import expand_inputs, read_table
+from deepidea.flows.tables import expand_inputs, name_inputs, read_table, refuse_uneven
 from deepidea.flows.taxonomy import BENIGN, Taxonomy
 
 _HOLDING_OUT = ("stratified", "by_time", "by_host_pair")  # kinds of recorded splits whose rows are found again
@@ -119,14 +120,14 @@ def flows_to_train(
         table, str(label), str(benign), keep, choose_rows=rows_that_train, schema=given
     )
     if given is None:
-        _refuse_words_among_numbers(table.drop(str(label)), refused, _source(paths))
+        _refuse_words_among_numbers(table.drop(str(label)), refused, name_inputs(paths))
     contract = {
-        "source": _source(paths),
+        "source": name_inputs(paths),
         "label": label,
         "benign": benign,
         "files": [_hashed(p) for p in paths],
     }
-    part = _split_table(replace(flows, source=_source(paths)), contract, kind, test_fraction, split_seed)
+    part = _split_table(replace(flows, source=name_inputs(paths)), contract, kind, test_fraction, split_seed)
     return TrainingFlows(part.flows, part.contract, refused)
 
 
@@ -197,29 +198,18 @@ def _paths(data: str | Sequence[str | Path]) -> list[Path]:
     return expand_inputs([data] if isinstance(data, str) else data)
 
 
-def _source(paths: Sequence[Path]) -> str:
-    return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
-
-
 def _read_all(paths: Sequence[Path]) -> pl.DataFrame:
     tables = [read_table(path) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
-        uneven = sorted(set(table.columns) ^ set(tables[0].columns))
-        if uneven:
-            raise SchemaError(
-                f"files of one table must have the same columns, however: {path} and {paths[0]} differ in "
-                f"{', '.join(uneven[:8])}; name files of one kind"
-            )
+    refuse_uneven(paths, [table.columns for table in tables])
     return pl.concat((table.select(tables[0].columns) for table in tables), how="vertical_relaxed")
 
 
 def _refuse_words_among_numbers(table: pl.DataFrame, refused: Mapping[str, str], source: str) -> None:
     """Refuse a column of numbers that a few odd cells turned into text: it would train as words, or not at all."""
     for column in table.select(pl.col(pl.String)).iter_columns():
-        text = column.str.strip_chars().replace("", None)
-        words = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
+        words = words_among_numbers(column)
         by_name = refused.get(column.name, "").endswith("by its name")
-        if not by_name and 0 < 10 * words.sum() <= text.count():
+        if words is not None and not by_name:
             row = int(words.arg_true()[0])
             raise CellError(
                 f"{column.name} must be numbers or words throughout, however: {column.name}={column[row]!r} stands "
@@ -269,7 +259,7 @@ def flows_to_test(
     paths = _paths(data)
     label, benign = label or contract.get("label"), benign or contract.get("benign")
     _refuse_unlabelled(data, label, benign)
-    flows = _label_table(_read_all(paths), schema, str(label), str(benign), _source(paths))
+    flows = _label_table(_read_all(paths), schema, str(label), str(benign), name_inputs(paths))
     return _held_out(flows, contract) if _are_recorded(paths, contract) else flows
 
 
@@ -326,10 +316,10 @@ def flows_under_split(
     paths = _paths(data)
     label, benign = label or contract.get("label"), benign or contract.get("benign")
     _refuse_unlabelled(data, label, benign)
-    flows = _label_table(_read_all(paths), schema, str(label), str(benign), _source(paths))
+    flows = _label_table(_read_all(paths), schema, str(label), str(benign), name_inputs(paths))
     if recorded:
         return TrainingFlows(_trained_on(flows, contract), dict(contract))
-    about = {"source": _source(paths), "label": label, "benign": benign, "files": [_hashed(p) for p in paths]}
+    about = {"source": name_inputs(paths), "label": label, "benign": benign, "files": [_hashed(p) for p in paths]}
     kind = "stratified" if split == "auto" else split
     return _split_table(flows, about, kind, test_fraction, split_seed)
 

@@ -7,27 +7,35 @@ first. The second one deals the flows to shards on the disk. Nothing is held out
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from deepidea.errors import LabelError, LeakError, SchemaError
+from deepidea.errors import DataError, LabelError, LeakError, SchemaError
 from deepidea.evaluation.evaluate import Baselines
-from deepidea.flows.column import Column
-from deepidea.flows.custom import infer_schema
-from deepidea.flows.labelled import label_column, labelled_flows_from_table, refuse_label_counts
+from deepidea.flows.custom import infer_schema, words_among_numbers
+from deepidea.flows.labelled import LabelledFlows, label_column, refuse_label_counts
 from deepidea.flows.registry import file_sha256
 from deepidea.flows.schema import Schema, get_schema
-from deepidea.flows.shards import ShardedFlows, ShardWriter
-from deepidea.flows.tables import STDIN, FlowChunk, column_names, expand_inputs, iter_chunks, read_table
+from deepidea.flows.shards import ShardedFlows, ShardWriter, refuse_shards, room_on_disk
+from deepidea.flows.tables import (
+    STDIN,
+    FlowChunk,
+    column_names,
+    expand_inputs,
+    iter_chunks,
+    name_inputs,
+    read_table,
+    refuse_uneven,
+)
 from deepidea.flows.taxonomy import BENIGN
 
 DRAWN_ROWS = 100_000  # that the schema is inferred from, besides as many that come first
-CELLS_A_WORD = 10  # at least: a column of fewer words is one of numbers with faults
 Progress = Callable[[int], None]
 
 
@@ -77,37 +85,34 @@ def shards_to_train(
     seed : int
         Of the rows that are drawn to look at.
     progress : callable, optional
-        Called with the number of flows read so far, of both readings.
+        Called with the number of flows read so far; each of the two readings counts from the first one.
 
     Raises
     ------
     DataError
-        The table cannot be read, its labels cannot train, or the number of shards is out of bounds.
+        The table cannot be read or is not the same when it is read again, its labels cannot train, or the number of
+        shards is out of bounds.
+    StorageError
+        The disk is full.
     LeakError
         A column to keep would give the label away.
     """
+    refuse_shards(n_shards)
+    if schema is not None and keep:
+        raise DataError(f"--keep must be used with a schema that is inferred, however: it is {schema}; leave it out")
     paths = expand_inputs(data)
     _refuse_stdin(paths)
     _refuse_columns(paths, label)
-    survey = _Survey(label, seed)
-    for chunk in _labelled(paths, label, progress, keep_original=True):
-        survey.add(chunk)
-    refuse_label_counts(label, benign, survey.counts)
-    refused: dict[str, str] = {}
-    if schema is None:
-        concrete, refused = survey.infer(keep, folder)
-    else:
-        known = get_schema(schema)
-        concrete = known.restrict(list(known.canonical_names(column_names(paths[0])).values()))
-    order = (BENIGN, *sorted(set(survey.counts) - {benign}))
-    flows = _deal(paths, concrete, label, benign, order, ShardWriter(folder, concrete, n_shards), progress)
+    labels, concrete, refused = _look(paths, folder, label, benign, keep, schema, seed, progress)
+    order = (BENIGN, *sorted(set(labels.counts) - {benign}))
+    flows = _deal(paths, labels, order, ShardWriter(folder, concrete, n_shards), progress)
     contract = {
-        "source": _source(paths),
+        "source": name_inputs(paths),
         "label": label,
         "benign": benign,
         "files": [{"name": path.name, "sha256": file_sha256(path)} for path in paths],
-        "rows": survey.counts.total(),
-        "class_rows": {name: survey.counts[benign if name == BENIGN else name] for name in order},
+        "rows": labels.counts.total(),
+        "class_rows": {name: labels.counts[benign if name == BENIGN else name] for name in order},
         "split": {"kind": "none"},
         "shards": n_shards,
     }
@@ -120,25 +125,71 @@ def _refuse_stdin(paths: Sequence[Path]) -> None:
 
 
 def _refuse_columns(paths: Sequence[Path], label: str) -> None:
-    first = column_names(paths[0])
-    label_column(pl.DataFrame(schema=dict.fromkeys(first, pl.String)), label)
-    for path in paths[1:]:
-        uneven = sorted(set(column_names(path)) ^ set(first))
-        if uneven:
-            raise SchemaError(
-                f"files of one table must have the same columns, however: {path} and {paths[0]} differ in "
-                f"{', '.join(uneven[:8])}; name files of one kind"
-            )
+    columns = [column_names(path) for path in paths]
+    label_column(pl.DataFrame(schema=dict.fromkeys(columns[0], pl.String)), label)
+    refuse_uneven(paths, columns)
 
 
-def _source(paths: Sequence[Path]) -> str:
-    return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """The labels of a table: their column, the benign one, what each spelling stands for, and how often it is there.
+
+    Cells of CSV files are text, and a whole table's may be read as something else: ``True`` is told as ``true`` then.
+    """
+
+    column: str
+    benign: str
+    spellings: dict[str, str]
+    counts: Counter[str]
+
+    def codes(self, labels: pl.Series, order: tuple[str, ...]) -> NDArray[np.uint16] | None:
+        """Return the place of each label's class in an order; None where one of them was never seen."""
+        places = {self.benign if name == BENIGN else name: place for place, name in enumerate(order)}
+        spelt = {spelling: places[name] for spelling, name in self.spellings.items()}
+        codes = labels.replace_strict(spelt, default=None, return_dtype=pl.UInt16)
+        return None if codes.null_count() else codes.to_numpy()
 
 
-def _labelled(paths: Sequence[Path], label: str, progress: Progress | None, *, keep_original: bool) -> Any:
+def _look(
+    paths: Sequence[Path],
+    folder: Path,
+    label: str,
+    benign: str,
+    keep: Collection[str],
+    schema: str | None,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[_Labels, Schema, dict[str, str]]:
+    """Read a table for the first time; return its labels, its schema, and why its other columns are refused."""
+    known = None if schema is None else _registered(schema, paths[0])
+    survey = _Survey(label, seed, samples=known is None)
+    for chunk in _read(paths, Schema("labels", ()), progress, keep_original=known is None or [label]):
+        survey.add(chunk)
+    labels = survey.labels(benign, folder)
+    refuse_label_counts(label, benign, labels.counts)
+    return (labels, *survey.infer(keep, folder)) if known is None else (labels, known, {})
+
+
+def _registered(name: str, path: Path) -> Schema:
+    """Return a registered schema as a table has it, once the columns have been looked at."""
+    if name.endswith("+context"):
+        raise SchemaError(
+            f"context must come from flows in their order, however: the schema is {name} and flows are dealt to "
+            f"shards; train in {name.removesuffix('+context')}, or in memory"
+        )
+    schema, columns = get_schema(name), column_names(path)
+    try:
+        schema.conform(pl.DataFrame(schema=dict.fromkeys(columns, pl.String)))
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {error}") from error
+    return schema.restrict(list(schema.canonical_names(columns).values()))
+
+
+def _read(
+    paths: Sequence[Path], schema: Schema, progress: Progress | None, *, keep_original: bool | Sequence[str]
+) -> Iterator[FlowChunk]:
     done = 0
-    alone = Schema("labels", (Column(label, "identity"),))
-    for chunk in iter_chunks(paths, alone, keep_original=keep_original):
+    for chunk in iter_chunks(paths, schema, keep_original=keep_original):
         yield chunk
         done += len(chunk)
         if progress is not None:
@@ -148,11 +199,11 @@ def _labelled(paths: Sequence[Path], label: str, progress: Progress | None, *, k
 class _Survey:
     """What a first reading of a table tells: how often each label is there, rows drawn from it, and its first rows."""
 
-    def __init__(self, label: str, seed: int) -> None:
-        self.counts: Counter[str] = Counter()
-        self._label, self._rng = label, np.random.default_rng(seed)
-        self._drawn: list[pl.DataFrame] = []
+    def __init__(self, label: str, seed: int, *, samples: bool) -> None:
+        self._counts: Counter[str] = Counter()
+        self._label, self._samples = label, samples
         self._first: list[pl.DataFrame] = []
+        self._drawn = _Drawn(np.random.default_rng(seed))
         self._is_text = False
 
     def add(self, chunk: FlowChunk) -> None:
@@ -163,18 +214,21 @@ class _Survey:
             raise LabelError(
                 f"every flow must have a label, however: {self._label} is empty ({chunk.where(row)}); drop such rows"
             )
-        self.counts.update(dict(labels.value_counts().iter_rows()))
+        self._counts.update(dict(labels.value_counts().iter_rows()))
         self._is_text |= chunk.unit == "line"
-        if sum(map(len, self._first)) < DRAWN_ROWS:
-            self._first.append(chunk.original.head(DRAWN_ROWS))
-        self._draw(chunk.original)
+        if self._samples:
+            self._first.append(chunk.original.head(DRAWN_ROWS - sum(map(len, self._first))))
+            self._drawn.offer(chunk.original)
 
-    def _draw(self, rows: pl.DataFrame) -> None:
-        """Keep the rows of the lowest random numbers so far: any row of the table is as likely as any other."""
-        keyed = rows.with_columns(_key=pl.Series(self._rng.random(len(rows))))
-        self._drawn.append(keyed.sort("_key").head(DRAWN_ROWS))
-        if sum(map(len, self._drawn)) > 2 * DRAWN_ROWS:
-            self._drawn = [_joined(self._drawn).sort("_key").head(DRAWN_ROWS)]
+    def labels(self, benign: str, folder: Path) -> _Labels:
+        """Return what the labels are, as a whole table would have them."""
+        spelt = sorted(self._counts)
+        column = label_column(self._typed(pl.DataFrame({self._label: spelt}), folder), self._label)
+        spellings = dict(zip(spelt, column.to_list(), strict=True))
+        counts: Counter[str] = Counter()
+        for spelling, name in spellings.items():
+            counts[name] += self._counts[spelling]
+        return _Labels(self._label, benign, spellings, counts)
 
     def infer(self, keep: Collection[str], folder: Path) -> tuple[Schema, dict[str, str]]:
         """Return the schema of the table, and why the other columns are refused.
@@ -182,8 +236,10 @@ class _Survey:
         Rows at random tell what goes with the label. What numbers the rows, or names them one after the other, shows
         in those that come first.
         """
-        drawn = self._typed(_joined(self._drawn).sort("_key").head(DRAWN_ROWS).drop("_key"), folder)
-        first = self._typed(_joined(self._first).head(DRAWN_ROWS), folder)
+        first = self._typed(_joined(self._first), folder)
+        self._first.clear()  # text takes several times the room of what it spells
+        drawn = self._typed(self._drawn.rows(), folder)
+        self._drawn.clear()
         schema, refused = infer_schema(drawn, label=self._label, keep=keep)
         names = [self._label, *(column.name for column in schema.columns)]
         try:
@@ -203,20 +259,42 @@ class _Survey:
         """
         if self._is_text:
             path = folder / "drawn.csv"
-            rows.write_csv(path)
+            with room_on_disk(folder):
+                rows.write_csv(path)
             rows = read_table(path)
             path.unlink()
         return rows.with_columns(
             column.cast(pl.Float64, strict=False)
             for column in rows.select(pl.col(pl.String).exclude(self._label)).iter_columns()
-            if _is_nearly_numbers(column)
+            if words_among_numbers(column) is not None
         )
 
 
-def _is_nearly_numbers(column: pl.Series) -> bool:
-    text = column.str.strip_chars().replace("", None)
-    words = int((text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()).sum())
-    return 0 < CELLS_A_WORD * words <= text.count()
+class _Drawn:
+    """Rows of the lowest random numbers so far: any row of the table is as likely as any other."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._parts: list[pl.DataFrame] = []
+        self._keys = np.zeros(0)
+        self._bound = 1.0  # no row above it is among the lowest
+
+    def offer(self, rows: pl.DataFrame) -> None:
+        keys = self._rng.random(len(rows))
+        low = np.flatnonzero(keys < self._bound)
+        self._parts.append(rows[low])
+        self._keys = np.append(self._keys, keys[low])
+        if len(self._keys) > 1.25 * DRAWN_ROWS:
+            self._parts = [self.rows()]
+            self._keys = np.sort(self._keys)[:DRAWN_ROWS]
+            self._bound = self._keys[-1]
+
+    def clear(self) -> None:
+        self._parts, self._keys = [], np.zeros(0)
+
+    def rows(self) -> pl.DataFrame:
+        """Return the rows, in the order of their numbers."""
+        return _joined(self._parts)[np.argsort(self._keys)[:DRAWN_ROWS]]
 
 
 def _joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -224,26 +302,25 @@ def _joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _deal(
-    paths: Sequence[Path],
-    schema: Schema,
-    label: str,
-    benign: str,
-    order: tuple[str, ...],
-    writer: ShardWriter,
-    progress: Progress | None,
+    paths: Sequence[Path], labels: _Labels, order: tuple[str, ...], writer: ShardWriter, progress: Progress | None
 ) -> ShardedFlows:
-    codes = pl.Series(
-        [order.index(BENIGN if name == benign else name) for name in (benign, *order[1:])], dtype=pl.UInt16
+    n_flows = 0
+    for chunk in _read(paths, writer.schema, progress, keep_original=[labels.column]):
+        assert chunk.original is not None  # it is asked for
+        codes = labels.codes(label_column(chunk.original, labels.column), order)
+        if codes is None:
+            _refuse_changed(paths, "a label that was not there before")
+        writer.add(chunk.flows, codes)
+        n_flows += len(chunk)
+    if n_flows != labels.counts.total():
+        _refuse_changed(paths, f"{n_flows:,} flows, and before {labels.counts.total():,}")
+    return writer.finish(order, name_inputs(paths))
+
+
+def _refuse_changed(paths: Sequence[Path], fact: str) -> NoReturn:
+    raise DataError(
+        f"a table must stay as it is while it is read twice, however: {name_inputs(paths)} has {fact}; train on a copy"
     )
-    names, done = pl.Series([benign, *order[1:]]), 0
-    with_label = Schema(schema.name, (*schema.columns, Column(label, "identity")), use_port=schema.use_port)
-    for chunk in iter_chunks(paths, with_label, keep_original=False):
-        labels = label_column(chunk.flows, label)
-        writer.add(chunk.flows, labels.replace_strict(names, codes).to_numpy())
-        done += len(chunk)
-        if progress is not None:
-            progress(done)
-    return writer.finish(order, _source(paths))
 
 
 def _baselines(flows: ShardedFlows, seed: int) -> Baselines:
@@ -253,6 +330,5 @@ def _baselines(flows: ShardedFlows, seed: int) -> Baselines:
     drawn = rng.choice(len(flows), size=min(DRAWN_ROWS, len(flows)), p=share)
     few = [np.flatnonzero(flows.codes == code)[:2] for code in range(len(flows.class_order))]
     rows = np.concatenate([drawn, *few])
-    table = flows.table[rows].with_columns(pl.Series("_class", flows.class_order).gather(flows.codes[rows]))
-    sample, _ = labelled_flows_from_table(table, "_class", BENIGN, schema=flows.schema)
-    return Baselines.fit(sample)
+    classes = pl.Series(flows.class_order).gather(flows.codes[rows])
+    return Baselines.fit(LabelledFlows(flows.table[rows], classes, classes, flows.schema, flows.class_order))

@@ -10,6 +10,7 @@ Kind = Literal["number", "flag", "category", "port", "identity"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 _NOT_WORD = re.compile(r"[^a-z0-9]+")
+_PROTOCOL = re.compile(r"^(proto|protocol|ip_proto(col)?)$")
 
 
 def column_key(raw: str) -> str:
@@ -24,6 +25,17 @@ def column_key(raw: str) -> str:
     'flow_bytes_s'
     """
     return _NOT_WORD.sub("_", raw.lower()).strip("_")
+
+
+def names_protocol(raw: str) -> bool:
+    """Whether a header says that its column holds protocols, whose numbers are words.
+
+    Examples
+    --------
+    >>> names_protocol("IP Proto"), names_protocol("protocols seen")
+    (True, False)
+    """
+    return _PROTOCOL.match(column_key(raw)) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 import polars as pl
 
 from deepidea.errors import LeakError, SchemaError
-from deepidea.flows.column import Column, Kind, column_key
+from deepidea.flows.column import Column, Kind, column_key, names_protocol
 from deepidea.flows.schema import Schema, suggest
 
 _SIDE = "(src|dst|source|destination|dest|orig|resp|client|server|id_orig|id_resp|local|remote|attacker|victim)"
@@ -50,7 +50,6 @@ _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 _DST_PORT = re.compile(r"^((dst|dest|destination|resp|id_resp|server|remote)_?(p|port)|dport|dsport|l4_dst_port|dpt)$")
-_PROTOCOL = re.compile(r"^(proto|protocol|ip_proto(col)?)$")
 
 _ADDRESS = r"^(\d{1,3}(\.\d{1,3}){3}|([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|[0-9a-fA-F]{0,4}(:[0-9a-fA-F]{0,4}){2,7})$"
 _CLOCK = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]+\d{1,2}:\d{2}.*)?$"
@@ -61,6 +60,7 @@ _NEARLY_ALL = 0.99  # a column gives the label away although a few of its cells 
 _MOST_CODES = 1000  # different values that a column of label codes may have
 _NEAR_UNIQUE = 0.5  # distinct words a row
 _SAMPLE_ROWS = 10_000
+CELLS_A_WORD = 10  # at least: a column of fewer words is one of numbers with faults
 _EPOCH_S = (8.6e8, 2.6e9)  # 1997 to 2052
 _KINDS: dict[str, Kind] = {"bool": "flag", "word": "category", "number": "number"}
 
@@ -115,6 +115,21 @@ def infer_schema(table: pl.DataFrame, *, label: str, keep: Collection[str] = ())
     return schema, refused
 
 
+def words_among_numbers(column: pl.Series) -> pl.Series | None:
+    """Return which cells of a text column are words where nearly all are numbers, Boolean; None where they are not.
+
+    Examples
+    --------
+    >>> words_among_numbers(pl.Series(["many", *"1234567890"])).arg_true().to_list()
+    [0]
+    >>> words_among_numbers(pl.Series(["many", "1"])) is None
+    True
+    """
+    text = column.str.strip_chars().replace("", None)
+    words = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
+    return words if 0 < CELLS_A_WORD * words.sum() <= text.count() else None
+
+
 def _refuse_absent(table: pl.DataFrame, names: Collection[str]) -> None:
     absent = [name for name in names if name not in table.columns]
     if absent:
@@ -133,7 +148,7 @@ def _refuse_leaks(refused: dict[str, str], keep: Collection[str]) -> None:
 def _column(values: pl.Series) -> Column:
     if _DST_PORT.match(column_key(values.name)) and values.dtype.is_numeric():
         return Column(values.name, "port")
-    if _PROTOCOL.match(column_key(values.name)):
+    if names_protocol(values.name):
         return Column(values.name, "category")
     return Column(values.name, _KINDS[_shape(values.dtype)])
 

@@ -21,7 +21,7 @@ import polars as pl
 
 from deepidea.errors import CellError, SchemaError
 from deepidea.flows.cicflow import CICFLOW_COLUMNS
-from deepidea.flows.column import KINDS, Column, Kind, column_key
+from deepidea.flows.column import KINDS, Column, Kind, column_key, names_protocol
 from deepidea.flows.conn import CONN_COLUMNS
 from deepidea.flows.context import CONTEXT_COLUMNS
 from deepidea.flows.kdd import KDD99_COLUMNS
@@ -244,12 +244,12 @@ class Schema:
     def _typed(self, dtype: pl.DataType, column: Column) -> pl.Expr:
         values = pl.col(column.name)
         if column.kind == "category":
-            return _as_words(values, dtype)
+            return _as_words(values, dtype, names_protocol(column.name))
         if dtype.is_numeric() and not dtype.is_decimal():
             return values
-        return (
-            _stripped(values).cast(pl.Float64) if dtype == pl.String else values.cast(_NUMERIC.get(dtype, pl.Float64))
-        )
+        if dtype == pl.String:
+            return _number_text(values, column).cast(pl.Float64)
+        return values.cast(_NUMERIC.get(dtype, pl.Float64))
 
 
 @lru_cache(maxsize=64)
@@ -260,6 +260,8 @@ def _names_by_key(columns: tuple[Column, ...]) -> Mapping[str, str]:
 _COLUMN_FIELDS = ("name", "kind", "unit", "aliases", "description", "optional")
 _KNOWN_DOUBLED = ("fwd_header_bytes",)  # the files of CICIDS2017 hold it twice; the second is dropped
 _NUMERIC: dict[Any, Any] = {pl.Boolean: pl.UInt8}
+_TRUTHS = {"true": "1", "false": "0"}
+_WHOLE = r"^(\d+)\.0+$"
 _NO_BAD_CELLS = pl.DataFrame(schema={"row": pl.UInt32, "column": pl.String, "value": pl.String})
 
 
@@ -273,12 +275,19 @@ def _stripped(values: pl.Expr) -> pl.Expr:
     return pl.when(stripped != "").then(stripped)
 
 
-def _as_words(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return categories as text; 6, 6.0 and "6" are the same word."""
+def _number_text(values: pl.Expr, column: Column) -> pl.Expr:
+    """Return cells of text as numbers are written; those of a flag may say true and false."""
+    stripped = _stripped(values)
+    return stripped.str.to_lowercase().replace(_TRUTHS) if column.kind == "flag" else stripped
+
+
+def _as_words(values: pl.Expr, dtype: pl.DataType, is_protocol: bool) -> pl.Expr:
+    """Return categories as text; 6, 6.0 and "6" are the same word, and of protocols "6.0" too."""
     if dtype.is_float():
         whole = values.cast(pl.Int64, strict=False)
         return pl.when(whole == values).then(whole.cast(pl.String)).otherwise(values.cast(pl.String))
-    return values.cast(pl.String).str.strip_chars()
+    words = values.cast(pl.String).str.strip_chars()
+    return words.str.replace(_WHOLE, "$1") if is_protocol else words
 
 
 def _holds_any(column: Column, dtype: pl.DataType) -> bool:
@@ -290,15 +299,17 @@ def _bad_of(values: pl.Series, column: Column) -> pl.DataFrame:
     """Return the cells that a column cannot hold."""
     if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.String, pl.Null)):
         raise SchemaError(f"column {column.name} must hold numbers, however: its type is {values.dtype}")
-    bad = _not_numbers(values) if values.dtype == pl.String else pl.Series([False]).new_from_index(0, len(values))
+    bad = (
+        _not_numbers(values, column) if values.dtype == pl.String else pl.Series([False]).new_from_index(0, len(values))
+    )
     if column.kind == "port" and values.dtype != pl.Boolean:
         bad = bad | _not_ports(values)
     rows = bad.fill_null(False).arg_true()
     return _NO_BAD_CELLS.clear() if rows.is_empty() else _bad_frame(values, rows, column.name)
 
 
-def _not_numbers(values: pl.Series) -> pl.Series:
-    text = values.to_frame("v").select(_stripped(pl.col("v"))).to_series()
+def _not_numbers(values: pl.Series, column: Column) -> pl.Series:
+    text = values.to_frame("v").select(_number_text(pl.col("v"), column)).to_series()
     return text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
 
 

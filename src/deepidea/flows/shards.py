@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import polars as pl
@@ -24,6 +25,13 @@ from deepidea.flows.schema import Schema
 
 MOST_SHARDS = 4096
 WRITTEN_BYTES = 256 << 20  # that wait in memory for their shard's file, of all shards together
+READ_COLUMNS = 16  # of a shard at a time
+_PRINT, _CODE, _COPIES = (
+    "\x1fprint",
+    "\x1fcode",
+    "\x1fcopies",
+)  # columns beside those of flows, whose names they cannot be
+_LITERALLY: dict[str, Any] = {"glob": False, "hive_partitioning": False}  # a path is a path, whatever stands in it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +62,7 @@ class ShardedTable:
     @classmethod
     def of(cls, paths: Sequence[Path]) -> Self:
         """Return all rows of some files."""
-        heights = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in paths]
+        heights = [pl.scan_parquet(path, **_LITERALLY).select(pl.len()).collect().item() for path in paths]
         return cls(tuple(paths), tuple(np.ones(height, np.bool_) for height in heights))
 
     @property
@@ -87,21 +95,29 @@ class ShardedTable:
 
     def shards(self) -> Iterator[pl.DataFrame]:
         """Yield the rows of one file after the other."""
-        return self._shards(None)
+        return self._shards(pl.scan_parquet(self.paths[0], **_LITERALLY).collect_schema().names())
 
     def read(self) -> pl.DataFrame:
         """Return all rows in memory."""
         return pl.concat(self.shards())
 
-    def _shards(self, columns: list[str] | None) -> Iterator[pl.DataFrame]:
+    def _shards(self, columns: list[str]) -> Iterator[pl.DataFrame]:
         for path, kept in zip(self.paths, self.kept, strict=True):
-            yield pl.read_parquet(path, columns=columns).filter(pl.Series(kept))
+            yield _read_rows(path, columns, np.flatnonzero(kept))
 
     def _gather(self, rows: NDArray[np.int64]) -> pl.DataFrame:
         distinct, places = np.unique(rows, return_inverse=True)
         mask = np.zeros(len(self), np.bool_)
         mask[distinct] = True
         return self.filter(mask).read()[places]
+
+
+def _read_rows(path: Path, columns: list[str], rows: NDArray[np.int64]) -> pl.DataFrame:
+    """Read some rows, of some columns at a time: a whole shard beside the rows that are wanted would take far more."""
+    blocks = [columns[k : k + READ_COLUMNS] for k in range(0, len(columns), READ_COLUMNS)]
+    # by place, not by mask: what a mask leaves may be a view of the whole, which then stays in memory
+    parts = (pl.read_parquet(path, columns=block, **_LITERALLY)[rows] for block in blocks)
+    return pl.concat(parts, how="horizontal")
 
 
 FlowTable = pl.DataFrame | ShardedTable
@@ -155,6 +171,12 @@ class ShardedFlows:
         return self.table.paths[0].parent
 
 
+def refuse_shards(n_shards: int) -> None:
+    """Refuse a number of shards that is out of bounds."""
+    if not 2 <= n_shards <= MOST_SHARDS:
+        raise DataError(f"shards must be in 2..{MOST_SHARDS}, however: shards={n_shards}; name another number")
+
+
 class ShardWriter:
     """Deals flows to shards.
 
@@ -174,9 +196,9 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, schema: Schema, n_shards: int) -> None:
-        if not 2 <= n_shards <= MOST_SHARDS:
-            raise DataError(f"shards must be in 2..{MOST_SHARDS}, however: shards={n_shards}")
-        self._folder, self._schema, self._n = folder, schema, n_shards
+        refuse_shards(n_shards)
+        self.schema = schema
+        self._folder, self._n = folder, n_shards
         self._waiting: list[list[pl.DataFrame]] = [[] for _ in range(n_shards)]
         self._written = [0] * n_shards
 
@@ -188,15 +210,15 @@ class ShardWriter:
         StorageError
             The disk is full.
         """
-        prints = row_fingerprints(flows, self._schema)
-        dealt = flows.select(self._schema.features).with_columns(_print=pl.Series(prints), _code=pl.Series(codes))
+        prints = row_fingerprints(flows, self.schema)
+        told = [pl.Series(_PRINT, prints), pl.Series(_CODE, codes), pl.Series(_COPIES, np.ones(len(codes)))]
+        dealt = flows.select(self.schema.features).with_columns(told)
         shard = ((prints >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)  # ascends with the fingerprint
         order = np.argsort(shard, kind="stable")
         bounds = np.searchsorted(shard[order], np.arange(self._n + 1))
-        dealt = dealt[order]
-        for j in range(self._n):
-            if bounds[j] < bounds[j + 1]:
-                self._keep(j, dealt[bounds[j] : bounds[j + 1]])
+        for j, (start, end) in enumerate(pairwise(bounds.tolist())):
+            if start < end:
+                self._keep(j, dealt[order[start:end]])  # a copy: a view would keep all flows that came with it
 
     def _keep(self, j: int, rows: pl.DataFrame) -> None:
         self._waiting[j].append(rows)
@@ -204,8 +226,8 @@ class ShardWriter:
             self._flush(j)
 
     def _flush(self, j: int) -> None:
-        with _room_on_disk(self._folder):
-            pl.concat(self._waiting[j]).write_ipc(self._piece(j, self._written[j]), compression="lz4")
+        with room_on_disk(self._folder):
+            _collapsed(self._waiting[j]).write_ipc(self._piece(j, self._written[j]), compression="lz4")
         self._waiting[j] = []
         self._written[j] += 1
 
@@ -222,34 +244,42 @@ class ShardWriter:
         StorageError
             The disk is full.
         """
-        parts = [part for j in range(self._n) if (part := self._collapse(j)) is not None]
+        parts = [part for j in range(self._n) if (part := self._finish(j)) is not None]
         if not parts:
             raise DataError("a table must have at least one flow, however: there is none")
         paths, codes, copies, prints = zip(*parts, strict=True)
         arrays = (np.concatenate(codes), np.concatenate(copies), np.concatenate(prints))
-        return ShardedFlows(ShardedTable.of(paths), *arrays, self._schema, tuple(class_order), source)
+        return ShardedFlows(ShardedTable.of(paths), *arrays, self.schema, tuple(class_order), source)
 
-    def _collapse(self, j: int) -> tuple[Path, NDArray[np.uint16], NDArray[np.float64], NDArray[np.uint64]] | None:
+    def _finish(self, j: int) -> tuple[Path, NDArray[np.uint16], NDArray[np.float64], NDArray[np.uint64]] | None:
         """Write the distinct rows of a shard, and return what is kept of them in memory."""
         pieces = [self._piece(j, number) for number in range(self._written[j])]
         waiting, self._waiting[j] = self._waiting[j], []
         read = [*(pl.read_ipc(piece) for piece in pieces), *waiting]
         if not read:
             return None
-        rows = pl.concat(read)
-        del read, waiting
-        prints, codes = rows["_print"].to_numpy(), rows["_code"].to_numpy()
-        chosen, copies = collapse_duplicates(prints, codes.astype(np.int64), np.ones(len(rows)))
+        del waiting
+        rows = _collapsed(read)
         path = self._folder / f"shard-{j:04d}.parquet"
-        with _room_on_disk(self._folder):
-            rows.drop("_print", "_code")[chosen].write_parquet(path, compression="lz4")
+        with room_on_disk(self._folder):
+            rows.drop(_PRINT, _CODE, _COPIES).write_parquet(path, compression="lz4")
         for piece in pieces:
             piece.unlink()
-        return path, codes[chosen], copies, prints[chosen]
+        return path, rows[_CODE].to_numpy(), rows[_COPIES].to_numpy(), rows[_PRINT].to_numpy()
+
+
+def _collapsed(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Return the distinct rows of some parts, each with the sum of its copies; the first of them stands for all."""
+    rows = pl.concat(parts)
+    parts.clear()
+    codes = rows[_CODE].to_numpy().astype(np.int64)
+    chosen, copies = collapse_duplicates(rows[_PRINT].to_numpy(), codes, rows[_COPIES].to_numpy())
+    return rows[chosen].with_columns(pl.Series(_COPIES, copies))
 
 
 @contextlib.contextmanager
-def _room_on_disk(folder: Path) -> Iterator[None]:
+def room_on_disk(folder: Path) -> Iterator[None]:
+    """Tell of a disk that is full, or that refuses for another reason, while shards are written."""
     try:
         yield
     except (OSError, PolarsError) as error:

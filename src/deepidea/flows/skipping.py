@@ -71,10 +71,10 @@ def refuse_rows(reason: str, rows: int, told: str, skipped: SkipCount | None) ->
     >>> refuse_rows("too few cells", 1, "line 7 has 3 cells", None)
     Traceback (most recent call last):
         ...
-    deepidea.errors.CellError: line 7 has 3 cells; correct it, or have such rows skipped and counted (--on-error skip)
+    deepidea.errors.CellError: line 7 has 3 cells; correct it, or score with --on-error skip, which counts such rows
     """
     if skipped is None:
-        raise CellError(f"{told}; correct it, or have such rows skipped and counted (--on-error skip)")
+        raise CellError(f"{told}; correct it, or score with --on-error skip, which counts such rows")
     skipped.add(reason, rows, told)
 
 

@@ -21,7 +21,7 @@ import io
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol, cast
@@ -44,7 +44,9 @@ __all__ = [
     "expand_inputs",
     "iter_chunks",
     "iter_flows",
+    "name_inputs",
     "read_table",
+    "refuse_uneven",
 ]
 
 CHUNK_ROWS = 65_536
@@ -114,6 +116,34 @@ def _nothing(fact: str) -> list[Path]:
     raise DataError(f"an input must stand for at least one file, however: {fact}; check the path")
 
 
+def name_inputs(paths: Sequence[Path]) -> str:
+    """Return what messages call files that are one table.
+
+    Examples
+    --------
+    >>> name_inputs([Path("day/a.csv"), Path("day/b.csv"), Path("day/c.csv")])
+    'a.csv and 2 more'
+    """
+    return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
+
+
+def refuse_uneven(paths: Sequence[Path], columns: Sequence[Sequence[str]]) -> None:
+    """Refuse files of different columns, in whatever order those are.
+
+    Raises
+    ------
+    SchemaError
+        A file lacks a column of the first one, or has one more.
+    """
+    for path, names in zip(paths, columns, strict=True):
+        uneven = sorted(set(names) ^ set(columns[0]))
+        if uneven:
+            raise SchemaError(
+                f"files of one table must have the same columns, however: {path} and {paths[0]} differ in "
+                f"{', '.join(uneven[:8])}; name files of one kind"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class FlowChunk:
     """Flows that follow each other in one file.
@@ -146,7 +176,7 @@ class FlowChunk:
     positions: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        return self.flows.height
+        return len(self.positions)
 
     def where(self, row: int) -> str:
         """Return where a flow of the chunk comes from, for people."""
@@ -229,7 +259,7 @@ def iter_chunks(
     on_error: OnError = "raise",
     skipped: SkipCount | None = None,
     header: Sequence[str] | None = None,
-    keep_original: bool = True,
+    keep_original: bool | Collection[str] = True,
     rows: range | None = None,
 ) -> Iterator[FlowChunk]:
     r"""Yield what `iter_flows` does, with the place of every flow and, if wanted, the original columns beside.
@@ -239,7 +269,8 @@ def iter_chunks(
     inputs, schema, chunk_rows, on_error, skipped, header
         As for `iter_flows`.
     keep_original
-        Whether chunks carry every column of the file. CSV takes about twice the time then: it is parsed twice.
+        Whether chunks carry every column of the file, or the names of those that they carry. CSV takes about twice
+        the time where they carry all: it is parsed twice.
     rows
         Rows to read, from 0, where the input is one Parquet file; all where absent. Whoever shares a file among
         processes begins each share with a row group, or its first group is unpacked for nothing.
@@ -392,12 +423,21 @@ class _Reading:
 
     schema: Schema
     skipped: SkipCount | None
-    keep_original: bool
+    keep_original: bool | Collection[str]
     rows: range | None = None  # of the only file, where not all are read
 
     def wanted(self, columns: Sequence[str]) -> list[str]:
         """Return the columns of a file that have to be read."""
-        return list(columns) if self.keep_original else self.known(columns)
+        known = set(self.known(columns))
+        return [name for name in columns if name in known or self.keeps(name)]
+
+    def keeps(self, column: str) -> bool:
+        """Whether chunks carry a column of a file as it is."""
+        return self.keep_original if isinstance(self.keep_original, bool) else column in self.keep_original
+
+    def original(self, table: pl.DataFrame) -> pl.DataFrame | None:
+        """Return the columns that chunks carry as they are; None where that was not asked for."""
+        return table.select([*filter(self.keeps, table.columns)]) if self.keep_original else None
 
     def known(self, columns: Sequence[str]) -> list[str]:
         """Return the columns of a file that the schema knows."""
@@ -529,7 +569,7 @@ class _CsvTable:
         with contextlib.suppress(PolarsError, CellError):  # the reading as text below finds the cell
             types = _typed_columns(lines, reading.schema)
             flows = reading.schema.conform(_parse(block, lines, reading.known(lines.columns), types))
-            original = _parse(block, lines, wanted, {}) if reading.keep_original else None
+            original = reading.original(_parse(block, lines, [*filter(reading.keeps, wanted)], {}))
             return FlowChunk(_settled(flows, reading.schema), original, self._name, "line", block.lines)
         with _engine_errors(self._name):
             text = _parse(block, lines, wanted, {})
@@ -672,8 +712,7 @@ def _conformed(
         kept = _refuse_bad_cells(table, source, unit, positions, reading)
         table, positions = table.filter(kept), positions[kept.to_numpy()]
         flows = reading.schema.conform(table)
-    original = table if reading.keep_original else None
-    return FlowChunk(_settled(flows, reading.schema), original, source, unit, positions)
+    return FlowChunk(_settled(flows, reading.schema), reading.original(table), source, unit, positions)
 
 
 def _refuse_bad_cells(

@@ -15,6 +15,7 @@ from deepidea.flows.shards import FlowTable
 
 NumberScaling = Literal["min-max", "log-z-score"]
 NUMBER_SCALINGS: tuple[NumberScaling, ...] = ("min-max", "log-z-score")
+BLOCK_ROWS = 16_384  # encoded at a time, since what comes in between takes several times the room of what comes out
 MOST_DEVIATIONS = np.float32(5)  # "log-z-score" holds numbers this near to the mean: rare columns would dwarf the rest
 UNKNOWN = 0  # code of a category value that training did not hold; known values count from 1
 
@@ -149,7 +150,10 @@ class FlowEncoder:
 
     def transform(self, table: pl.DataFrame) -> NDArray[np.float32]:
         """Return the encoded flows, float32 ``(n_flows, d_out)``."""
-        return self.encode(self.raw(table))
+        encoded = np.empty((len(table), self.d_out), np.float32)
+        for start in range(0, len(table), BLOCK_ROWS):
+            encoded[start : start + BLOCK_ROWS] = self.encode(self.raw(table[start : start + BLOCK_ROWS]))
+        return encoded
 
     def scaled(self, raw: RawFeatures) -> NDArray[np.float32]:
         """Return the scaled numbers, ``(n_flows, n_numbers)``: what :meth:`encode` puts before the one-hot blocks."""

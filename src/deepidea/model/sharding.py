@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepidea.flows.shards import ShardedTable
+from deepidea.flows.shards import ShardedTable, room_on_disk
 from deepidea.model.batches import RowsInMemory, RowsOnDisk
 from deepidea.model.features import FlowEncoder
 
@@ -33,13 +33,19 @@ def encode_shards(
     -------
     RowsOnDisk
         Its files stand beside those of the table.
+
+    Raises
+    ------
+    StorageError
+        The disk is full.
     """
     heavy = weight >= len(table.paths)
     common = RowsInMemory(encoder.transform(table.filter(heavy).read()), target[heavy], weight[heavy])
     own = table.filter(~heavy)
     paths = [path.with_suffix(".npy") for path in table.paths]
     for path, rows in zip(paths, own.shards(), strict=True):
-        np.save(path, encoder.transform(rows), allow_pickle=False)
+        with room_on_disk(path.parent):
+            np.save(path, encoder.transform(rows), allow_pickle=False)
     targets, weights = (list(_by_shard(values[~heavy], own)) for values in (target, weight))
     return RowsOnDisk(paths, targets, weights, common)
 
