@@ -6,7 +6,7 @@ blocks of them repeat, which changes no cost. Files are read by the tasks themse
 Spark's reader and writer, beside a mere copy of the table by these.
 Times are of the job, reading and writing included, the best of the turns after one on a single file that does not
 count; the session is open by then. What was written lately is in the system's cache, as far as it fits. Memory is the
-most that an executor's JVM and its Python workers held together, looked at five times a second.
+most that an executor's JVM and its Python workers held together, looked at once a second.
 
 Usage: python -m benchmarks.spark_speed [--flows 20000000] [--spark-flows 2000000] [--turns 1]
 """
@@ -18,6 +18,8 @@ import contextlib
 import functools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -71,16 +73,30 @@ def best_rate(work: Callable[[Path], object], folder: Path, n_flows: int, turns:
     return max(rates)
 
 
-def alone(detector: Detector, flows: Path, folder: Path, n_flows: int, turns: int) -> float:
-    """Return flows a second of one core without Spark."""
+def alone(model: Path, flows: Path, folder: Path, n_flows: int, turns: int) -> float:
+    """Return flows a second of a process that keeps to one core from its start, threads of libraries included."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.spark_speed",
+        "--alone",
+        *map(str, (model, flows, folder, n_flows, turns)),
+    ]
+    environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        return best_rate(
-            lambda output: score_files(detector, [flows], output, keep_original=True), folder, n_flows, turns
-        )
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     finally:
         os.sched_setaffinity(0, before)
+    return float(ended.stdout)
+
+
+def score_alone(model: Path, flows: Path, folder: Path, n_flows: int, turns: int) -> float:
+    """Return flows a second of this process, on one thread."""
+    detector = Detector.load(model, n_threads=1)
+    score_files(detector, [flows / "part-00.parquet"], folder / "first.parquet", keep_original=True)
+    return best_rate(lambda output: score_files(detector, [flows], output, keep_original=True), folder, n_flows, turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +167,7 @@ class _Memory:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(1.0):
             held = _held()
             self.most_mib = max([self.most_mib, *held])
 
@@ -183,7 +199,12 @@ def main() -> None:
     parser.add_argument("--spark-flows", type=int, default=2_000_000, help="between Spark's reader and writer")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where the files of the run have room")
+    parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)  # the process without Spark
     given = parser.parse_args()
+    if given.alone:
+        model, flows, folder = map(Path, given.alone[:3])
+        print(score_alone(model, flows, folder, int(given.alone[3]), int(given.alone[4])))
+        return
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         result = {"load_before": round(os.getloadavg()[0], 2), **measure(Path(name), given)}
     write_result(RESULTS / "spark_speed.json", result)
@@ -196,7 +217,7 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     few, many = folder / "few", folder / "many"
     n_few, n_many = write_flows(few, given.spark_flows), write_flows(many, given.flows)
     size = sum(path.stat().st_size for path in many.iterdir())
-    rate = alone(detector, many, folder, n_many, given.turns)
+    rate = alone(folder / "m.idea", many, folder, n_many, given.turns)
     one, two = (on_cluster([by_tasks], detector, many, folder, n_many, given.turns, n) for n in (1, 2))
     spark = on_cluster([by_spark, copied], detector, few, folder, n_few, given.turns, 1)
     return {

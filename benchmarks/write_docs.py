@@ -446,10 +446,8 @@ def spark_table() -> str:
     head = [f"{found['flows']:,} flows of {found['features']} features, {found['gib']:.1f} GiB", "measured"]
     told = (
         f"Through Spark's reader and writer: {found['spark_io_flows']:,} flows. {run['cores']} cores, "
-        f"{run['processor']}; load before the run {found['load_before']:.1f}; {run['date']}."
+        f"{run['processor']}; load average before the run {found['load_before']:.1f}; {run['date']}."
     )
-    if found["load_before"] > run["cores"] / 2:
-        told += " Other programs were at work on the machine meanwhile, so that its ratios say little: measure again."
     return f"{table(head, rows)}\n\n{told}"
 
 
