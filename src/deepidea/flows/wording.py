@@ -322,7 +322,7 @@ def _three(value: float) -> str:
 def _plain(value: float) -> str:
     if value == round(value) and value < 1e15:
         return f"{value:,.0f}"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def percent_text(share: float) -> str:
