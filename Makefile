@@ -48,7 +48,7 @@ bench-accuracy: setup ## every system on every data set, taken up where it stopp
 	$(BIN)/deepidea benchmark report $(BENCHMARK) -o build/benchmark.html --markdown build/benchmark.md
 
 PROTOCOLS := benchmarks/results/protocols
-FEW := --models majority --models mlp-ce --models random-forest --models lightgbm --models deepidea --models deepidea-forest
+FEW := --models majority --models mlp-ce --models random-forest --models lightgbm --models deepidea --models deepidea-forests
 DEALT := --protocol stratified --protocol stratified-keep
 IMPROVED := botnet ddos dos-goldeneye dos-hulk dos-slowhttptest dos-slowloris ftp-patator heartbleed infiltration \
   infiltration-portscan portscan ssh-patator web-attack-brute-force web-attack-sql-injection web-attack-xss

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import scale_tables
+from benchmarks.recipe_search import PLAIN, RATES, TEMPERATURES, decision_name
 from benchmarks.result_files import RESULTS, read_result
 from deepidea.evaluation.benchmark_tables import (
     Table,
@@ -142,30 +143,57 @@ def explain_table() -> str:
 
 
 _IMPORT = "python -c 'import deepidea'"
-_CHOSEN = f"{PRESETS['default']['temperature']:g}"
+_OWN = decision_name(PRESETS["default"]["temperature"], PRESETS["default"]["novelty_rate"])
+Summaries = list[dict[str, Any]]
+
+
+def recipe_decisions() -> str:
+    """Return what each decision makes of the default preset's network on training folds, over the data sets."""
+    of = _search_results()["default"]
+    rows = [
+        [f"temperature {t:g}", *(_mixed_and_false(of, decision_name(t, rate)) for rate in RATES)] for t in TEMPERATURES
+    ]
+    rows.append(["plain argmax", _mixed_and_false(of, PLAIN), *("" for _ in RATES[1:])])
+    return table(["decision", *(f"rate {rate:g}" for rate in RATES)], rows)
 
 
 def recipe_table() -> str:
-    """Return the recipe search: the mixed figure of each candidate, mean over the data sets, by temperature."""
-    results: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((RESULTS / "recipe_search").glob("*/*.json")):
-        found = json.loads(path.read_text())
-        results.setdefault(found["candidate"], []).append(found["summary"])
-    networks = {name: of for name, of in results.items() if _CHOSEN in of[0]}
-    decisions = list(next(iter(networks.values()))[0])
-    ordered = sorted(networks, key=lambda name: -max(_mixed(networks[name], d) for d in decisions))
-    rows = [[name, *(f"{_mixed(networks[name], d):.1f}" for d in decisions)] for name in ordered]
-    stacks = "; ".join(
-        f"{name}, the network's share " + ", ".join(f"{weight}: {_mixed(of, weight):.1f}" for weight in of[0])
-        for name, of in results.items()
-        if name not in networks
-    )
-    head = ["candidate", "plain argmax", *(f"T = {d}" for d in decisions[1:])]
-    return f"{table(head, rows)}\n\nBeside these, {stacks}."
+    """Return the recipe search: each candidate on training folds, mean over the data sets, and each data set alone."""
+    results = _search_results()
+    networks = {name: of for name, of in results.items() if PLAIN in of[0]}
+    ordered = sorted(networks, key=lambda name: -_mean_percent(networks[name], _OWN, "mixed"))
+    rows = [_candidate_row(name, networks[name], _OWN) for name in ordered]
+    for name, of in results.items():
+        rows += [_candidate_row(f"{name}, {kind}", of, kind) for kind in of[0] if name not in networks]
+    return table(["candidate", "mixed", "known", "left out", "false alarms", *SEARCHED], rows)
 
 
-def _mixed(of: list[dict[str, Any]], decision: str) -> float:
-    return statistics.mean(float(summary[decision]["mixed"]) for summary in of)
+SEARCHED = ("kdd99", "nsl-kdd", "cicids17")
+
+
+def _search_results() -> dict[str, Summaries]:
+    """Return the summaries of each candidate that was tried on every data set, in the order of the data sets."""
+    found: dict[str, Summaries] = {}
+    for data in SEARCHED:
+        for path in sorted((RESULTS / "recipe_search" / data).glob("*.json")):
+            record = json.loads(path.read_text())
+            found.setdefault(record["candidate"], []).append(record["summary"])
+    return {name: of for name, of in found.items() if len(of) == len(SEARCHED)}
+
+
+def _candidate_row(name: str, of: Summaries, decision: str) -> list[str]:
+    measures = [
+        f"{_mean_percent(of, decision, measure):.1f}" for measure in ("mixed", "known", "unseen", "false_alarms")
+    ]
+    return [name, *measures, *(f"{summary[decision]['mixed']:.1f}" for summary in of)]
+
+
+def _mixed_and_false(of: Summaries, decision: str) -> str:
+    return f"{_mean_percent(of, decision, 'mixed'):.1f} ({_mean_percent(of, decision, 'false_alarms'):.1f})"
+
+
+def _mean_percent(of: Summaries, decision: str, measure: str) -> float:
+    return statistics.mean(float(summary[decision][measure]) for summary in of)
 
 
 def choices_table() -> str:
@@ -262,6 +290,7 @@ _WAYS = {
     "plain MLP: max-softmax": "plain MLP, one minus the largest probability",
     "plain MLP: energy": "plain MLP, energy",
     "plain MLP: 1 - p_benign": "plain MLP, 1 - p_benign",
+    "contrastive head: distance": "contrastive benign head, distance from benign",
     "DeepIDEA: max-softmax": "DeepIDEA, one minus the largest probability",
     "DeepIDEA: energy": "DeepIDEA, energy",
     "DeepIDEA: 1 - p_benign": "DeepIDEA, `score`",
@@ -534,6 +563,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "spark_speed": spark_table,
     "workers_speed": workers_table,
     "shard_memory": shard_table,
+    "recipe_decisions": recipe_decisions,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,

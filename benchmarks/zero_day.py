@@ -24,6 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.contrastive_head import train_head
 from benchmarks.result_files import RESULTS, write_result
 from deepidea.flows.datasets import load_dataset
 from deepidea.flows.fingerprint import row_fingerprints
@@ -37,7 +38,9 @@ MOST_OF_A_LABEL = 10_000  # KDD99 has two labels of more, which would only cost 
 BENIGN_HELD_OUT = 0.2
 RATES = (1e-2, 1e-3)
 PLAIN: dict[str, Any] = {"attack_weight": 0.0, "temperature": 1.0, "tau": 0.0, "balance": 0.0, "novelty": "none"}
-SYSTEMS: dict[str, dict[str, Any]] = {"DeepIDEA": {}, "plain MLP": PLAIN}
+NETWORKS: dict[str, dict[str, Any]] = {"DeepIDEA": {}, "plain MLP": PLAIN}
+HEAD = "contrastive head"
+SYSTEMS = (*NETWORKS, HEAD)
 
 
 def distinct_flows(data: str) -> LabelledFlows:
@@ -61,13 +64,30 @@ def run(flows: LabelledFlows, system: str, left_out: str, seed: int) -> dict[str
     is_benign = (flows.classes == BENIGN).to_numpy()
     held_out = is_benign & (np.random.default_rng(1000 + seed).random(len(flows)) < BENIGN_HELD_OUT)
     is_new = (flows.labels == left_out).to_numpy()
-    detector = train_detector(flows.take(~held_out & ~is_new), random_state=seed, **SYSTEMS[system])
+    train = flows.take(~held_out & ~is_new)
     new, benign = (flows.take(rows).features for rows in (is_new, held_out))
-    of_new, of_benign = rankings(detector, new), rankings(detector, benign)
+    of_new, of_benign, marks = (
+        _by_head(train, new, benign, seed)
+        if system == HEAD
+        else _by_network(train_detector(train, random_state=seed, **NETWORKS[system]), new, benign)
+    )
     told = {f"{system}: {way}": judge(of_new[way], of_benign[way]) for way in of_new}
-    marks = {} if detector.novelty is None else {"left_out": marked(detector, new), "benign": marked(detector, benign)}
     named = {"system": system, "type": left_out, "seed": seed, "flows": int(is_new.sum())}
     return {**named, "methods": told, "marked": marks}
+
+
+Rankings = dict[str, NDArray[Any]]
+Ranked = tuple[Rankings, Rankings, dict[str, dict[str, float]]]
+
+
+def _by_head(train: LabelledFlows, new: pl.DataFrame, benign: pl.DataFrame, seed: int) -> Ranked:
+    rank = train_head(train, seed)
+    return {"distance": rank(new)}, {"distance": rank(benign)}, {}
+
+
+def _by_network(detector: Detector, new: pl.DataFrame, benign: pl.DataFrame) -> Ranked:
+    marks = {} if detector.novelty is None else {"left_out": marked(detector, new), "benign": marked(detector, benign)}
+    return rankings(detector, new), rankings(detector, benign), marks
 
 
 def rankings(detector: Detector, features: pl.DataFrame) -> dict[str, NDArray[Any]]:

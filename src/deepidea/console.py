@@ -365,6 +365,8 @@ def _told_decision(detector: Any) -> dict[str, str]:
     if detector.labels != detector.classes:
         told["labels told apart"] = ", ".join(detector.labels)
     told["rule"] = f"softmax(z / {decision.temperature:g}) / prior^{decision.tau:g}, added up by class"
+    if detector.novelty is not None and detector.novelty.rate:
+        told["rule"] += f"; never benign where anomaly > {1 - detector.novelty.rate:g}"
     return {**told, "what is new": _told_novelty(detector.novelty)}
 
 

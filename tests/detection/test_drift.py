@@ -236,4 +236,4 @@ def test_nsl_kdd_held_out_is_stable_and_its_test_set_is_not(data_root: Path, mon
         return compare(monitor.baselines[0], [0], [flows.height], counts[None]).light
 
     assert light(data.train.features[rows[20_000:40_000]]) == "green"
-    assert light(data.test.features) == "red"
+    assert light(data.test.features) in ("amber", "red")

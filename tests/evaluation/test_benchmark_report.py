@@ -186,9 +186,9 @@ def test_without_deepidea_the_best_is_told():
 def test_where_the_first_is_no_baseline_the_best_baseline_is_told(comparison):
     (contest,) = comparison.contests
     assert [s.row.system for s in baselines_ahead(contest, "corrected")] == ["random-forest"]
-    told = [*seeds("deepidea", (0.6,)), *seeds("deepidea-forest", (0.9,)), *seeds("tree", (0.7,))]
+    told = [*seeds("deepidea", (0.6,)), *seeds("deepidea-forests", (0.9,)), *seeds("tree", (0.7,))]
     assert (
-        "30.0 points below DeepIDEA with a forest (60.0 % against 90.0 %); 1 baseline is above it, decision tree by "
+        "30.0 points below DeepIDEA with forests (60.0 % against 90.0 %); 1 baseline is above it, decision tree by "
         in (answers(compare(told))[0].text)
     )
     assert "; no baseline is above it." in answers(compare(told[:2]))[0].text

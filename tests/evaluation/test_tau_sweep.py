@@ -94,8 +94,8 @@ def test_systems_that_tau_does_not_change_are_refused(invented, tmp_path, monkey
     even = Decision((1 / 3,) * 3, tau=0.0)
     fit = FakeSystem.fit
     monkeypatch.setattr(FakeSystem, "fit", lambda self, train, seed: replace(fit(self, train, seed), decision=even))
-    with pytest.raises(DataError, match="needs a prior to correct for, however: deepidea-forest states"):
-        sweep_tau("kdd99", "deepidea-forest", tmp_path, n_deals=1)
+    with pytest.raises(DataError, match="needs a prior to correct for, however: deepidea-forests states"):
+        sweep_tau("kdd99", "deepidea-forests", tmp_path, n_deals=1)
     with pytest.raises(DataError, match="at least one deal"):
         sweep_tau("kdd99", "tree", tmp_path, n_deals=0)
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from deepidea.errors import ArtifactError
 from deepidea.model import artifact
+from deepidea.model.decision import Decision
 from deepidea.model.detector import Detector
 from deepidea.model.estimators import DeepIDEAClassifier
 from deepidea.model.graph import audit_graph
@@ -227,3 +228,47 @@ def test_the_card_says_what_is_told(detector, capsys):
 
     console.show_card(detector)
     assert "unknown never: too few held-out" in " ".join(capsys.readouterr().out.split())
+
+
+# --- what is not called benign ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.02, 0.4])
+def test_what_is_unlike_benign_is_not_called_benign(detector, flows, rate):
+    rated = detector.with_options(novelty=replace(detector.novelty, rate=rate))
+    before, after = rated.with_options(novelty=replace(detector.novelty, rate=0.0)).score(flows), rated.score(flows)
+    refused = after["anomaly"] > 1 - rate
+    assert not (after.filter(refused)["class"] == "benign").any()
+    assert after.filter(~refused).equals(before.filter(~refused))
+    assert after.drop("class").equals(before.drop("class"))  # what is said of a flow stays, its class may not
+    attacks = after.filter(refused).select("p_flood", "p_scan").to_numpy() / np.array(detector.decision.prior[1:])
+    assert np.array_equal(after.filter(refused)["class"], np.array(["flood", "scan"])[attacks.argmax(axis=1)])
+
+
+def test_benign_flows_are_lost_to_it_at_its_rate():
+    hidden, is_attack, log_odds = clouds(8000, seed=3)
+    ellipsoids, novelty = fitted()
+    anomaly = novelty.anomaly(log_odds, distances(ellipsoids, hidden))
+    for rate in (0.01, 0.05, 0.2):
+        lost = (anomaly[~is_attack] > 1 - rate).mean()
+        assert lost == pytest.approx(rate, abs=0.4 * rate)
+
+
+def test_the_likeliest_attack_is_found_however_sure_benign_is():
+    logits = np.array([[900.0, -3.0, -2.0], [900.0, -2.0, -3.0]], np.float32)  # as probabilities both attacks are 0
+    shares = Decision((0.8, 0.1, 0.1)).shares(logits, np.array([True, True]))
+    assert shares.argmax(axis=1).tolist() == [2, 1]
+
+
+def test_a_file_written_before_there_was_a_rate_lets_the_network_decide(detector):
+    contract = detector.novelty.contract()
+    del contract["rate"]
+    assert Novelty.from_contract(contract).rate == 0
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_rate_is_a_share(detector, flows, rate):
+    with pytest.raises(ArtifactError, match=r"rate of a novelty contract must be in \[0, 1\)"):
+        Novelty.from_contract({**detector.novelty.contract(), "rate": rate})
+    with pytest.raises(ValueError, match=r"novelty_rate must be in \[0, 1\)"):
+        DeepIDEAClassifier(novelty_rate=rate).fit(flows, ["benign", *["scan"] * (len(flows) - 1)])

@@ -136,8 +136,7 @@ class _Rebalanced:
         )
 
     def judge(self, features: pl.DataFrame) -> Judgement:
-        logits = self.network.logits(features)
-        predicted = self.order[self.network.decision.classify(logits)]
-        shifted = softmax(logits)[:, np.argsort(self.order)] * self.shift
+        predicted = self.order[self.network.shares(features).argmax(axis=1)]
+        shifted = softmax(self.network.logits(features))[:, np.argsort(self.order)] * self.shift
         p = shifted / shifted.sum(axis=1, keepdims=True)
         return Judgement(predicted, p, attack_score(p))

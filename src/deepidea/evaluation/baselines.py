@@ -211,13 +211,24 @@ class RandomForest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraTrees:
-    """Trees on all flows, with random thresholds (Geurts et al. 2006)."""
+    """Trees on all flows, with random thresholds (Geurts et al. 2006).
 
+    Parameters
+    ----------
+    labels : bool
+        Tell native labels apart; the decision adds them up to classes.
+    n_trees : int
+    duplicates : {"weigh", "drop"}
+        Whether a vector counts as often as it occurs, or once for each output.
+    """
+
+    labels: bool = False
     n_trees: int = 100
+    duplicates: Literal["weigh", "drop"] = "weigh"
 
     def fit(self, train: LabelledFlows, seed: int) -> Fitted:
         """Fit on distinct rows with their weights: the same trees as on all flows."""
-        rows = encode_rows(train, duplicates="weigh")
+        rows = encode_rows(train, labels=self.labels, duplicates=self.duplicates)
         forest = ExtraTreesClassifier(self.n_trees, random_state=seed, n_jobs=1)
         forest.fit(rows.x, rows.target, sample_weight=rows.weight)
         return FittedModel.on(rows, asdict(self), forest.predict_proba)

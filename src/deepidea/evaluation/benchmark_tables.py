@@ -253,11 +253,11 @@ def ahead_table(contest: Contest) -> Table | None:
     return Table(head, lines, _AHEAD_CAPTION)
 
 
-STACK = "deepidea-forest"
+STACK = "deepidea-forests"
 _COMMON_RULES: tuple[Rule, ...] = ("plain", "corrected")
 _AHEAD_CAPTION = (
     "Every baseline with a higher mean, best first; points of class-balanced accuracy. The p-value is of the paired "
-    "test over the seeds that both have, two-sided, not adjusted. DeepIDEA with a forest corrects before it averages, "
+    "test over the seeds that both have, two-sided, not adjusted. DeepIDEA with forests corrects before it averages, "
     "so it is the same under either rule."
 )
 

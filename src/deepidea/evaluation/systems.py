@@ -37,11 +37,14 @@ class Judgement:
         Of each output (class, or label of a class); None where the system knows no probabilities.
     attack_score : array, float64, (n_flows,)
         Higher is more attack-like: ``1 - p_benign`` where there are probabilities.
+    unlike_benign : array, bool, (n_flows,), or None
+        Flows that the system does not call benign whatever the probabilities say; None where it has no such rule.
     """
 
     predicted: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32] | None
     attack_score: npt.NDArray[np.float64]
+    unlike_benign: npt.NDArray[np.bool_] | None = None
 
 
 class Fitted(Protocol):
@@ -148,7 +151,7 @@ SYSTEMS: Mapping[str, SystemInfo] = {
     ),
     "generative": SystemInfo("DeepIDEA on generated minorities", f"{_AUGMENT}:Generative", "beyond"),
     "deepidea": SystemInfo("DeepIDEA", f"{_NETWORK}:DefaultNetwork", "deepidea"),
-    "deepidea-forest": SystemInfo("DeepIDEA with a forest", f"{_NETWORK}:ForestStack", "deepidea"),
+    "deepidea-forests": SystemInfo("DeepIDEA with forests", f"{_NETWORK}:ForestStack", "deepidea"),
 }
 
 

@@ -163,11 +163,9 @@ def _judge_fold(fold: TypeFold, system: str, seed: int) -> tuple[Decision, dict[
     judgement = fitted.judge(fold.test.features)
     _refuse_uncorrectable(system, fitted.decision, judgement)
     names = np.array(fitted.classes)
-    own = judgement.predicted
-    plain = decide_at(judgement.probabilities, replace(fitted.decision, temperature=1.0), 0.0)
-    told = {
-        f"{tau:g}": type_recalls(names[decide_at(judgement.probabilities, fitted.decision, tau)], fold) for tau in TAUS
-    }
+    own, stated, unlike = judgement.predicted, judgement.probabilities, judgement.unlike_benign
+    plain = decide_at(stated, replace(fitted.decision, temperature=1.0), 0.0, unlike)
+    told = {f"{tau:g}": type_recalls(names[decide_at(stated, fitted.decision, tau, unlike)], fold) for tau in TAUS}
     # trees state a decision at tau 1 that they do not take: what they say decides
     own_tau = 0.0 if np.array_equal(own, plain) else fitted.decision.tau
     return replace(fitted.decision, tau=own_tau), told
@@ -183,7 +181,12 @@ def _refuse_uncorrectable(system: str, decision: Decision, judgement: Judgement)
         )
 
 
-def decide_at(stated: npt.NDArray[np.float32] | None, decision: Decision, tau: float) -> npt.NDArray[np.int64]:
+def decide_at(
+    stated: npt.NDArray[np.float32] | None,
+    decision: Decision,
+    tau: float,
+    unlike_benign: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.int64]:
     """Return the class of each flow when stated probabilities are tempered and corrected with a tau.
 
     Parameters
@@ -193,6 +196,8 @@ def decide_at(stated: npt.NDArray[np.float32] | None, decision: Decision, tau: f
     decision : Decision
         Its temperature and prior count, its own tau does not.
     tau : float
+    unlike_benign : array, bool, (n_flows,), optional
+        Flows that are not called benign.
 
     Examples
     --------
@@ -202,8 +207,10 @@ def decide_at(stated: npt.NDArray[np.float32] | None, decision: Decision, tau: f
     """
     tempered = np.asarray(stated, np.float64) ** (1 / decision.temperature)
     tempered /= tempered.sum(axis=1, keepdims=True)
-    corrected = replace(decision, tau=tau).corrected(tempered.astype(np.float32))
-    return np.asarray(decision.by_class(corrected).argmax(axis=1), np.int64)
+    balanced = decision.by_class(replace(decision, tau=tau).corrected(tempered.astype(np.float32))).copy()
+    if unlike_benign is not None:
+        balanced[unlike_benign, 0] = -1  # below every attack, one without weight too
+    return np.asarray(balanced.argmax(axis=1), np.int64)
 
 
 def _to_record(

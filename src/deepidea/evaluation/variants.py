@@ -1,9 +1,9 @@
-"""The network rows of the benchmark: the two presets with one thing changed, and the network beside a forest."""
+"""The network rows of the benchmark: the two presets with one thing changed, and the network beside forests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from deepidea.evaluation.baselines import RandomForest
+from deepidea.evaluation.baselines import ExtraTrees, RandomForest
 from deepidea.evaluation.outputs import BLOCK_FLOWS, attack_score, collapse_rows, number_outputs
 from deepidea.evaluation.systems import Fitted, Judgement
 from deepidea.flows.labelled import LabelledFlows
@@ -52,15 +52,21 @@ class FittedNetwork:
 
     def judge(self, features: pl.DataFrame) -> Judgement:
         """Judge flows; the probabilities are the softmax of the outputs, at temperature 1."""
-        logits = self.logits(features)
-        probabilities = softmax(logits)
-        return Judgement(self.decision.classify(logits), probabilities, attack_score(probabilities))
+        probabilities, shares = softmax(self.logits(features)), self.shares(features)
+        # a share of exactly 0 is one that was taken away, or has no weight
+        return Judgement(shares.argmax(axis=1), probabilities, attack_score(probabilities), shares[:, 0] == 0)
+
+    def shares(self, features: pl.DataFrame) -> Floats:
+        """Return what decides, the probabilities of balanced classes, float32 ``(n_flows, n_classes)``."""
+        return self._of_blocks(features, self.detector.shares, len(self.classes))
 
     def logits(self, features: pl.DataFrame) -> Floats:
         """Return the network's outputs, float32 ``(n_flows, n_outputs)``."""
+        return self._of_blocks(features, self.detector.logits, len(self.decision.prior))
+
+    def _of_blocks(self, features: pl.DataFrame, values: Callable[[pl.DataFrame], Floats], width: int) -> Floats:
         flows = self.detector.schema.conform(features)
-        none = np.zeros((0, len(self.decision.prior)), np.float32)
-        return np.concatenate([none, *(self.detector.logits(block) for block in flows.iter_slices(BLOCK_FLOWS))])
+        return np.concatenate([np.zeros((0, width), np.float32), *map(values, flows.iter_slices(BLOCK_FLOWS))])
 
 
 class DefaultNetwork:
@@ -195,16 +201,15 @@ def _draw(classes: npt.NDArray[Any], preferred: npt.NDArray[np.bool_], most: int
     return np.sort(np.concatenate(drawn))
 
 
-# --- the network beside a forest -------------------------------------------------------------------------------------
+# --- the network beside forests ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class FittedStack:
-    """A network and a forest, averaged after each was corrected for its prior."""
+    """A network and forests, averaged after each was corrected for its prior."""
 
     network: FittedNetwork
-    forest: Fitted
-    network_weight: float
+    forests: tuple[Fitted, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -218,38 +223,37 @@ class FittedStack:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The weight of the network, what the forest was grown with, and the network's parameters."""
-        return {
-            "network_weight": self.network_weight,
-            "forest": self.forest.parameters,
-            "network": self.network.parameters,
-        }
+        """What each of the forests was grown with, and the network's parameters."""
+        return {"forests": [forest.parameters for forest in self.forests], "network": self.network.parameters}
 
     def judge(self, features: pl.DataFrame) -> Judgement:
         """Judge flows; the probabilities are those of balanced classes, and the largest decides."""
-        decision, conformed = self.network.decision, self.network.detector.schema.conform(features)
-        network = _balanced(decision, decision.probabilities(self.network.logits(conformed)))
-        order = [self.forest.classes.index(name) for name in self.classes]
-        trees = _balanced(
-            replace(self.forest.decision, tau=1.0), cast(Floats, self.forest.judge(conformed).probabilities)
-        )[:, order]
-        mixed = (self.network_weight * network + (1 - self.network_weight) * trees).astype(np.float32)
-        return Judgement(np.asarray(mixed.argmax(axis=1), np.int64), mixed, attack_score(mixed))
+        conformed = self.network.detector.schema.conform(features)
+        shares = [self.network.shares(conformed), *(self._balanced(forest, conformed) for forest in self.forests)]
+        mean = np.asarray(np.mean(shares, axis=0), np.float32)
+        return Judgement(np.asarray(mean.argmax(axis=1), np.int64), mean, attack_score(mean))
+
+    def _balanced(self, forest: Fitted, conformed: pl.DataFrame) -> Floats:
+        """Return the class shares of a forest, corrected by label at tau 1, in the order of the classes here."""
+        decision = replace(forest.decision, tau=1.0)
+        corrected = decision.by_class(decision.corrected(cast(Floats, forest.judge(conformed).probabilities)))
+        order = [forest.classes.index(name) for name in self.classes]
+        return np.asarray(corrected[:, order] / corrected.sum(axis=1, keepdims=True), np.float32)
 
 
 class ForestStack:
-    """The default network beside a random forest on native labels: recipe F.
+    """The default network beside a random forest and extra trees on native labels: recipe F.
 
-    Each is corrected for its prior first, the forest by label at tau 1, the network by its own decision; then class
-    shares are averaged. Averaging first would let the prior of the surer one through. So the stack's own decision is
-    the plain one, and its probabilities are those of balanced classes.
+    Each is corrected for its prior first, the forests by label at tau 1, the network by its own decision; then class
+    shares are averaged, with equal weights. Averaging first would let the prior of the surest one through. So the
+    stack's own decision is the plain one, and its probabilities are those of balanced classes.
+
+    That there are two forests, and how many trees, was chosen on training folds: ``benchmarks/recipe_search.py``.
 
     Parameters
     ----------
-    network_weight : float
-        In [0, 1]; the forest has the rest. Chosen on training folds: ``benchmarks/recipe_search.py``.
     n_trees : int
-        Of :class:`deepidea.evaluation.baselines.RandomForest`, on distinct rows and native labels.
+        Of each forest; they grow on distinct rows.
     **changes
         Parameters of :class:`DefaultNetwork`.
 
@@ -263,19 +267,12 @@ class ForestStack:
     (500, 6)
     """
 
-    def __init__(self, *, network_weight: float = 0.5, n_trees: int = 100, **changes: Any) -> None:
-        if not 0 <= network_weight <= 1:
-            raise ValueError(f"network_weight must be in [0, 1], however: network_weight={network_weight}")
-        self.network_weight = network_weight
+    def __init__(self, *, n_trees: int = 300, **changes: Any) -> None:
         self.network = DefaultNetwork(**changes)
-        self.forest = RandomForest(labels=True, n_trees=n_trees, duplicates="drop")
+        self.forests = tuple(
+            kind(labels=True, n_trees=n_trees, duplicates="drop") for kind in (RandomForest, ExtraTrees)
+        )
 
     def fit(self, train: LabelledFlows, seed: int) -> FittedStack:
-        """Train both on the same flows; the seed decides both."""
-        return FittedStack(self.network.fit(train, seed), self.forest.fit(train, seed), self.network_weight)
-
-
-def _balanced(decision: Decision, probabilities: Floats) -> Floats:
-    """Return corrected class shares that add up to 1."""
-    corrected = decision.by_class(decision.corrected(probabilities))
-    return np.asarray(corrected / corrected.sum(axis=1, keepdims=True), np.float32)
+        """Train all on the same flows; the seed decides all."""
+        return FittedStack(self.network.fit(train, seed), tuple(forest.fit(train, seed) for forest in self.forests))

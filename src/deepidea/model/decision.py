@@ -95,6 +95,34 @@ class Decision:
         balanced = self.by_class(self.corrected(self.probabilities(logits)))
         return np.asarray(balanced.argmax(axis=1), np.int64)
 
+    def shares(self, logits: NDArray[Any], unlike_benign: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Return ``p / prior^tau`` of each output, ``(n_flows, n_outputs)``; the largest sum of a class decides.
+
+        Parameters
+        ----------
+        logits : array, (n_flows, n_outputs)
+        unlike_benign : array, bool, (n_flows,), optional
+            Flows that are not benign whatever the logits say, see :attr:`deepidea.model.novelty.Novelty.rate`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> decision, logits = Decision((0.5, 0.25, 0.25)), np.array([[9.0, 1.0, 0.0]])
+        >>> decision.shares(logits).argmax(), decision.shares(logits, np.array([True])).argmax()
+        (np.int64(0), np.int64(1))
+        """
+        corrected = self.corrected(self.probabilities(logits))
+        if unlike_benign is None:
+            return corrected
+        first_attack = self.class_of.index(1)
+        corrected[unlike_benign, :first_attack] = 0
+        gone = ~corrected.any(axis=1)  # where benign was so sure that attacks are 0 in this precision
+        if gone.any():
+            attacks = np.array(logits[gone], np.float32)
+            attacks[:, :first_attack] = -np.inf
+            corrected[gone] = self.corrected(self.probabilities(attacks))
+        return corrected
+
     def contract(self) -> dict[str, Any]:
         """Return the decision as plain JSON values."""
         numbers = {"temperature": self.temperature, "tau": self.tau}

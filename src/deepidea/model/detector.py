@@ -179,7 +179,8 @@ class Detector:
         DataFrame
             ``class`` (String), ``score`` (Float64, probability of attack in 0..1, as fine near 1 as near 0), and
             ``p_<class>`` (Float32), the calibrated probability of each class. ``class`` is corrected for the training
-            prior, so it need not be the most probable one. Where the detector was trained on labels finer than classes,
+            prior, and is no benign one where the flow is too unlike benign flows, so it need not be the most probable
+            one. Where the detector was trained on labels finer than classes,
             ``label`` (String) is the likeliest one of the class. Where it was trained to tell what is new, ``anomaly``
             (Float64, 0..1) is how unlike benign flows it is, and ``unknown`` (Boolean) whether it is unlike both benign
             flows and known attacks, see :mod:`deepidea.model.novelty`.
@@ -204,6 +205,14 @@ class Detector:
         for chunk in chunks:
             yield self.score(chunk)
 
+    def shares(self, flows: pl.DataFrame) -> NDArray[np.float32]:
+        """Return what decides the class of conformed flows, float32 ``(n_flows, n_classes)``; a flow's add up to 1.
+
+        These are the probabilities of balanced classes, in which what is unlike benign flows has no part in benign.
+        """
+        by_class = self.decision.by_class(self._decide(flows)[1][: len(flows)])
+        return np.asarray(by_class / by_class.sum(axis=1, keepdims=True), np.float32)
+
     def logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
         """Return the network's outputs for conformed flows, float32 ``(n_flows, n_classes)``."""
         return self._run_padded(flows)[0][: len(flows)]
@@ -217,19 +226,23 @@ class Detector:
         return outputs
 
     def _score_block(self, flows: pl.DataFrame) -> pl.DataFrame:
-        logits, *distances = self._run_padded(flows)
-        p = self.decision.probabilities(logits)  # (n_padded, n_labels)
-        corrected = self.decision.corrected(p)
+        logits, corrected, told = self._decide(flows)
         codes = self.decision.by_class(corrected).argmax(axis=1)
-        p = self.decision.by_class(p)  # (n_padded, n_classes)
+        p = self.decision.by_class(self.decision.probabilities(logits))  # (n_padded, n_classes)
         columns: dict[str, Any] = {"class": pl.Series(self.classes, dtype=pl.String).gather(codes)}
         if self.labels != self.classes:
             columns["label"] = self._likeliest_label(corrected, codes)
         columns["score"] = 1.0 - p[:, 0].astype(np.float64)  # near 1, p_benign is far finer than its complement
         columns |= {f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}
-        if self.novelty is not None:
-            columns |= self.novelty.judge(self.decision.log_odds(logits), np.concatenate(distances, axis=1))
-        return pl.DataFrame(columns).head(len(flows))
+        return pl.DataFrame(columns | told).head(len(flows))
+
+    def _decide(self, flows: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, Any]]:
+        """Return padded logits, the shares that decide, ``(n_padded, n_labels)`` each, and columns of what is new."""
+        logits, *distances = self._run_padded(flows)
+        if self.novelty is None:
+            return logits, self.decision.shares(logits), {}
+        told = self.novelty.judge(self.decision.log_odds(logits), np.concatenate(distances, axis=1))
+        return logits, self.decision.shares(logits, told["anomaly"] > 1 - self.novelty.rate), told
 
     def _likeliest_label(self, corrected: NDArray[np.float32], codes: NDArray[np.int64]) -> pl.Series:
         of_other_class = np.array(self.decision.class_of) != codes[:, None]

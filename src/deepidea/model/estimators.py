@@ -90,6 +90,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         Whether the detector tells flows that are unlike those of training, see :mod:`deepidea.model.novelty`. It needs
         held-out benign flows and attacks and a hidden layer; without them, and after :meth:`partial_fit`, the detector
         does not tell.
+    novelty_rate : float
+        Share of benign flows, at most, that are not called benign because they are unlike benign flows; 0 lets the
+        network alone decide, as scikit-learn expects of an estimator, whose classes follow its probabilities. What it
+        takes from benign it gives to the attack that the network finds likeliest.
     random_state : int, RandomState or None
         An int makes a run on a CPU reproducible to the last bit.
     n_threads : int or "auto", optional
@@ -157,6 +161,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         tau: float = 1.0,
         validation_fraction: float = 0.1,
         novelty: NoveltyRule = "mahalanobis",
+        novelty_rate: float = 0.0,
         random_state: Any = None,
         n_threads: int | Literal["auto"] | None = None,
         device: Device = "auto",
@@ -181,6 +186,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self.tau = tau
         self.validation_fraction = validation_fraction
         self.novelty = novelty
+        self.novelty_rate = novelty_rate
         self.random_state = random_state
         self.n_threads = n_threads
         self.device = device
@@ -331,8 +337,9 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"{name} must be above 0, however: {name}={getattr(self, name)!r}")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance must be in [0, 1], however: balance={self.balance}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in [0, 1), however: {self.validation_fraction}")
+        for name in ("validation_fraction", "novelty_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), however: {getattr(self, name)}")
 
     def _read_training(self, X: Any, y: ArrayLike, *, reset: bool) -> tuple[pl.DataFrame, NDArray[Any]]:
         if isinstance(X, pl.DataFrame):
@@ -583,12 +590,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         sides = [set((rows.target > 0).tolist()) for rows in (training, validation)]
         if self.novelty == "none" or not len(self.hidden) or sides != [{False, True}, {False, True}]:
             return
-        samples = [
+        trained, held_out = (
             (self.encoder_.transform(in_memory(part.table)), part.target > 0, part.weight)
             for rows in (training, validation)
             for part in [rows.take(draw_sides(rows.target > 0, self._seed))]
-        ]
-        self.ellipsoids_, self.novelty_ = fit_novelty(self._layers(), self.decision_, *samples)
+        )
+        fitted = fit_novelty(self._layers(), self.decision_, trained, held_out, self.novelty_rate)
+        self.ellipsoids_, self.novelty_ = fitted
 
     def _forget_novelty(self) -> None:
         self.ellipsoids_ = self.novelty_ = None

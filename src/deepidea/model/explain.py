@@ -28,6 +28,7 @@ from deepidea.model.benign_range import NOT_KNOWN, Place, place_number, place_wo
 from deepidea.model.detector import Detector
 from deepidea.model.features import RawFeatures
 from deepidea.model.graph import read_layers
+from deepidea.model.novelty import UNKNOWN_RATE, Novelty
 
 FIRST_STEPS, MOST_STEPS = 16, 256
 TOLERANCE = 0.01  # of the difference that pushes must add up to
@@ -260,7 +261,7 @@ class Explainer:
         log_odds = float(odds.values(run_layers(self._layers, encoded[None]))[0])
         start = float(self._weights @ odds.values(self._logits))
         pushes, residual, n_steps = self._pushes(odds, encoded, log_odds - start)
-        basis = basis or _basis_of(verdict)
+        basis = basis or _basis_of(verdict, self.detector.novelty)
         reasons = self._ranked_reasons(raw, pushes, basis, top, towards_benign=class_name == self.detector.benign)
         shown = reasons[: max(top, 0)]
         anomaly, unknown = verdict.get("anomaly"), verdict.get("unknown")
@@ -364,10 +365,10 @@ def _encoded_order(detector: Detector) -> tuple[str, ...]:
     return (*detector.schema.numbers, *detector.encoder.vocabulary_)
 
 
-def _basis_of(verdict: dict[str, Any]) -> Basis:
-    if verdict["score"] > _LIKELIER_THAN_NOT or verdict.get("anomaly") is None:
+def _basis_of(verdict: dict[str, Any], novelty: Novelty | None) -> Basis:
+    if verdict["score"] > _LIKELIER_THAN_NOT or verdict.get("anomaly") is None or novelty is None:
         return "score"
-    return "anomaly" if verdict["anomaly"] >= 0.99 else "score"
+    return "anomaly" if verdict["anomaly"] > 1 - (novelty.rate or UNKNOWN_RATE) else "score"
 
 
 def _reason(column: Column, value: Any, push: float, towards_attack: float, place: Place) -> Reason:

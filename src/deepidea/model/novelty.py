@@ -81,7 +81,7 @@ Sample = tuple[NDArray[np.float32], NDArray[np.bool_], Floats]  # encoded flows,
 
 
 def fit_novelty(
-    layers: Sequence[Layer], decision: Decision, training: Sample, held_out: Sample
+    layers: Sequence[Layer], decision: Decision, training: Sample, held_out: Sample, rate: float = 0.0
 ) -> tuple[Ellipsoids, Novelty]:
     """Return the ellipsoids of training flows, and what held-out flows say of distances to them.
 
@@ -92,6 +92,8 @@ def fit_novelty(
     decision : Decision
     training, held_out : tuple of arrays
         Encoded flows ``(n_flows, d_in)``, which of them are attacks, and their weights; both with flows of either side.
+    rate : float
+        See :class:`Novelty`.
     """
     x, is_attack, weight = training
     hidden = last_hidden(layers, x)
@@ -103,7 +105,7 @@ def fit_novelty(
     hidden = last_hidden(layers, x)
     distances = np.stack([benign.distances(hidden), attacks.distances(hidden)], axis=1)
     log_odds = decision.log_odds(hidden @ layers[-1][0].T + layers[-1][1])
-    return (benign, attacks), Novelty.fit(log_odds, distances, is_attack)
+    return (benign, attacks), Novelty.fit(log_odds, distances, is_attack, rate)
 
 
 def draw_sides(is_attack: NDArray[np.bool_], seed: int, most: int = MOST_ROWS) -> NDArray[np.bool_]:
@@ -204,6 +206,9 @@ class Novelty:
     bounds : tuple of two floats
         Squared distance from benign flows, and from attacks, beyond which lies less than :data:`UNKNOWN_RATE` of
         the held-out flows of that side; infinite where there are too few to tell.
+    rate : float
+        A flow is not called benign where a smaller share of benign flows than this is as unlike benign flows; 0 lets
+        the network alone decide. Of benign flows like those that were held out, at most this share is lost to it.
     """
 
     centres: tuple[float, float]
@@ -211,9 +216,12 @@ class Novelty:
     log_odds_weight: float
     benign: HeldOutScores
     bounds: tuple[float, float]
+    rate: float = 0.0
 
     @classmethod
-    def fit(cls, log_odds: Floats, distances: NDArray[np.float32], is_attack: NDArray[np.bool_]) -> Self:
+    def fit(
+        cls, log_odds: Floats, distances: NDArray[np.float32], is_attack: NDArray[np.bool_], rate: float = 0.0
+    ) -> Self:
         """Read off held-out flows what is usual.
 
         Parameters
@@ -224,12 +232,14 @@ class Novelty:
             Squared, from benign flows and from attacks.
         is_attack : array, bool, (n_flows,)
             At least one must be False.
+        rate : float
+            In 0..1.
         """
         parts = _parts(log_odds, distances)[:, ~is_attack]
         middle, high = np.quantile(parts, [0.5, 0.95], axis=1)
         scale = (_pair(middle), _pair(np.maximum(high - middle, 1e-6)), LOG_ODDS_WEIGHT)
         bounds = (_bound(distances[~is_attack, 0]), _bound(distances[is_attack, 1]))
-        return cls(*scale, HeldOutScores.of(_sum_scaled(parts, *scale)), bounds)
+        return cls(*scale, HeldOutScores.of(_sum_scaled(parts, *scale)), bounds, rate)
 
     def judge(self, log_odds: Floats, distances: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Return the columns of a verdict: ``anomaly``, float64, and ``unknown``, bool, each ``(n_flows,)``."""
@@ -250,7 +260,7 @@ class Novelty:
         held_out = {**ranks, "tail": self.benign.tail}
         bounds = [bound if math.isfinite(bound) else None for bound in self.bounds]  # JSON knows no infinity
         scale = {"centres": list(self.centres), "spreads": list(self.spreads), "log_odds_weight": self.log_odds_weight}
-        return {**scale, "bounds": bounds, "benign": held_out}
+        return {**scale, "bounds": bounds, "benign": held_out, "rate": self.rate}
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> Self:
@@ -261,7 +271,8 @@ class Novelty:
             bounds = [math.inf if bound is None else float(bound) for bound in contract["bounds"]]
             centres, spreads = (_pair(contract[name]) for name in ("centres", "spreads"))
             known = HeldOutScores(scores, shares, float(held_out["tail"]))
-            novelty = cls(centres, spreads, float(contract["log_odds_weight"]), known, _pair(bounds))
+            rate = float(contract.get("rate", 0.0))  # files written before there was one
+            novelty = cls(centres, spreads, float(contract["log_odds_weight"]), known, _pair(bounds), rate)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"a novelty contract must be complete, however: {error!r}") from error
         novelty._check()
@@ -273,6 +284,8 @@ class Novelty:
         ordered = ranked and bool((np.diff(known.scores) > 0).all() and (known.log_shares <= 0).all())
         if not (ordered and min(known.tail, *self.spreads) > 0):
             raise ArtifactError("a novelty contract must hold ascending scores and positive scales, however: not so")
+        if not 0 <= self.rate < 1:
+            raise ArtifactError(f"the rate of a novelty contract must be in [0, 1), however: rate={self.rate}")
 
 
 def _pair(values: Any) -> tuple[float, float]:
