@@ -20,8 +20,37 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
-from deepidea import cli_explain, cli_serve, cli_shards, console, console_detection, console_drift, console_models
+from deepidea import cli_explain, cli_serve, cli_shards
 from deepidea.cli_models import add_commands
+from deepidea.console.benchmark import benchmark_progress, show_answers, show_outcomes, show_plan, show_sweep
+from deepidea.console.card import show_card
+from deepidea.console.data import show_datasets, show_description, show_simulated
+from deepidea.console.detection import (
+    show_alerts,
+    show_calibration,
+    show_incidents,
+    show_rule,
+    show_rules,
+    show_sources,
+    show_store,
+    show_watched,
+    watching,
+)
+from deepidea.console.drift import show_drift
+from deepidea.console.evaluation import show_evaluation
+from deepidea.console.models import show_comparison
+from deepidea.console.terminal import (
+    byte_progress,
+    fail,
+    flow_progress,
+    is_silent_worker,
+    is_worker,
+    out,
+    say,
+    show_losses,
+    stopping,
+)
+from deepidea.console.training import epoch_progress, show_gathered, show_refused, show_training_flows
 from deepidea.errors import DataError, DeepIDEAError, StorageError
 
 app = typer.Typer(
@@ -164,7 +193,7 @@ Benign = Annotated[str | None, typer.Option(help="Value of the label column that
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        console.out.print(f"deepidea {deepidea.__version__}")
+        out.print(f"deepidea {deepidea.__version__}")
         raise typer.Exit
 
 
@@ -174,7 +203,7 @@ def data_list() -> None:
     from deepidea.flows.catalogue import CATALOGUE
     from deepidea.flows.datasets import registered
 
-    console.show_datasets(registered(), {name: entry.title for name, entry in CATALOGUE.items()})
+    show_datasets(registered(), {name: entry.title for name, entry in CATALOGUE.items()})
 
 
 @data_app.command("add")
@@ -186,9 +215,9 @@ def data_add(
     """Register a folder of official files: check them, count their quirks, keep typed Parquet."""
     from deepidea.flows.datasets import add_dataset
 
-    with console.byte_progress(f"reading {name}") as progress:
+    with byte_progress(f"reading {name}") as progress:
         record = add_dataset(name, folder, training=training.value, progress=progress)
-    console.say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
+    say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
 
 
 @data_app.command("get")
@@ -201,9 +230,9 @@ def data_get(
     """Fetch a data set from its publisher, resuming where an earlier try stopped, and register it."""
     from deepidea.flows.datasets import get_dataset
 
-    with console.byte_progress(f"fetching {name}") as progress:
+    with byte_progress(f"fetching {name}") as progress:
         record = get_dataset(name, folder=folder, training=training.value, base=base, progress=progress)
-    console.say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
+    say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
 
 
 @data_app.command("describe")
@@ -220,7 +249,7 @@ def data_describe(
     if as_json:
         sys.stdout.write(json.dumps(description.to_dict(), indent=1) + "\n")
     else:
-        console.show_description(description)
+        show_description(description)
 
 
 @app.command()
@@ -281,12 +310,12 @@ def train(
 ) -> None:
     """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
     _refuse_master_alone(engine, master)
-    if engine is Engine.spark and not console.is_worker():
+    if engine is Engine.spark and not is_worker():
         inputs = [*data, *(extra or ()), *([continued] if continued else [])]
         _train_on_spark(output, workers, seed, checkpoint, threads, device, master or "local[*]", inputs)
         _say_written(output, data)
         return
-    if workers > 1 and not console.is_worker():
+    if workers > 1 and not is_worker():
         _train_together(output, workers, seed, checkpoint, threads)
         return
     _refuse_unwritable(output)
@@ -338,10 +367,10 @@ def train(
         **own,
     )
     part = gathered.part
-    console.show_refused(part.refused)
-    console.show_training_flows(part.contract)
-    console_models.show_gathered(gathered)
-    with console.epoch_progress() as on_epoch, _joined(device) as together:
+    show_refused(part.refused)
+    show_training_flows(part.contract)
+    show_gathered(gathered)
+    with epoch_progress() as on_epoch, _joined(device) as together:
         detector = train_detector(
             part.flows,
             preset=given_preset or Preset.default.value,
@@ -354,28 +383,28 @@ def train(
             checkpoint=checkpoint,
             **changes,
         )
-    if console.is_silent_worker():
+    if is_silent_worker():
         return  # the first one tells and keeps what all did
     if gathered.start is not None:
         comparison = compare_with_start(gathered.start, detector, _one_name(data), **own)
-        console_models.show_comparison(comparison)
+        show_comparison(comparison)
         detector = with_comparison(detector, comparison)
     _keep_trained(detector, output, checkpoint, data)
 
 
 def _keep_trained(detector: Any, output: Path, checkpoint: Path | None, data: list[str]) -> None:
-    if console.is_silent_worker():
+    if is_silent_worker():
         return
     detector.save(output)
     if checkpoint is not None:  # nothing is left to go on with
         checkpoint.unlink(missing_ok=True)
         checkpoint.with_name(f"{checkpoint.name}.seed").unlink(missing_ok=True)
-    console.show_card(detector)
+    show_card(detector)
     _say_written(output, data)
 
 
 def _say_written(output: Path, data: list[str]) -> None:
-    console.say(f"wrote {output}; next: deepidea evaluate {output} {' '.join(data)}")
+    say(f"wrote {output}; next: deepidea evaluate {output} {' '.join(data)}")
 
 
 def _train_together(output: Path, workers: int, seed: int | None, checkpoint: Path | None, threads: int | None) -> None:
@@ -418,7 +447,7 @@ def _train_on_spark(
 
 def _joined(device: Device) -> Any:
     """Return the context of whoever trains together, None alone: torch is not read for that."""
-    if not console.is_worker():
+    if not is_worker():
         return contextlib.nullcontext()
     from deepidea.model.workers import joined
 
@@ -455,7 +484,7 @@ def evaluate(
         write_report(evaluation, report)
     if keep:
         detector.with_card(**{EVALUATION_ENTRY: compact(evaluation)}).save(model)
-    console.show_evaluation(evaluation, trust_notes(evaluation))
+    show_evaluation(evaluation, trust_notes(evaluation))
 
 
 @app.command()
@@ -493,7 +522,7 @@ def score(
     detector = Detector.load(model, n_threads=threads)
     paths, skipped = expand_inputs(inputs), SkipCount()
     names = None if header else headerless_names(detector, paths[0])
-    with console.flow_progress("scoring") as progress:
+    with flow_progress("scoring") as progress:
         n_scored = score_files(
             detector,
             paths,
@@ -505,7 +534,7 @@ def score(
             header=names,
             progress=progress,
         )
-    console.say(f"scored {n_scored:,} flows into {output}" + (f"; {skipped}" if skipped else ""))
+    say(f"scored {n_scored:,} flows into {output}" + (f"; {skipped}" if skipped else ""))
 
 
 def _score_on_spark(
@@ -527,14 +556,14 @@ def _score_on_spark(
     options: dict[str, Any] = {"keep_columns": keep_columns, "on_error": on_error}
     with open_session(master) as spark:
         if follow or checkpoint is not None:
-            with console.stopping() as stop:
+            with stopping() as stop:
                 options |= {"stop": stop, "follow": follow}
                 done = spark_files.score_arriving(spark, detector, inputs, output, checkpoint, **options)
         else:
             names = None if header else list(detector.schema.features)
             done = spark_files.score_files(spark, detector, inputs, output, header=names, **options)
-    console.show_losses(done.skipped, {})
-    console.say(f"scored {done.n_flows:,} flows into {output}")
+    show_losses(done.skipped, {})
+    say(f"scored {done.n_flows:,} flows into {output}")
 
 
 @app.command()
@@ -566,10 +595,10 @@ def meter(
         "max_flows": max_flows,
     }
     packets = PacketSource(source, **options)
-    with console.stopping(seconds) as stop, console.flow_progress("metering") as progress:
+    with stopping(seconds) as stop, flow_progress("metering") as progress:
         told = meter_to_file(packets, output, stop, format=format.value if format else None, progress=progress)
-    console.say(f"metered {told.n_flows:,} flows into {output}")
-    console.show_losses(told.skipped, told.dropped)
+    say(f"metered {told.n_flows:,} flows into {output}")
+    show_losses(told.skipped, told.dropped)
 
 
 @app.command()
@@ -577,7 +606,7 @@ def sources() -> None:
     """List the kinds of sources that flows can come from."""
     from deepidea.detection.sources import SOURCES
 
-    console_detection.show_sources(SOURCES)
+    show_sources(SOURCES)
 
 
 @app.command()
@@ -631,13 +660,13 @@ def detect(
         detector_name="" if model is None else model.name,
     )
     detector = None if model is None else Detector.load(model)
-    with console.stopping(seconds) as stop, console_detection.watching(source) as on_batch:
-        shown: dict[str, Any] = {"on_start": console_detection.show_rule, "on_batch": on_batch}
+    with stopping(seconds) as stop, watching(source) as on_batch:
+        shown: dict[str, Any] = {"on_start": show_rule, "on_batch": on_batch}
         if detector is None:
-            watched = watch_active(source, setting, stop, on_news=console.say, **shown)
+            watched = watch_active(source, setting, stop, on_news=say, **shown)
         else:
             watched = watch(source, detector, setting, stop, **shown)
-    raise typer.Exit(console_detection.show_watched(watched))
+    raise typer.Exit(show_watched(watched))
 
 
 @app.command()
@@ -658,10 +687,10 @@ def publish(
     from deepidea.detection.sources import open_source
 
     flows, publisher = open_source(source, follow=follow), open_publisher(address)
-    with console.stopping(seconds) as stop, console.flow_progress("publishing") as progress:
+    with stopping(seconds) as stop, flow_progress("publishing") as progress:
         done = put(flows, publisher, stop, context=context, progress=progress)
-    console.say(f"published {done.n_flows:,} flows to {publisher.name}")
-    console.show_losses(done.skipped, done.dropped)
+    say(f"published {done.n_flows:,} flows to {publisher.name}")
+    show_losses(done.skipped, done.dropped)
 
 
 @app.command()
@@ -680,12 +709,12 @@ def calibrate(
     _refuse_unwritable(output)
     detector = Detector.load(model)
     flows = open_source_for(detector, source)
-    with console.stopping(seconds) as stop, console.flow_progress("scoring") as progress:
+    with stopping(seconds) as stop, flow_progress("scoring") as progress:
         done = set_thresholds(detector, flows, fpr, stop=stop, progress=progress)
     done.detector.save(output)
-    console_detection.show_calibration(done, done.thresholds.n_flows)
-    console.show_losses(done.skipped, {})
-    console.say(f"wrote {output}; next: deepidea detect SOURCE --model {output}")
+    show_calibration(done, done.thresholds.n_flows)
+    show_losses(done.skipped, {})
+    say(f"wrote {output}; next: deepidea detect SOURCE --model {output}")
 
 
 @app.command()
@@ -706,7 +735,7 @@ def incidents(
     if as_json:
         sys.stdout.write(rows.write_ndjson())
     else:
-        console_detection.show_incidents(rows)
+        show_incidents(rows)
 
 
 @app.command()
@@ -727,7 +756,7 @@ def alerts(
         wanted = None if incident is None else opened.find_incident(incident)
         rows = opened.alerts(incident=wanted, suppressed=quiet, limit=limit).rows
     if format is None:
-        console_detection.show_alerts(rows)
+        show_alerts(rows)
     else:
         sys.stdout.writelines(line + "\n" for line in render(rows, format.value))
 
@@ -741,7 +770,7 @@ def allow_list(store: StoreUrl = "") -> None:
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_detection.show_rules(opened.rules())
+        show_rules(opened.rules())
 
 
 @allow_app.command("add")
@@ -764,7 +793,7 @@ def allow_add(
     rule = AllowRule(src, dst, host, peer, port, class_name, expires, note)
     with open_store(store or default_store()) as opened:
         n_changed = opened.add_rule(rule)
-    console.say(f"{rule.rule_id}: {rule}; {n_changed:,} stored alerts are quiet now")
+    say(f"{rule.rule_id}: {rule}; {n_changed:,} stored alerts are quiet now")
 
 
 @allow_app.command("remove")
@@ -778,7 +807,7 @@ def allow_remove(
         if rule_id not in {rule.rule_id for rule in opened.rules()}:
             raise DataError(f"a rule must be one of the store's, however: it has no {rule_id}; see deepidea allow list")
         n_changed = opened.remove_rule(rule_id)
-    console.say(f"removed {rule_id}; {n_changed:,} stored alerts are told again")
+    say(f"removed {rule_id}; {n_changed:,} stored alerts are told again")
 
 
 @app.command()
@@ -804,7 +833,7 @@ def drift(
     if as_json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=1) + "\n")
     else:
-        console_drift.show_drift(report)
+        show_drift(report)
 
 
 @store_app.command("status")
@@ -813,7 +842,7 @@ def store_status(store: StoreUrl = "") -> None:
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_detection.show_store(opened.url, opened.counters(), opened.sink_counters())
+        show_store(opened.url, opened.counters(), opened.sink_counters())
 
 
 @store_app.command("purge")
@@ -826,7 +855,7 @@ def store_purge(
 
     with open_known_store(store) as opened:
         gone = opened.purge(datetime.now(UTC) - timedelta(days=days))
-    console.say(f"{gone.n_alerts:,} alerts are gone")
+    say(f"{gone.n_alerts:,} alerts are gone")
 
 
 @app.command()
@@ -841,7 +870,7 @@ def inspect(
     if as_json:
         sys.stdout.write(json.dumps(detector.manifest, indent=1) + "\n")
     else:
-        console.show_card(detector)
+        show_card(detector)
 
 
 @app.command()
@@ -861,7 +890,7 @@ def simulate(
     for path in (output, labels):
         _refuse_unwritable(path)
     chosen = choose_attacks(kind.value for kind in attacks)
-    with console.flow_progress("simulating", unit="packets") as progress:
+    with flow_progress("simulating", unit="packets") as progress:
         done = simulate_capture(
             output,
             labels,
@@ -873,7 +902,7 @@ def simulate(
             snaplen=snaplen,
             progress=progress,
         )
-    console.show_simulated(done, output, labels)
+    show_simulated(done, output, labels)
 
 
 @benchmark_app.command("run")
@@ -893,10 +922,10 @@ def benchmark_run(
     from deepidea.evaluation.benchmark import make_grid, plan_run, run_cells
 
     plan = plan_run(make_grid(data, protocol, models, seeds), out, retry=retry)
-    console.show_plan(plan)
-    with console.benchmark_progress() as progress:
+    show_plan(plan)
+    with benchmark_progress() as progress:
         outcomes = run_cells(plan, out, jobs=jobs, budget_s=budget, progress=progress)
-    raise typer.Exit(console.show_outcomes(plan, outcomes, out))
+    raise typer.Exit(show_outcomes(plan, outcomes, out))
 
 
 @benchmark_app.command("tau")
@@ -912,7 +941,7 @@ def benchmark_tau(
     from deepidea.evaluation.tau_sweep import iter_sweeps
 
     for sweep in iter_sweeps(data, models, out, n_deals=deals):
-        console.show_sweep(sweep)
+        show_sweep(sweep)
 
 
 @benchmark_app.command("report")
@@ -929,8 +958,8 @@ def benchmark_report(
     write_benchmark_report(comparison, output)
     if markdown is not None:
         write_benchmark_markdown(comparison, markdown)
-    console.show_answers(answers(comparison))
-    console.say(f"wrote {output}")
+    show_answers(answers(comparison))
+    say(f"wrote {output}")
 
 
 def _one_name(data: list[str]) -> str | list[str]:
@@ -960,10 +989,10 @@ def main() -> None:
     try:
         app()
     except DeepIDEAError as error:
-        console.fail(error)
+        fail(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        console.say("interrupted")
+        say("interrupted")
         sys.exit(130)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepidea import console_explain
+from deepidea.console.explain import show_explained_alert, show_explained_rows, write_json
 from deepidea.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def _explain_file(detector: Detector, flows: Path, rows: list[int], top: int, as
 
     explained = explain_rows(detector, flows, rows, top=top)
     if as_json:
-        console_explain.write_json([{"row": number, **found.to_dict()} for number, found in explained])
+        write_json([{"row": number, **found.to_dict()} for number, found in explained])
     else:
-        console_explain.show_explained_rows(explained)
+        show_explained_rows(explained)
 
 
 def _explain_stored(detector: Detector, beginning: str, store: str, top: int, as_json: bool) -> None:
@@ -59,6 +59,6 @@ def _explain_stored(detector: Detector, beginning: str, store: str, top: int, as
         found = opened.find_alert(beginning)
     explanation = explain_alert(detector, found, top=top)
     if as_json:
-        console_explain.write_json({"alert_id": found["alert_id"], **explanation.to_dict()})
+        write_json({"alert_id": found["alert_id"], **explanation.to_dict()})
     else:
-        console_explain.show_explained_alert(found, explanation)
+        show_explained_alert(found, explanation)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepidea import console, console_models
+from deepidea.console.card import show_card
+from deepidea.console.models import show_activations, show_comparison, show_exported, show_feedback, show_models
+from deepidea.console.terminal import say
 from deepidea.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def feedback_list(
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_models.show_feedback(opened.feedback(subject_id=subject_id, limit=limit))
+        show_feedback(opened.feedback(subject_id=subject_id, limit=limit))
 
 
 @feedback_app.command("add")
@@ -90,7 +92,7 @@ def feedback_add(
     with open_known_store(store) as opened:
         wanted = opened.find_incident(subject_id) if subject is Subject.incident else subject_id
         said = opened.judge(subject.value, wanted, verdict.value, class_name=class_name, note=note, analyst=who)
-    console.say(f"{said.subject} {said.subject_id}: {said.verdict}, says {said.analyst}")
+    say(f"{said.subject} {said.subject_id}: {said.verdict}, says {said.analyst}")
 
 
 @feedback_app.command("export")
@@ -108,7 +110,7 @@ def feedback_export(
 
     with open_known_store(store) as opened:
         counts = export_feedback(opened, output, format=format.value if format else None, per_incident=per_incident)
-    console_models.show_exported(counts, output)
+    show_exported(counts, output)
 
 
 @models_app.command("add")
@@ -127,7 +129,7 @@ def models_add(
         added = opened.add_model(file, name=name, analyst=who)
         active = opened.active_model()
     line = f"activate {added.model_id}" if active is None else f"compare {active.model_id} {added.model_id} DATA"
-    console.say(f"{added.model_id}: {added.name}, detector {added.model}; next: deepidea models {line}")
+    say(f"{added.model_id}: {added.name}, detector {added.model}; next: deepidea models {line}")
 
 
 @models_app.command("list")
@@ -136,7 +138,7 @@ def models_list(store: StoreUrl = "") -> None:
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_models.show_models(opened.models())
+        show_models(opened.models())
 
 
 @models_app.command("show")
@@ -149,12 +151,12 @@ def models_show(model: ModelId, store: StoreUrl = "") -> None:
         found = opened.find_model(model)
         detector = detector_of(opened, found.model_id)
         history = [one for one in opened.activations() if one.model_id == found.model_id]
-    console_models.show_models([found])
-    console.show_card(detector)
+    show_models([found])
+    show_card(detector)
     if found.comparison is not None:
-        console_models.show_comparison(found.comparison)
+        show_comparison(found.comparison)
     if history:
-        console_models.show_activations(history)
+        show_activations(history)
 
 
 @models_app.command("compare")
@@ -179,7 +181,7 @@ def models_compare(
     if as_json:
         sys.stdout.write(json.dumps(told, indent=1) + "\n")
     else:
-        console_models.show_comparison(told)
+        show_comparison(told)
     if store or not (Path(old).is_file() and Path(new).is_file()):
         _keep_comparison(told, old_id, new_id, store)
 
@@ -200,7 +202,7 @@ def models_activate(
     who = _who(analyst)
     with open_known_store(store) as opened:
         done = opened.activate(opened.find_model(model).model_id, analyst=who, note=note, force=force)
-    console.say(f"{done.model_id} is active" + (", by force" if done.kind == "forced" else ""))
+    say(f"{done.model_id} is active" + (", by force" if done.kind == "forced" else ""))
 
 
 @models_app.command("rollback")
@@ -211,7 +213,7 @@ def models_rollback(note: Note = "", analyst: Analyst = None, store: StoreUrl = 
     who = _who(analyst)
     with open_known_store(store) as opened:
         done = opened.rollback(analyst=who, note=note)
-    console.say(f"{done.model_id} is active again")
+    say(f"{done.model_id} is active again")
 
 
 @models_app.command("history")
@@ -220,7 +222,7 @@ def models_history(store: StoreUrl = "") -> None:
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_models.show_activations(opened.activations())
+        show_activations(opened.activations())
 
 
 @models_app.command("remove")
@@ -231,7 +233,7 @@ def models_remove(model: ModelId, store: StoreUrl = "") -> None:
     with open_known_store(store) as opened:
         found = opened.find_model(model)
         opened.remove_model(found.model_id)
-    console.say(f"removed {found.model_id}")
+    say(f"removed {found.model_id}")
 
 
 def _who(analyst: str | None) -> str:
@@ -264,6 +266,6 @@ def _keep_comparison(told: dict[str, Any], old_id: str, new_id: str, store: str)
     with open_known_store(store) as opened:
         if {old_id, new_id} <= {one.model_id for one in opened.models()}:
             opened.set_comparison(told, old_id=old_id, new_id=new_id)
-            console.say(f"kept in the store; next: deepidea models activate {new_id}")
+            say(f"kept in the store; next: deepidea models activate {new_id}")
         else:
-            console.say("not kept: the store does not have both models; see deepidea models add")
+            say("not kept: the store does not have both models; see deepidea models add")

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from deepidea import console, console_serve
+from deepidea.console.serve import as_utc, show_address, show_audit, show_secret, show_tokens
+from deepidea.console.terminal import say, stopping
 
 tokens_app = typer.Typer(help="Who may use the page and its API.", no_args_is_help=True)
 StoreUrl = Annotated[
@@ -77,9 +78,9 @@ def serve(
         forwarded_allow_ips=forwarded_allow_ips,
         open_metrics=open_metrics,
     )
-    with console.stopping() as stop:
-        serve_until(stop, serving, on_start=console_serve.show_address)
-    console.say("stopped")
+    with stopping() as stop:
+        serve_until(stop, serving, on_start=show_address)
+    say("stopped")
 
 
 @tokens_app.command("add")
@@ -94,9 +95,9 @@ def tokens_add(
     from deepidea.detection.watch import default_store
 
     with open_store(store or default_store()) as opened:
-        token, secret = opened.add_token(name, role.value, expires=console_serve.as_utc(expires))
+        token, secret = opened.add_token(name, role.value, expires=as_utc(expires))
         opened.audit("command line", "add token", token.token_id, detail={"name": name, "role": role.value})
-    console_serve.show_secret(token, secret)
+    show_secret(token, secret)
 
 
 @tokens_app.command("list")
@@ -105,7 +106,7 @@ def tokens_list(store: StoreUrl = "") -> None:
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_serve.show_tokens(opened.tokens())
+        show_tokens(opened.tokens())
 
 
 @tokens_app.command("revoke")
@@ -118,7 +119,7 @@ def tokens_revoke(
     with open_known_store(store) as opened:
         opened.revoke_token(token_id)
         opened.audit("command line", "revoke token", token_id)
-    console.say(f"revoked {token_id}")
+    say(f"revoked {token_id}")
 
 
 def audit(store: StoreUrl = "", limit: Annotated[int, typer.Option(min=1, help="Most entries.")] = 50) -> None:
@@ -126,4 +127,4 @@ def audit(store: StoreUrl = "", limit: Annotated[int, typer.Option(min=1, help="
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_serve.show_audit(opened.audit_log(limit=limit)[0])
+        show_audit(opened.audit_log(limit=limit)[0])

@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from deepidea.console import out
-from deepidea.console_detection import SEVERITIES, print_wide, shown_endpoint, shown_time
+from deepidea.console.detection import SEVERITIES, shown_endpoint, shown_time
+from deepidea.console.terminal import out, print_wide
 
 _BAR_CELLS = 12
 _EIGHTHS = " ▏▎▍▌▋▊▉"

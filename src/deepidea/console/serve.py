@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from deepidea.console import out, say
+from deepidea.console.terminal import out, say
 
 
 def show_address(url: str, store: str, *, needs_login: bool) -> None:
