@@ -168,7 +168,7 @@ def test_the_loss_is_the_presets_unless_one_is_named(
 
 
 def test_the_command_line_knows_every_loss_and_no_other(command: Command, flow_file: Path, tmp_path: Path):
-    from deepidea.cli import Loss
+    from deepidea.commands.train import Loss
     from deepidea.model.losses import LOSSES
 
     assert [name.value for name in Loss] == list(LOSSES)

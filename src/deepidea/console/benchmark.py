@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,6 +16,8 @@ from deepidea.console.terminal import duration, err, out, percent, say
 @contextlib.contextmanager
 def benchmark_progress() -> Iterator[Callable[[Any], None]]:
     """Yield a callback that tells each cell that ends, and on a terminal which ones run and how long it may take."""
+    from rich.live import Live
+
     live = Live(console=err, transient=True, refresh_per_second=4) if err.is_terminal else None
 
     def show(at: Any) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -24,6 +23,8 @@ _SEVERITY_STYLES = {1: "bold red", 2: "red", 3: "yellow", 4: "dim"}
 @contextlib.contextmanager
 def watching(address: str) -> Iterator[Callable[[Any, Sequence[Any]], None]]:
     """Yield a callback of progress and deliveries that redraws a line, or without a terminal tells one at times."""
+    from rich.live import Live
+
     if not err.is_terminal:
         yield _told_now_and_then(address)
         return

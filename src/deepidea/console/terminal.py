@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -47,6 +49,8 @@ def fail(error: DeepIDEAError) -> None:
 @contextlib.contextmanager
 def byte_progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
     """Yield a callback of bytes done and bytes in all that draws a bar."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(title, total=None)
@@ -56,6 +60,8 @@ def byte_progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
 @contextlib.contextmanager
 def flow_progress(title: str, *, unit: str = "flows") -> Iterator[Callable[[int], None]]:
     """Yield a callback of the flows, or packets, done so far that shows count and rate."""
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(title, total=None, told="")
@@ -116,6 +122,11 @@ def show_pairs(title: str, pairs: Mapping[str, str | None]) -> None:
 def print_wide(table: Table) -> None:
     """Print a table; into a file or pipe without folding it to a terminal's width."""
     (out if out.is_terminal else Console(width=_WIDE, highlight=False, emoji=False)).print(table)
+
+
+def write_json(told: Any, *, ensure_ascii: bool = True) -> None:
+    """Write what a command was asked for as JSON, on the standard output."""
+    sys.stdout.write(json.dumps(told, indent=1, ensure_ascii=ensure_ascii) + "\n")
 
 
 def duration(seconds: float) -> str:
