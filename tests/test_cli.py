@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,25 @@ def test_shards_go_where_training_is_ended(
     monkeypatch.setattr("deepidea.model.presets.train_on_shards", end)
     told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3)
     assert told.code == 128 + number
+    assert not list((tmp_path / "t").iterdir())
+
+
+def test_shards_go_where_training_is_ended_while_they_go(
+    command: Command, flow_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def remove(*given: object, **more: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        rmtree(*given, **more)
+
+    rmtree = shutil.rmtree
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
+    monkeypatch.setattr("deepidea.model.presets.train_on_shards", end)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3).code == 130
     assert not list((tmp_path / "t").iterdir())
 
 

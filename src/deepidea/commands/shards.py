@@ -57,12 +57,18 @@ def _passing_folder() -> Iterator[Path]:
     chosen = os.environ.get("TMPDIR")
     if chosen and not Path(chosen).is_dir():  # another one would be taken in silence, and fill up
         raise DataError(f"TMPDIR must be a folder, however: {chosen} is none; make it, or name another one")
+    late: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         with tempfile.TemporaryDirectory(prefix="deepidea-shards-") as folder:
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            finally:  # the folder goes first, then the process
+                signal.signal(signal.SIGTERM, lambda number, _: late.append(number))
     finally:
         signal.signal(signal.SIGTERM, before)
+    if late:
+        sys.exit(128 + late[0])
 
 
 def refuse_with_shards(**options: object) -> None:
