@@ -434,15 +434,17 @@ def test_an_interruption_after_an_epoch_writes_the_model(command: Command, flow_
     assert 1 <= len(card["training"]["epochs"]) < 5000
 
 
+@pytest.mark.parametrize("more", [(), ("what is measured is kept",)])
 def test_an_interruption_before_leaves_the_old_file_and_is_exit_code_130(
-    command: Command, flow_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, flow_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ):
     def interrupted(*_flows: object, **_options: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*more)
 
     monkeypatch.setattr("deepidea.model.presets.train_detector", interrupted)
     (tmp_path / "m.idea").write_text("old")
-    assert command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea").code == 130
+    ran = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea")
+    assert (ran.code, ran.err.splitlines()[-1]) == (130, ": ".join(["interrupted", *more]))
     assert (tmp_path / "m.idea").read_text() == "old"
 
 

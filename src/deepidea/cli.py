@@ -7,9 +7,10 @@ that the system refused; 6 an optional dependency missing; 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,11 +48,25 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
+def _telling(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command that is interrupted say so: typer would end it without a word."""
+
+    @functools.wraps(command)
+    def told(**given: Any) -> None:
+        try:
+            command(**given)
+        except KeyboardInterrupt as error:
+            say(": ".join(["interrupted", *map(str, error.args)]))
+            raise typer.Exit(130) from error
+
+    return told
+
+
 def _group(name: str, told: str, **commands: Callable[..., None]) -> None:
     """Add commands that share their first word."""
     group = typer.Typer(help=told, no_args_is_help=True)
     for word, command in commands.items():
-        group.command(word)(command)
+        group.command(word)(_telling(command))
     app.add_typer(group, name=name)
 
 
@@ -73,7 +88,7 @@ for _command in (
     models.inspect,
     packets.simulate,
 ):
-    app.command()(_command)
+    app.command()(_telling(_command))
 
 _group(
     "data",

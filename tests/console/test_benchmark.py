@@ -29,7 +29,6 @@ def test_a_benchmark_tells_what_ended_and_on_a_terminal_what_runs(capsys, monkey
     assert "kdd99, auto: knn, seed 0" in told
 
 
-def test_an_interrupted_benchmark_is_told_to_go_on(capsys):
-    with pytest.raises(KeyboardInterrupt), benchmark_progress():
+def test_an_interrupted_benchmark_is_told_to_go_on():
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on from here"), benchmark_progress():
         raise KeyboardInterrupt
-    assert capsys.readouterr().err == "interrupted: the same command goes on from here\n"

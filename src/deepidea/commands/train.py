@@ -30,6 +30,7 @@ from deepidea.console.training import epoch_progress, show_gathered, show_refuse
 if TYPE_CHECKING:
     from deepidea.evaluation.continuing import Gathered
     from deepidea.model.detector import Detector
+    from deepidea.model.workers import Workers
 
 
 class Preset(StrEnum):
@@ -180,7 +181,10 @@ def _common_arguments(asked: TrainOptions) -> list[str]:
 def _train_here(asked: TrainOptions) -> None:
     """Train in this process, alone or as one of several, of which the first one tells and keeps what all did."""
     refuse_unwritable(asked.output)
-    detector = _from_memory(asked) if asked.shards is None else _from_shards(asked, asked.shards)
+    with _joined(asked.device) as together:
+        detector = (
+            _from_memory(asked, together) if asked.shards is None else _from_shards(asked, asked.shards, together)
+        )
     if is_silent_worker():
         return
     detector.save(asked.output)
@@ -191,11 +195,20 @@ def _train_here(asked: TrainOptions) -> None:
     _say_written(asked)
 
 
+def _joined(device: Device) -> Any:
+    """Return the context of whoever trains together, None alone: torch is not read for that."""
+    if not is_worker():
+        return contextlib.nullcontext()
+    from deepidea.model.workers import joined
+
+    return joined("nccl" if device is Device.cuda else "gloo")
+
+
 def _say_written(asked: TrainOptions) -> None:
     say(f"wrote {asked.output}; next: deepidea evaluate {asked.output} {' '.join(asked.data)}")
 
 
-def _from_shards(asked: TrainOptions, n_shards: int) -> Detector:
+def _from_shards(asked: TrainOptions, n_shards: int, together: Workers | None) -> Detector:
     refuse_with_shards(
         taxonomy=asked.taxonomy,
         port=asked.port,
@@ -204,22 +217,26 @@ def _from_shards(asked: TrainOptions, n_shards: int) -> Detector:
         **{"continue": asked.continued, "extra-weight": asked.extra_weight},
         split=asked.split not in (SplitKind.auto, SplitKind.none),
     )
-    table: dict[str, Any] = {"label": asked.label, "benign": asked.benign, "keep": asked.keep or ()}
-    with _joined(asked.device) as together:
-        training = {"preset": _preset(asked), "workers": together, "checkpoint": asked.checkpoint}
-        return train_in_shards(
-            asked.data, n_shards, **table, schema=asked.schema, training={**training, **_changes(asked)}
-        )
+    shared = {"preset": _preset(asked), "workers": together, "checkpoint": asked.checkpoint}
+    return train_in_shards(
+        asked.data,
+        n_shards,
+        label=asked.label,
+        benign=asked.benign,
+        keep=asked.keep or (),
+        schema=asked.schema,
+        training={**shared, **_changes(asked)},
+    )
 
 
-def _from_memory(asked: TrainOptions) -> Detector:
+def _from_memory(asked: TrainOptions, together: Workers | None) -> Detector:
     from deepidea.model.presets import train_detector
 
     gathered = _gather(asked)
     show_refused(gathered.part.refused)
     show_training_flows(gathered.part.contract)
     show_gathered(gathered)
-    with epoch_progress() as on_epoch, _joined(asked.device) as together:
+    with epoch_progress() as on_epoch:
         detector = train_detector(
             gathered.part.flows,
             preset=_preset(asked),
@@ -294,12 +311,3 @@ def _drawn_seed() -> int:
     import secrets  # takes a moment
 
     return secrets.randbelow(2**31)
-
-
-def _joined(device: Device) -> Any:
-    """Return the context of whoever trains together, None alone: torch is not read for that."""
-    if not is_worker():
-        return contextlib.nullcontext()
-    from deepidea.model.workers import joined
-
-    return joined("nccl" if device is Device.cuda else "gloo")

@@ -29,9 +29,8 @@ def benchmark_progress() -> Iterator[Callable[[Any], None]]:
     try:
         with live or contextlib.nullcontext():
             yield show
-    except KeyboardInterrupt:
-        say("interrupted: the same command goes on from here")
-        raise
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("the same command goes on from here") from error
 
 
 def _told_outcome(outcome: Any) -> str:

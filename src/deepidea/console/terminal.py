@@ -22,7 +22,7 @@ _WIDE = 180
 
 
 def is_worker() -> bool:
-    """Whether torchrun started this process, one of several that train together."""
+    """Whether this process is one of several that train together, as what started it tells in the environment."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
