@@ -29,7 +29,7 @@ CELLS = ((256, 128), (4096, 128), (16_384, 128), (4096, 1024))
 
 
 def train(path: Path, batch_size: int, width: int, output: Path) -> None:
-    """Train as one of the processes that torchrun started; the first one writes what it came to."""
+    """Train as one of the processes that were started; the first one writes what it came to."""
     table = pl.read_parquet(path)
     flows, _ = labelled_flows_from_table(table, "label", "benign")
     told: list[tuple[float, float]] = []

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,25 @@ def test_shards_go_where_training_is_ended(
     assert not list((tmp_path / "t").iterdir())
 
 
+def test_shards_go_where_training_is_ended_while_they_go(
+    command: Command, flow_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def remove(*given: object, **more: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        rmtree(*given, **more)
+
+    rmtree = shutil.rmtree
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
+    monkeypatch.setattr("deepidea.model.presets.train_on_shards", end)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3).code == 130
+    assert not list((tmp_path / "t").iterdir())
+
+
 def test_options_of_training_reach_the_model_card(
     command: Command, flow_file: Path, tmp_path: Path, tiny_presets: None
 ):
@@ -168,7 +188,7 @@ def test_the_loss_is_the_presets_unless_one_is_named(
 
 
 def test_the_command_line_knows_every_loss_and_no_other(command: Command, flow_file: Path, tmp_path: Path):
-    from deepidea.cli import Loss
+    from deepidea.commands.train import Loss
     from deepidea.model.losses import LOSSES
 
     assert [name.value for name in Loss] == list(LOSSES)
@@ -414,15 +434,17 @@ def test_an_interruption_after_an_epoch_writes_the_model(command: Command, flow_
     assert 1 <= len(card["training"]["epochs"]) < 5000
 
 
+@pytest.mark.parametrize("more", [(), ("what is measured is kept",)])
 def test_an_interruption_before_leaves_the_old_file_and_is_exit_code_130(
-    command: Command, flow_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, flow_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ):
     def interrupted(*_flows: object, **_options: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*more)
 
     monkeypatch.setattr("deepidea.model.presets.train_detector", interrupted)
     (tmp_path / "m.idea").write_text("old")
-    assert command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea").code == 130
+    ran = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea")
+    assert (ran.code, ran.err.splitlines()[-1]) == (130, ": ".join(["interrupted", *more]))
     assert (tmp_path / "m.idea").read_text() == "old"
 
 

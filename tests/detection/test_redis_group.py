@@ -15,7 +15,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from deepidea.adapters.redis_group import RedisGroupSource, RedisPublisher
-from deepidea.console_detection import status_line
+from deepidea.console.detection import status_line
 from deepidea.detection.engine import Progress
 from deepidea.detection.publish import open_publisher, publish
 from deepidea.detection.shares import Shares

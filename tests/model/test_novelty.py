@@ -224,9 +224,9 @@ def test_a_graph_with_distances_goes_with_novelty_alone(detector):
 
 
 def test_the_card_says_what_is_told(detector, capsys):
-    from deepidea import console
+    from deepidea.console.card import show_card
 
-    console.show_card(detector)
+    show_card(detector)
     assert "unknown never: too few held-out" in " ".join(capsys.readouterr().out.split())
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_run_goes_on(table: Path, t
     deadline = time.monotonic() + 90
     while not kept.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(_workers_of(running.pid)[-1], signal.SIGKILL)
+    os.kill(workers_of(running)[-1], signal.SIGKILL)
     _, told = running.communicate(timeout=90)
     assert running.returncode == 1, told.decode()
     assert b"all workers must live until the end" in told
@@ -149,17 +150,75 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_run_goes_on(table: Path, t
     assert json.loads(json.dumps(Checkpoint(kept, "")._read()[0]["epochs"]))
 
 
-def _workers_of(pid: int) -> list[int]:
-    """Return the processes that train, which torchrun has started, by the command line that they were given."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                environment = (entry / "environ").read_bytes()
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue  # it has ended, or is not ours
-            if b"RANK=" in environment and b"torch.distributed.run" not in line and b"train" in line:
-                found.append(int(entry.name))
-    assert found, f"no worker of {pid} runs"
-    return sorted(found)
+@pytest.fixture
+def running(table: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training by two processes that goes on for long, in a process group as a shell would start it."""
+    asked = command(
+        table, tmp_path / "a.idea", "--workers", "2", "--epochs", "4000", "--checkpoint", str(tmp_path / "k")
+    )
+    process = subprocess.Popen(asked, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
+    with process:
+        yield process
+        process.terminate()
+
+
+def workers_of(process: subprocess.Popen[Any]) -> list[int]:
+    """Return the processes that a command has started, when there are two of them."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while len(children.read_text().split()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return sorted(map(int, children.read_text().split()))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_best_epoch_as_of_one_process(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert running.stderr is not None
+    next(line for line in running.stderr if " 3/4000" in line)
+    workers = workers_of(running)
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=90)
+    assert running.returncode == 0, err
+    assert err.splitlines()[-1].startswith(f"wrote {tmp_path / 'a.idea'}; next: ")
+    assert "Traceback" not in err
+    assert Detector.load(tmp_path / "a.idea").card["training"]["interrupted"] is True
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.idea"]  # and no checkpoint
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait_s", [0.0, 0.5, 1.5])  # for the processes to begin, and to load torch
+def test_ctrl_c_before_an_epoch_is_one_line_and_exit_code_130(
+    running: subprocess.Popen[str], tmp_path: Path, wait_s: float
+) -> None:
+    workers = workers_of(running)
+    time.sleep(wait_s)
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=90)
+    assert (running.returncode, err.splitlines()[-1]) == (130, "interrupted")
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked_twice", [False, True])
+def test_a_command_that_is_ended_ends_its_processes(
+    running: subprocess.Popen[str], tmp_path: Path, asked_twice: bool
+) -> None:
+    workers = workers_of(running)
+    for number in (signal.SIGINT, signal.SIGINT) if asked_twice else (signal.SIGTERM,):
+        os.kill(running.pid, number)
+        time.sleep(0.3)
+    _, err = running.communicate(timeout=90)
+    assert (running.returncode, "Traceback" in err) == (130 if asked_twice else 143, False), err
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_has_its_exit_code_and_no_traceback(table: Path, tmp_path: Path) -> None:
+    asked = command(table, tmp_path / "a.idea", "--workers", "2", "--loss", "hierarchical")
+    ran = subprocess.run(asked, capture_output=True, text=True, timeout=90, check=False)
+    assert ran.returncode == 3
+    assert "a loss of several workers must be a mean over flows" in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -15,7 +15,7 @@ import dpkt
 import polars as pl
 import pytest
 
-from deepidea.cli import AttackKind
+from deepidea.commands.packets import AttackKind
 from deepidea.packets.attacks import ATTACKS
 from deepidea.packets.frames import ACK, RST, SYN
 from deepidea.packets.labels import read_labels

@@ -1,8 +1,8 @@
 """Training by several processes: each takes its part of every batch, and their gradients are added up.
 
 What a step does to the network is what one process would do with the whole batch, but for the last bits of sums and
-for dropout, whose masks each process draws by itself. The processes are started by torchrun, on one machine by
-:func:`launch`, on several by hand; each reads the same data.
+for dropout, whose masks each process draws by itself. The processes are started on one machine by :func:`launch`, on
+several by hand through torchrun; each reads the same data.
 
 Source: synchronous data-parallel training, as in Li et al. 2020, "PyTorch Distributed", VLDB 13(12).
 """
@@ -15,7 +15,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,11 +25,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.model.batches import Batch
 
 PATIENCE_S = 600.0  # for the others to reach the same step: reading data takes them as long as it takes
+GRACE_S = 30.0  # for a process to end that is asked to
+_POLL_S = 0.05
+_LAUNCHED = "DEEPIDEA_LAUNCHED"  # in the environment of what launch starts
+_Process = subprocess.Popen[bytes]
 
 
 class WorkerError(DeepIDEAError):
@@ -84,22 +90,50 @@ class Workers:
 
 @contextlib.contextmanager
 def joined(backend: str = "gloo") -> Iterator[Workers]:
-    """Join the other processes that torchrun started, as it tells in the environment.
+    """Join the other processes that :func:`launch` or torchrun started, as the environment tells.
 
     Raises
     ------
     WorkerError
         Another process ended, or did not come.
     """
-    dist.init_process_group(backend, timeout=timedelta(seconds=PATIENCE_S))
+    _meet(backend)
+    workers = Workers(dist.get_rank(), dist.get_world_size())
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size())
+        interruptions = _heeded(workers.rank)
+        yield workers
     except RuntimeError as error:  # what torch.distributed raises where a connection breaks
         if not any(word in str(error) for word in ("onnection", "imed out", "reset by peer")):
             raise
+        if interruptions:
+            raise KeyboardInterrupt from error
         raise WorkerError(f"all processes must live until the end, however: one was lost ({_first(error)})") from error
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    patience = timedelta(seconds=PATIENCE_S)
+    if _LAUNCHED not in os.environ:
+        dist.init_process_group(backend, timeout=patience)
+        return
+    address, port, rank, size = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"))
+    store = TCPStore(address, int(port), is_master=False, timeout=patience)
+    dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size), timeout=patience)
+
+
+def _heeded(rank: int) -> list[int]:
+    """Let in the interruptions that :func:`launch` has held so far, and return where they are noted.
+
+    The first process is interrupted. The others go on until it has left them: were they to leave it, it would lose them
+    before it has kept what it has.
+    """
+    noted: list[int] = []
+    if _LAUNCHED in os.environ:
+        if rank:
+            signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return noted
 
 
 def _first(error: Exception) -> str:
@@ -130,6 +164,9 @@ def _seed_beside(checkpoint: Path) -> int:
 def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int:
     """Run a command line of this program in so many processes on this machine; return its exit code.
 
+    Ctrl-C reaches them once each: the first one ends early and keeps what it has, as one that trains alone does, and
+    the exit code is its own. A second Ctrl-C, SIGTERM or SIGHUP ends all of them.
+
     Parameters
     ----------
     n_workers : int
@@ -141,7 +178,7 @@ def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int
     Raises
     ------
     WorkerError
-        A process was killed, so that the others were ended.
+        A process was killed or lost another one, so that the others were ended.
     """
     return launch_module("deepidea.cli", n_workers, arguments, threads=threads)
 
@@ -150,19 +187,89 @@ def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, thre
     """Run a module as :func:`launch` runs this program; it must call :func:`joined`."""
     if n_workers < 1:
         raise DataError(f"there must be a worker at least, however: workers={n_workers}")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_workers)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TORCHELASTIC_LOG_LEVEL": "CRITICAL"}
-    environment |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
-    process = subprocess.Popen([*command, "-m", module, *arguments], env=environment)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they meet
+    environment = {
+        **os.environ,
+        _LAUNCHED: "1",
+        "MASTER_ADDR": store.host,
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(n_workers),
+        "OMP_NUM_THREADS": str(threads),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
+    }
+    processes: list[_Process] = []
+    with _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        try:
+            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment)
+            return _told(_exit_code(processes, signals))
+        finally:
+            _end(processes)
+
+
+@contextlib.contextmanager
+def _noted(*numbers: int) -> Iterator[list[int]]:
+    """Yield where signals are noted, in place of what they do: none may come between a process and its being known."""
+    noted: list[int] = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: noted.append(number))
     try:
-        return _told(process.wait())
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        raise
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(processes: list[_Process], n_workers: int, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Start processes that a terminal's signals do not reach; an interruption waits until they heed it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    try:
+        for rank in map(str, range(n_workers)):
+            own = {**environment, "RANK": rank, "LOCAL_RANK": rank}
+            processes.append(subprocess.Popen(command, env=own, start_new_session=True))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _exit_code(processes: Sequence[_Process], signals: list[int]) -> int:
+    """Wait for all to end, or one to fail; after Ctrl-C for the first one, whose exit code counts."""
+    counting = processes
+    while True:
+        codes = [process.poll() for process in counting]
+        failed = [code for code in codes if code]
+        if failed or None not in codes:
+            return failed[0] if failed else 0
+        while signals:
+            counting = _interrupted(processes, signals.pop(0), again=counting is not processes)
+        time.sleep(_POLL_S)
+
+
+def _interrupted(processes: Sequence[_Process], number: int, *, again: bool) -> Sequence[_Process]:
+    """Pass Ctrl-C on and return the process to wait for; be ended by any other signal, and by a second one."""
+    if number != signal.SIGINT:
+        sys.exit(128 + number)
+    if again:
+        raise KeyboardInterrupt
+    for process in processes:
+        process.send_signal(number)
+    return processes[:1]
 
 
 def _told(code: int) -> int:
-    if code == 1:  # how torchrun ends where a process of its did, whatever that one's code
-        raise WorkerError("all workers must live until the end, however: one ended, and the others were ended with it")
-    return code
+    if code in (0, 130) or 1 < code < 128:  # it has said why
+        return code
+    raise WorkerError("all workers must live until the end, however: one ended, and the others were ended with it")
+
+
+def _end(processes: Sequence[_Process]) -> None:
+    """End what still runs."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from rich.table import Table
 
-from deepidea.console import out, say
+from deepidea.console.terminal import out, say
 
 
 def show_address(url: str, store: str, *, needs_login: bool) -> None:
@@ -20,11 +20,6 @@ def show_address(url: str, store: str, *, needs_login: bool) -> None:
         say("log in with a token; `deepidea tokens add` makes one")
     else:
         say("no token exists, so that everyone on this machine is an admin; `deepidea tokens add` makes the first one")
-
-
-def as_utc(when: datetime | None) -> datetime | None:
-    """Return a time as given on a command line, which is UTC."""
-    return None if when is None else when.replace(tzinfo=UTC)
 
 
 def show_secret(token: Any, secret: str) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepidea import console_explain
+from deepidea.commands.options import AsJson, StoreUrl
+from deepidea.console.explain import show_explained_alert, show_explained_rows
+from deepidea.console.terminal import write_json
 from deepidea.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,15 +21,13 @@ def explain(
     alert: Annotated[
         str | None, typer.Argument(help="Stored alert, or how its id begins; `deepidea alerts` lists them.")
     ] = None,
-    store: Annotated[
-        str, typer.Option(help="sqlite:///path or postgresql://user@host/database; absent, a file in your data folder.")
-    ] = "",
+    store: StoreUrl = "",
     flows: Annotated[Path | None, typer.Option(help="Explain flows of a file in place of an alert.")] = None,
     row: Annotated[
         list[int] | None, typer.Option(min=1, help="Row of the file, from 1; absent, the likeliest attacks.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Most features to tell of.")] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell why: the features that drove a verdict, and what benign flows are like."""
     from deepidea.model.detector import Detector
@@ -46,9 +46,9 @@ def _explain_file(detector: Detector, flows: Path, rows: list[int], top: int, as
 
     explained = explain_rows(detector, flows, rows, top=top)
     if as_json:
-        console_explain.write_json([{"row": number, **found.to_dict()} for number, found in explained])
+        write_json([{"row": number, **found.to_dict()} for number, found in explained], ensure_ascii=False)
     else:
-        console_explain.show_explained_rows(explained)
+        show_explained_rows(explained)
 
 
 def _explain_stored(detector: Detector, beginning: str, store: str, top: int, as_json: bool) -> None:
@@ -59,6 +59,6 @@ def _explain_stored(detector: Detector, beginning: str, store: str, top: int, as
         found = opened.find_alert(beginning)
     explanation = explain_alert(detector, found, top=top)
     if as_json:
-        console_explain.write_json({"alert_id": found["alert_id"], **explanation.to_dict()})
+        write_json({"alert_id": found["alert_id"], **explanation.to_dict()}, ensure_ascii=False)
     else:
-        console_explain.show_explained_alert(found, explanation)
+        show_explained_alert(found, explanation)

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from deepidea.console_explain import show_explanation
+from deepidea.console.explain import show_explanation
 from deepidea.model.detector import Detector
 from deepidea.model.explain import Explainer
 from tests.conftest import Command

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deepidea import console, console_serve
-
-tokens_app = typer.Typer(help="Who may use the page and its API.", no_args_is_help=True)
-StoreUrl = Annotated[
-    str, typer.Option(help="sqlite:///path or postgresql://user@host/database; absent, a file in your data folder.")
-]
+from deepidea.commands.options import StoreUrl
+from deepidea.console.serve import show_address, show_audit, show_secret, show_tokens
+from deepidea.console.terminal import say, stopping
 
 
 class RoleName(StrEnum):
@@ -23,13 +20,6 @@ class RoleName(StrEnum):
     viewer = "viewer"
     analyst = "analyst"
     admin = "admin"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command()(serve)
-    app.command()(audit)
-    app.add_typer(tokens_app, name="tokens")
 
 
 def serve(
@@ -77,12 +67,11 @@ def serve(
         forwarded_allow_ips=forwarded_allow_ips,
         open_metrics=open_metrics,
     )
-    with console.stopping() as stop:
-        serve_until(stop, serving, on_start=console_serve.show_address)
-    console.say("stopped")
+    with stopping() as stop:
+        serve_until(stop, serving, on_start=show_address)
+    say("stopped")
 
 
-@tokens_app.command("add")
 def tokens_add(
     name: Annotated[str, typer.Argument(help="Whose it is: a person or a program.")],
     role: Annotated[RoleName, typer.Option(help="viewer reads, analyst judges, admin changes models and tokens.")],
@@ -94,21 +83,24 @@ def tokens_add(
     from deepidea.detection.watch import default_store
 
     with open_store(store or default_store()) as opened:
-        token, secret = opened.add_token(name, role.value, expires=console_serve.as_utc(expires))
+        token, secret = opened.add_token(name, role.value, expires=_as_utc(expires))
         opened.audit("command line", "add token", token.token_id, detail={"name": name, "role": role.value})
-    console_serve.show_secret(token, secret)
+    show_secret(token, secret)
 
 
-@tokens_app.command("list")
+def _as_utc(when: datetime | None) -> datetime | None:
+    """Return a time as given on a command line, which is UTC."""
+    return None if when is None else when.replace(tzinfo=UTC)
+
+
 def tokens_list(store: StoreUrl = "") -> None:
     """List the tokens: whose, what they may, when they were used last."""
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_serve.show_tokens(opened.tokens())
+        show_tokens(opened.tokens())
 
 
-@tokens_app.command("revoke")
 def tokens_revoke(
     token_id: Annotated[str, typer.Argument(help="Token, as `deepidea tokens list` names it.")], store: StoreUrl = ""
 ) -> None:
@@ -118,7 +110,7 @@ def tokens_revoke(
     with open_known_store(store) as opened:
         opened.revoke_token(token_id)
         opened.audit("command line", "revoke token", token_id)
-    console.say(f"revoked {token_id}")
+    say(f"revoked {token_id}")
 
 
 def audit(store: StoreUrl = "", limit: Annotated[int, typer.Option(min=1, help="Most entries.")] = 50) -> None:
@@ -126,4 +118,4 @@ def audit(store: StoreUrl = "", limit: Annotated[int, typer.Option(min=1, help="
     from deepidea.detection.watch import open_known_store
 
     with open_known_store(store) as opened:
-        console_serve.show_audit(opened.audit_log(limit=limit)[0])
+        show_audit(opened.audit_log(limit=limit)[0])

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from deepidea.console import out, say
+from deepidea.console.terminal import out, say
 
 _STYLES = {"green": "bold green", "amber": "bold yellow", "red": "bold red", "unknown": "bold"}
 _MOST_SHOWN = 12

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepidea import console
+from deepidea.console.terminal import flow_progress, say
+from deepidea.console.training import epoch_progress, show_refused, show_training_flows
 from deepidea.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ def train_in_shards(
     if label is None or benign is None:
         raise DataError("a table in shards must come with --label and --benign, however: they were not both given")
     with _passing_folder() as folder:
-        with console.flow_progress("reading") as progress:
+        with flow_progress("reading") as progress:
             part = shards_to_train(
                 data, folder, n_shards=n_shards, label=label, benign=benign, keep=keep, schema=schema,
                 seed=training.get("random_state", 0), progress=progress,
             )  # fmt: skip
-        console.show_refused(part.refused)
-        console.show_training_flows(part.contract)
-        console.say(f"{len(part.flows):,} distinct rows in {len(part.flows.table.paths)} shards")
-        with console.epoch_progress() as on_epoch:
+        show_refused(part.refused)
+        show_training_flows(part.contract)
+        say(f"{len(part.flows):,} distinct rows in {len(part.flows.table.paths)} shards")
+        with epoch_progress() as on_epoch:
             return train_on_shards(part.flows, card=part.card(), on_epoch=on_epoch, **training)
 
 
@@ -56,12 +57,18 @@ def _passing_folder() -> Iterator[Path]:
     chosen = os.environ.get("TMPDIR")
     if chosen and not Path(chosen).is_dir():  # another one would be taken in silence, and fill up
         raise DataError(f"TMPDIR must be a folder, however: {chosen} is none; make it, or name another one")
+    late: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         with tempfile.TemporaryDirectory(prefix="deepidea-shards-") as folder:
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            finally:  # the folder goes first, then the process
+                signal.signal(signal.SIGTERM, lambda number, _: late.append(number))
     finally:
         signal.signal(signal.SIGTERM, before)
+    if late:
+        sys.exit(128 + late[0])
 
 
 def refuse_with_shards(**options: object) -> None:

@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from deepidea.console import duration, err, out, say, show_losses
+from deepidea.console.terminal import duration, err, out, print_wide, say, show_losses
 
 _ID_SHOWN = 18  # tells incidents, and alerts, apart; commands take the beginning of an id
-_WIDE = 180
 _TELL_EVERY_S = 10.0  # where there is no terminal to redraw
 SEVERITIES = {1: "critical", 2: "high", 3: "medium", 4: "low"}  # read without loading what makes alerts
 _SEVERITY_STYLES = {1: "bold red", 2: "red", 3: "yellow", 4: "dim"}
@@ -26,6 +23,8 @@ _SEVERITY_STYLES = {1: "bold red", 2: "red", 3: "yellow", 4: "dim"}
 @contextlib.contextmanager
 def watching(address: str) -> Iterator[Callable[[Any, Sequence[Any]], None]]:
     """Yield a callback of progress and deliveries that redraws a line, or without a terminal tells one at times."""
+    from rich.live import Live
+
     if not err.is_terminal:
         yield _told_now_and_then(address)
         return
@@ -160,11 +159,6 @@ def show_incidents(rows: Any) -> None:
             row["incident_id"][:_ID_SHOWN],
         )
     print_wide(table)
-
-
-def print_wide(table: Table) -> None:
-    """Print a table; into a file or pipe without folding it to a terminal's width."""
-    (out if out.is_terminal else Console(width=_WIDE, highlight=False, emoji=False)).print(table)
 
 
 def _few(listed: str, n: int) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Column, Table
 from rich.text import Text
 
-from deepidea.console import out
-from deepidea.console_detection import SEVERITIES, print_wide, shown_endpoint, shown_time
+from deepidea.console.detection import SEVERITIES, shown_endpoint, shown_time
+from deepidea.console.terminal import out, print_wide
 
 _BAR_CELLS = 12
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -120,8 +118,3 @@ def _footer(explanation: Any) -> str:
         f"Push: share of all that speaks for attack; below 0, what speaks for benign. Compared with {against}. "
         f"Log-odds against benign {explanation.log_odds:+.1f}, of benign flows {explanation.benign_log_odds:+.1f}."
     )
-
-
-def write_json(explained: Any) -> None:
-    """Write an explanation, or a list of them, as JSON."""
-    sys.stdout.write(json.dumps(explained, indent=1, ensure_ascii=False) + "\n")

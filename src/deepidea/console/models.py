@@ -8,22 +8,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from deepidea.console import out, percent, say
+from deepidea.console.terminal import out, percent, say
 
 _STYLES = {"better": "bold green", "no worse": "bold", "worse": "bold red"}
-
-
-def show_gathered(gathered: Any) -> None:
-    """Tell what training goes on from, and which flows join in."""
-    if gathered.start is not None:
-        about = gathered.card["continued_from"]
-        say(f"going on from {about['name']} (detector {about['model']})")
-    if gathered.extra is not None:
-        told = gathered.extra.contract()
-        classes = ", ".join(f"{name} {n:,}" for name, n in told["class_rows"].items())
-        say(f"and on {told['rows']:,} judged flows: {classes}")
-        for origin, n in told["left_out"].items():
-            say(f"left out, {n:,} judged flows that schema {gathered.extra.flows.schema.name} cannot tell: {origin}")
 
 
 def show_comparison(comparison: Any) -> None:
