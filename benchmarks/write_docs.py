@@ -29,8 +29,9 @@ from deepidea.evaluation.benchmark_tables import (
     standing_table,
     tau_table,
 )
-from deepidea.evaluation.benchmark_travel import journeys, left_out_table, tell_journey, travel_table
+from deepidea.evaluation.benchmark_travel import Figures, journeys, left_out_table, tell_journey, travel_table
 from deepidea.evaluation.comparison import Comparison, Contest, answers, read_comparison
+from deepidea.evaluation.systems import SYSTEMS
 from deepidea.model.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -246,6 +247,30 @@ def travel_text() -> str:
         tables = [table.to_markdown() for table in (travel_table(journey), left_out_table(journey)) if table]
         told += [f"### {escape_markdown(journey.title)}", escape_markdown(tell_journey(journey)), *tables]
     return "\n\n".join(told) or "Not measured yet: `make bench-protocols` fills this section."
+
+
+def new_attacks_table() -> str:
+    """Return what systems find of days and of attack labels that training lacks, and at how many false alarms."""
+    journey = next((one for one in journeys(every_dealing()) if one.data == "cicids17-improved@family"), None)
+    legs = (
+        [leg for leg in journey.legs if leg.contests[0].dealing.startswith(("by-day-", "leave-out-"))]
+        if journey
+        else []
+    )
+    if not journey or not legs:
+        return "Not measured yet: `make bench-protocols` fills this table."
+    systems = [name for name in journey.systems if name != "majority"]
+    rows = [
+        [leg.title.removeprefix("another day: "), *(_found_and_false(leg.figures(name)) for name in systems)]
+        for leg in legs
+    ]
+    return table(["training lacks", *(SYSTEMS[name].title for name in systems)], rows)
+
+
+def _found_and_false(figures: Figures | None) -> str:
+    if figures is None or figures.recall is None or figures.false_alarms is None:
+        return "–"
+    return f"{100 * figures.recall:.1f} ({100 * figures.false_alarms:.1f})"
 
 
 def no_figures(data: str) -> str:
@@ -552,6 +577,7 @@ TABLES: dict[str, Callable[[], str]] = {
     },
     **{f"tau-{data}": partial(benchmark_table, data, tau_table) for data in ("kdd99", "nsl-kdd", "cicids17")},
     "travel": travel_text,
+    "new-attacks": new_attacks_table,
     "no-figures-cicids18": partial(no_figures, "cicids18"),
     "kdd99": lambda: accuracy_table("kdd99"),
     "nsl-kdd": lambda: accuracy_table("nsl-kdd"),

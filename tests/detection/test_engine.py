@@ -1,6 +1,7 @@
 """The engine: every flow once, whatever happens; alerts by thresholds or by class; a store that goes and comes."""
 
 import threading
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -167,6 +168,24 @@ def test_calibration_keeps_its_rate_on_other_benign_flows(detector, benign, tmp_
     kept = Detector.load(tmp_path / "site.idea")
     assert thresholds_of(kept, None) == done.thresholds
     assert fingerprint(kept) == fingerprint(detector)
+
+
+def test_calibration_lets_benign_flows_of_another_network_be_benign(detector, benign):
+    elsewhere = benign.with_columns(pl.col(pl.Float64) * 30, pl.col(pl.Int64) * 30)
+    half = elsewhere.height // 2
+    rated = detector.with_options(novelty=replace(detector.novelty, rate=0.03))
+    site = calibrate(rated, Tables(elsewhere.head(half), 500), 0.01).detector
+    before, after = ((of.score(elsewhere.tail(half))["anomaly"] > 1 - of.novelty.rate).mean() for of in (rated, site))
+    assert before > 0.1
+    assert after < 0.05
+    assert site.score(elsewhere)["anomaly"].equals(rated.score(elsewhere)["anomaly"])
+
+
+@pytest.mark.parametrize("n_flows", [20, 3000])
+def test_calibration_leaves_the_rate_where_the_site_is_as_training_or_too_few_to_tell(detector, benign, n_flows):
+    usual = benign.sort(detector.score(benign)["anomaly"]).head(benign.height // 2).sample(n_flows, seed=0)
+    rated = detector.with_options(novelty=replace(detector.novelty, rate=0.03))
+    assert calibrate(rated, Tables(usual), 0.1).detector.novelty.rate == 0.03
 
 
 def test_calibration_says_how_many_flows_a_rate_needs(detector, benign):

@@ -116,7 +116,7 @@ def fit_thresholds(verdicts: pl.DataFrame, fpr: float, source: str) -> Threshold
             f"a false-positive rate of {fpr:g} needs at least {needed:,} benign flows, however: {source} has "
             f"{len(verdicts):,}; give more, or allow a rate of {len(measures) / (len(verdicts) + 1):.2g}"
         )
-    bounds = {name: _quantile(verdicts[name].to_numpy(), share) for name in measures}
+    bounds = {name: quantile(verdicts[name].to_numpy(), share) for name in measures}
     return Thresholds(bounds, fpr, len(verdicts), source)
 
 
@@ -131,7 +131,7 @@ def flows_needed(fpr: float, n_measures: int = len(MEASURES)) -> int:
     return math.ceil(round(n_measures / fpr - 1, 6))
 
 
-def _quantile(scores: NDArray[np.float64], share: float) -> float:
+def quantile(scores: NDArray[np.float64], share: float) -> float:
     """Return the conformal quantile: a further score lies above it with a probability of at most ``share``."""
     rank = math.ceil(round((1 - share) * (len(scores) + 1), 6))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
-from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, fit_thresholds
+from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, fit_thresholds, quantile
 from deepidea.detection.engine import flow_adapter
 from deepidea.detection.source import Source
 from deepidea.errors import DataError
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.model.detector import Detector
+from deepidea.model.novelty import Novelty
 from deepidea.model.reference import Bins, Reference, fit_reference
 
 SITE_ROWS = 20_000  # flows of the site that its reference is made of
@@ -29,8 +30,8 @@ class Calibration:
     Parameters
     ----------
     detector : Detector
-        The one that was given, with the thresholds in its card, and what the site's benign flows look like as its
-        ``site_reference``.
+        The one that was given, with the thresholds in its card, what the site's benign flows look like as its
+        ``site_reference``, and a rate at which they, not those of training, are lost to being unlike benign flows.
     thresholds : Thresholds
     n_called_attacks : int
         Of the benign flows, those that the detector's class calls an attack: what alerts without thresholds would be.
@@ -98,8 +99,21 @@ def calibrate(
         raise DataError(f"thresholds need benign flows, however: {source.name} has none")
     measured = pl.concat(scores)
     thresholds = fit_thresholds(measured, fpr, source.name)
-    known = with_thresholds(detector, thresholds).with_options(site_reference=sample.reference(measured["score"]))
+    seen = {"site_reference": sample.reference(measured["score"]), "novelty": _novelty_of_site(detector, measured)}
+    known = with_thresholds(detector, thresholds).with_options(**seen)
     return Calibration(known, thresholds, n_called, n_trained_on, skipped)
+
+
+def _novelty_of_site(detector: Detector, measured: pl.DataFrame) -> Novelty | None:
+    """Return what tells the unlike, at a rate that holds for benign flows of the site as it did for training's.
+
+    Where these are no more unlike than training's, or too few to tell, the rate stays what it was.
+    """
+    novelty = detector.novelty
+    if novelty is None or not novelty.rate:
+        return novelty
+    bound = quantile(measured["anomaly"].to_numpy(), novelty.rate)
+    return replace(novelty, rate=max(0.0, 1 - bound)) if 1 - novelty.rate < bound <= 1 else novelty
 
 
 def _count_trained_on(detector: Detector, flows: pl.DataFrame) -> int:
