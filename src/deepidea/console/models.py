@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from deepidea.console.terminal import out, percent, say
 
@@ -21,7 +21,9 @@ def show_comparison(comparison: Any) -> None:
     told = comparison if isinstance(comparison, Mapping) else comparison.to_dict()
     left_out = f", {told['n_left_out']:,} left out that either was trained on" if told["n_left_out"] else ""
     out.print(f"[bold]{escape(told['source'])}[/]  {told['n_flows']:,} flows{left_out}", soft_wrap=True)
-    table = Table("percent", told["old"], told["new"], "difference", "95 %", box=None, header_style="bold")
+    whole = {name: Column(name, no_wrap=True) for name in ("percent", "difference", "95 %")}  # the ids may be cut
+    heads = (whole["percent"], told["old"], told["new"], whole["difference"], whole["95 %"])
+    table = Table(*heads, box=None, header_style="bold")
     for title, name in _RATES.items():
         table.add_row(title, *(percent(told[side][name]) for side in ("before", "after")), *_change(told.get(name)))
     for name, n in told["class_rows"].items():
