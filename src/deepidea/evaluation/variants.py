@@ -248,7 +248,7 @@ class ForestStack:
     shares are averaged, with equal weights. Averaging first would let the prior of the surest one through. So the
     stack's own decision is the plain one, and its probabilities are those of balanced classes.
 
-    That there are two forests, and how many trees, was chosen on training folds: ``benchmarks/recipe_search.py``.
+    What each forest adds on training folds: ``benchmarks/recipe_search.py``.
 
     Parameters
     ----------
