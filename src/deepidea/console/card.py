@@ -39,10 +39,24 @@ def _told_decision(detector: Any) -> dict[str, str]:
     told = {"classes": ", ".join(f"{c} ({100 * p:.2g} %)" for c, p in zip(detector.classes, prior, strict=True))}
     if detector.labels != detector.classes:
         told["labels told apart"] = ", ".join(detector.labels)
-    told["rule"] = f"softmax(z / {decision.temperature:g}) / prior^{decision.tau:g}, added up by class"
+    told["rule"] = f"{_spell_rule(decision.temperature, decision.tau)}, added up by class"
     if detector.novelty is not None and detector.novelty.rate:
         told["rule"] += f"; never benign where anomaly > {1 - detector.novelty.rate:g}"
     return {**told, "what is new": _told_novelty(detector.novelty)}
+
+
+def _spell_rule(temperature: float, tau: float) -> str:
+    """Return the formula of a decision without what changes nothing.
+
+    Examples
+    --------
+    >>> _spell_rule(1.0, 1.0), _spell_rule(2.0, 0.5), _spell_rule(1.0, 0.0)
+    ('softmax(z) / prior', 'softmax(z / 2) / prior^0.5', 'softmax(z)')
+    """
+    softmax = "softmax(z)" if temperature == 1 else f"softmax(z / {temperature:g})"
+    if not tau:
+        return softmax
+    return f"{softmax} / prior" if tau == 1 else f"{softmax} / prior^{tau:g}"
 
 
 def _told_novelty(novelty: Any) -> str:
