@@ -41,7 +41,7 @@ def _told_decision(detector: Any) -> dict[str, str]:
         told["labels told apart"] = ", ".join(detector.labels)
     told["rule"] = f"{_spell_rule(decision.temperature, decision.tau)}, added up by class"
     if detector.novelty is not None and detector.novelty.rate:
-        told["rule"] += f"; never benign where anomaly > {1 - detector.novelty.rate:g}"
+        told["rule"] += f"; never benign where anomaly > 1 - {detector.novelty.rate:g}"
     return {**told, "what is new": _told_novelty(detector.novelty)}
 
 

@@ -242,7 +242,7 @@ class Detector:
         if self.novelty is None:
             return logits, self.decision.shares(logits), {}
         told = self.novelty.judge(self.decision.log_odds(logits), np.concatenate(distances, axis=1))
-        return logits, self.decision.shares(logits, told["anomaly"] > 1 - self.novelty.rate), told
+        return logits, self.decision.shares(logits, self.novelty.is_unlike_benign(told["anomaly"])), told
 
     def _likeliest_label(self, corrected: NDArray[np.float32], codes: NDArray[np.int64]) -> pl.Series:
         of_other_class = np.array(self.decision.class_of) != codes[:, None]

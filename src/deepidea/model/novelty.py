@@ -250,6 +250,10 @@ class Novelty:
         scores = _sum_scaled(_parts(log_odds, distances), self.centres, self.spreads, self.log_odds_weight)
         return np.asarray(1.0 - self.benign.share_as_high(scores), np.float64)
 
+    def is_unlike_benign(self, anomaly: Floats) -> NDArray[np.bool_]:
+        """Return which flows are not to be called benign, by what :meth:`anomaly` says of them."""
+        return np.asarray(anomaly > 1 - self.rate)
+
     def is_unknown(self, distances: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return which flows lie beyond the bounds of benign flows and of known attacks both."""
         return np.asarray((distances > np.array(self.bounds, np.float64)).all(axis=1))
