@@ -11,6 +11,7 @@ from benchmarks import (
     context_speed,
     crashes,
     detection_speed,
+    evaluation_speed,
     explain_speed,
     filled_store,
     meter_speed,
@@ -54,6 +55,7 @@ def main() -> None:
     for benchmark in (
         startup,
         scoring_speed,
+        evaluation_speed,
         explain_speed,
         training_speed,
         workers_speed,

@@ -91,6 +91,8 @@ def accuracy_table(data: str) -> str:
 def speed_table() -> str:
     """Return training, scoring, memory and start-up in one table."""
     training, scoring, startup = (read_result(n) for n in ("training_speed", "scoring_speed", "startup"))
+    judged = read_result("evaluation_speed")
+    verdicts, prints = judged["verdicts"], judged["fingerprints"]
     median, memory = training["median"], scoring["peak_memory_mib"]
     largest = max(memory, key=int)
     start = startup["median_seconds"]
@@ -108,6 +110,9 @@ def speed_table() -> str:
         ],
         ["the same without `anomaly` and `unknown`", f"{scoring['without_anomaly']:,.0f} flows/s"],
         [f"peak memory of scoring {int(largest):,} flows", f"{memory[largest]:.0f} MiB"],
+        [f"every figure of an evaluation of {verdicts['flows']:,} flows", f"{verdicts['ours_s']:.1f} s"],
+        ["a few of these figures by scikit-learn, in the same run", f"{verdicts['theirs_s']:.1f} s"],
+        [f"fingerprints of {prints['rows']:,} flows of {prints['features']} features", f"{prints['ours_s']:.2f} s"],
         ["`deepidea --help`", f"{start['deepidea --help']:.2f} s"],
         ["`import deepidea`, beyond Python's own start", f"{start[_IMPORT] - start['python -c pass']:.3f} s"],
     ]

@@ -76,7 +76,7 @@ def _started(postgres: Path, folder: Path, as_user: dict[str, object], settings:
 
 
 def _await(folder: Path, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         try:
             psycopg.connect(host=str(folder), user="test", dbname="postgres").close()
         except psycopg.OperationalError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
+def eventually(holds: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for something to be so."""
     deadline = time.monotonic() + within_s
     while not holds():

@@ -62,7 +62,7 @@ class Reading:
         return sum(sum(batch.dropped.values()) for batch in self.batches)
 
 
-def wait_for(*readings: Reading, n: int, within_s: float = 25.0) -> None:
+def wait_for(*readings: Reading, n: int, within_s: float = 60.0) -> None:
     """Wait until so many flows were read by all together."""
     deadline = time.monotonic() + within_s
     while sum(reading.n_flows for reading in readings) < n and time.monotonic() < deadline:

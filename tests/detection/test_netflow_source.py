@@ -24,7 +24,7 @@ from tests.flows import datagrams as forged
 SOFTFLOWD = Path("/usr/sbin/softflowd")
 needs_softflowd = pytest.mark.skipif(not SOFTFLOWD.exists(), reason="softflowd absent: apt install softflowd")
 CAPTURES = ("ftp", "synscan", "icmp-tunnel", "emotet", "ipv6-dos-6")
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class Listening:

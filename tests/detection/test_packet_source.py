@@ -1,8 +1,10 @@
 """Sources of packets: files, folders, pipes that grow, interfaces; what was told of is gone on behind."""
 
+import fcntl
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,7 +17,11 @@ from polars.testing import assert_frame_equal
 from deepidea.detection.packet_source import PacketSource
 from deepidea.errors import DataError, SourceError
 from deepidea.packets.live import LiveCapture
+from tests.detection.servers import eventually
 from tests.packets.forging import A, B, conversation, pcap, udp
+
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # of the kernel's include/uapi/linux/if_tun.h
+LIMIT_S = 60.0
 
 
 def many(n, start=1000.0):
@@ -69,11 +75,9 @@ def test_a_growing_capture_is_followed_until_told_to_stop(tmp_path):
     reader.start()
     with path.open("ab") as file:
         file.write(data[5000:])
-    deadline = time.monotonic() + 10
-    while sum(batch.flows.height for batch in told) < 200 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: sum(batch.flows.height for batch in told) >= 200)
     stop.set()
-    reader.join(10)
+    reader.join(LIMIT_S)
     assert not reader.is_alive()
     assert sum(batch.flows.height for batch in told) >= 200  # those older than the time-out; the rest is under way
 
@@ -107,33 +111,50 @@ def loopback():
     return "interface:lo"
 
 
-def test_a_live_interface_gives_what_a_file_of_the_same_packets_gives(loopback):
-    stop, told = threading.Event(), []
-    source = PacketSource(loopback)
-    reader = threading.Thread(target=lambda: told.extend(source.batches(None, stop)))
+@pytest.fixture
+def sender():
+    """Send datagrams of this machine to itself: a function of payloads, and the port that they go to."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
     ):
         here.bind(("127.0.0.1", 0))
-        port = here.getsockname()[1]
-        reader.start()
-        deadline = time.monotonic() + 10
-        seen = 0
-        while not seen and time.monotonic() < deadline:  # until the ring is open
-            there.sendto(b"hello", ("127.0.0.1", port))
-            time.sleep(0.05)
-            seen = len(told)
-        for _ in range(50):
-            there.sendto(b"ten bytes!", ("127.0.0.1", port))
-        time.sleep(0.3)
-    stop.set()
-    reader.join(10)
-    flow = flows_of(told).filter(pl.col("dst_port") == port).row(0, named=True)
-    assert flow["fwd_packet_length_max"] == 10
-    assert 50 <= flow["fwd_packets"] <= 300  # each once, though loopback hands every packet over twice
-    assert flow["fwd_bytes"] == 5 * (flow["fwd_packets"] - 50) + 500
-    assert flow["ended_by"] == "stopped"
+        there.connect(here.getsockname())
+
+        def send(payloads):
+            for payload in payloads:
+                there.send(payload)
+
+        yield send, here.getsockname()[1]
+
+
+def test_a_live_interface_gives_what_a_file_of_the_same_packets_gives(loopback, sender, tmp_path):
+    send, port = sender
+    payloads = [b"ten bytes!"] * 49 + [b"hello"]
+    batches = PacketSource(loopback).batches(None, stop := threading.Event())
+    next(batches)  # the ring is open
+    send(payloads)
+    stop.set()  # before any was read: what waits in the ring is told of all the same
+    live = flows_of(batches).filter(pl.col("dst_port") == port)
+    path = tmp_path / "same.pcap"
+    path.write_bytes(pcap((1000 + 0.001 * j, udp(A, 2000, B, port, payload)) for j, payload in enumerate(payloads)))
+    counts = [name for name in live.columns if "packet_length" in name or name in ("fwd_packets", "fwd_bytes")]
+    assert_frame_equal(live.select(counts), flows_of(read(PacketSource(str(path)))).select(counts))
+    assert live["fwd_packets"].to_list() == [50]  # each once, though loopback hands every packet over twice
+    assert live["ended_by"].to_list() == ["stopped"]
+
+
+def test_a_ring_is_drained_of_what_came_before_and_of_no_more(loopback, sender):
+    send, _ = sender
+    with LiveCapture("lo", block_bytes=1 << 16, n_blocks=8) as capture:
+        assert not [block for block in capture.drain() if len(block) > 100]  # ends where nothing comes
+        send([bytes(1000)] * 200)  # some blocks that are full, and one that is not
+        drained = capture.drain()
+        n = len(next(drained))
+        send([bytes(1000)] * 2000)  # more than the ring holds: it is not waited for
+        blocks = list(drained)
+    assert len(blocks) < 8
+    assert n + sum(map(len, blocks)) >= 200
 
 
 def test_a_quiet_pipe_tells_flows_whose_time_has_come(monkeypatch):
@@ -146,11 +167,9 @@ def test_a_quiet_pipe_tells_flows_whose_time_has_come(monkeypatch):
         reader = threading.Thread(target=lambda: told.extend(source.batches(None, stop)))
         reader.start()
         pipe.write(pcap([(1000, udp(A, 5000, B, 53, b"q"))]))
-        deadline = time.monotonic() + 10
-        while not sum(batch.flows.height for batch in told) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        eventually(lambda: any(batch.flows.height for batch in told))
         stop.set()
-        reader.join(10)
+        reader.join(LIMIT_S)
     assert not reader.is_alive()
     assert flows_of(told)["ended_by"].to_list() == ["timeout"]
 
@@ -169,22 +188,18 @@ def tap():
     subprocess.run(["ip", "link", "del", name], capture_output=True)
 
 
-def test_an_interface_that_goes_away_is_told(tap):
-    stop, told = threading.Event(), []
-
-    def run():
-        try:
-            list(PacketSource(f"interface:{tap}").batches(None, stop))
-        except SourceError as error:
-            told.append(str(error))
-
-    reader = threading.Thread(target=run)
-    reader.start()
-    time.sleep(0.5)
+def test_an_interface_that_goes_away_is_told_after_what_it_carried(tap):
+    batches = PacketSource(f"interface:{tap}").batches(None, threading.Event())
+    next(batches)  # the ring is open
+    with open("/dev/net/tun", "r+b", buffering=0) as line:
+        fcntl.ioctl(line, _TUNSETIFF, struct.pack("16sH22x", tap.encode(), _IFF_TAP | _IFF_NO_PI))
+        line.write(udp(A, 2000, B, 53, b"q"))
+    time.sleep(0.2)  # until the block is handed over; a link that is gone hands over nothing
     subprocess.run(["ip", "link", "del", tap], check=True)
-    reader.join(10)
-    stop.set()
-    assert told == [f"{tap} must stay up, however: Network is down"]
+    told = []
+    with pytest.raises(SourceError, match=f"{tap} must stay up, however: Network is down"):
+        told.extend(batch.flows for batch in batches)
+    assert pl.concat(told).filter(pl.col("dst_port") == 53).height == 1
 
 
 def test_without_the_right_to_capture_it_is_told_how_to_get_it():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,15 +98,13 @@ def test_shares_are_dealt_evenly_and_taken_over(address: str, server: Any, log: 
     stored: dict[str, Position] = {}
     with Reading(sharing(address, "partitions=4&session_s=1"), stored) as first:
         eventually(lambda: len(first.shares.held) == 4)
-        with Reading(sharing(address, "session_s=1"), stored) as second:
+        with Reading(sharing(address, "session_s=120"), stored) as second:
             eventually(lambda: (len(first.shares.held), len(second.shares.held)) == (2, 2))
             put(log, address)
             wait_for(first, second, n=N)
             assert min(first.n_flows, second.n_flows) > 0
             second.stop.set()
-            began = time.monotonic()
-            eventually(lambda: len(first.shares.held) == 4)
-            assert time.monotonic() - began < 1.0  # handed over, not waited for
+            eventually(lambda: len(first.shares.held) == 4)  # handed over, not waited for until its session ends
         more(log, N, 2 * N)
         put(log, address)
         wait_for(first, second, n=2 * N)

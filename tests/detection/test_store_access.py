@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepidea.detection import store_access
 from deepidea.detection.store import Store
 from deepidea.detection.store_access import MOST_NAME, PREFIX, ROLES, digest
 from deepidea.detection.store_schema import META, SESSIONS, TOKENS
@@ -48,26 +49,40 @@ def test_a_revoked_token_and_its_sessions_are_gone_for_good(store: Store) -> Non
     assert store.add_token("ann", "viewer")[0].token_id != ann.token_id  # a name is free again
 
 
-def test_a_token_ends_when_it_was_told_to(store: Store) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.4)
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Put the clock of tokens and sessions forward."""
+    passed_us = 0
+
+    def move(seconds: float) -> None:
+        nonlocal passed_us
+        passed_us += round(1e6 * seconds)
+
+    real = store_access._now
+    monkeypatch.setattr(store_access, "_now", lambda: real() + passed_us)
+    return move
+
+
+def test_a_token_ends_when_it_was_told_to(store: Store, later: Callable[[float], None]) -> None:
+    soon = datetime.now(UTC) + timedelta(minutes=4)
     token, secret = store.add_token("ann", "viewer", expires=soon)
     cookie = store.open_session(token)[1]
     assert store.find_token(secret) is not None
-    time.sleep(0.5)
+    later(5 * 60)
     assert store.find_token(secret) is store.find_session(cookie) is None
     with pytest.raises(DataError, match="must end in the future"):
         store.add_token("bob", "viewer", expires=soon)
 
 
-def test_a_session_ends_when_it_is_idle_and_in_any_case(store: Store) -> None:
+def test_a_session_ends_when_it_is_idle_and_in_any_case(store: Store, later: Callable[[float], None]) -> None:
     token = store.add_token("ann", "viewer")[0]
-    idle, used, old = (store.open_session(token, lasts_s=60, idle_s=0.5)[1] for _ in range(3))
+    idle, used, old = (store.open_session(token, lasts_s=6000, idle_s=500)[1] for _ in range(3))
     for _ in range(4):
-        time.sleep(0.2)
-        assert store.find_session(used, lasts_s=60, idle_s=0.5) is not None
-    assert store.find_session(idle, lasts_s=60, idle_s=0.5) is None
-    assert store.find_session(old, lasts_s=0.5, idle_s=60) is None
-    assert store.find_session(used, lasts_s=0.5, idle_s=60) is None
+        later(200)
+        assert store.find_session(used, lasts_s=6000, idle_s=500) is not None
+    assert store.find_session(idle, lasts_s=6000, idle_s=500) is None
+    assert store.find_session(old, lasts_s=500, idle_s=6000) is None
+    assert store.find_session(used, lasts_s=500, idle_s=6000) is None
 
 
 def test_requests_write_the_end_of_a_session_seldom(sqlite_store: Store) -> None:

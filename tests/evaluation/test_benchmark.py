@@ -55,7 +55,7 @@ def nap(monkeypatch, tmp_path):
     return tmp_path / "pid"
 
 
-def wait_for(truth, timeout_s: float = 20.0) -> None:
+def wait_for(truth, timeout_s: float = 60.0) -> None:
     deadline = time.perf_counter() + timeout_s
     while not truth():
         assert time.perf_counter() < deadline

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import polars as pl
@@ -71,13 +70,6 @@ def test_a_million_structured_rows_do_not_collide() -> None:
 
 def test_an_empty_table_has_no_prints() -> None:
     assert row_fingerprints(_mixed([], []).cast({"x": pl.Float64}), MIXED).shape == (0,)
-
-
-def test_half_a_million_wide_rows_take_less_than_a_second() -> None:
-    matrix = np.ones((500_000, 78), dtype=np.float32)
-    begin = perf_counter()
-    mix_array(matrix)
-    assert perf_counter() - begin < 5  # about 0.2 s alone; the machine that runs tests may be busy
 
 
 @pytest.mark.data

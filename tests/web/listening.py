@@ -32,7 +32,7 @@ class Reader:
             elif not line and kind is not None:
                 return kind, data
 
-    def until(self, wanted: str, *, within_s: float = 10.0) -> Any:
+    def until(self, wanted: str, *, within_s: float = 60.0) -> Any:
         """Return the data of the next event of a kind."""
         ends = time.monotonic() + within_s
         while time.monotonic() < ends:

@@ -81,7 +81,7 @@ def plots(stocked: Store) -> Iterator[Served]:
 
 def wait_until(page: Any, expression: str) -> None:
     """Ask again and again from outside: what polls in the page needs eval there, which its policy forbids."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, expression
         page.wait_for_timeout(50)

@@ -137,12 +137,15 @@ class PacketSource:
         with LiveCapture(self.interface) as capture:
             tables: list[pl.DataFrame] = []
             began = time.monotonic()
-            while not stop.is_set():
-                block = capture.read(LINGER_S / 2)
-                tables.append(_meter_live(meter, block))
-                if time.monotonic() - began >= LINGER_S or sum(map(len, tables)) >= BATCH_FLOWS:
-                    yield self._live_batch(meter, capture, tables)
-                    tables, began = [], time.monotonic()
+            try:
+                for block in _blocks(capture, stop):
+                    tables.append(_meter_live(meter, block))
+                    if time.monotonic() - began >= LINGER_S or sum(map(len, tables)) >= BATCH_FLOWS:
+                        yield self._live_batch(meter, capture, tables)
+                        tables, began = [], time.monotonic()
+            except SourceError:  # the interface is gone: what was seen of it is told before that is
+                yield self._live_batch(meter, capture, [*tables, meter.finish()])
+                raise
             yield self._live_batch(meter, capture, [*tables, meter.finish()])
 
     def _live_batch(self, meter: FlowMeter, capture: LiveCapture, tables: list[pl.DataFrame]) -> FlowBatch:
@@ -164,6 +167,13 @@ class InterfaceSource(PacketSource):
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(f"interface:{name}", **options)
+
+
+def _blocks(capture: LiveCapture, stop: threading.Event) -> Iterator[PacketBlock | None]:
+    """Yield blocks of packets, None where none comes for a while; when told to stop, what came until then."""
+    while not stop.is_set():
+        yield capture.read(LINGER_S / 2)
+    yield from capture.drain()
 
 
 def _meter_live(meter: FlowMeter, block: PacketBlock | None) -> pl.DataFrame:

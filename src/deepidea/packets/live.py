@@ -15,6 +15,8 @@ import select
 import socket
 import struct
 import sys
+import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -33,6 +35,7 @@ _STATUS_USER = 1
 _LINK_TYPES = {1: 1, 772: 1, 65534: 101, 512: 12, 778: 101, 776: 101}  # ARPHRD to tcpdump.org's numbers
 _LOOPBACK = 772
 _MOST_FRAME = 1 << 16
+_DRAIN_TIMEOUTS = 4  # after so many of a block's time-outs without one, no packet waits in a block that is not full
 
 
 class LiveCapture:
@@ -67,6 +70,7 @@ class LiveCapture:
         if not sys.platform.startswith("linux"):
             raise SourceError("a live interface needs Linux, however: this is not; read from `tcpdump -w -` instead")
         self.interface, self.block_bytes, self.n_blocks = interface, block_bytes, n_blocks
+        self._block_timeout_s = block_timeout_ms / 1000
         self.dropped = 0
         self._next = 0
         try:
@@ -122,6 +126,23 @@ class LiveCapture:
         self._view[start + 8 : start + 12].view(np.uint32)[0] = 0  # back to the kernel
         self._next = (self._next + 1) % self.n_blocks
         return block
+
+    def drain(self) -> Iterator[PacketBlock]:
+        """Yield the blocks that hold what came before this call, for a reader that stops; it ends under any load.
+
+        Raises
+        ------
+        SourceError
+            The interface went away or down.
+        """
+        now_us = time.time_ns() // 1000
+        for _ in range(self.n_blocks):  # the ring holds no more: what is behind them came later
+            block = self.read(_DRAIN_TIMEOUTS * self._block_timeout_s)
+            if block is None:
+                return
+            yield block
+            if len(block) and block.times_us[-1] > now_us:
+                return
 
     def _status(self, start: int) -> int:
         return int(self._view[start + 8 : start + 12].view(np.uint32)[0])
