@@ -15,6 +15,7 @@ from benchmarks import (
     explain_speed,
     filled_store,
     meter_speed,
+    naming_search,
     page_speed,
     paper_choices,
     recipe_search,
@@ -63,6 +64,7 @@ def main() -> None:
         spark_speed,
         paper_choices,
         recipe_search,
+        naming_search,
         zero_day,
         *watching,
     ):

@@ -174,6 +174,13 @@ def recipe_table() -> str:
     return table(["candidate", "mixed", "known", "left out", "false alarms", *SEARCHED], rows)
 
 
+def naming_table() -> str:
+    """Return what each rule of naming attacks makes of those that the preset finds, on training folds."""
+    of = [read_result(f"naming_search/{data}")["summary"] for data in SEARCHED]
+    rows = [_candidate_row(rule, of, rule) for rule in of[0]]
+    return table(["named by", "mixed", "known", "left out", "false alarms", *SEARCHED], rows)
+
+
 SEARCHED = ("kdd99", "nsl-kdd", "cicids17")
 
 
@@ -596,6 +603,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shard_memory": shard_table,
     "recipe_decisions": recipe_decisions,
     "recipe_search": recipe_table,
+    "naming_search": naming_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,
     "zero_day_types": zero_day_types_table,
