@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,8 @@ def verdicts(fitted: FittedNetwork | FittedStack, features: Any) -> Iterator[tup
             beside = replace(fitted, forests=tuple(fitted.forests[place] for place in forests))
             yield name, beside.judge(features).predicted
         return
-    logits, anomaly = fitted.logits(features), fitted.detector.score(features)["anomaly"].to_numpy()
+    told = fitted.assess(features)
+    logits, anomaly = told.logits, cast(NDArray[np.float64], told.anomaly)
     for temperature in TEMPERATURES:
         for rate in RATES:
             decision = replace(fitted.decision, temperature=temperature, tau=1.0)

@@ -12,7 +12,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from deepidea.evaluation.benchmark_tables import (
     standing_table,
     tau_table,
 )
-from deepidea.evaluation.benchmark_travel import Figures, journeys, left_out_table, tell_journey, travel_table
+from deepidea.evaluation.benchmark_travel import Figures, Leg, Ranking, journeys, tell_journey, travel_tables
 from deepidea.evaluation.comparison import Comparison, Contest, answers, read_comparison
 from deepidea.evaluation.systems import SYSTEMS
 from deepidea.model.presets import PRESETS
@@ -256,33 +256,57 @@ def travel_text() -> str:
     """Return, for each data set that several protocols deal, what became of the figures, in words and tables."""
     told = []
     for journey in journeys(every_dealing()):
-        tables = [table.to_markdown() for table in (travel_table(journey), left_out_table(journey)) if table]
+        tables = [table.to_markdown() for table in travel_tables(journey)]
         told += [f"### {escape_markdown(journey.title)}", escape_markdown(tell_journey(journey)), *tables]
     return "\n\n".join(told) or "Not measured yet: `make bench-protocols` fills this section."
 
 
 def new_attacks_table() -> str:
-    """Return what systems find of days and of attack labels that training lacks, and at how many false alarms."""
+    """Return what systems find of days and attack labels that training lacks, at how many false alarms."""
+    return _new_attacks([(name, SYSTEMS[name].title, _found_and_false) for name in NEW_ATTACKS_OF])
+
+
+def new_attacks_ranking() -> str:
+    """Return how systems rank the same attacks above benign flows, whatever they decide."""
+    columns = [(name, SYSTEMS[name].title, lambda figures: _ranked(figures.by_score)) for name in NEW_ATTACKS_OF]
+    ours = ("deepidea", "DeepIDEA, by `anomaly`", lambda figures: _ranked(figures.by_anomaly))
+    return _new_attacks([*columns, ours])
+
+
+NEW_ATTACKS_OF = ("mlp-ce", "random-forest", "lightgbm", "deepidea", "deepidea-forests")
+Column = tuple[str, str, Callable[[Figures], str]]  # system, title, what stands in a cell
+
+
+def _new_attacks(columns: Sequence[Column]) -> str:
     journey = next((one for one in journeys(every_dealing()) if one.data == "cicids17-improved@family"), None)
-    legs = (
-        [leg for leg in journey.legs if leg.contests[0].dealing.startswith(("by-day-", "leave-out-"))]
-        if journey
-        else []
-    )
-    if not journey or not legs:
+    legs = [leg for leg in journey.legs if leg.contests[0].dealing.startswith(_NEW)] if journey else []
+    if not legs:
         return "Not measured yet: `make bench-protocols` fills this table."
-    systems = [name for name in journey.systems if name != "majority"]
-    rows = [
-        [leg.title.removeprefix("another day: "), *(_found_and_false(leg.figures(name)) for name in systems)]
-        for leg in legs
-    ]
-    return table(["training lacks", *(SYSTEMS[name].title for name in systems)], rows)
+    rows = [[_what_lacks(leg), *(_cell(leg.figures(name), tell) for name, _, tell in columns)] for leg in legs]
+    return table(["training lacks", *(title for _, title, _ in columns)], rows)
 
 
-def _found_and_false(figures: Figures | None) -> str:
-    if figures is None or figures.recall is None or figures.false_alarms is None:
+_NEW = ("by-day-", "leave-out-")
+
+
+def _what_lacks(leg: Leg) -> str:
+    return leg.title.removeprefix("another day: ")
+
+
+def _cell(figures: Figures | None, tell: Callable[[Figures], str]) -> str:
+    return tell(figures) if figures else "–"
+
+
+def _found_and_false(figures: Figures) -> str:
+    if figures.recall is None or figures.false_alarms is None:
         return "–"
     return f"{100 * figures.recall:.1f} ({100 * figures.false_alarms:.1f})"
+
+
+def _ranked(ranking: Ranking) -> str:
+    if ranking.auroc is None:
+        return "–"
+    return f"{ranking.auroc:.3f}" + ("" if ranking.recall is None else f" ({100 * ranking.recall:.1f})")
 
 
 def no_figures(data: str) -> str:
@@ -590,6 +614,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"tau-{data}": partial(benchmark_table, data, tau_table) for data in ("kdd99", "nsl-kdd", "cicids17")},
     "travel": travel_text,
     "new-attacks": new_attacks_table,
+    "new-attacks-ranking": new_attacks_ranking,
     "no-figures-cicids18": partial(no_figures, "cicids18"),
     "kdd99": lambda: accuracy_table("kdd99"),
     "nsl-kdd": lambda: accuracy_table("nsl-kdd"),

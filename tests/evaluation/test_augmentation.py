@@ -84,7 +84,7 @@ def test_the_prior_is_that_of_the_real_flows() -> None:
     judgement = many.judge(FLOWS.features)
     own = many.network.detector.score(FLOWS.features)["class"]
     assert np.array_equal(np.array(many.classes)[judgement.predicted], own.to_numpy())
-    plain = replace(many.network.decision, temperature=1.0).classify(many.network.logits(FLOWS.features))
+    plain = replace(many.network.decision, temperature=1.0).classify(many.network.assess(FLOWS.features).logits)
     corrected = replace(many.decision, temperature=1.0).corrected(judgement.probabilities).argmax(axis=1)
     assert (np.array(many.network.classes)[plain] == np.array(many.classes)[corrected]).mean() > 0.999
 

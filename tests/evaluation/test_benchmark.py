@@ -318,6 +318,18 @@ def test_each_label_is_ranked_against_benign_flows(in_process):
     attacks = [of for name, of in labels.items() if name != "benign"]
     mean = np.average([of["auroc"] for of in attacks], weights=[of["rows"] for of in attacks])
     assert mean == pytest.approx(whole, abs=1e-6)
+    assert "anomaly" not in record  # a tree does not tell it
+
+
+def test_what_is_unlike_benign_ranks_flows_as_well(monkeypatch):
+    monkeypatch.setattr(benchmark_cell, "deal_experiment", deal)
+    record = measure(Cell("kdd99", "auto", "deepidea:n_epochs=1", 0))
+    ranked, labels = record["anomaly"], record["labels"]
+    assert set(ranked) == {"roc_auc", "pr_auc", "recall_at_fpr"}
+    assert labels["benign"]["anomaly_auroc"] is None
+    attacks = [of for name, of in labels.items() if name != "benign"]
+    mean = np.average([of["anomaly_auroc"] for of in attacks], weights=[of["rows"] for of in attacks])
+    assert mean == pytest.approx(ranked["roc_auc"], abs=1e-6)
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -7,7 +7,13 @@ import pytest
 from deepidea.evaluation.benchmark import Cell
 from deepidea.evaluation.benchmark_cell import write_record
 from deepidea.evaluation.benchmark_report import answers, render_benchmark, render_markdown
-from deepidea.evaluation.benchmark_travel import journeys, left_out_table, tell_journey, travel_table
+from deepidea.evaluation.benchmark_travel import (
+    journeys,
+    left_out_table,
+    ranking_table,
+    tell_journey,
+    travel_table,
+)
 from deepidea.evaluation.comparison import compare, read_comparison, told_in_full
 from tests.evaluation.test_benchmark_report import record
 from tests.evaluation.test_report import figures_in
@@ -99,6 +105,27 @@ def test_a_left_out_label_is_judged_by_its_own_flows(comparison):
         [("bot", ""), ("50", ""), ("40.0", "0.800"), ("20.0", "0.700")],
         [("xss", ""), ("50", ""), ("–", ""), ("60.0", "")],
     ]
+
+
+def test_rankings_are_by_score_and_where_it_is_told_by_anomaly():
+    ranked = {"roc_auc": 0.9, "recall_at_fpr": {"0.01": 0.5}}
+    records = [dealt(way, "deepidea", 0.9) | {"anomaly": ranked} for way in ("by-time", "by-day-friday")]
+    records += [dealt(way, "tree", 0.9) for way in ("by-time", "by-day-friday")]
+    table = ranking_table(journeys(compare(records))[0])
+    assert table.head == ["Dealt", "decision tree", "DeepIDEA", "DeepIDEA, by anomaly"]
+    own = records[0]["decisions"]["own"]
+    area, recall = f"{own['roc_auc']:.3f}", f"{100 * own['recall_at_fpr']['0.01']:.1f}"
+    assert cells(table)[0] == [("end of each day", ""), (area, recall), (area, recall), ("0.900", "50.0")]
+
+
+def test_a_left_out_label_is_ranked_by_its_own_flows(comparison):
+    _, tree, ours = cells(ranking_table(journeys(comparison)[0]))[5]
+    assert (tree, ours) == (("–", ""), ("0.700", ""))
+    old = [left_out(label, "deepidea", 0.5, 0.7) for label in ("bot", "xss")]
+    for number, of in enumerate(old):
+        of["labels"][("bot", "xss")[number]]["anomaly_auroc"] = 0.8 + 0.1 * number
+    table = ranking_table(journeys(compare([*old, dealt("by-time", "deepidea", 0.9)]))[0])
+    assert cells(table)[1][1:] == [("0.700", ""), ("0.850", "")]
 
 
 def test_it_is_told_in_words(comparison):

@@ -109,7 +109,7 @@ def test_parameters_reach_the_classifier_and_those_unknown_are_refused():
 
 def test_logit_adjusted_and_balanced_softmax_are_one_row_under_two_names(flows):
     first, second = (small(name).fit(flows, seed=0) for name in ("logit-adjusted", "balanced-softmax"))
-    assert np.array_equal(first.logits(flows.features), second.logits(flows.features))
+    assert np.array_equal(first.assess(flows.features).logits, second.assess(flows.features).logits)
     assert first.decision == second.decision
     assert "= logit-adjusted" in SYSTEMS["balanced-softmax"].title
 
@@ -185,7 +185,7 @@ def test_under_sampling_trains_as_long_as_the_whole_table_would(flows):
 
 def test_the_stack_is_the_mean_of_what_each_says_after_its_correction(typed):
     stack = ForestStack(n_trees=10, **SMALL).fit(typed, seed=0)
-    parts = [stack.network.shares(typed.features)]
+    parts = [stack.network.assess(typed.features).shares]
     for forest in stack.forests:
         q = forest.judge(typed.features).probabilities / forest.decision.prior
         parts.append(np.stack([q[:, 0], q[:, 1:].sum(axis=1)], axis=1) / q.sum(axis=1, keepdims=True))
@@ -231,5 +231,5 @@ def test_a_network_judges_as_its_detector_does(flows):
     refused = verdicts["anomaly"].to_numpy() > 0.7
     assert refused.any()
     assert (judgement.predicted[refused] > 0).all()
-    by_network = fitted.decision.classify(fitted.logits(flows.features))
+    by_network = fitted.decision.classify(fitted.assess(flows.features).logits)
     assert np.array_equal(by_network[~refused], judgement.predicted[~refused])

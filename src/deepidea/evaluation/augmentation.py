@@ -136,7 +136,7 @@ class _Rebalanced:
         )
 
     def judge(self, features: pl.DataFrame) -> Judgement:
-        predicted = self.order[self.network.shares(features).argmax(axis=1)]
-        shifted = softmax(self.network.logits(features))[:, np.argsort(self.order)] * self.shift
+        told = self.network.assess(features)
+        shifted = softmax(told.logits)[:, np.argsort(self.order)] * self.shift
         p = shifted / shifted.sum(axis=1, keepdims=True)
-        return Judgement(predicted, p, attack_score(p))
+        return Judgement(self.order[told.shares.argmax(axis=1)], p, attack_score(p), anomaly=told.anomaly)

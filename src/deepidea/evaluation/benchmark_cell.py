@@ -44,6 +44,7 @@ _MOST_REASON = 2000
 
 Record = dict[str, Any]
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,8 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
         each holds :meth:`Scores.to_dict`, and under "subsets" the class-balanced accuracy on distinct and unseen rows.
         "labels": of each native label its rows, how many were given its class, how many were called any attack, how
         the attack score ranks it against benign flows ("auroc", None for benign labels), and whether the training shows
-        it. "curve", "reliability", "attack_reliability": of its own decision.
+        it. "anomaly": where the system tells how unlike benign flows are, how that ranks attacks against them, and in
+        "labels" each of them ("anomaly_auroc"). "curve", "reliability", "attack_reliability": of its own decision.
     """
     test, classes = experiment.test, fitted.classes
     _refuse_other_length(judgement, len(test))
@@ -243,7 +245,10 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
             **{name: None if at is None else len(at) for name, at in subsets.items()},
         },
         "decisions": told if stated is not None else {name: _without_calibration(of) for name, of in told.items()},
-        "labels": _by_label(test, judgement.predicted == truth, judgement.predicted != benign, score, seen),
+        **_ranked_by_anomaly(truth, judgement, classes),
+        "labels": _by_label(
+            test, judgement.predicted == truth, judgement.predicted != benign, score, seen, judgement.anomaly
+        ),
         **_curves(scores["own"], stated is not None),
     }
 
@@ -274,7 +279,7 @@ def decide(judgement: Judgement, decision: Decision) -> dict[str, Ints]:
     return {"own": own, "plain": plain.argmax(axis=1), "corrected": corrected.argmax(axis=1)}
 
 
-def _unit_score(judgement: Judgement) -> npt.NDArray[np.float64]:
+def _unit_score(judgement: Judgement) -> Floats:
     """Return the attack score in 0..1: a margin, which may be any number, becomes its rank."""
     score = judgement.attack_score
     if judgement.probabilities is not None:
@@ -299,29 +304,32 @@ def _subset_cba(
     }
 
 
+def _ranked_by_anomaly(truth: Ints, judgement: Judgement, classes: tuple[str, ...]) -> Record:
+    if judgement.anomaly is None:
+        return {}
+    told = evaluate(truth, judgement.predicted, None, judgement.anomaly, classes).to_dict()
+    return {"anomaly": {name: told[name] for name in ("roc_auc", "pr_auc", "recall_at_fpr")}}
+
+
 def _by_label(
-    test: LabelledFlows, right: Bools, alarm: Bools, score: npt.NDArray[np.float64], seen: set[str]
+    test: LabelledFlows, right: Bools, alarm: Bools, score: Floats, seen: set[str], anomaly: Floats | None
 ) -> Record:
     is_benign = (test.classes == BENIGN).to_numpy()
-    above = _share_below(score, score[is_benign])
-    table = pl.DataFrame({"label": test.labels, "benign": is_benign, "right": right, "alarm": alarm, "above": above})
-    sums = (pl.len(), pl.col("right", "alarm").sum(), pl.col("above").mean(), pl.col("benign").any())
+    ranked = {"auroc": score} | ({} if anomaly is None else {"anomaly_auroc": anomaly})
+    above = {name: _share_below(by, by[is_benign]) for name, by in ranked.items()}
+    table = pl.DataFrame({"label": test.labels, "benign": is_benign, "right": right, "alarms": alarm, **above})
+    sums = (pl.len().alias("rows"), pl.col("right", "alarms").sum(), pl.col(list(above)).mean(), pl.col("benign").any())
     return {
-        label: {
-            "rows": rows,
-            "right": n_right,
-            "alarms": alarms,
-            "auroc": None if of_benign else auroc,
-            "in_training": label in seen,
+        of["label"]: {
+            **{name: of[name] for name in ("rows", "right", "alarms")},
+            **{name: None if of["benign"] else of[name] for name in above},
+            "in_training": of["label"] in seen,
         }
-        for label, rows, n_right, alarms, auroc, of_benign in table.group_by("label")
-        .agg(sums)
-        .sort("label")
-        .iter_rows()
+        for of in table.group_by("label").agg(sums).sort("label").iter_rows(named=True)
     }
 
 
-def _share_below(score: npt.NDArray[np.float64], benign: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _share_below(score: Floats, benign: Floats) -> Floats:
     """Return the share of benign flows that score below each flow, equals counting half; its mean is an AUROC.
 
     Examples

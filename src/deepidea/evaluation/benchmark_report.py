@@ -28,7 +28,7 @@ from deepidea.evaluation.benchmark_tables import (
     tau_table,
     unmeasured_table,
 )
-from deepidea.evaluation.benchmark_travel import Journey, journeys, left_out_table, tell_journey, travel_table
+from deepidea.evaluation.benchmark_travel import journeys, tell_journey, travel_tables
 from deepidea.evaluation.comparison import (
     OURS,
     PAPER,
@@ -92,11 +92,7 @@ def _travel_markdown(comparison: Comparison) -> Iterable[str]:
         yield from [] if place else ["## How far a number travels"]
         yield f"### {escape_markdown(journey.title)}"
         yield escape_markdown(tell_journey(journey))
-        yield from (table.to_markdown() for table in _journey_tables(journey))
-
-
-def _journey_tables(journey: Journey) -> list[Table]:
-    return [table for table in (travel_table(journey), left_out_table(journey)) if table]
+        yield from (table.to_markdown() for table in travel_tables(journey))
 
 
 def _answer_markdown(answer: Answer) -> Iterable[str]:
@@ -183,7 +179,7 @@ def _travel_section(comparison: Comparison) -> str:
         return ""
     parts = (
         f"<h3>{page.isolated(journey.title)}</h3><p>{_sentence(tell_journey(journey))}</p>"
-        + "".join(table.to_html() for table in _journey_tables(journey))
+        + "".join(table.to_html() for table in travel_tables(journey))
         for journey in found
     )
     note = f"<p class=note>{_TRAVEL_NOTE}</p>"

@@ -8,7 +8,7 @@ same network. Lines stand in that order.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from deepidea.evaluation.capture_splits import WEEKDAYS
 from deepidea.evaluation.comparison import OURS, Comparison, Contest, Row, Spread, data_title, points
 from deepidea.evaluation.systems import SYSTEMS
 
+AT_RATE = "0.01"
+"""The share of benign flows that rankings are compared at, as records spell it."""
 _LEAVE_OUT, _TO, _DAY = "leave-out-", "to-", "by-day-"
 _TITLES = {
     "stratified-keep": "at random, repeats kept",
@@ -29,6 +31,22 @@ _TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """How a score ranks attacks above benign flows; None where that is not known.
+
+    Attributes
+    ----------
+    auroc : float or None
+        Area under the ROC curve.
+    recall : float or None
+        Share of attacks above the benign flow that only :data:`AT_RATE` of them pass.
+    """
+
+    auroc: float | None = None
+    recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What a system comes to under one protocol, as shares; None where there is none.
 
@@ -36,15 +54,19 @@ class Figures:
     ----------
     cba : Spread
         Over seeds, or over left-out labels.
-    recall, false_alarms, auroc : float or None
-        Of attacks against benign flows: share called any attack, share of benign flows called one, area under the ROC
-        curve. Where a label is left out, recall and area are of that label alone.
+    recall, false_alarms : float or None
+        Of attacks against benign flows: share called any attack, share of benign flows called one.
+    by_score, by_anomaly : Ranking
+        Of attacks against benign flows, by the attack score and by how unlike benign flows the system finds them.
+
+    Where a label is left out, recall and rankings are of that label alone.
     """
 
     cba: Spread
     recall: float | None
     false_alarms: float | None
-    auroc: float | None
+    by_score: Ranking
+    by_anomaly: Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,26 +169,35 @@ def _title(way: str) -> str:
 def _figures_of(contest: Contest, row: Row) -> Figures:
     if contest.protocol.startswith(_LEAVE_OUT):
         return _figures_of_left_out(row)
-    cba = row.spread("own")
-    rates = (_mean_of(row, name) for name in ("detection_rate", "false_alarm_rate", "roc_auc"))
-    return Figures(cba or Spread(0.0, 0.0, 0), *rates)
+    cba = row.spread("own") or Spread(0.0, 0.0, 0)
+    recall, alarms = (_mean_known([_own(record).get(name) for record in row.records]) for name in _RATES)
+    by_anomaly = _ranking_of([record.get("anomaly", {}) for record in row.records])
+    return Figures(cba, recall, alarms, _ranking_of([_own(record) for record in row.records]), by_anomaly)
 
 
-def _mean_of(row: Row, name: str) -> float | None:
-    spread = row.spread("own", lambda scores: scores.get(name))
-    return spread.mean if spread else None
+_RATES = ("detection_rate", "false_alarm_rate")
+
+
+def _own(record: Record) -> dict[str, Any]:
+    own: dict[str, Any] = record["decisions"]["own"]
+    return own
+
+
+def _ranking_of(told: Sequence[Mapping[str, Any]]) -> Ranking:
+    recalls = [of.get("recall_at_fpr", {}).get(AT_RATE) for of in told]
+    return Ranking(_mean_known([of.get("roc_auc") for of in told]), _mean_known(recalls))
 
 
 def _figures_of_left_out(row: Row) -> Figures:
     """Return figures of the left-out label against benign flows; known attacks of the test do not count."""
     labels = [of for record in row.records for of in _left_out(record)]
-    alarms = _mean_of(row, "false_alarm_rate") or 0.0
+    alarms = _mean_known([_own(record).get("false_alarm_rate") for record in row.records]) or 0.0
     recalls = [of["alarms"] / of["rows"] for of in labels]
-    areas = [of["auroc"] for of in labels if of.get("auroc") is not None]
-    cba = Spread.of([(recall + 1 - alarms) / 2 for recall in recalls])
-    return Figures(
-        cba or Spread(0.0, 0.0, 0), statistics.fmean(recalls), alarms, statistics.fmean(areas) if areas else None
+    cba = Spread.of([(recall + 1 - alarms) / 2 for recall in recalls]) or Spread(0.0, 0.0, 0)
+    by_score, by_anomaly = (
+        Ranking(_mean_known([of.get(name) for of in labels])) for name in ("auroc", "anomaly_auroc")
     )
+    return Figures(cba, statistics.fmean(recalls), alarms, by_score, by_anomaly)
 
 
 def _left_out(record: Record) -> list[dict[str, Any]]:
@@ -178,16 +209,14 @@ def _left_out_once(contest: Contest) -> bool:
 
 
 def _mean_figures(told: Sequence[Figures]) -> Figures:
-    cba = Spread.of([figures.cba.mean for figures in told])
-    means = (_mean_known([value(f) for f in told]) for value in _RATES)
-    return Figures(cba or Spread(0.0, 0.0, 0), *means)
+    cba = Spread.of([figures.cba.mean for figures in told]) or Spread(0.0, 0.0, 0)
+    recall, alarms = (_mean_known([f.recall for f in told]), _mean_known([f.false_alarms for f in told]))
+    rankings = (_mean_ranking([f.by_score for f in told]), _mean_ranking([f.by_anomaly for f in told]))
+    return Figures(cba, recall, alarms, *rankings)
 
 
-_RATES: tuple[Callable[[Figures], float | None], ...] = (
-    lambda figures: figures.recall,
-    lambda figures: figures.false_alarms,
-    lambda figures: figures.auroc,
-)
+def _mean_ranking(of: Sequence[Ranking]) -> Ranking:
+    return Ranking(_mean_known([one.auroc for one in of]), _mean_known([one.recall for one in of]))
 
 
 def _mean_known(values: Sequence[float | None]) -> float | None:
@@ -196,6 +225,12 @@ def _mean_known(values: Sequence[float | None]) -> float | None:
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
+
+
+def travel_tables(journey: Journey) -> list[Table]:
+    """Return what a report shows of a data set: what systems decide, how they rank, how left-out labels fare."""
+    left_out = left_out_table(journey)
+    return [travel_table(journey), ranking_table(journey), *([left_out] if left_out else [])]
 
 
 def travel_table(journey: Journey) -> Table:
@@ -218,7 +253,7 @@ def _entry(figures: Figures | None, best: float) -> Entry:
     if figures is None:
         return Entry(NONE)
     rates = (NONE if rate is None else f"{100 * rate:.1f}" for rate in (figures.recall, figures.false_alarms))
-    area = NONE if figures.auroc is None else f"{figures.auroc:.3f}"
+    area = NONE if figures.by_score.auroc is None else f"{figures.by_score.auroc:.3f}"
     return Entry(points(figures.cba), " / ".join([*rates, area]), figures.cba.mean == best)
 
 
@@ -254,6 +289,42 @@ def _spell_seeds(seeds: Sequence[int]) -> str:
     return f"Mean ± standard deviation over seeds ({' or '.join(map(str, seeds))}); without a deviation it is one seed."
 
 
+def ranking_table(journey: Journey) -> Table:
+    """Return how each system ranks attacks above benign flows, whatever it decides."""
+    ranked = [(name, False) for name in journey.systems]
+    told = [[(leg.figures(name), name) for name in journey.systems] for leg in journey.legs]
+    by_anomaly = {name for line in told for figures, name in line if figures and figures.by_anomaly.auroc is not None}
+    ranked += [(name, True) for name in journey.systems if name in by_anomaly]
+    head = ["Dealt", *(f"{SYSTEMS[name].title}{', by anomaly' if by else ''}" for name, by in ranked)]
+    lines = [[Entry(leg.title), *_ranking_entries(leg, ranked)] for leg in journey.legs]
+    return Table(head, lines, _RANKING_CAPTION, small_below=True)
+
+
+_RANKING_CAPTION = (
+    "Area under the ROC curve of attacks against benign flows, by each system's attack score, whatever it decides, the "
+    "highest of a line in bold; small: percent of the attacks that rank above all but one in a hundred of the benign "
+    "flows. Where labels are left out in turn: the area of the left-out label's flows, mean over the labels. "
+    "Anomaly is how unlike benign flows DeepIDEA finds them, the other column to rank by. Mean over seeds."
+)
+
+
+def _ranking_entries(leg: Leg, ranked: Sequence[tuple[str, bool]]) -> list[Entry]:
+    figures = [(leg.figures(name), by_anomaly) for name, by_anomaly in ranked]
+    rankings = [(of.by_anomaly if by_anomaly else of.by_score) if of else Ranking() for of, by_anomaly in figures]
+    best = max((ranking.auroc for ranking in rankings if ranking.auroc is not None), default=None)
+    return [_ranking_entry(ranking, best) for ranking in rankings]
+
+
+def _ranking_entry(ranking: Ranking, best: float | None) -> Entry:
+    if ranking.auroc is None:
+        return Entry(NONE)
+    return Entry(
+        f"{ranking.auroc:.3f}",
+        "" if ranking.recall is None else f"{100 * ranking.recall:.1f}",
+        ranking.auroc == best,
+    )
+
+
 def left_out_table(journey: Journey) -> Table | None:
     """Return how each label fared that was left out of training; None where none was."""
     contests = [contest for leg in journey.legs for contest in leg.contests if contest.protocol.startswith(_LEAVE_OUT)]
@@ -283,7 +354,7 @@ def _left_out_entry(row: Row | None) -> Entry:
         return Entry(NONE)
     figures = _figures_of_left_out(row)
     recall = NONE if figures.recall is None else f"{100 * figures.recall:.1f}"
-    return Entry(recall, "" if figures.auroc is None else f"{figures.auroc:.3f}")
+    return Entry(recall, "" if figures.by_score.auroc is None else f"{figures.by_score.auroc:.3f}")
 
 
 # --- in words ----------------------------------------------------------------------------------------------------
@@ -297,7 +368,11 @@ def tell_journey(journey: Journey) -> str:
     (first, start), *rest = told
     low, worst = min(rest, key=lambda at: at[1].recall or 0.0)
     loud, loudest = max(told, key=lambda at: at[1].false_alarms or 0.0)
-    area = "" if worst.auroc is None else f" (there its score has an area under the ROC curve of {worst.auroc:.3f})"
+    area = (
+        ""
+        if worst.by_score.auroc is None
+        else f" (there its score has an area under the ROC curve of {worst.by_score.auroc:.3f})"
+    )
     return (
         f"DeepIDEA finds {_share(start.recall)} % of attacks at {_share(start.false_alarms)} % false alarms in the "
         f"first line ({first.title}). Its recall is lowest, {_share(worst.recall)} %, for “{low.title}”{area}. "

@@ -39,12 +39,15 @@ class Judgement:
         Higher is more attack-like: ``1 - p_benign`` where there are probabilities.
     unlike_benign : array, bool, (n_flows,), or None
         Flows that the system does not call benign whatever the probabilities say; None where it has no such rule.
+    anomaly : array, float64, (n_flows,), or None
+        How unlike benign flows, in 0..1, where the system tells that beside the attack score.
     """
 
     predicted: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32] | None
     attack_score: npt.NDArray[np.float64]
     unlike_benign: npt.NDArray[np.bool_] | None = None
+    anomaly: npt.NDArray[np.float64] | None = None
 
 
 class Fitted(Protocol):

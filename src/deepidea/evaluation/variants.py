@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -16,7 +16,7 @@ from deepidea.evaluation.outputs import BLOCK_FLOWS, attack_score, collapse_rows
 from deepidea.evaluation.systems import Fitted, Judgement
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.decision import Decision, softmax
-from deepidea.model.detector import Detector
+from deepidea.model.detector import Assessment, Detector
 from deepidea.model.features import FlowEncoder
 from deepidea.model.presets import PRESETS, make_classifier, train_detector
 
@@ -52,21 +52,22 @@ class FittedNetwork:
 
     def judge(self, features: pl.DataFrame) -> Judgement:
         """Judge flows; the probabilities are the softmax of the outputs, at temperature 1."""
-        probabilities, shares = softmax(self.logits(features)), self.shares(features)
-        # a share of exactly 0 is one that was taken away, or has no weight
-        return Judgement(shares.argmax(axis=1), probabilities, attack_score(probabilities), shares[:, 0] == 0)
+        told = self.assess(features)
+        probabilities, shares = softmax(told.logits), told.shares
+        unlike_benign = shares[:, 0] == 0  # a share of exactly 0 is one that was taken away, or has no weight
+        return Judgement(shares.argmax(axis=1), probabilities, attack_score(probabilities), unlike_benign, told.anomaly)
 
-    def shares(self, features: pl.DataFrame) -> Floats:
-        """Return what decides, the probabilities of balanced classes, float32 ``(n_flows, n_classes)``."""
-        return self._of_blocks(features, self.detector.shares, len(self.classes))
-
-    def logits(self, features: pl.DataFrame) -> Floats:
-        """Return the network's outputs, float32 ``(n_flows, n_outputs)``."""
-        return self._of_blocks(features, self.detector.logits, len(self.decision.prior))
-
-    def _of_blocks(self, features: pl.DataFrame, values: Callable[[pl.DataFrame], Floats], width: int) -> Floats:
+    def assess(self, features: pl.DataFrame) -> Assessment:
+        """Return what the detector's verdicts are made of, block by block."""
         flows = self.detector.schema.conform(features)
-        return np.concatenate([np.zeros((0, width), np.float32), *map(values, flows.iter_slices(BLOCK_FLOWS))])
+        starts = range(0, max(len(flows), 1), BLOCK_FLOWS)
+        blocks = [self.detector.assess(flows.slice(start, BLOCK_FLOWS)) for start in starts]
+        anomaly = [block.anomaly for block in blocks if block.anomaly is not None]
+        return Assessment(
+            np.concatenate([block.logits for block in blocks]),
+            np.concatenate([block.shares for block in blocks]),
+            np.concatenate(anomaly) if anomaly else None,
+        )
 
 
 class DefaultNetwork:
@@ -229,7 +230,10 @@ class FittedStack:
     def judge(self, features: pl.DataFrame) -> Judgement:
         """Judge flows; the probabilities are those of balanced classes, and the largest decides."""
         conformed = self.network.detector.schema.conform(features)
-        shares = [self.network.shares(conformed), *(self._balanced(forest, conformed) for forest in self.forests)]
+        shares = [
+            self.network.assess(conformed).shares,
+            *(self._balanced(forest, conformed) for forest in self.forests),
+        ]
         mean = np.asarray(np.mean(shares, axis=0), np.float32)
         return Judgement(np.asarray(mean.argmax(axis=1), np.int64), mean, attack_score(mean))
 

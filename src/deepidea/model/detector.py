@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,26 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 4096  # flows in one call of the network: large enough to be fast, small enough to stay in the cache
 PADDED_TO = 16  # rows of a call are filled up to a multiple of the widest vector: no element takes a kernel's tail path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assessment:
+    """Numbers that verdicts are made of.
+
+    Attributes
+    ----------
+    logits : array, float32, (n_flows, n_labels)
+        Of the network.
+    shares : array, float32, (n_flows, n_classes)
+        What decides the class; a flow's add up to 1. These are the probabilities of balanced classes, in which what is
+        unlike benign flows has no part in benign.
+    anomaly : array, float64, (n_flows,), or None
+        How unlike benign flows, in 0..1; None where the detector was not trained to tell.
+    """
+
+    logits: NDArray[np.float32]
+    shares: NDArray[np.float32]
+    anomaly: NDArray[np.float64] | None
 
 
 class Detector:
@@ -205,13 +226,12 @@ class Detector:
         for chunk in chunks:
             yield self.score(chunk)
 
-    def shares(self, flows: pl.DataFrame) -> NDArray[np.float32]:
-        """Return what decides the class of conformed flows, float32 ``(n_flows, n_classes)``; a flow's add up to 1.
-
-        These are the probabilities of balanced classes, in which what is unlike benign flows has no part in benign.
-        """
-        by_class = self.decision.by_class(self._decide(flows)[1][: len(flows)])
-        return np.asarray(by_class / by_class.sum(axis=1, keepdims=True), np.float32)
+    def assess(self, flows: pl.DataFrame) -> Assessment:
+        """Return what the verdicts of conformed flows are made of."""
+        logits, corrected, told = self._decide(flows)
+        by_class = self.decision.by_class(corrected[: len(flows)])
+        shares = np.asarray(by_class / by_class.sum(axis=1, keepdims=True), np.float32)
+        return Assessment(logits[: len(flows)], shares, told["anomaly"][: len(flows)] if told else None)
 
     def logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
         """Return the network's outputs for conformed flows, float32 ``(n_flows, n_classes)``."""
