@@ -57,15 +57,16 @@ bench-protocols: setup ## a few systems on data sets dealt by time, day, hosts, 
 	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(DEALT) --protocol by-time --protocol by-host-pair \
 	  $(FEW) --seeds 3 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(DAYS:%=--protocol by-day-%) --protocol to-cicids17 \
-	  --protocol to-cicids18 $(FEW) --seeds 1 --out $(PROTOCOLS)
+	  --protocol to-cicids18 $(FEW) --seeds 5 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(IMPROVED:%=--protocol leave-out-%) \
-	  $(FEW) --seeds 1 --out $(PROTOCOLS)
+	  $(FEW) --seeds 3 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data cicids17 --protocol stratified-keep --protocol to-cicids17-improved \
-	  --protocol to-cicids18 $(FEW) --seeds 1 --out $(PROTOCOLS)
+	  --protocol to-cicids18 $(FEW) --seeds 5 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data cicids18@family $(DEALT) --protocol by-time $(FEW) --seeds 3 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data cicids18@family --protocol leave-out-ftp-bruteforce \
-	  --protocol leave-out-ssh-bruteforce --protocol to-cicids17 --protocol to-cicids17-improved \
-	  $(FEW) --seeds 1 --out $(PROTOCOLS)
+	  --protocol leave-out-ssh-bruteforce $(FEW) --seeds 3 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data cicids18@family --protocol to-cicids17 --protocol to-cicids17-improved \
+	  $(FEW) --seeds 5 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data nsl-kdd --data kdd99 $(DEALT) $(FEW) --seeds 1 --out $(PROTOCOLS)
 
 docs: setup      ## rewrite the generated parts of README.md and docs/

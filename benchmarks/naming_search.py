@@ -40,7 +40,7 @@ def judge(fold: TypeFold, seed: int) -> dict[str, Any]:
     network = DefaultNetwork(n_epochs=10).fit(fold.train, seed)
     trees = ExtraTrees(labels=True, n_trees=100, duplicates="drop").fit(fold.train, seed)
     names = np.array(network.classes)
-    found = network.shares(fold.test.features).argmax(axis=1) > 0
+    found = network.assess(fold.test.features).shares.argmax(axis=1) > 0
     told = {}
     for rule, values in _values(network, trees, fold.train, fold.test.take(np.flatnonzero(found))).items():
         codes = np.zeros(len(found), np.int64)
@@ -54,7 +54,7 @@ def judge(fold: TypeFold, seed: int) -> dict[str, Any]:
 def _values(network: FittedNetwork, trees: Fitted, train: LabelledFlows, found: LabelledFlows) -> dict[str, Floats]:
     """Return for each rule what it gives each attack class, ``(n_found, n_attack_classes)``; the largest names it."""
     features = found.features
-    logits = network.logits(features)
+    logits = network.assess(features).logits
 
     def corrected(**changes: Any) -> Floats:
         decision = replace(network.decision, **changes)

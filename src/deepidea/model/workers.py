@@ -15,11 +15,13 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from deepidea.model.batches import Batch
 
 PATIENCE_S = 600.0  # for the others to reach the same step: reading data takes them as long as it takes
 GRACE_S = 30.0  # for a process to end that is asked to
+MEETS_IT_S = 5.0  # for the first process to tell of an error that another one met, such as one of the data
 _POLL_S = 0.05
 _LAUNCHED = "DEEPIDEA_LAUNCHED"  # in the environment of what launch starts
 _Process = subprocess.Popen[bytes]
@@ -199,12 +202,16 @@ def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, thre
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     }
     processes: list[_Process] = []
-    with _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, tempfile.TemporaryFile() as said:
         try:
-            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment)
-            return _told(_exit_code(processes, signals))
+            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment, said)
+            code = _exit_code(processes, signals)
+            if _has_said_why(code):
+                _await(processes[0], MEETS_IT_S)
+            return _told(code)
         finally:
             _end(processes)
+            _pass_on(said, processes)
 
 
 @contextlib.contextmanager
@@ -222,13 +229,23 @@ def _noted(*numbers: int) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _start(processes: list[_Process], n_workers: int, command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Start processes that a terminal's signals do not reach; an interruption waits until they heed it."""
+def _start(
+    processes: list[_Process],
+    n_workers: int,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    said: IO[bytes],
+) -> None:
+    """Start processes that a terminal's signals do not reach; an interruption waits until they heed it.
+
+    The first one has the terminal. What the others have to say, in errors alone, is kept.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
     try:
-        for rank in map(str, range(n_workers)):
-            own = {**environment, "RANK": rank, "LOCAL_RANK": rank}
-            processes.append(subprocess.Popen(command, env=own, start_new_session=True))
+        for rank in range(n_workers):
+            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            errors = said if rank else None
+            processes.append(subprocess.Popen(command, env=own, start_new_session=True, stderr=errors))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -258,9 +275,20 @@ def _interrupted(processes: Sequence[_Process], number: int, *, again: bool) -> 
 
 
 def _told(code: int) -> int:
-    if code in (0, 130) or 1 < code < 128:  # it has said why
+    if not code or _has_said_why(code):
         return code
     raise WorkerError("all workers must live until the end, however: one ended, and the others were ended with it")
+
+
+def _pass_on(said: IO[bytes], processes: Sequence[_Process]) -> None:
+    """Print what the others said; not where the first one has told of an error itself, which all of them meet."""
+    if processes and not _has_said_why(processes[0].returncode):
+        said.seek(0)
+        sys.stderr.write(said.read().decode(errors="replace"))
+
+
+def _has_said_why(code: int) -> bool:
+    return code == 130 or 1 < code < 128
 
 
 def _end(processes: Sequence[_Process]) -> None:
@@ -268,8 +296,13 @@ def _end(processes: Sequence[_Process]) -> None:
     for process in processes:
         process.terminate()
     for process in processes:
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
+        if not _await(process, GRACE_S):
             process.kill()
             process.wait()
+
+
+def _await(process: _Process, within_s: float) -> bool:
+    """Return whether a process ended within so many seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(within_s)
+    return process.returncode is not None
