@@ -43,7 +43,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "2 x 256": {"hidden": (256, 256)},
     "1 x 512": {"hidden": (512,)},
     "paper's shape and epochs, balance 0": PAPER_RECIPE,
-    "the same for 38,600 steps": {**PAPER_RECIPE, "min_steps": 38_600},  # ten epochs of KDD99's rows, repeats and all
+    "paper's shape for 38,600 steps, balance 0": {**PAPER_RECIPE, "min_steps": 38_600},  # ten epochs of KDD99's rows
     "forests of 100 trees": {"n_trees": 100},
     "forests of 300 trees": {"n_trees": 300},
 }
