@@ -24,7 +24,7 @@ from deepidea.model.checkpoint import Checkpoint  # noqa: E402
 from deepidea.model.detector import Detector  # noqa: E402
 from deepidea.model.losses import LOSSES  # noqa: E402
 from deepidea.model.presets import train_detector  # noqa: E402
-from deepidea.model.workers import Workers, common_arguments  # noqa: E402
+from deepidea.model.workers import Workers, _exit_code, common_arguments  # noqa: E402
 
 FLOWS, _ = labelled_flows_from_table(simulate_flows(n_flows=3000, seed=5), "label", "benign")
 
@@ -199,6 +199,12 @@ def test_ctrl_c_before_an_epoch_is_one_line_and_exit_code_130(
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_process_that_ends_by_the_signal_of_ctrl_c_was_interrupted() -> None:
+    ends = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
+    with subprocess.Popen([sys.executable, "-c", ends]) as process:
+        assert _exit_code([process], []) == 130
 
 
 @pytest.mark.slow

@@ -255,12 +255,17 @@ def _exit_code(processes: Sequence[_Process], signals: list[int]) -> int:
     counting = processes
     while True:
         codes = [process.poll() for process in counting]
-        failed = [code for code in codes if code]
+        failed = [_as_of_a_shell(code) for code in codes if code]
         if failed or None not in codes:
             return failed[0] if failed else 0
         while signals:
             counting = _interrupted(processes, signals.pop(0), again=counting is not processes)
         time.sleep(_POLL_S)
+
+
+def _as_of_a_shell(code: int) -> int:
+    """Return an interruption's exit code: CPython that was interrupted within `exec` says -2, though it was caught."""
+    return 130 if code == -signal.SIGINT else code
 
 
 def _interrupted(processes: Sequence[_Process], number: int, *, again: bool) -> Sequence[_Process]:
@@ -282,7 +287,7 @@ def _told(code: int) -> int:
 
 def _pass_on(said: IO[bytes], processes: Sequence[_Process]) -> None:
     """Print what the others said; not where the first one has told of an error itself, which all of them meet."""
-    if processes and not _has_said_why(processes[0].returncode):
+    if processes and not _has_said_why(_as_of_a_shell(processes[0].returncode)):
         said.seek(0)
         sys.stderr.write(said.read().decode(errors="replace"))
 
