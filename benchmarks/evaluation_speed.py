@@ -3,10 +3,9 @@
 *Verdicts*: all figures of `deepidea.evaluation.metrics.evaluate` for three million flows of five classes; beside it a
 few of them by scikit-learn: confusion matrix, precision, recall and F1, area under the ROC curve, average precision.
 
-*Fingerprints*: 64 bits of each of half a million rows of 78 numbers; beside it polars' hash of the same rows, which may
-be another one in the next version and so cannot be kept in a file.
+*Fingerprints*: 64 bits of each of half a million rows of 78 numbers; beside it pandas' hash of the same rows.
 
-Both in turn, in one process on one thread, median of several runs.
+Both in turn, in one process on one thread each, median of several runs.
 
 Usage: python -m benchmarks.evaluation_speed [--flows 3000000] [--rows 500000] [--runs 5]
 """
@@ -14,15 +13,12 @@ Usage: python -m benchmarks.evaluation_speed [--flows 3000000] [--rows 500000] [
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ["POLARS_MAX_THREADS"] = "1"  # before polars is imported
-
 import numpy as np
-import polars as pl
+import pandas as pd
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from benchmarks.result_files import RESULTS, write_result
@@ -71,8 +67,12 @@ def verdicts(n_flows: int, runs: int) -> dict[str, Any]:
 def fingerprints(n_rows: int, runs: int) -> dict[str, Any]:
     """Return the times of one print a row."""
     matrix = np.random.default_rng(0).normal(size=(n_rows, N_FEATURES)).astype(np.float32)
-    table = pl.DataFrame(matrix)
-    return {"rows": n_rows, "features": N_FEATURES, **in_turn(lambda: mix_array(matrix), table.hash_rows, runs)}
+    table = pd.DataFrame(matrix)
+
+    def by_pandas() -> None:
+        pd.util.hash_pandas_object(table, index=False)
+
+    return {"rows": n_rows, "features": N_FEATURES, **in_turn(lambda: mix_array(matrix), by_pandas, runs)}
 
 
 def main() -> None:

@@ -30,7 +30,6 @@ from deepidea.model.novelty import last_hidden
 
 SOFTENED = (0.5, 2.0, 3.0)  # temperatures
 WEAKENED = (0.0, 0.5)  # tau
-N_NEIGHBOURS = 1
 MOST_ROWS = 8_000  # training rows of a class among which neighbours are looked for
 Floats = NDArray[np.float32]
 
@@ -86,8 +85,8 @@ def _distances(network: FittedNetwork, train: LabelledFlows, found: LabelledFlow
     test, columns = place(found), []
     for name in network.classes[1:]:
         rows = rng.permutation(np.flatnonzero(classes == name))[:MOST_ROWS]
-        nearest = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(place(train.take(np.sort(rows))))
-        columns.append(nearest.kneighbors(test)[0].mean(axis=1))
+        nearest = NearestNeighbors(n_neighbors=1).fit(place(train.take(np.sort(rows))))
+        columns.append(nearest.kneighbors(test)[0][:, 0])
     return np.stack(columns, axis=1).astype(np.float32)
 
 

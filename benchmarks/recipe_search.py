@@ -26,6 +26,7 @@ from deepidea.evaluation.unseen_types import TypeFold, iter_type_folds, summaris
 from deepidea.evaluation.variants import DefaultNetwork, FittedNetwork, FittedStack, ForestStack
 from deepidea.flows.taxonomy import BENIGN
 from deepidea.model.decision import Decision
+from deepidea.model.novelty import Novelty
 
 PAPER_SHAPE: dict[str, Any] = {"hidden": (100,) * 10, "dropout": 0.2, "batch_size": 128}
 PAPER_RECIPE = {**PAPER_SHAPE, "balance": 0.0, "learning_rate": 1e-4, "schedule": "constant"}
@@ -75,10 +76,12 @@ def verdicts(fitted: FittedNetwork | FittedStack, features: Any) -> Iterator[tup
         return
     told = fitted.assess(features)
     logits, anomaly = told.logits, cast(NDArray[np.float64], told.anomaly)
+    novelty = cast(Novelty, fitted.detector.novelty)
     for temperature in TEMPERATURES:
         for rate in RATES:
             decision = replace(fitted.decision, temperature=temperature, tau=1.0)
-            yield decision_name(temperature, rate), _classes(decision, logits, anomaly > 1 - rate)
+            unlike_benign = replace(novelty, rate=rate).is_unlike_benign(anomaly)
+            yield decision_name(temperature, rate), _classes(decision, logits, unlike_benign)
     yield PLAIN, _classes(replace(fitted.decision, tau=0.0), logits, None)
 
 

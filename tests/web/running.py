@@ -75,5 +75,5 @@ def running(
             yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", app, store, stop)
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()

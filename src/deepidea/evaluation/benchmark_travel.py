@@ -291,13 +291,26 @@ def _spell_seeds(seeds: Sequence[int]) -> str:
 
 def ranking_table(journey: Journey) -> Table:
     """Return how each system ranks attacks above benign flows, whatever it decides."""
-    ranked = [(name, False) for name in journey.systems]
-    told = [[(leg.figures(name), name) for name in journey.systems] for leg in journey.legs]
-    by_anomaly = {name for line in told for figures, name in line if figures and figures.by_anomaly.auroc is not None}
-    ranked += [(name, True) for name in journey.systems if name in by_anomaly]
-    head = ["Dealt", *(f"{SYSTEMS[name].title}{', by anomaly' if by else ''}" for name, by in ranked)]
-    lines = [[Entry(leg.title), *_ranking_entries(leg, ranked)] for leg in journey.legs]
-    return Table(head, lines, _RANKING_CAPTION, small_below=True)
+    columns: dict[str, list[Ranking]] = {}
+    for name in journey.systems:
+        columns[SYSTEMS[name].title] = [_by_score(leg.figures(name)) for leg in journey.legs]
+    for name in journey.systems:
+        by_anomaly = [_by_anomaly(leg.figures(name)) for leg in journey.legs]
+        if any(ranking.auroc is not None for ranking in by_anomaly):
+            columns[f"{SYSTEMS[name].title}, by anomaly"] = by_anomaly
+    lines = [
+        [Entry(leg.title), *_ranking_entries([of[place] for of in columns.values()])]
+        for place, leg in enumerate(journey.legs)
+    ]
+    return Table(["Dealt", *columns], lines, _RANKING_CAPTION, small_below=True)
+
+
+def _by_score(figures: Figures | None) -> Ranking:
+    return figures.by_score if figures else Ranking()
+
+
+def _by_anomaly(figures: Figures | None) -> Ranking:
+    return figures.by_anomaly if figures else Ranking()
 
 
 _RANKING_CAPTION = (
@@ -308,9 +321,7 @@ _RANKING_CAPTION = (
 )
 
 
-def _ranking_entries(leg: Leg, ranked: Sequence[tuple[str, bool]]) -> list[Entry]:
-    figures = [(leg.figures(name), by_anomaly) for name, by_anomaly in ranked]
-    rankings = [(of.by_anomaly if by_anomaly else of.by_score) if of else Ranking() for of, by_anomaly in figures]
+def _ranking_entries(rankings: Sequence[Ranking]) -> list[Entry]:
     best = max((ranking.auroc for ranking in rankings if ranking.auroc is not None), default=None)
     return [_ranking_entry(ranking, best) for ranking in rankings]
 
