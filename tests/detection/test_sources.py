@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -375,11 +374,11 @@ def test_a_socket_is_taken_over_from_the_dead_alone(tmp_path: Path) -> None:
         next(UnixSource(f"unix://{tmp_path}/none/eve.sock").batches(None, threading.Event()))
 
 
-def test_live_sources_say_often_that_they_are_there(tmp_path: Path) -> None:
+def test_live_sources_say_that_they_are_there(tmp_path: Path) -> None:
     sources: list[Source] = [UnixSource(f"unix://{tmp_path}/eve.sock")]
     for source in sources:
-        stop, started = threading.Event(), time.monotonic()
-        for n, _ in enumerate(source.batches(None, stop)):
+        stop = threading.Event()
+        for n, batch in enumerate(source.batches(None, stop)):
+            assert batch.flows.is_empty()
             if n == 3:
                 stop.set()
-        assert time.monotonic() - started < 3
