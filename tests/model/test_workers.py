@@ -25,6 +25,7 @@ from deepidea.model.detector import Detector  # noqa: E402
 from deepidea.model.losses import LOSSES  # noqa: E402
 from deepidea.model.presets import train_detector  # noqa: E402
 from deepidea.model.workers import Workers, _exit_code, common_arguments  # noqa: E402
+from tests.detection.servers import eventually  # noqa: E402
 
 FLOWS, _ = labelled_flows_from_table(simulate_flows(n_flows=3000, seed=5), "label", "benign")
 
@@ -219,6 +220,22 @@ def test_a_command_that_is_ended_ends_its_processes(
     _, err = running.communicate(timeout=90)
     assert (running.returncode, "Traceback" in err) == (130 if asked_twice else 143, False), err
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.slow
+def test_processes_end_with_a_command_that_is_killed(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    workers = workers_of(running)
+    eventually((tmp_path / "k").exists)
+    running.kill()
+    eventually(lambda: not any(runs(pid) for pid in workers))
+    assert Checkpoint(tmp_path / "k", "")._read()[0]["epochs"]
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # ended, and not waited for
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ PATIENCE_S = 600.0  # for the others to reach the same step: reading data takes 
 GRACE_S = 30.0  # for a process to end that is asked to
 MEETS_IT_S = 5.0  # for the first process to tell of an error that another one met, such as one of the data
 _POLL_S = 0.05
-_LAUNCHED = "DEEPIDEA_LAUNCHED"  # in the environment of what launch starts
+_LAUNCHED = "DEEPIDEA_LAUNCHED"  # in the environment of what launch starts: its lifeline
 _Process = subprocess.Popen[bytes]
 
 
@@ -120,9 +121,16 @@ def _meet(backend: str) -> None:
     if _LAUNCHED not in os.environ:
         dist.init_process_group(backend, timeout=patience)
         return
+    threading.Thread(target=_end_with, args=(int(os.environ[_LAUNCHED]),), daemon=True).start()
     address, port, rank, size = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"))
     store = TCPStore(address, int(port), is_master=False, timeout=patience)
     dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size), timeout=patience)
+
+
+def _end_with(lifeline: int) -> None:
+    """End this process when the one that started it is gone, however that came to be."""
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _heeded(rank: int) -> list[int]:
@@ -168,7 +176,8 @@ def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int
     """Run a command line of this program in so many processes on this machine; return its exit code.
 
     Ctrl-C reaches them once each: the first one ends early and keeps what it has, as one that trains alone does, and
-    the exit code is its own. A second Ctrl-C, SIGTERM or SIGHUP ends all of them.
+    the exit code is its own. A second Ctrl-C, SIGTERM or SIGHUP ends all of them, and they end with this process when
+    it is killed.
 
     Parameters
     ----------
@@ -193,7 +202,6 @@ def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, thre
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they meet
     environment = {
         **os.environ,
-        _LAUNCHED: "1",
         "MASTER_ADDR": store.host,
         "MASTER_PORT": str(store.port),
         "WORLD_SIZE": str(n_workers),
@@ -202,9 +210,13 @@ def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, thre
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     }
     processes: list[_Process] = []
-    with _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, tempfile.TemporaryFile() as said:
+    with (
+        _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
+        tempfile.TemporaryFile() as said,
+        _lifeline() as lifeline,
+    ):
         try:
-            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment, said)
+            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment, said, lifeline)
             code = _exit_code(processes, signals)
             if _has_said_why(code):
                 _await(processes[0], MEETS_IT_S)
@@ -229,12 +241,24 @@ def _noted(*numbers: int) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _lifeline() -> Iterator[int]:
+    """Yield an end of a pipe that has nothing to read until this process is gone."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def _start(
     processes: list[_Process],
     n_workers: int,
     command: Sequence[str],
     environment: Mapping[str, str],
     said: IO[bytes],
+    lifeline: int,
 ) -> None:
     """Start processes that a terminal's signals do not reach; an interruption waits until they heed it.
 
@@ -243,9 +267,11 @@ def _start(
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
     try:
         for rank in range(n_workers):
-            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), _LAUNCHED: str(lifeline)}
             errors = said if rank else None
-            processes.append(subprocess.Popen(command, env=own, start_new_session=True, stderr=errors))
+            processes.append(
+                subprocess.Popen(command, env=own, start_new_session=True, stderr=errors, pass_fds=[lifeline])
+            )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
