@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
+from benchmarks.markdown import about, table
 from benchmarks.result_files import read_result
 
 Told = dict[str, Any]
-Table = Callable[[Iterable[str], Iterable[Iterable[str]]], str]
-
-
-def about(run: Told) -> str:
-    """Return where and when something was measured."""
-    return f"{run['cores']} cores, {run['processor']}; {run['date']}."
 
 
 def _size(flows: float) -> str:
@@ -90,7 +85,7 @@ _ROWS: dict[str, Callable[[Told], str]] = {
 }
 
 
-def plans(table: Table) -> str:
+def plans() -> str:
     """Return what each size needs."""
     found = read_result("scale")
     head = ["flows a day", *(_size(of["flows_a_day"]) for of in found["plans"])]
@@ -98,7 +93,7 @@ def plans(table: Table) -> str:
     return table(head, rows)
 
 
-def limits(table: Table) -> str:
+def limits() -> str:
     """Return how much one cell carries, by stage."""
     found = read_result("scale")
     titles = {
@@ -114,7 +109,7 @@ def limits(table: Table) -> str:
     return table(head, rows)
 
 
-def first(_: Table) -> str:
+def first() -> str:
     """Return which stage is short first, in words."""
     found = read_result("scale")
     titles = {"broker": "the broker", "store": "the store", "sink": "the sink", "heaviest pair": "the heaviest pair"}
@@ -129,7 +124,7 @@ def first(_: Table) -> str:
     )
 
 
-def alternatives(table: Table) -> str:
+def alternatives() -> str:
     """Return the same flows without a stream, and on Spark."""
     found = read_result("scale")
     rows = []
@@ -155,7 +150,7 @@ def alternatives(table: Table) -> str:
     return table(head, rows)
 
 
-def by_alerts(table: Table) -> str:
+def by_alerts() -> str:
     """Return what alerts a flow do to the store."""
     rows = [
         [
@@ -172,7 +167,7 @@ def by_alerts(table: Table) -> str:
     return table([*head, "cells, no flood"], rows)
 
 
-def by_loss(table: Table) -> str:
+def by_loss() -> str:
     """Return the processes by what several of them lose."""
     found = read_result("scale")
     rows = [
@@ -187,7 +182,7 @@ def _cells(of: Told | None) -> str:
     return "none holds" if of is None else f"{of['processes']:,} in {of['cells']:,}"
 
 
-def checked(table: Table) -> str:
+def checked() -> str:
     """Return the model beside what was measured."""
     found = read_result("scale")["validation"]
     rows = [
@@ -211,7 +206,7 @@ def checked(table: Table) -> str:
     )
 
 
-def stages(table: Table) -> str:
+def stages() -> str:
     """Return what each stage takes."""
     found, stage = read_result("scale")["costs_us"], read_result("stage_costs")
     rows = [
@@ -253,7 +248,7 @@ _FORMS = {
 }
 
 
-def sizes(table: Table) -> str:
+def sizes() -> str:
     """Return bytes of a flow, an alert, an incident in each form."""
     found = read_result("record_sizes")
     rows = [[f"a flow: {title}", f"{found['flow_bytes'][name]:,.0f}"] for name, title in _FORMS.items()]
@@ -264,7 +259,7 @@ def sizes(table: Table) -> str:
     return f"{table(['form', 'bytes'], rows)}\n\n{about(found['run'])}"
 
 
-def assumptions(table: Table) -> str:
+def assumptions() -> str:
     """Return what is assumed, by option."""
     found = read_result("scale")
     told = found["assumed"]
@@ -303,7 +298,7 @@ _WHY = {
     "step_s": "seconds of a step of the simulation",
 }
 
-TABLES: dict[str, Callable[[Table], str]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "scale": plans,
     "scale-limits": limits,
     "scale-first": first,

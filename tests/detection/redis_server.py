@@ -37,7 +37,7 @@ def running_redis(folder: Path) -> Iterator[str]:
 
 
 def _wait_for(port: int) -> None:
-    for _ in range(100):
+    for _ in range(1200):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:

@@ -150,7 +150,7 @@ class Tables:
     def batches(self, after: Any, stop: threading.Event) -> Iterator[FlowBatch]:
         for n, begin in enumerate(range(0, self.flows.height, 50)):
             if n:
-                self.taken.acquire(timeout=20)  # until the batch before is stored
+                self.taken.acquire(timeout=60)  # until the batch before is stored
             self.between(n)
             yield FlowBatch(self.flows[begin : begin + 50], {"rows": begin + 50})
 

@@ -207,11 +207,11 @@ def test_a_server_that_goes_and_comes_is_waited_for(tmp_path: Path, log: Path) -
 
 def test_a_server_that_is_not_there_or_lets_nobody_in_is_told(tmp_path: Path, address: str, server: Any) -> None:
     with Reading(sharing(f"redis://:secret@127.0.0.1:{free_port()}", "patience_s=0.3"), {}) as away:
-        away.thread.join(10)
+        away.thread.join(60)
     server.acl_setuser("default", passwords="+right", enabled=True, keys="*", commands=["+@all"], reset_passwords=True)
     try:
         with Reading(sharing(address.replace("://", "://:wrong-secret@")), {}) as shut_out:
-            shut_out.thread.join(10)
+            shut_out.thread.join(60)
     finally:
         server.acl_setuser("default", enabled=True, nopass=True, keys="*", commands=["+@all"], reset_passwords=True)
     for reading in (away, shut_out):

@@ -75,7 +75,7 @@ def server(filled: Store) -> Iterator[str]:
 @pytest.fixture
 def client(server: str) -> Iterator[httpx.Client]:
     """An admin, who tells the page's secret as a browser does."""
-    with httpx.Client(base_url=f"{server}/api/v1", timeout=20) as made:
+    with httpx.Client(base_url=f"{server}/api/v1", timeout=60) as made:
         yield made
 
 

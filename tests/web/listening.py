@@ -46,7 +46,7 @@ class Reader:
 def listening(address: str, **headers: str) -> Iterator[Reader]:
     """Yield a reader that has got the first event of its stream."""
     with (
-        httpx.Client(timeout=20) as client,
+        httpx.Client(timeout=60) as client,
         client.stream("GET", f"{address}/api/v1/events", headers=headers) as response,
     ):
         assert response.status_code == 200, response.read()

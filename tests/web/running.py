@@ -40,7 +40,7 @@ class Served:
 
     def program(self, role: Role) -> httpx.Client:
         """Return a client that sends a token."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token(role)}"}, timeout=20)
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token(role)}"}, timeout=60)
 
     @contextlib.contextmanager
     def browser(self, role: Role | None = None) -> Iterator[httpx.Client]:

@@ -63,7 +63,7 @@ def crawl(server: Served, start: str = "/") -> dict[str, str]:
     found: dict[str, str] = {}
     kinds: dict[str, int] = {}
     waiting = [server.url + start]
-    with httpx.Client(timeout=20) as client:
+    with httpx.Client(timeout=60) as client:
         while waiting:
             url = waiting.pop()
             parts = url.removeprefix(server.url).partition("?")[0].split("/")

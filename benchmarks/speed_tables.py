@@ -1,0 +1,268 @@
+"""Tables of what was timed and weighed: README.md and the pages of docs/ that tell of speed, memory and kills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.markdown import about, table
+from benchmarks.result_files import read_result
+
+
+def speed_table() -> str:
+    """Return training, scoring, memory and start-up in one table."""
+    training, scoring, startup = (read_result(n) for n in ("training_speed", "scoring_speed", "startup"))
+    judged = read_result("evaluation_speed")
+    verdicts, prints = judged["verdicts"], judged["fingerprints"]
+    median, memory = training["median"], scoring["peak_memory_mib"]
+    largest = max(memory, key=int)
+    start = startup["median_seconds"]
+    rows = [
+        [
+            f"training, paper preset, {training['flows']:,} flows x {training['epochs']} epochs",
+            f"{median['ours_seconds']:.0f} s",
+        ],
+        ["the same by a plain torch loop, in the same run", f"{median['plain_seconds']:.0f} s"],
+        ["ratio (median of the runs)", f"{median['ratio']:.1f}x"],
+        ["final loss, ours / plain", f"{median['ours_loss']:.4f} / {median['plain_loss']:.4f}"],
+        [
+            f"scoring Parquet to Parquet, {scoring['features']} features",
+            f"{scoring['median_flows_per_second']:,.0f} flows/s",
+        ],
+        ["the same without `anomaly` and `unknown`", f"{scoring['without_anomaly']:,.0f} flows/s"],
+        [f"peak memory of scoring {int(largest):,} flows", f"{memory[largest]:.0f} MiB"],
+        [f"every figure of an evaluation of {verdicts['flows']:,} flows", f"{verdicts['ours_s']:.1f} s"],
+        ["a few of these figures by scikit-learn, in the same run", f"{verdicts['theirs_s']:.1f} s"],
+        [f"fingerprints of {prints['rows']:,} flows of {prints['features']} features", f"{prints['ours_s']:.2f} s"],
+        ["hashes of the same by pandas, in the same run", f"{prints['theirs_s']:.2f} s"],
+        ["`deepidea --help`", f"{start['deepidea --help']:.2f} s"],
+        ["`import deepidea`, beyond Python's own start", f"{start[_IMPORT] - start['python -c pass']:.3f} s"],
+    ]
+    run = scoring["run"]
+    return table(["what", "measured"], rows) + f"\n\n{about(run)}"
+
+
+def context_table() -> str:
+    """Return the speed of counting what hosts did lately, by kind of traffic."""
+    found = read_result("context_speed")
+    kinds = {"office": "an office", "scan": "a scan", "flood": "a flood from ever other sources"}
+    rows = [[f"{title}, flows a second of one core", f"{found[kind]['median']:,.0f}"] for kind, title in kinds.items()]
+    rings, run = found["filled_rings"], found["run"]
+    rows.append([f"memory of {rings['hosts']:,} busy sources and as many destinations", f"{rings['mib']:.0f} MiB"])
+    return table(["what", "measured"], rows) + f"\n\n{about(run)}"
+
+
+def explain_table() -> str:
+    """Return what an explanation costs, by preset."""
+    found = read_result("explain_speed")
+    presets, run = {name: found[name] for name in ("default", "paper")}, found["run"]
+    figures = {
+        "one flow explained, median": ("median_ms", "{:.1f} ms"),
+        "the same, 95 % within": ("p95_ms", "{:.1f} ms"),
+        "making an explainer, once a detector": ("explainer_ms", "{:.1f} ms"),
+        "what pushes miss of the log-odds, at most": ("worst_residual", "{:.1%}"),
+        f"telling what {found['training_flows']:,} training flows look like": ("reference_s", "{:.1f} s"),
+        "the same in the manifest, unpacked": ("reference_bytes", "{:,} bytes"),
+    }
+    told = {what: [shape.format(of[key]) for of in presets.values()] for what, (key, shape) in figures.items()}
+    rows = [[what, *(text.replace("%", " %") for text in texts)] for what, texts in told.items()]
+    head = [f"{found['features']} features", *(f"`{name}` preset" for name in presets)]
+    return f"{table(head, rows)}\n\n{about(run)}"
+
+
+_IMPORT = "python -c 'import deepidea'"
+
+
+def shared_table() -> str:
+    """Return what several processes on one stream do, from the result file."""
+    found = read_result("shared_stream")
+    speed, taken, context, run = found["speed"], found["takeover"], found["context"], found["run"]
+    rows = [
+        *(
+            [
+                f"{name} process{'es' * (name == 'two')}, flows a second of each run",
+                ", ".join(map("{:,}".format, rates)),
+            ]
+            for name, rates in (("one", speed["one"]), ("two", speed["two"]))
+        ),
+        ["two against one, by medians", f"{speed['median_ratio']:.2f}x"],
+        [f"parts of the store that {taken['kills']} kills of one of two processes changed", _changed(taken["equal"])],
+        *(
+            [
+                f"keyed by {key}, windows counted in each of {speed['partitions']} shares: flows with other windows",
+                f"{100 * context[key]['other_windows']:.0f} %",
+            ]
+            for key in ("pair", "source", "destination")
+        ),
+        *(
+            [
+                f"the same keyed by {key}, of {context['alerts']:,} alerts of {context['flows']:,} flows: lost, added",
+                f"{context[key]['alerts_lost']:,}, {context[key]['alerts_more']:,}",
+            ]
+            for key in ("pair", "source", "destination")
+        ),
+    ]
+    return f"{table(['what', 'measured'], rows)}\n\n{about(run)}"
+
+
+def detection_table() -> str:
+    """Return what watching a network costs, from its result files."""
+    meter, found = read_result("meter_speed"), read_result("detection_speed")
+    run = meter["run"]
+    scan, crashes, soak = read_result("scan_memory"), read_result("crashes"), found["soak"]
+    rows = [
+        ["packets to flows with every feature, one core", f"{meter['median_packets_per_second']:,.0f} packets/s"],
+        *(
+            [["the same against NFStream, in the same run", f"{meter['nfstream']['times_faster']:.1f}x"]]
+            if "nfstream" in meter
+            else []
+        ),
+        ["first use of the meter on a machine: compiling", f"{meter['first_run_s']:.1f} s"],
+    ]
+    for name, what in (("zeek_text", "Zeek lines"), ("eve_flows", "EVE lines")):
+        for told, way in ((found[name], "by thresholds"), (found[f"{name}_by_score"], "by score alone")):
+            share = f"{100 * told['alerts'] / told['flows']:.0f} % of flows alert"
+            rate = f"{told['median_flows_per_second']:,.0f} flows/s"
+            rows.append([f"{what} to stored alerts, one core; {way}, {share}", rate])
+    steady = found["latency"]
+    rows += [
+        [
+            f"flow end to stored alert at {steady['flows_per_second']:,} flows/s, half within",
+            f"{steady['p50_s']:.2f} s",
+        ],
+        ["the same, 99 % within", f"{steady['p99_s']:.2f} s"],
+        [f"peak memory in a scan of {scan['targets']:,} targets", f"{scan['peak_memory_mib']:,.0f} MiB"],
+        ["incidents of that scan", f"{scan['incidents']:,}"],
+        [f"stores that {crashes['kills']} kills changed", _changed(crashes["equal"])],
+        [f"memory over a day's {soak['flows']:,} flows, in {soak['seconds']:.0f} s", _span(soak["memory_mib"])],
+        ["flows of that day not accounted for", f"{soak['uncounted']:,}"],
+    ]
+    return f"{table(['what', 'measured'], rows)}\n\n{about(run)}"
+
+
+READINGS = {
+    "newest_time": "time of the newest flow",
+    "alert_series_day": "alerts by class, a day in steps of 10 min",
+    "alert_series_weeks": "alerts by class, four weeks in steps of an hour",
+    "flow_series_weeks": "flows and alerts, four weeks in steps of an hour",
+    "severity_counts": "incidents by severity and status",
+    "top_hosts": "hosts with the most urgent incidents",
+    "incidents_latest": "100 incidents, the latest",
+    "incidents_by_severity": "100 open incidents, the most urgent",
+    "incidents_by_alerts_page_2": "100 incidents by alerts, second page",
+    "search_host": "incidents of a host, searched",
+    "search_other_end": "incidents by the address of the other end",
+    "search_port": "incidents by a port",
+    "search_note": "incidents by a word of a note",
+    "search_nothing": "incidents by an address that none has",
+    "alerts_of_host": "100 alerts of a host",
+}
+
+
+def page_table() -> str:
+    """Return what the page of a large store takes, what it weighs, and how it does with many who look on."""
+    found, run = read_result("page_speed"), read_result("page_speed")["run"]
+    rows = [[what, f"{of['median_ms']:.0f} ms", f"{of['p95_ms']:.0f} ms"] for what, of in found["pages"].items()]
+    head = [f"{found['alerts']:,} alerts, {found['incidents']:,} incidents, SQLite", "median", "95 % within"]
+    live, weight = found["live"], found["weight"]
+    looked = f"{live['browsers']} open pages, {live['flows_per_second']:,} flows/s watched by the server"
+    more = [
+        [
+            "first page without plotly's script",
+            f"{weight['bytes'] / 1000:.0f} kB ({weight['packed_bytes'] / 1000:.0f} packed)",
+        ],
+        [f"{looked}: alerts", f"{live['alerts']:,}"],
+        ["alerts that a page missed, at most", f"{live['most_missed']:,}"],
+        ["from a flow's end to its alert on the page, median", f"{live['p50_s']:.2f} s"],
+        ["the same, 99 % within", f"{live['p99_s']:.2f} s"],
+    ]
+    return f"{table(head, rows)}\n\n{table(['what', 'measured'], more)}\n\n{about(run)}"
+
+
+def spark_table() -> str:
+    """Return how scoring on Spark does beside one core without it."""
+    found, run = read_result("spark_speed"), read_result("spark_speed")["run"]
+    memory = max(found["executors_1_mib"], found["executors_2_mib"])
+    rows = [
+        ["one core without Spark, flows a second", f"{found['alone_flows_per_second']:,}"],
+        ["one executor", f"{found['executors_1_flows_per_second']:,} ({found['one_against_alone']:.2f}x)"],
+        ["two executors", f"{found['executors_2_flows_per_second']:,} ({found['two_against_one']:.2f}x of one)"],
+        ["memory of an executor, at most", f"{memory:,} MiB"],
+        [
+            "one executor, through Spark's reader and writer",
+            f"{found['spark_io_flows_per_second']:,} ({found['spark_io_against_alone']:.2f}x)",
+        ],
+        ["the same, a mere copy of the table", f"{found['spark_copy_flows_per_second']:,}"],
+        ["the same, memory of the executor", f"{found['spark_io_mib']:,} MiB"],
+    ]
+    head = [f"{found['flows']:,} flows of {found['features']} features, {found['gib']:.1f} GiB", "measured"]
+    told = (
+        f"Through Spark's reader and writer: {found['spark_io_flows']:,} flows. {run['cores']} cores, "
+        f"{run['processor']}; load average before the run {found['load_before']:.1f}; {run['date']}."
+    )
+    return f"{table(head, rows)}\n\n{told}"
+
+
+def workers_table() -> str:
+    """Return how two processes train beside one, by batch and network."""
+    found, run = read_result("workers_speed"), read_result("workers_speed")["run"]
+    rows = [
+        [
+            f"{of['batch_size']:,} rows, 2 x {of['width']} units",
+            *(f"{of[name]['seconds']:.1f} s" for name in ("one", "two")),
+            f"{of['speed_up']:.2f}x",
+            *(f"{of[name]['loss']:.4f}" for name in ("one", "two")),
+        ]
+        for of in found["runs"]
+    ]
+    head = [f"{found['flows']:,} flows, {found['epochs']} epochs", "one", "two", "faster", "loss of one", "of two"]
+    return f"{table(head, rows)}\n\n{about(run)}"
+
+
+def shard_table() -> str:
+    """Return what training in shards takes beside training in memory."""
+    found, run = read_result("shard_memory"), read_result("shard_memory")["run"]
+    rows = [
+        [
+            f"{of['flows']:,} flows in " + (f"{of['shards']} shards" if where == "in_shards" else "memory"),
+            f"{of[where]['peak_mib']:,} MiB",
+            f"{of[where]['seconds']:.0f} s",
+            f"{100 * of[where]['cba']:.1f} %",
+        ]
+        for of in found["runs"]
+        for where in ("in_memory", "in_shards")
+    ]
+    head = [f"{found['features']} features, {found['epochs']} epochs", "peak memory", "time", "CBA on fresh flows"]
+    return f"{table(head, rows)}\n\n{about(run)}"
+
+
+def store_table() -> str:
+    """Return how long a page's questions to a large store take."""
+    found = read_result("filled_store")
+    run = found["run"]
+    rows = [[what, f"{found['readings'][name]['p95_ms']:.0f} ms"] for name, what in READINGS.items()]
+    sizes = f"{found['alerts']:,} alerts, {found['incidents']:,} incidents, {found['days']} days"
+    head = [f"{sizes}; 95 % within", "SQLite"]
+    return f"{table(head, rows)}\n\n{about(run)}"
+
+
+def _changed(equal: dict[str, bool]) -> str:
+    return "none" if all(equal.values()) else ", ".join(name for name, held in equal.items() if not held)
+
+
+def _span(memory_mib: list[int]) -> str:
+    half = memory_mib[len(memory_mib) // 2 :]
+    return f"{memory_mib[0]} MiB, then {min(half)} to {max(half)} MiB in its second half"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "speed": speed_table,
+    "context_speed": context_table,
+    "explain_speed": explain_table,
+    "detection": detection_table,
+    "shared_stream": shared_table,
+    "page_speed": page_table,
+    "spark_speed": spark_table,
+    "workers_speed": workers_table,
+    "shard_memory": shard_table,
+    "store": store_table,
+}
