@@ -67,7 +67,7 @@ bench-protocols: setup ## a few systems on data sets dealt by time, day, hosts, 
 	  --protocol leave-out-ssh-bruteforce $(FEW) --seeds 3 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data cicids18@family --protocol to-cicids17 --protocol to-cicids17-improved \
 	  $(FEW) --seeds 5 --out $(PROTOCOLS)
-	$(BIN)/deepidea benchmark run --data nsl-kdd --data kdd99 $(DEALT) $(FEW) --seeds 1 --out $(PROTOCOLS)
+	$(BIN)/deepidea benchmark run --data nsl-kdd --data kdd99 $(DEALT) $(FEW) --seeds 3 --out $(PROTOCOLS)
 
 docs: setup      ## rewrite the generated parts of README.md and docs/
 	$(BIN)/python docs/generate_cli.py
