@@ -59,6 +59,9 @@ def test_what_became_of_a_process_is_told_in_a_line() -> None:
     faulty = told_for("TorchDistributor failed during training", "Traceback", "ValueError: x", "a.ChildFailedError: y")
     assert "one ended (ValueError: x), and" in str(faulty)
     assert isinstance(told_for("TorchDistributor failed during training", "No module named torch"), MissingExtraError)
+    first = told_for("TorchDistributor failed during training", "deepidea.errors.LabelError: a must be b, however: c",
+                     "deepidea.model.workers.WorkerError: one was lost", "RuntimeError: x")  # fmt: skip
+    assert (type(first), str(first)) == (LabelError, "a must be b, however: c")
     assert isinstance(told_for("the disk is full"), SourceError)
 
 

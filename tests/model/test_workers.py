@@ -24,7 +24,7 @@ from deepidea.model.checkpoint import Checkpoint  # noqa: E402
 from deepidea.model.detector import Detector  # noqa: E402
 from deepidea.model.losses import LOSSES  # noqa: E402
 from deepidea.model.presets import train_detector  # noqa: E402
-from deepidea.model.workers import Workers, _exit_code, common_arguments  # noqa: E402
+from deepidea.model.workers import WorkerError, Workers, _exit_code, common_arguments, joined  # noqa: E402
 from tests.detection.servers import eventually  # noqa: E402
 
 FLOWS, _ = labelled_flows_from_table(simulate_flows(n_flows=3000, seed=5), "label", "benign")
@@ -51,6 +51,18 @@ def test_a_loss_is_the_sum_of_the_shares_of_workers(name: str) -> None:
         for rows in [torch.from_numpy(worker.part(batch)[0])]
     ]
     assert sum(float(share) for share in shares) == pytest.approx(float(loss(logits, target, counts)), rel=1e-5)
+
+
+def test_a_process_whose_others_are_gone_before_they_meet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def meet(backend: str) -> None:
+        raise torch.distributed.DistNetworkError("Connection reset by peer")
+
+    monkeypatch.setattr("deepidea.model.workers._meet", meet)
+    with (
+        pytest.raises(WorkerError, match=r"until the end, however: one was lost \(Connection reset by peer\)"),
+        joined(),
+    ):
+        pass
 
 
 def test_every_process_gets_the_same_command_line(tmp_path: Path) -> None:

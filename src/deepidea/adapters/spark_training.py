@@ -49,6 +49,7 @@ _LOST = re.compile(
 )
 _NO_TORCH = re.compile(r"No module named '?(torch|sklearn|safetensors|pandas)\b")
 _FAULT = re.compile(r"\w*(Error|Exception): ")
+_TOLD = re.compile(r"deepidea\.errors\.(\w+Error): (.+)")  # a line of a process that failed, for all to see
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +296,11 @@ class _Lines(io.TextIOBase):
                 self.rest.append(line)
         return len(text)
 
+    def told(self) -> DeepIDEAError | None:
+        """Return the first error that a process told of; others lost that process, which Spark may tell earlier."""
+        found = [match for line in self.rest if (match := _TOLD.fullmatch(line.strip()))]
+        return _named(*found[0].groups()) if found else None
+
     def fault(self) -> str:
         """Return the last line that names an exception, but for torchrun's own; empty where there is none."""
         found = [line.strip() for line in self.rest if _FAULT.match(line) and "ChildFailedError" not in line]
@@ -324,6 +330,8 @@ def _what_ended(error: SourceError, lines: _Lines) -> DeepIDEAError:
         )
     if not _LOST.search(str(error.__cause__)):
         return error
+    if told := lines.told():
+        return told
     fault = lines.fault()
     return WorkerError(
         f"all workers must live until the end, however: one ended{f' ({fault})' if fault else ''}, and the others were "
@@ -345,9 +353,14 @@ class _Failure:
 
 
 def _raise(kind: str, text: str) -> None:
+    raise _named(kind, text)
+
+
+def _named(kind: str, text: str) -> DeepIDEAError:
     from deepidea.model.workers import WorkerError
 
-    raise WorkerError(text) if kind == WorkerError.__name__ else getattr(errors, kind, DataError)(text)
+    error: DeepIDEAError = (WorkerError if kind == WorkerError.__name__ else getattr(errors, kind, DataError))(text)
+    return error
 
 
 def work(job: Job) -> Trained | _Failure | None:
@@ -373,7 +386,8 @@ def _failed(error: DeepIDEAError) -> _Failure:
     The result is written when this function has returned, and the process ends after that.
     """
     atexit.register(os._exit, 1)
-    sys.stderr.write(f"{type(error).__module__}.{type(error).__name__}: {error}\n\n")  # for the executor's own log
+    # for the executor's own log, and for the driver: Spark may tell it first that others lost this process
+    sys.stderr.write(f"{type(error).__module__}.{type(error).__name__}: {error}\n\n")
     return _Failure(error)
 
 

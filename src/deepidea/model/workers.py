@@ -101,10 +101,11 @@ def joined(backend: str = "gloo") -> Iterator[Workers]:
     WorkerError
         Another process ended, or did not come.
     """
-    _meet(backend)
-    workers = Workers(dist.get_rank(), dist.get_world_size())
+    interruptions: list[int] = []
     try:
-        interruptions = _heeded(workers.rank)
+        _meet(backend)
+        workers = Workers(dist.get_rank(), dist.get_world_size())
+        _heed(workers.rank, interruptions)
         yield workers
     except RuntimeError as error:  # what torch.distributed raises where a connection breaks
         if not any(word in str(error) for word in ("onnection", "imed out", "reset by peer")):
@@ -113,7 +114,8 @@ def joined(backend: str = "gloo") -> Iterator[Workers]:
             raise KeyboardInterrupt from error
         raise WorkerError(f"all processes must live until the end, however: one was lost ({_first(error)})") from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _meet(backend: str) -> None:
@@ -133,18 +135,16 @@ def _end_with(lifeline: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _heeded(rank: int) -> list[int]:
-    """Let in the interruptions that :func:`launch` has held so far, and return where they are noted.
+def _heed(rank: int, noted: list[int]) -> None:
+    """Let in the interruptions that :func:`launch` has held so far, and note them.
 
     The first process is interrupted. The others go on until it has left them: were they to leave it, it would lose them
     before it has kept what it has.
     """
-    noted: list[int] = []
     if _LAUNCHED in os.environ:
         if rank:
             signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    return noted
 
 
 def _first(error: Exception) -> str:
