@@ -21,7 +21,6 @@ import secrets
 import shutil
 import socket
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -365,9 +364,9 @@ def _named(kind: str, text: str) -> DeepIDEAError:
 
 def work(job: Job) -> Trained | _Failure | None:
     """Train as one of several processes; what torchrun runs on an executor."""
-    from deepidea.model.workers import WorkerError
+    from deepidea.model.workers import WorkerError, end_with_parent
 
-    _end_with_parent()
+    end_with_parent(os.getppid())
     try:
         return _run(job)
     except WorkerError as error:
@@ -436,15 +435,3 @@ class _Marking(io.TextIOBase):
                 self.to.write(f"{_MARK}{line}\n")
         self.to.flush()
         return len(text)
-
-
-def _end_with_parent() -> None:
-    """End this process when torchrun has ended, however that was: nobody would take its result."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -37,7 +37,7 @@ PATIENCE_S = 600.0  # for the others to reach the same step: reading data takes 
 GRACE_S = 30.0  # for a process to end that is asked to
 MEETS_IT_S = 5.0  # for the first process to tell of an error that another one met, such as one of the data
 _POLL_S = 0.05
-_LAUNCHED = "DEEPIDEA_LAUNCHED"  # in the environment of what launch starts: its lifeline
+_LAUNCHED = "DEEPIDEA_LAUNCHED"  # in the environment of what launch starts: the number of its process
 _Process = subprocess.Popen[bytes]
 
 
@@ -123,16 +123,21 @@ def _meet(backend: str) -> None:
     if _LAUNCHED not in os.environ:
         dist.init_process_group(backend, timeout=patience)
         return
-    threading.Thread(target=_end_with, args=(int(os.environ[_LAUNCHED]),), daemon=True).start()
+    end_with_parent(int(os.environ[_LAUNCHED]))
     address, port, rank, size = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"))
     store = TCPStore(address, int(port), is_master=False, timeout=patience)
     dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size), timeout=patience)
 
 
-def _end_with(lifeline: int) -> None:
-    """End this process when the one that started it is gone, however that came to be."""
-    os.read(lifeline, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def end_with_parent(parent: int) -> None:
+    """End this process when the one that started it has ended, however that was: nobody would take its result."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _heed(rank: int, noted: list[int]) -> None:
@@ -202,6 +207,7 @@ def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, thre
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they meet
     environment = {
         **os.environ,
+        _LAUNCHED: str(os.getpid()),
         "MASTER_ADDR": store.host,
         "MASTER_PORT": str(store.port),
         "WORLD_SIZE": str(n_workers),
@@ -210,13 +216,9 @@ def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, thre
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     }
     processes: list[_Process] = []
-    with (
-        _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
-        tempfile.TemporaryFile() as said,
-        _lifeline() as lifeline,
-    ):
+    with _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, tempfile.TemporaryFile() as said:
         try:
-            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment, said, lifeline)
+            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment, said)
             code = _exit_code(processes, signals)
             if _has_said_why(code):
                 _await(processes[0], MEETS_IT_S)
@@ -241,24 +243,12 @@ def _noted(*numbers: int) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def _lifeline() -> Iterator[int]:
-    """Yield an end of a pipe that has nothing to read until this process is gone."""
-    reading, writing = os.pipe()
-    try:
-        yield reading
-    finally:
-        os.close(reading)
-        os.close(writing)
-
-
 def _start(
     processes: list[_Process],
     n_workers: int,
     command: Sequence[str],
     environment: Mapping[str, str],
     said: IO[bytes],
-    lifeline: int,
 ) -> None:
     """Start processes that a terminal's signals do not reach; an interruption waits until they heed it.
 
@@ -267,11 +257,9 @@ def _start(
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
     try:
         for rank in range(n_workers):
-            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), _LAUNCHED: str(lifeline)}
+            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             errors = said if rank else None
-            processes.append(
-                subprocess.Popen(command, env=own, start_new_session=True, stderr=errors, pass_fds=[lifeline])
-            )
+            processes.append(subprocess.Popen(command, env=own, start_new_session=True, stderr=errors))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
