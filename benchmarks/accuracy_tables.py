@@ -10,7 +10,9 @@ from typing import Any
 
 from benchmarks.markdown import table
 from benchmarks.result_files import RESULTS
-from deepidea.evaluation.benchmark_tables import (
+from deepidea.benchmark.comparison import Comparison, Contest, answers, read_comparison
+from deepidea.benchmark.systems import SYSTEMS
+from deepidea.benchmark.tables import (
     Table,
     ahead_table,
     class_table,
@@ -19,9 +21,7 @@ from deepidea.evaluation.benchmark_tables import (
     standing_table,
     tau_table,
 )
-from deepidea.evaluation.benchmark_travel import Figures, Leg, Ranking, journeys, tell_journey, travel_tables
-from deepidea.evaluation.comparison import Comparison, Contest, answers, read_comparison
-from deepidea.evaluation.systems import SYSTEMS
+from deepidea.benchmark.transfer import Figures, Leg, Ranking, journeys, tell_journey, travel_tables
 
 CLASS_TITLES = {"u2r": "U2R", "r2l": "R2L", "dos": "DoS", "ddos": "DDoS"}
 

@@ -45,7 +45,7 @@ def write_inputs(folder: Path, n_flows: int) -> None:
 def command(folder: Path, store: str) -> list[str]:
     """Return the command line of a detection."""
     given = ["--model", str(folder / "model.idea"), "--store", f"sqlite:///{folder / store}"]
-    return [sys.executable, "-m", "deepidea.cli", "detect", str(folder / "flows.parquet"), *given]
+    return [sys.executable, "-m", "deepidea.cli.app", "detect", str(folder / "flows.parquet"), *given]
 
 
 def contents(folder: Path, store: str) -> dict[str, Any]:

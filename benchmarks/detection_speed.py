@@ -34,8 +34,8 @@ from benchmarks.result_files import RESULTS, write_result
 from benchmarks.sensor_speed import FORMATS, one_core, zeek_text
 from deepidea.detection.alerting import Thresholds, fit_thresholds
 from deepidea.detection.engine import Engine
-from deepidea.detection.source import FlowBatch
-from deepidea.detection.sources import open_source
+from deepidea.detection.sources.registry import open_source
+from deepidea.detection.sources.source import FlowBatch
 from deepidea.detection.store import open_store
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
@@ -140,7 +140,7 @@ def latency(folder: Path, detector: Detector, rate: int, seconds: float) -> dict
 _SOAK = """
 import sys, threading
 from deepidea.detection.engine import Engine
-from deepidea.detection.sources import open_source
+from deepidea.detection.sources.registry import open_source
 from deepidea.detection.store import open_store
 from deepidea.model.detector import Detector
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.result_files import RESULTS, write_result
 from deepidea.packets.meter import FlowMeter, meter_capture
-from deepidea.packets.simulate import simulate_capture
+from deepidea.simulation.simulate import simulate_capture
 
 _NFSTREAM = """
 import sys, time

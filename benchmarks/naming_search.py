@@ -19,11 +19,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.recipe_search import summarise
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.evaluation.baselines import ExtraTrees
-from deepidea.evaluation.systems import Fitted
-from deepidea.evaluation.tau_sweep import training_flows
-from deepidea.evaluation.unseen_types import TypeFold, iter_type_folds, type_recalls
-from deepidea.evaluation.variants import DefaultNetwork, FittedNetwork
+from deepidea.benchmark.baselines import ExtraTrees
+from deepidea.benchmark.systems import Fitted
+from deepidea.benchmark.tau_sweep import training_flows
+from deepidea.benchmark.unseen_types import TypeFold, iter_type_folds, type_recalls
+from deepidea.benchmark.variants import DefaultNetwork, FittedNetwork
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.graph import read_layers
 from deepidea.model.novelty import last_hidden

@@ -57,7 +57,7 @@ _ADDRESS = re.compile(r"the page: (\S+)")
 @contextlib.contextmanager
 def served(store: str, *options: str) -> Iterator[str]:
     """Yield the address of `deepidea serve` over a store, a process of its own that ends with the context."""
-    command = [sys.executable, "-m", "deepidea.cli", "serve", "--store", store, "--port", "0", *options]
+    command = [sys.executable, "-m", "deepidea.cli.app", "serve", "--store", store, "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield _address_of(process)

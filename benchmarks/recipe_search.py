@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.evaluation.tau_sweep import training_flows
-from deepidea.evaluation.unseen_types import TypeFold, iter_type_folds, summarise_recalls, type_recalls
-from deepidea.evaluation.variants import DefaultNetwork, FittedNetwork, FittedStack, ForestStack
+from deepidea.benchmark.tau_sweep import training_flows
+from deepidea.benchmark.unseen_types import TypeFold, iter_type_folds, summarise_recalls, type_recalls
+from deepidea.benchmark.variants import DefaultNetwork, FittedNetwork, FittedStack, ForestStack
 from deepidea.flows.taxonomy import BENIGN
 from deepidea.model.decision import Decision
 from deepidea.model.novelty import Novelty

@@ -29,7 +29,7 @@ from benchmarks.filled_store import fill_store
 from benchmarks.result_files import RESULTS, read_result, write_result
 from benchmarks.shared_stream import LAB_MINUTES, lab_flows
 from deepidea.detection.engine import Engine
-from deepidea.detection.sources import open_source
+from deepidea.detection.sources.registry import open_source
 from deepidea.detection.store import open_store
 from deepidea.flows.context import add_context
 from deepidea.flows.flow_lines import flow_lines

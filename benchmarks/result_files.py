@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deepidea.evaluation.provenance import about_this_run
+from deepidea.benchmark.provenance import about_this_run
 
 RESULTS = Path(__file__).parent / "results"
 

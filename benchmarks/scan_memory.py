@@ -27,9 +27,9 @@ from deepidea.flows.context import add_context
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
 from deepidea.model.presets import train_detector
-from deepidea.packets.labels import LabelJoin, label_flows, read_labels
 from deepidea.packets.meter import meter_capture
-from deepidea.packets.simulate import simulate_capture
+from deepidea.simulation.ground_truth import LabelJoin, label_flows, read_labels
+from deepidea.simulation.simulate import simulate_capture
 
 SCANNER = (203, 0, 113, 9)
 _HEADER = bytes.fromhex("d4c3b2a1020004000000000000000000ffff000001000000")
@@ -67,7 +67,7 @@ def train(folder: Path) -> None:
 def detect(folder: Path) -> tuple[float, float]:
     """Return peak memory in MiB and seconds of a whole ``deepidea detect`` process."""
     script = (
-        "import sys; from deepidea.cli import main; sys.argv[0] = 'deepidea'\n"
+        "import sys; from deepidea.cli.app import main; sys.argv[0] = 'deepidea'\n"
         "try: main()\n"
         "finally: sys.stderr.write('\\npeak ' + open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )

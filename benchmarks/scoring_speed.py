@@ -61,7 +61,7 @@ def write_table(path: Path, n_flows: int) -> None:
 def peak_memory_mib(model: Path, table: Path, output: Path) -> float:
     """Return the peak resident memory of a whole ``deepidea score`` process, as Linux keeps it."""
     script = (
-        "import sys; from deepidea.cli import app; sys.argv[0] = 'deepidea'\n"
+        "import sys; from deepidea.cli.app import app; sys.argv[0] = 'deepidea'\n"
         "try: app()\n"
         "finally: sys.stderr.write('\\npeak ' + open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )

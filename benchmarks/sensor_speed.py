@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.detection.sources import open_source
+from deepidea.detection.sources.registry import open_source
 from deepidea.flows.simulate import simulate_flows
 
 Flow = dict[str, Any]

@@ -50,7 +50,7 @@ def train(path: Path, model: Path, *more: str) -> dict[str, float]:
     named = ["train", str(path), "--label", "label", "--benign", "benign", "--seed", "0", "--epochs", str(EPOCHS)]
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "deepidea.cli", *named, "--split", "none", "-o", str(model), *more],
+        [sys.executable, "-m", "deepidea.cli.app", *named, "--split", "none", "-o", str(model), *more],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )

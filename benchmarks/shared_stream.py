@@ -42,19 +42,19 @@ from deepidea.adapters.redis_group import RedisPublisher
 from deepidea.detection.alerting import fit_thresholds
 from deepidea.detection.calibrate import with_thresholds
 from deepidea.detection.publish import Publisher, publish
-from deepidea.detection.source import FlowBatch, Position
-from deepidea.detection.sources import open_source
+from deepidea.detection.sources.registry import open_source
+from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.detection.store import Store, open_store
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext, add_context
 from deepidea.flows.flow_lines import pair_keys, share_of
 from deepidea.flows.labelled import labelled_flows_from_table
-from deepidea.flows.projection import to_conn
 from deepidea.flows.schema import get_schema
+from deepidea.flows.sensors.projection import to_conn
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.presets import train_detector
-from deepidea.packets.labels import label_flows, read_labels
 from deepidea.packets.meter import meter_capture
-from deepidea.packets.simulate import simulate_capture
+from deepidea.simulation.ground_truth import label_flows, read_labels
+from deepidea.simulation.simulate import simulate_capture
 
 SESSION_S = 2.0
 PARTITIONS = 8
@@ -105,7 +105,7 @@ def write_inputs(folder: Path, n_flows: int, *, context: bool = True) -> None:
 def detection(folder: Path, address: str, store: str) -> list[str]:
     """Return the command line of a detection."""
     given = ["--model", str(folder / "model.idea"), "--store", store]
-    return [sys.executable, "-m", "deepidea.cli", "detect", address, *given]
+    return [sys.executable, "-m", "deepidea.cli.app", "detect", address, *given]
 
 
 class Group:

@@ -49,9 +49,9 @@ from benchmarks.shared_stream import (
     publish_log,
     write_inputs,
 )
-from deepidea.detection.delivery import Delivery
-from deepidea.detection.sinks import open_sink
-from deepidea.detection.source import BATCH_FLOWS
+from deepidea.detection.sinks.delivery import Delivery
+from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sources.source import BATCH_FLOWS
 from deepidea.detection.store import open_store
 
 BATCHES = (0, 8, 64, 512, 4096)  # alerts in a transaction
@@ -217,7 +217,7 @@ def sink_rate(folder: Path) -> float:
 _WATCH = """
 import sys, threading
 from deepidea.detection.engine import Engine
-from deepidea.detection.sources import open_source
+from deepidea.detection.sources.registry import open_source
 from deepidea.detection.store import open_store
 from deepidea.model.detector import Detector
 

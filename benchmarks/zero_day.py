@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.contrastive_head import train_head
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.flows.datasets import load_dataset
+from deepidea.flows.datasets.loading import load_dataset
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.taxonomy import BENIGN

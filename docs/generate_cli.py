@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from deepidea.cli import app
+from deepidea.cli.app import app
 
 PAGE = Path(__file__).with_name("cli.md")
 _HEAD = """# Command line

@@ -27,7 +27,7 @@ from deepidea.errors import DatasetError, DownloadError
 from deepidea.evaluation.evaluate import Evaluation, evaluate_detector
 from deepidea.evaluation.protocol import flows_to_test, flows_to_train
 from deepidea.evaluation.report import trust_notes, write_report
-from deepidea.flows.datasets import add_dataset, get_dataset
+from deepidea.flows.datasets.loading import add_dataset, get_dataset
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.presets import train_detector

@@ -52,7 +52,7 @@ Command = Callable[..., Ran]
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run a command line in this process, as the console script would."""
-    from deepidea import cli
+    from deepidea.cli import app as cli
 
     def run(*argv: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["deepidea", *map(str, argv)])

@@ -18,11 +18,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from deepidea.flows.catalogue import get_entry
+from deepidea.flows.datasets.specs import get_entry
 from deepidea.flows.simulate import simulate_flows
 from tests.conftest import Command, Ran
-from tests.flows.test_datasets import REQUIRED
-from tests.flows.test_download import Publisher, publisher  # noqa: F401 - a fixture
+from tests.flows.datasets.test_download import Publisher, publisher  # noqa: F401 - a fixture
+from tests.flows.datasets.test_loading import REQUIRED
 
 TABLE = ("--label", "label", "--benign", "benign")
 
@@ -314,7 +314,7 @@ def test_a_detector_of_another_schema_is_told(command: Command, model_file: Path
 
 LIMITED = """
 import resource, sys
-from deepidea import cli
+from deepidea.cli import app as cli
 resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
 sys.argv = {1!r}
 cli.main()
@@ -428,7 +428,7 @@ def test_an_interrupted_download_is_kept_and_resumed(
     get = ("data", "get", "cicids18", "--folder", tmp_path / "files", "--base", publisher.address)
     publisher.drop_after = [10_000, 0]
     publisher.errors = []
-    monkeypatch.setattr("deepidea.flows.download._is_passing", lambda _: False)
+    monkeypatch.setattr("deepidea.flows.datasets.download._is_passing", lambda _: False)
     message = (
         rf"must be fetched whole, however: .*; 10,000 bytes are kept in .*{first}\.part: run the same command again"
     )
@@ -442,7 +442,7 @@ def test_an_interrupted_download_is_kept_and_resumed(
 
 
 def test_a_publisher_that_is_not_there_is_told(command: Command, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("deepidea.flows.download._is_passing", lambda _: False)
+    monkeypatch.setattr("deepidea.flows.datasets.download._is_passing", lambda _: False)
     ran = command("data", "get", "cicids18", "--folder", tmp_path, "--base", "http://127.0.0.1:9")
     told(ran, 5, "must be fetched whole, however: .*; check the address and the network")
     told(command("data", "get", "nsl-kdd", "--folder", tmp_path), 3, "on a page or by a form alone: https://")

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from deepidea.benchmark.published import PUBLISHED
+from deepidea.benchmark.systems import SYSTEMS, Group, make_system
 from deepidea.errors import DataError
-from deepidea.evaluation.published import PUBLISHED
-from deepidea.evaluation.systems import SYSTEMS, Group, make_system
-from deepidea.flows.catalogue import CATALOGUE
+from deepidea.flows.datasets.specs import CATALOGUE
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import SCHEMAS, Schema, get_schema
 from deepidea.flows.simulate import simulate_flows

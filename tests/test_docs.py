@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from deepidea import errors
-from deepidea.cli import app
+from deepidea.cli.app import app
 from deepidea.evaluation.evaluate import Evaluation
 from deepidea.evaluation.metrics import evaluate
-from deepidea.flows.catalogue import CATALOGUE
+from deepidea.flows.datasets.specs import CATALOGUE
 from deepidea.flows.taxonomy import TAXONOMIES
 from deepidea.model.losses import LOSSES
 

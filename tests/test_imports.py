@@ -16,7 +16,7 @@ WITHOUT_EXTRAS = f"""
 import sys
 for name in {EXTRAS}:
     sys.modules[name] = None  # importing it raises ImportError
-from deepidea import cli
+from deepidea.cli import app as cli
 """
 
 
@@ -34,7 +34,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    ran = python("import sys; from deepidea import cli; print(*sys.modules)")
+    ran = python("import sys; from deepidea.cli import app as cli; print(*sys.modules)")
     assert {"torch", "polars", "onnxruntime", "sklearn", "plotly"}.isdisjoint(ran.stdout.split())
 
 
@@ -49,7 +49,7 @@ def test_public_names_are_all_and_resolve() -> None:
 
 
 def test_the_help_of_every_command_works_without_extras() -> None:
-    from deepidea.cli import app
+    from deepidea.cli.app import app
 
     inner = {group.name: group.typer_instance for group in app.registered_groups}
     groups = (("", app), *((f"{name} ", group) for name, group in inner.items()))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deepidea.benchmark.tasks import deal_experiment, list_protocols
 from deepidea.errors import LeakError
 from deepidea.evaluation.evaluate import evaluate_detector
-from deepidea.evaluation.experiments import deal_experiment, list_protocols
 from deepidea.evaluation.protocol import flows_to_test, flows_to_train
 from deepidea.evaluation.splits import Split, stratified_split
 from deepidea.flows.schema import SCHEMAS

@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepidea.flows.datasets import load_dataset
+    from deepidea.flows.datasets.loading import load_dataset
     from deepidea.model.detector import Detector
     from deepidea.model.estimators import DeepIDEAClassifier
     from deepidea.model.losses import AttackSharingLoss
@@ -27,7 +27,7 @@ _HOMES = {
     "AttackSharingLoss": "deepidea.model.losses",
     "DeepIDEAClassifier": "deepidea.model.estimators",
     "Detector": "deepidea.model.detector",
-    "load_dataset": "deepidea.flows.datasets",
+    "load_dataset": "deepidea.flows.datasets.loading",
 }
 
 

@@ -200,7 +200,7 @@ def test_an_output_without_its_checkpoint_is_refused(spark: Any, model: Path, tm
 
 def start(model: Path, folder: Path, *more: str) -> subprocess.Popen[bytes]:
     places = [str(folder / "in"), "-o", str(folder / "out"), "--checkpoint", str(folder / "checkpoint")]
-    command = [sys.executable, "-m", "deepidea.cli", "score", str(model), *places, "--engine", "spark", *more]
+    command = [sys.executable, "-m", "deepidea.cli.app", "score", str(model), *places, "--engine", "spark", *more]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **ON_LOOPBACK}
     )
@@ -233,7 +233,7 @@ def test_a_cluster_gives_the_same_verdicts_and_names_what_is_wrong(model: Path, 
     with spark_cluster(tmp_path) as master:
 
         def run(inputs: Path, out: str, **env: str) -> tuple[int, str]:
-            command = [sys.executable, "-m", "deepidea.cli", "score", str(model), str(inputs)]
+            command = [sys.executable, "-m", "deepidea.cli.app", "score", str(model), str(inputs)]
             command += ["-o", str(tmp_path / out), "--engine", "spark", "--master", master]
             ended = subprocess.run(
                 command, capture_output=True, env={**os.environ, **ON_LOOPBACK, **env}, timeout=180, check=False

@@ -84,7 +84,7 @@ def test_executors_killed_at_work_change_no_verdict(model: Path, tmp_path: Path)
 def test_a_driver_killed_at_work_leaves_no_output_and_its_next_run_is_whole(model: Path, tmp_path: Path) -> None:
     need_spark()
     write_many(tmp_path / "flows")
-    command = [sys.executable, "-m", "deepidea.cli", "score", str(model), str(tmp_path / "flows")]
+    command = [sys.executable, "-m", "deepidea.cli.app", "score", str(model), str(tmp_path / "flows")]
     command += ["-o", str(tmp_path / "out"), "--engine", "spark", "--master", "local[1]"]
     for how in (signal.SIGKILL, signal.SIGINT, None):
         running = subprocess.Popen(

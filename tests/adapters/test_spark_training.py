@@ -205,7 +205,7 @@ def losses_of(path: Path) -> list[float]:
 def start(table: Path, begun: Path, output: Path, n_epochs: int, *more: str, **env: str) -> subprocess.Popen[bytes]:
     asked = [*arguments(table), "--continue", str(begun), "--epochs", str(n_epochs), "-o", str(output), *more]
     return subprocess.Popen(
-        [sys.executable, "-m", "deepidea.cli", *asked],
+        [sys.executable, "-m", "deepidea.cli.app", *asked],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, **ON_LOOPBACK, **env},

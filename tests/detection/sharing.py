@@ -7,8 +7,8 @@ import time
 
 import polars as pl
 
-from deepidea.detection.shares import SharedSource, Shares
-from deepidea.detection.source import FlowBatch, Position
+from deepidea.detection.sources.partitions import SharedSource, Shares
+from deepidea.detection.sources.source import FlowBatch, Position
 
 
 class Reading:

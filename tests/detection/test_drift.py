@@ -218,7 +218,7 @@ def test_the_command_tells_light_and_sentence(
 
 @pytest.mark.data
 def test_nsl_kdd_held_out_is_stable_and_its_test_set_is_not(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepidea.flows.datasets import load_dataset
+    from deepidea.flows.datasets.loading import load_dataset
 
     monkeypatch.setenv("DEEPIDEA_DATA", str(data_root))
     data = load_dataset("nsl-kdd")

@@ -11,9 +11,9 @@ from deepidea.detection import engine as engine_module
 from deepidea.detection.alerting import CARD_ENTRY, Thresholds, fit_thresholds, thresholds_of
 from deepidea.detection.calibrate import calibrate
 from deepidea.detection.engine import Engine, fingerprint, flow_adapter
-from deepidea.detection.source import FlowBatch
+from deepidea.detection.sources.source import FlowBatch
+from deepidea.detection.sources.tables import TableSource, naming_flows
 from deepidea.detection.store import open_store
-from deepidea.detection.table_source import TableSource, naming_flows
 from deepidea.errors import DataError, SourceError, StoreError
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema

@@ -16,10 +16,10 @@ from polars.testing import assert_frame_equal
 
 from deepidea.adapters.kafka import KafkaPublisher, KafkaSink, KafkaSource
 from deepidea.detection.publish import publish
-from deepidea.detection.shares import Shares
-from deepidea.detection.sinks import open_sink
-from deepidea.detection.source import Position
-from deepidea.detection.sources import open_source
+from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sources.partitions import Shares
+from deepidea.detection.sources.registry import open_source
+from deepidea.detection.sources.source import Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.context import HostContext
 from tests.detection.redis_server import free_port

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from deepidea.detection import models
 from deepidea.detection.engine import Engine
 from deepidea.detection.models import ActiveDetector, detector_of
-from deepidea.detection.source import FlowBatch
+from deepidea.detection.runner import Setting, refuse_other_reading, watch_active
+from deepidea.detection.sources.source import FlowBatch
 from deepidea.detection.store import Store, open_store
 from deepidea.detection.store_schema import MODELS
-from deepidea.detection.watch import Setting, refuse_other_reading, watch_active
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows

@@ -14,13 +14,13 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from deepidea.adapters.redis_group import RedisGroupSource, RedisPublisher
-from deepidea.console.detection import status_line
+from deepidea.cli.alert_tables import status_line
 from deepidea.detection.engine import Progress
 from deepidea.detection.publish import open_publisher, publish
-from deepidea.detection.shares import Shares
-from deepidea.detection.sinks import open_sink
-from deepidea.detection.source import FlowBatch, Position
-from deepidea.detection.sources import open_source, source_of
+from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sources.partitions import Shares
+from deepidea.detection.sources.registry import open_source, source_of
+from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.context import HostContext
 from tests.detection.redis_server import free_port, running_redis

@@ -13,10 +13,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from deepidea.adapters.redis import RedisSource
-from deepidea.detection.source import FlowBatch, Position
-from deepidea.detection.sources import open_source
+from deepidea.detection.sources.registry import open_source
+from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SourceError
-from deepidea.flows.suricata import EveParser
+from deepidea.flows.sensors.suricata import EveParser
 from tests.detection.redis_server import free_port, running_redis
 from tests.flows.sensor_lines import eve_dns, eve_flow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from deepidea.flows.datasets import add_dataset
-from tests.flows.test_datasets import REQUIRED
+from deepidea.flows.datasets.loading import add_dataset
+from tests.flows.datasets.test_loading import REQUIRED
 
 DAYS = {
     "monday": ("FTP-Patator", "SSH-Patator"),

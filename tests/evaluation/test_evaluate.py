@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from deepidea.errors import DataError, LabelError
 from deepidea.evaluation.evaluate import Baselines, evaluate_detector
-from deepidea.flows.datasets import load_dataset
+from deepidea.flows.datasets.loading import load_dataset
 from deepidea.flows.fingerprint import row_fingerprints
-from tests.evaluation.fakes import CLASSES, SCHEMA, FakeDetector, draw_flows, labelled
+from tests.benchmark.fakes import CLASSES, SCHEMA, FakeDetector, draw_flows, labelled
 
 
 def trained_on(flows, **manifest):

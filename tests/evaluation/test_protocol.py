@@ -14,14 +14,14 @@ from deepidea.errors import CellError, DataError, DatasetError, LabelError, Sche
 from deepidea.evaluation.evaluate import evaluate_detector
 from deepidea.evaluation.protocol import flows_to_test, flows_to_train
 from deepidea.evaluation.splits import is_among, stratified_split
-from deepidea.flows.datasets import add_dataset
+from deepidea.flows.datasets.loading import add_dataset
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
 from tests.conftest import TINY
 from tests.evaluation.captures import add_improved, add_original
-from tests.flows.test_datasets import _write_cic, _write_kdd, kdd_lines
+from tests.flows.datasets.test_loading import _write_cic, _write_kdd, kdd_lines
 
 TABLE = {"label": "label", "benign": "benign"}
 

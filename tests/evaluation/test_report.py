@@ -16,7 +16,7 @@ from deepidea.evaluation import report
 from deepidea.evaluation.evaluate import Baselines, Evaluation, evaluate_detector
 from deepidea.evaluation.metrics import evaluate
 from deepidea.flows.fingerprint import row_fingerprints
-from tests.evaluation.fakes import SCHEMA, FakeDetector, draw_flows
+from tests.benchmark.fakes import SCHEMA, FakeDetector, draw_flows
 
 HOSTILE = (
     "benign",

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from deepidea.errors import SchemaError
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext, add_context
-from deepidea.flows.projection import to_conn
 from deepidea.flows.schema import get_schema
+from deepidea.flows.sensors.projection import to_conn
 
 NAMES = [column.name for column in CONTEXT_COLUMNS]
 S = 1_000_000
@@ -169,5 +169,7 @@ def test_the_schemas_hold_every_column(base: str) -> None:
 
 
 def test_numba_is_loaded_on_first_use() -> None:
-    script = "import sys, deepidea.flows.context, deepidea.flows.schema, deepidea.cli; print('numba' in sys.modules)"
+    script = (
+        "import sys, deepidea.flows.context, deepidea.flows.schema, deepidea.cli.app; print('numba' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"

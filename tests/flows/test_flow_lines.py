@@ -13,9 +13,9 @@ from polars.testing import assert_frame_equal
 
 from deepidea.flows.context import HostContext
 from deepidea.flows.flow_lines import StreamParser, flow_lines, has_context, pair_keys, share_of
-from deepidea.flows.sensor_records import FLOW_COLUMNS
-from deepidea.flows.suricata import EveParser
-from deepidea.flows.zeek import ZeekParser
+from deepidea.flows.sensors.records import FLOW_COLUMNS
+from deepidea.flows.sensors.suricata import EveParser
+from deepidea.flows.sensors.zeek import ZeekParser
 from tests.flows.sensor_lines import eve_dns, eve_flow, zeek_json
 
 TIMES = st.integers(0, 2**52)

@@ -123,7 +123,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(table: Path, output: Path, *more: str) -> list[str]:
     named = ["train", str(table), "--label", "label", "--benign", "benign", "-o", str(output), "--seed", "7"]
-    return [sys.executable, "-m", "deepidea.cli", *named, *more]
+    return [sys.executable, "-m", "deepidea.cli.app", *named, *more]
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def train_site_detector(path: Path) -> None:
     """Train a detector of what sensors tell, set thresholds by benign flows, and keep how it did on others."""
     from deepidea.detection.calibrate import with_thresholds
     from deepidea.evaluation.evaluate import evaluate_detector
-    from deepidea.evaluation.keeping import EVALUATION_ENTRY, compact
+    from deepidea.evaluation.summary import EVALUATION_ENTRY, compact
     from deepidea.model.presets import train_detector
 
     table, others = simulate_flows(n_flows=5000), simulate_flows(n_flows=2000, seed=21)

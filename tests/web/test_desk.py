@@ -17,8 +17,8 @@ from deepidea.detection.store import IncidentOrder, open_store
 from deepidea.errors import DataError
 from deepidea.flows.simulate import simulate_flows
 from deepidea.web.desk import MOST_IN_BULK, ChangedError, Desk, NotThereError
+from deepidea.web.labels import duration_text, headline
 from deepidea.web.windows import LENGTHS, MOST_POINTS, Window, window_of
-from deepidea.web.wording import duration_text, headline
 from tests.detection.making import NOON, alerts_of, sweep
 from tests.web.conftest import XSS, Someone
 

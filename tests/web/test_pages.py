@@ -354,7 +354,7 @@ def test_a_replay_is_told_to_be_old(tmp_path: Path) -> None:
 def with_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Server over a store with an active model that keeps its evaluation, and another that compares worse."""
     from deepidea.evaluation.evaluate import evaluate_detector
-    from deepidea.evaluation.keeping import EVALUATION_ENTRY, compact
+    from deepidea.evaluation.summary import EVALUATION_ENTRY, compact
     from deepidea.flows.labelled import labelled_flows_from_table
     from deepidea.flows.simulate import simulate_flows
     from deepidea.model.presets import train_detector

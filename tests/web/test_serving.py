@@ -130,7 +130,7 @@ def test_a_signal_ends_it_with_0_and_all_that_was_read_stored(
 ) -> None:
     log_file, source = tmp_path / "log", tmp_path / "flows.csv"
     pl.read_csv(flow_file).drop("label").write_csv(source)
-    command = [sys.executable, "-m", "deepidea.cli", "serve", "--port", "0", "--store", plain.store, "--model",
+    command = [sys.executable, "-m", "deepidea.cli.app", "serve", "--port", "0", "--store", plain.store, "--model",
                str(model_file), "--source", str(source)]  # fmt: skip
     with log_file.open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         try:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from deepidea.detection.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
+from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SourceError
-from deepidea.flows.suricata import EveParser
+from deepidea.flows.sensors.suricata import EveParser
 
 __all__ = ["RedisSource", "event_of", "open_client"]
 
@@ -64,7 +64,7 @@ class RedisSource:
         self.name = urlunsplit((parts[0], parts[1].rpartition("@")[2], *parts[2:4], ""))
 
     def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:
-        """Yield batches: see :meth:`deepidea.detection.source.Source.batches`."""
+        """Yield batches: see :meth:`deepidea.detection.sources.source.Source.batches`."""
         taken = self._from_stream(after, stop) if self.replayable else self._from_list(stop)
         parser = EveParser()
         with contextlib.closing(taken):

@@ -22,11 +22,11 @@ from typing import Any
 from deepidea.adapters.redis import FIELD, event_of, open_client
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
 from deepidea.detection.publish import position_from
-from deepidea.detection.shares import READ_BACK_FLOWS, Shares, read_alone
-from deepidea.detection.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
+from deepidea.detection.sources.partitions import READ_BACK_FLOWS, Shares, read_alone
+from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.flow_lines import StreamParser, has_context
-from deepidea.flows.sensor_records import Parsed
+from deepidea.flows.sensors.records import Parsed
 
 __all__ = ["RedisGroupSource", "RedisPublisher"]
 
@@ -122,11 +122,11 @@ class RedisGroupSource:
         self._batch_flows = batch_flows
 
     def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:  # noqa: ARG002
-        """Yield all flows, without positions: see :func:`deepidea.detection.shares.read_alone`."""
+        """Yield all flows, without positions: see :func:`deepidea.detection.sources.partitions.read_alone`."""
         return read_alone(self, stop)
 
     def batches_of_shares(self, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
-        """Yield batches: see :class:`deepidea.detection.shares.SharedSource`."""
+        """Yield batches: see :class:`deepidea.detection.sources.partitions.SharedSource`."""
         with _lasting(self._address, self.name, shares, self._patience_s) as client:
             n_shares = yield from client.asking(stop, self._count_shares)
             if n_shares is None:

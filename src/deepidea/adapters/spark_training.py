@@ -32,7 +32,7 @@ from deepidea import errors
 from deepidea.adapters.spark import only_arrow_is_used, told
 from deepidea.errors import DataError, DatasetError, DeepIDEAError, MissingExtraError, SourceError, StorageError
 from deepidea.flows.atomic import replacing
-from deepidea.flows.registry import home
+from deepidea.flows.datasets.installed import home
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -401,7 +401,7 @@ def _run(job: Job) -> Trained | None:
     marking = contextlib.redirect_stderr(_Marking(sys.stderr, job) if first else sys.stderr)
     with marking, contextlib.redirect_stdout(io.StringIO()) as shown:
         # by its name, as torchrun is given it: commands stand above adapters
-        importlib.import_module("deepidea.cli").app(list(job.arguments), standalone_mode=False)
+        importlib.import_module("deepidea.cli.app").app(list(job.arguments), standalone_mode=False)
     return Trained(job.output.read_bytes(), shown.getvalue()) if first else None
 
 

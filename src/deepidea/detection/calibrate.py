@@ -12,7 +12,7 @@ import polars as pl
 
 from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, fit_thresholds, quantile
 from deepidea.detection.engine import flow_adapter
-from deepidea.detection.source import Source
+from deepidea.detection.sources.source import Source
 from deepidea.errors import DataError
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.model.detector import Detector

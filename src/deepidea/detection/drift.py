@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from deepidea.detection.rates import flow_times_us
 from deepidea.errors import ArtifactError, StoreError
 from deepidea.flows.column import Column
+from deepidea.flows.labels import title_of, value_text
 from deepidea.flows.schema import Schema
-from deepidea.flows.wording import title_of, value_text
 from deepidea.model.detector import Detector
 from deepidea.model.features import read_numbers
 from deepidea.model.reference import Bins, Words

@@ -24,13 +24,13 @@ from deepidea.detection.alerts import make_alerts
 from deepidea.detection.drift import BinnedFlows, DriftMonitor
 from deepidea.detection.health import EngineStatus, HealthTeller, told_bounds
 from deepidea.detection.rates import flows_by_minute
-from deepidea.detection.shares import Share, SharedSource, Shares
-from deepidea.detection.source import FlowBatch, Position, Source
+from deepidea.detection.sources.partitions import Share, SharedSource, Shares
+from deepidea.detection.sources.source import FlowBatch, Position, Source
 from deepidea.detection.store import Committed, Store
 from deepidea.errors import DataError, DeepIDEAError, StalePositionError, StoreError
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
 from deepidea.flows.flow_lines import has_context
-from deepidea.flows.projection import to_conn
+from deepidea.flows.sensors.projection import to_conn
 from deepidea.model.detector import Detector
 
 QUEUED_BATCHES = 4

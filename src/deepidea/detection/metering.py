@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from deepidea.detection.packet_source import PacketSource
+from deepidea.detection.sources.packets import PacketSource
 from deepidea.flows.writing import Format, write_flows
 from deepidea.packets.meter import FlowMeter
 

@@ -43,7 +43,7 @@ class StoredModel:
     n_bytes : int
     comparison : dict, optional
         The latest with an active one: ``old_id`` and ``new_id``, and what
-        :meth:`deepidea.evaluation.comparing.ModelComparison.to_dict` tells.
+        :meth:`deepidea.evaluation.model_comparison.ModelComparison.to_dict` tells.
     active : bool
     """
 

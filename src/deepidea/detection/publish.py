@@ -17,12 +17,12 @@ from typing import Any, Protocol, cast
 
 import polars as pl
 
-from deepidea.detection.shares import SharedSource
-from deepidea.detection.source import FlowBatch, Position, Source
+from deepidea.detection.sources.partitions import SharedSource
+from deepidea.detection.sources.source import FlowBatch, Position, Source
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.context import HostContext
 from deepidea.flows.flow_lines import flow_lines, pair_keys
-from deepidea.flows.projection import to_conn
+from deepidea.flows.sensors.projection import to_conn
 
 __all__ = ["PUBLISHERS", "Published", "Publisher", "open_publisher", "position_from", "publish"]
 

@@ -28,8 +28,8 @@ from deepidea.detection.allow import AllowRule, suppress
 from deepidea.detection.drift import Against, BinnedFlows, DriftReport
 from deepidea.detection.health import EngineState
 from deepidea.detection.incidents import GAP_S
-from deepidea.detection.shares import Share
-from deepidea.detection.source import Position
+from deepidea.detection.sources.partitions import Share
+from deepidea.detection.sources.source import Position
 from deepidea.detection.store_access import StoredAccess
 from deepidea.detection.store_cases import StoredCases
 from deepidea.detection.store_drift import count_drift, read_drift

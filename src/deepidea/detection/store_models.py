@@ -110,7 +110,7 @@ class StoredModels:
         Parameters
         ----------
         comparison
-            What :meth:`deepidea.evaluation.comparing.ModelComparison.to_dict` tells.
+            What :meth:`deepidea.evaluation.model_comparison.ModelComparison.to_dict` tells.
         old_id, new_id
             The two models.
 

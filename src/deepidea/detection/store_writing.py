@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from deepidea.detection.alerts import ALERT_COLUMNS
 from deepidea.detection.incidents import INCIDENT_COLUMNS, group_alerts, with_keys
-from deepidea.detection.shares import Share
+from deepidea.detection.sources.partitions import Share
 from deepidea.detection.store_schema import (
     ALERT_COUNTS,
     ALERTS,

@@ -16,16 +16,16 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import CellError, DataError, LabelError, SchemaError
-from deepidea.evaluation.dealing import deal_rows, replay_rows
 from deepidea.evaluation.evaluate import Baselines
 from deepidea.evaluation.splits import stratified_split
-from deepidea.flows.catalogue import CATALOGUE, get_entry
+from deepidea.evaluation.splitters import deal_rows, replay_rows
 from deepidea.flows.custom import words_among_numbers
-from deepidea.flows.datasets import Dataset, load_dataset
+from deepidea.flows.datasets.installed import file_sha256
+from deepidea.flows.datasets.loading import Dataset, load_dataset
+from deepidea.flows.datasets.specs import CATALOGUE, get_entry
 from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
-from deepidea.flows.projection import PROJECTIONS, as_schema, project_flows
-from deepidea.flows.registry import file_sha256
 from deepidea.flows.schema import Schema, get_schema, suggest
+from deepidea.flows.sensors.projection import PROJECTIONS, as_schema, project_flows
 from deepidea.flows.tables import expand_inputs, name_inputs, read_table, refuse_uneven
 from deepidea.flows.taxonomy import BENIGN, Taxonomy
 
@@ -76,12 +76,12 @@ def flows_to_train(
     test_fraction, split_seed
         Of a split other than the official one.
     taxonomy, use_port
-        Of a data set, see :func:`deepidea.flows.datasets.load_dataset`.
+        Of a data set, see :func:`deepidea.flows.datasets.loading.load_dataset`.
     label, benign, keep
         Of a table: label column, its benign value, columns to keep as features.
     schema
         Name of a registered schema to train in. Flows of ``cicflow`` are projected onto ``conn``, so that the detector
-        scores what Zeek, Suricata and NetFlow tell: see `deepidea.flows.projection`; ``conn+context`` and
+        scores what Zeek, Suricata and NetFlow tell: see `deepidea.flows.sensors.projection`; ``conn+context`` and
         ``cicflow+context`` add what hosts did just before: see `deepidea.flows.context`. Where it is absent, a data
         set's own, and one that is inferred of a table.
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from deepidea.errors import DataError, LabelError, LeakError, SchemaError
 from deepidea.evaluation.evaluate import Baselines
 from deepidea.flows.custom import infer_schema, words_among_numbers
+from deepidea.flows.datasets.installed import file_sha256
 from deepidea.flows.labelled import LabelledFlows, label_column, refuse_label_counts
-from deepidea.flows.registry import file_sha256
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.flows.shards import ShardedFlows, ShardWriter, refuse_shards, room_on_disk
 from deepidea.flows.tables import (

@@ -4,7 +4,7 @@ The order that deals rows out is a hash of row number and seed, not a random gen
 change a split. Rows are counted in table order: the same file gives the same split. On offer are `stratified_split` and
 `stratified_fold` for a table without an official test file, and `leave_types_out_folds` and `leave_label_out_split`,
 where what is tested is an attack that was never seen, as it will be in use. `deepidea.evaluation.capture_splits` splits
-by time, day and hosts; `deepidea.evaluation.dealing` finds all of them by name.
+by time, day and hosts; `deepidea.evaluation.splitters` finds all of them by name.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from itertools import groupby
 import polars as pl
 
 from deepidea.flows.context import CONTEXT_COLUMNS
-from deepidea.flows.sensor_records import FLOW_COLUMNS, LONGEST_S, NOT_JSON, Parsed, json_table
-from deepidea.flows.suricata import EveParser
-from deepidea.flows.zeek import ZeekParser
+from deepidea.flows.sensors.records import FLOW_COLUMNS, LONGEST_S, NOT_JSON, Parsed, json_table
+from deepidea.flows.sensors.suricata import EveParser
+from deepidea.flows.sensors.zeek import ZeekParser
 
 __all__ = ["StreamParser", "flow_lines", "has_context", "pair_keys", "share_of"]
 
@@ -42,7 +42,7 @@ def flow_lines(flows: pl.DataFrame) -> list[bytes]:
 
     Examples
     --------
-    >>> from deepidea.flows.suricata import EveParser
+    >>> from deepidea.flows.sensors.suricata import EveParser
     >>> eve = b'{"event_type":"flow","src_ip":"::1","dest_ip":"::2","proto":"TCP","flow":{"start":'
     >>> eve += b'"2026-01-01T00:00:00.000000+0000","end":"2026-01-01T00:00:00.250000+0000"}}'
     >>> flows = EveParser().parse(eve).flows

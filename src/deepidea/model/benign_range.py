@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from deepidea.flows.column import Column
-from deepidea.flows.wording import is_count, percent_text, value_text
+from deepidea.flows.labels import is_count, percent_text, value_text
 from deepidea.model.reference import LEVELS, Words
 
 _LEAST_SPREAD = 0.5  # of logarithms: where benign flows are all alike, any other value would be infinitely far

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.column import Column
-from deepidea.flows.wording import kind_of, phrase_of, title_of, topic_of, unit_of, value_text
+from deepidea.flows.labels import kind_of, phrase_of, title_of, topic_of, unit_of, value_text
 from deepidea.model.attribution import LogOdds, integrated_gradients, run_layers
 from deepidea.model.benign_range import NOT_KNOWN, Place, place_number, place_word
 from deepidea.model.detector import Detector

@@ -197,7 +197,7 @@ def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int
     WorkerError
         A process was killed or lost another one, so that the others were ended.
     """
-    return launch_module("deepidea.cli", n_workers, arguments, threads=threads)
+    return launch_module("deepidea.cli.app", n_workers, arguments, threads=threads)
 
 
 def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from deepidea.web.labels import kind_of_class
 from deepidea.web.views import IncidentView
-from deepidea.web.wording import kind_of_class
 
 __all__ = ["next_steps"]
 

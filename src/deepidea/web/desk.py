@@ -20,7 +20,7 @@ from deepidea.detection.allow import AllowRule, rule_from
 from deepidea.detection.drift import Against
 from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
 from deepidea.detection.feedback_export import export_feedback
-from deepidea.detection.formats import render
+from deepidea.detection.sinks.formats import render
 from deepidea.detection.store import AlertFilters, IncidentFilters, IncidentOrder, IncidentStatus, Store
 from deepidea.detection.store_access import Role
 from deepidea.errors import DataError, DeepIDEAError
@@ -28,7 +28,7 @@ from deepidea.model.detector import Detector
 from deepidea.web import views
 from deepidea.web.explaining import Explainers, feature_values
 from deepidea.web.model_cards import Cards
-from deepidea.web.standing import health_of, sinks_of, sources_of
+from deepidea.web.status import health_of, sinks_of, sources_of
 from deepidea.web.suggesting import suggestions_for
 from deepidea.web.windows import FINE_STEPS_S, Window, step_of, window_of
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from deepidea.detection.delivery import Delivery
 from deepidea.detection.engine import Progress, flow_adapter
-from deepidea.detection.sinks import open_sink
+from deepidea.detection.runner import DRAIN_S, Setting, open_source_for, watch, watch_active
+from deepidea.detection.sinks.delivery import Delivery
+from deepidea.detection.sinks.sinks import open_sink
 from deepidea.detection.store import Store
-from deepidea.detection.watch import DRAIN_S, Setting, open_source_for, watch, watch_active
 from deepidea.errors import DataError, DeepIDEAError
-from deepidea.flows.registry import home
+from deepidea.flows.datasets.installed import home
 from deepidea.model.detector import Detector
 
 log = logging.getLogger("deepidea.web")

@@ -11,7 +11,7 @@ from typing import Any
 from deepidea.detection.explain import explain_alert
 from deepidea.errors import DeepIDEAError, StoreError
 from deepidea.flows.column import Column
-from deepidea.flows.wording import title_of, value_text
+from deepidea.flows.labels import title_of, value_text
 from deepidea.model.detector import Detector
 from deepidea.model.explain import Explainer
 from deepidea.web.model_cards import Cards

@@ -12,7 +12,7 @@ from deepidea.detection.health import told_bounds
 from deepidea.detection.models import Activation, StoredModel, open_detector
 from deepidea.detection.store import Store
 from deepidea.errors import ArtifactError, DeepIDEAError, StoreError
-from deepidea.evaluation.keeping import EVALUATION_ENTRY
+from deepidea.evaluation.summary import EVALUATION_ENTRY
 from deepidea.model.detector import Detector
 from deepidea.web.views import ActivationView, Compared, DriftLight, ModelRow, ModelsView, ModelView
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepidea.detection.models import detector_of
+from deepidea.detection.runner import Setting, default_store
 from deepidea.detection.store import Store, open_store
-from deepidea.detection.watch import Setting, default_store
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.model.detector import Detector
 from deepidea.web.engines import Engines
@@ -32,11 +32,11 @@ class Serving:
     Parameters
     ----------
     store
-        URL of the store; :func:`~deepidea.detection.watch.default_store` where empty. Made where there is none.
+        URL of the store; :func:`~deepidea.detection.runner.default_store` where empty. Made where there is none.
     model
         Detector file: to watch ``sources`` with, and to explain alerts.
     sources, sinks, allow, follow
-        What to watch in this process, see :class:`~deepidea.detection.watch.Setting`.
+        What to watch in this process, see :class:`~deepidea.detection.runner.Setting`.
     host, port, host_names
         Where to listen, and what browsers call it.
     tls_cert, tls_key

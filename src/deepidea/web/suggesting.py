@@ -8,8 +8,8 @@ from typing import Any
 
 from deepidea.detection.incidents import listing_of
 from deepidea.detection.store import Store
+from deepidea.web.labels import class_title, port_text
 from deepidea.web.views import Suggestion
-from deepidea.web.wording import class_title, port_text
 
 _COLUMN = {"src": "src_ip", "dst": "dst_ip", "port": "dst_port", "class_name": "class"}
 

@@ -18,8 +18,8 @@ from deepidea.detection.drift import DriftReport, FeatureDrift
 from deepidea.detection.feedback import Feedback
 from deepidea.detection.incidents import listing_of
 from deepidea.model.explain import Explanation
+from deepidea.web.labels import headline
 from deepidea.web.windows import Window
-from deepidea.web.wording import headline
 
 SeverityName = Literal["critical", "high", "medium", "low"]
 Status = Literal["open", "acknowledged", "closed", "false_alarm"]

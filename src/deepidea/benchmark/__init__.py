@@ -1,0 +1,1 @@
+"""The paper's benchmark: systems, cells, comparison and report."""

@@ -1,0 +1,388 @@
+"""One cell of a benchmark: a system trained and judged once, its record on the disk, and the process that makes it.
+
+Every cell is measured in a process of its own, so that its time and its memory are its own, and so that a system that
+crashes takes no other with it: ``python -m deepidea.benchmark.cell FOLDER DATA PROTOCOL SYSTEM SEED``. The
+process ends when its standard input does, which is when whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from deepidea.benchmark.provenance import about_this_run
+from deepidea.benchmark.systems import Fitted, Judgement, find_system, make_system
+from deepidea.benchmark.tasks import Experiment, deal_experiment
+from deepidea.errors import DataError, DeepIDEAError, FileFormatError
+from deepidea.evaluation.evaluate import codes_of, in_brief, refuse_unknown_classes, subset_rows
+from deepidea.evaluation.metrics import Ints, OperatingCurve, Reliability, Scores, evaluate
+from deepidea.flows.atomic import replacing
+from deepidea.flows.fingerprint import row_fingerprints
+from deepidea.flows.labelled import LabelledFlows
+from deepidea.flows.taxonomy import BENIGN
+from deepidea.model.decision import Decision
+
+FORMAT = 1
+DECISIONS = {"own": "its own decision", "plain": "most probable class", "corrected": "corrected for the prior"}
+CURVE_POINTS = 200
+_MOST_REASON = 2000
+
+Record = dict[str, Any]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Names what is measured: a data set, dealt by a protocol, one system, one seed.
+
+    Examples
+    --------
+    >>> Cell("kdd99", "auto", "deepidea:attack_weight=3", 0).path(Path("out")).as_posix()
+    'out/kdd99/auto/deepidea@attack_weight=3/seed-0.json'
+    """
+
+    data: str
+    protocol: str
+    system: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.protocol}: {self.system}, seed {self.seed}"
+
+    def path(self, folder: Path) -> Path:
+        """Return where its record stands under a folder of results; different cells never share a path."""
+        parts = (file_name(part) for part in (self.data, self.protocol, self.system))
+        return folder.joinpath(*parts, f"seed-{self.seed}.json")
+
+    def begin_record(self, status: str, **more: Any) -> Record:
+        """Return the head of its record."""
+        info = find_system(self.system)
+        return {"format": FORMAT, "status": status, **asdict(self), "title": info.title, "group": info.group, **more}
+
+
+def file_name(text: str) -> str:
+    """Spell a name so that any file system takes it; no two names are spelt alike."""
+    return quote(text, safe="=,").replace("%3A", "@").replace(".", "%2E" if set(text) == {"."} else ".")
+
+
+# --- records -----------------------------------------------------------------------------------------------------
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record whole or not at all: JSON, a line for each of its entries."""
+    lines = (f"{json.dumps(key)}: {json.dumps(_rounded(value), allow_nan=False)}" for key, value in record.items())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    """Return JSON values with six figures; what is not a finite number becomes None."""
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def read_record(path: Path) -> Record:
+    """Return a record.
+
+    Raises
+    ------
+    FileFormatError
+        It is damaged, or of another format.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise _damaged(path, f"it is no record of format {FORMAT}")
+    fault = _fault_of_record(record)
+    if fault:
+        raise _damaged(path, fault)
+    return record
+
+
+def _damaged(path: Path, fact: str) -> FileFormatError:
+    return FileFormatError(f"a record of a benchmark must be whole, however: {path}: {fact}; run that cell again")
+
+
+def _fault_of_record(record: Record) -> str:
+    kinds = {"data": str, "protocol": str, "system": str, "seed": int, "title": str, "group": str}
+    odd = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    if odd:
+        return f"it does not tell its {', '.join(odd)}"
+    if record.get("status") == "measured":
+        own = (record.get("decisions") or {}).get("own") or {}
+        missing = {"cba", "per_class", "confusion"} - set(own) or {"times"} - set(record)
+        return f"it lacks {', '.join(sorted(missing))}" if missing else ""
+    known = record.get("status") in ("cut", "failed") and isinstance(record.get("reason"), str)
+    return "" if known else f"its status is {record.get('status')!r}"
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------
+
+
+def measure(cell: Cell) -> Record:
+    """Train a cell's system, judge its test flows, and return its record.
+
+    Raises
+    ------
+    DeepIDEAError
+        The flows cannot be dealt so, the test holds a class that the training does not, or the system refuses.
+    """
+    times: dict[str, float] = {}
+    system = make_system(cell.system)
+    with _timed(times, "load_s"):
+        experiment = deal_experiment(cell.data, cell.protocol, seed=cell.seed)
+    _refuse_unfit(experiment)
+    with _timed(times, "fit_s"):
+        fitted = system.fit(experiment.train, cell.seed)
+    with _timed(times, "judge_s"):
+        judgement = fitted.judge(experiment.test.features)
+    return cell.begin_record(
+        "measured",
+        told=in_brief(experiment.told),
+        parameters=in_brief(fitted.parameters),
+        classes=list(fitted.classes),
+        **score_judgement(experiment, fitted, judgement),
+        times={**times, "cpu_s": _cpu_seconds()},
+        peak_memory_mib=_peak_memory_mib(),
+        run=about_this_run(),
+    )
+
+
+@contextmanager
+def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    times[name] = time.perf_counter() - started
+
+
+def _refuse_unfit(experiment: Experiment) -> None:
+    if not len(experiment.test):
+        raise DataError(f"a test needs flows, however: {experiment.test.source} has none")
+    trained = set(experiment.train.classes.unique())
+    refuse_unknown_classes(experiment.test.classes, tuple(c for c in experiment.train.class_order if c in trained))
+
+
+def _cpu_seconds() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _peak_memory_mib() -> float:
+    """Return the most memory that this process had at once."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage starts from the memory of the process that started this one
+        told = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        if told:
+            return int(told[0]) / 1024
+    import resource  # not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+# --- scoring -----------------------------------------------------------------------------------------------------
+
+
+def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement) -> Record:
+    """Return the scores of a judgement under each decision, the curves of its own, and counts.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    fitted : Fitted
+    judgement : Judgement
+        Of the test flows.
+
+    Returns
+    -------
+    dict
+        "rows": counts of training rows, and of all, distinct and unseen test rows. "decisions": see :func:`decide`;
+        each holds :meth:`Scores.to_dict`, and under "subsets" the class-balanced accuracy on distinct and unseen rows.
+        "labels": of each native label its rows, how many were given its class, how many were called any attack, how
+        the attack score ranks it against benign flows ("auroc", None for benign labels), and whether the training shows
+        it. "anomaly": where the system tells how unlike benign flows are, how that ranks attacks against them, and in
+        "labels" each of them ("anomaly_auroc"). "curve", "reliability", "attack_reliability": of its own decision.
+    """
+    test, classes = experiment.test, fitted.classes
+    _refuse_other_length(judgement, len(test))
+    truth = codes_of(test.classes, classes)
+    known = np.unique(row_fingerprints(experiment.train.features, test.schema))
+    subsets = subset_rows(truth, row_fingerprints(test.features, test.schema), known)
+    verdicts = decide(judgement, fitted.decision)
+    stated = None if judgement.probabilities is None else fitted.decision.by_class(judgement.probabilities)
+    score = _unit_score(judgement)
+    scores = {name: evaluate(truth, predicted, stated, score, classes) for name, predicted in verdicts.items()}
+    told = {name: {**of.to_dict(), "subsets": _subset_cba(truth, verdicts[name], subsets, classes)}
+            for name, of in scores.items()}  # fmt: skip
+    seen, benign = set(experiment.train.labels.unique()), classes.index(BENIGN)
+    return {
+        "rows": {
+            "training": len(experiment.train),
+            "all": len(test),
+            **{name: None if at is None else len(at) for name, at in subsets.items()},
+        },
+        "decisions": told if stated is not None else {name: _without_calibration(of) for name, of in told.items()},
+        **_ranked_by_anomaly(truth, judgement, classes),
+        "labels": _by_label(
+            test, judgement.predicted == truth, judgement.predicted != benign, score, seen, judgement.anomaly
+        ),
+        **_curves(scores["own"], stated is not None),
+    }
+
+
+def _refuse_other_length(judgement: Judgement, n_flows: int) -> None:
+    if len(judgement.predicted) != n_flows:
+        raise DataError(f"a system must judge every flow, however: {len(judgement.predicted)} verdicts on {n_flows}")
+
+
+def decide(judgement: Judgement, decision: Decision) -> dict[str, Ints]:
+    """Return the verdicts of a judgement under each decision, as places of classes, ``(n_flows,)``.
+
+    "own" is the system's. "plain" names the most probable class, and is its own again where a system knows no
+    probabilities. "corrected" divides the probability of each output by its prior among the training flows, adds the
+    outputs of a class up, and names the largest; it is left out where there are no probabilities.
+
+    Examples
+    --------
+    >>> judgement = Judgement(np.array([0]), np.array([[0.9, 0.1]], np.float32), np.array([0.1]))
+    >>> {name: codes.tolist() for name, codes in decide(judgement, Decision((0.99, 0.01))).items()}
+    {'own': [0], 'plain': [0], 'corrected': [1]}
+    """
+    own, stated = judgement.predicted, judgement.probabilities
+    if stated is None:
+        return {"own": own, "plain": own}
+    balanced = replace(decision, temperature=1.0, tau=1.0)
+    plain, corrected = decision.by_class(stated), balanced.by_class(balanced.corrected(stated))
+    return {"own": own, "plain": plain.argmax(axis=1), "corrected": corrected.argmax(axis=1)}
+
+
+def _unit_score(judgement: Judgement) -> Floats:
+    """Return the attack score in 0..1: a margin, which may be any number, becomes its rank."""
+    score = judgement.attack_score
+    if judgement.probabilities is not None:
+        return np.clip(score, 0.0, 1.0)  # sums of float32 shares may pass 1 by a rounding error
+    if np.isnan(score).any():
+        raise DataError("an attack score must be a number, however: it is NaN for some flows")
+    distinct, place = np.unique(score, return_inverse=True)
+    return np.asarray(place / max(1, distinct.size - 1), np.float64)
+
+
+def _without_calibration(told: Record) -> Record:
+    """Drop what would read a rank as a probability."""
+    return {**told, "attack_calibration_error": None, "attack_brier": None}
+
+
+def _subset_cba(
+    truth: Ints, predicted: Ints, subsets: Mapping[str, Ints | None], classes: tuple[str, ...]
+) -> dict[str, float | None]:
+    return {
+        name: None if rows is None or not len(rows) else evaluate(truth[rows], predicted[rows], None, None, classes).cba
+        for name, rows in subsets.items()
+    }
+
+
+def _ranked_by_anomaly(truth: Ints, judgement: Judgement, classes: tuple[str, ...]) -> Record:
+    if judgement.anomaly is None:
+        return {}
+    told = evaluate(truth, judgement.predicted, None, judgement.anomaly, classes).to_dict()
+    return {"anomaly": {name: told[name] for name in ("roc_auc", "pr_auc", "recall_at_fpr")}}
+
+
+def _by_label(
+    test: LabelledFlows, right: Bools, alarm: Bools, score: Floats, seen: set[str], anomaly: Floats | None
+) -> Record:
+    is_benign = (test.classes == BENIGN).to_numpy()
+    ranked = {"auroc": score} | ({} if anomaly is None else {"anomaly_auroc": anomaly})
+    above = {name: _share_below(by, by[is_benign]) for name, by in ranked.items()}
+    table = pl.DataFrame({"label": test.labels, "benign": is_benign, "right": right, "alarms": alarm, **above})
+    sums = (pl.len().alias("rows"), pl.col("right", "alarms").sum(), pl.col(list(above)).mean(), pl.col("benign").any())
+    return {
+        of["label"]: {
+            **{name: of[name] for name in ("rows", "right", "alarms")},
+            **{name: None if of["benign"] else of[name] for name in above},
+            "in_training": of["label"] in seen,
+        }
+        for of in table.group_by("label").agg(sums).sort("label").iter_rows(named=True)
+    }
+
+
+def _share_below(score: Floats, benign: Floats) -> Floats:
+    """Return the share of benign flows that score below each flow, equals counting half; its mean is an AUROC.
+
+    Examples
+    --------
+    >>> _share_below(np.array([0.1, 0.5, 0.9]), np.array([0.1, 0.5])).tolist()
+    [0.25, 0.75, 1.0]
+    """
+    ordered = np.sort(benign)
+    places = np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")
+    return np.asarray(places / max(1, 2 * ordered.size), np.float64)
+
+
+def _curves(scores: Scores, with_probabilities: bool) -> Record:
+    kept = {"curve": scores.curve and _thin_curve(scores.curve), "reliability": _bins(scores.reliability)}
+    return {**kept, "attack_reliability": _bins(scores.attack_reliability) if with_probabilities else None}
+
+
+def _thin_curve(curve: OperatingCurve) -> dict[str, list[float]]:
+    places = np.unique(np.linspace(0, curve.recall.size - 1, CURVE_POINTS).round().astype(int))
+    columns = {name: getattr(curve, name)[places] for name in ("recall", "precision", "false_positive_rate")}
+    return {name: [float(f"{value:.4g}") for value in values] for name, values in columns.items()}
+
+
+def _bins(of: Reliability | None) -> dict[str, list[float]] | None:
+    return {name: getattr(of, name).tolist() for name in ("stated", "observed", "rows")} if of else None
+
+
+# --- the process of a cell ---------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the cell that the command line names, and write its record; a fault becomes a record too."""
+    folder, data, protocol, system, seed = sys.argv[1:] if arguments is None else arguments
+    cell = Cell(data, protocol, system, int(seed))
+    path = cell.path(Path(folder))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.excepthook = partial(_record_failure, cell, path)
+    write_record(path, measure(cell))
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def _record_failure(
+    cell: Cell, path: Path, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    reason = str(error) if isinstance(error, DeepIDEAError) else f"{kind.__name__}: {error}"
+    write_record(path, cell.begin_record("failed", reason=reason[:_MOST_REASON], run=about_this_run()))
+    sys.__excepthook__(kind, error, trace)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""How strong the prior correction should be, by training flows alone: one training a fold, then every tau.
+
+Tau is part of the decision ``argmax(p / prior^tau)`` and not of the training, so the probabilities of one fitted system
+answer for all of its values. The folds leave attack types out (`deepidea.benchmark.unseen_types`), because on held-out
+rows of known types a system looks calibrated and on new types it is not. A sweep is kept beside the records of a
+benchmark, ``DATA/tau/SYSTEM.json``, and the report shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from deepidea.benchmark.cell import file_name, write_record
+from deepidea.benchmark.provenance import about_this_run
+from deepidea.benchmark.runner import choose_systems
+from deepidea.benchmark.systems import Judgement, find_system, make_system
+from deepidea.benchmark.tasks import TAXONOMY
+from deepidea.benchmark.unseen_types import TypeFold, distinct_flows, iter_type_folds, summarise_recalls, type_recalls
+from deepidea.errors import DataError, FileFormatError
+from deepidea.evaluation.protocol import flows_to_train
+from deepidea.flows.labelled import LabelledFlows
+from deepidea.model.decision import Decision
+
+FORMAT = 1
+TAUS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+FOLDER = "tau"
+
+Measure = Literal["known", "unseen", "mixed"]
+MEASURES: Mapping[Measure, str] = {
+    "known": "types that training shows",
+    "unseen": "types left out of training",
+    "mixed": "both",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TauSweep:
+    """What a system comes to at each tau on training folds.
+
+    Attributes
+    ----------
+    data, system, title : str
+    temperature : float
+        Of the system's own decision, at which all taus were tried.
+    own_tau : float
+        Of the system's own decision; 0 where it names its most probable class.
+    by_tau : mapping of float to mapping of measure to tuple of float
+        Class-balanced accuracy in percent, an entry for each deal of the types.
+    """
+
+    data: str
+    system: str
+    title: str
+    temperature: float
+    own_tau: float
+    by_tau: Mapping[float, Mapping[Measure, tuple[float, ...]]]
+
+    def mean(self, tau: float, measure: Measure) -> float:
+        """Return a measure's mean over the deals, in percent."""
+        return statistics.fmean(self.by_tau[tau][measure])
+
+    def sd(self, tau: float, measure: Measure) -> float:
+        """Return its standard deviation over the deals, 0 for a single one."""
+        values = self.by_tau[tau][measure]
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def best(self, measure: Measure = "mixed") -> float:
+        """Return the tau with the highest mean, the smallest of equals."""
+        return max(sorted(self.by_tau), key=lambda tau: self.mean(tau, measure))
+
+
+def sweep_path(folder: Path, data: str, system: str) -> Path:
+    """Return where the sweep of a system stands under a folder of benchmark records.
+
+    Examples
+    --------
+    >>> sweep_path(Path("out"), "kdd99", "mlp-ce").as_posix()
+    'out/kdd99/tau/mlp-ce.json'
+    """
+    return folder / file_name(data) / FOLDER / f"{file_name(system)}.json"
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------
+
+
+def training_flows(data: str) -> LabelledFlows:
+    """Return the distinct training flows of a data set under the classes of papers; no test flow is among them.
+
+    Where no publisher states a split it is the stratified one of seed 0.
+    """
+    name, _, taxonomy = data.partition("@")
+    return distinct_flows(flows_to_train(name, taxonomy=taxonomy or TAXONOMY.get(name)).flows)
+
+
+def iter_sweeps(data: Sequence[str], systems: Sequence[str], folder: Path, *, n_deals: int = 3) -> Iterator[TauSweep]:
+    """Yield the sweep of every system on every data set; one that stands under the folder is not measured again.
+
+    Parameters
+    ----------
+    data, systems : sequence of str
+        Systems and groups as in :func:`~deepidea.benchmark.runner.choose_systems`.
+    folder, n_deals
+        As in :func:`sweep_tau`, which tells what is raised, too.
+    """
+    for name in dict.fromkeys(data):
+        flows = None
+        for system in choose_systems(systems):
+            path = sweep_path(folder, name, system)
+            if path.exists():
+                yield read_sweep(path)
+                continue
+            flows = training_flows(name) if flows is None else flows
+            yield sweep_tau(name, system, folder, n_deals=n_deals, flows=flows)
+
+
+def sweep_tau(
+    data: str, system: str, folder: Path, *, n_deals: int = 3, flows: LabelledFlows | None = None
+) -> TauSweep:
+    """Measure a system at every tau, and keep what it came to under a folder of benchmark records.
+
+    Parameters
+    ----------
+    data : str
+        Name of a registered data set, with a taxonomy behind an at sign or without.
+    system : str
+        As in `deepidea.benchmark.systems`; it must state probabilities and a prior.
+    folder : path
+        See :func:`sweep_path`.
+    n_deals : int
+        How often the types are dealt out; two trainings a deal.
+    flows : LabelledFlows, optional
+        :func:`training_flows` of the data set, where they are at hand.
+
+    Raises
+    ------
+    DataError
+        The system knows no probabilities, or corrects for the prior before it states them.
+    LabelError
+        No attack class has two types.
+    """
+    if n_deals < 1:
+        raise DataError(f"a sweep needs at least one deal of the types, however: {n_deals}")
+    flows = training_flows(data) if flows is None else flows
+    deals, decision = [], None
+    for seed in range(n_deals):
+        judged = [_judge_fold(fold, system, seed) for fold in iter_type_folds(flows, seed=seed)]
+        decision = judged[0][0]
+        deals.append(summarise_recalls([recalls for _, recalls in judged]))
+    write_record(sweep_path(folder, data, system), _to_record(data, system, decision, deals, flows))
+    return read_sweep(sweep_path(folder, data, system))
+
+
+def _judge_fold(fold: TypeFold, system: str, seed: int) -> tuple[Decision, dict[str, Any]]:
+    fitted = make_system(system).fit(fold.train, seed)
+    judgement = fitted.judge(fold.test.features)
+    _refuse_uncorrectable(system, fitted.decision, judgement)
+    names = np.array(fitted.classes)
+    own, stated, unlike = judgement.predicted, judgement.probabilities, judgement.unlike_benign
+    plain = decide_at(stated, replace(fitted.decision, temperature=1.0), 0.0, unlike)
+    told = {f"{tau:g}": type_recalls(names[decide_at(stated, fitted.decision, tau, unlike)], fold) for tau in TAUS}
+    # trees state a decision at tau 1 that they do not take: what they say decides
+    own_tau = 0.0 if np.array_equal(own, plain) else fitted.decision.tau
+    return replace(fitted.decision, tau=own_tau), told
+
+
+def _refuse_uncorrectable(system: str, decision: Decision, judgement: Judgement) -> None:
+    if judgement.probabilities is None:
+        raise DataError(f"a sweep over tau needs probabilities, however: {system} states none; choose another system")
+    if len(set(decision.prior)) == 1:
+        raise DataError(
+            f"a sweep over tau needs a prior to correct for, however: {system} states probabilities of balanced "
+            "classes, so no tau changes its verdicts; choose another system"
+        )
+
+
+def decide_at(
+    stated: npt.NDArray[np.float32] | None,
+    decision: Decision,
+    tau: float,
+    unlike_benign: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Return the class of each flow when stated probabilities are tempered and corrected with a tau.
+
+    Parameters
+    ----------
+    stated : array, float32, (n_flows, n_outputs)
+        At temperature 1.
+    decision : Decision
+        Its temperature and prior count, its own tau does not.
+    tau : float
+    unlike_benign : array, bool, (n_flows,), optional
+        Flows that are not called benign.
+
+    Examples
+    --------
+    >>> stated = np.array([[0.9, 0.1]], np.float32)
+    >>> [decide_at(stated, Decision((0.99, 0.01)), tau).tolist() for tau in (0.0, 1.0)]
+    [[0], [1]]
+    """
+    tempered = np.asarray(stated, np.float64) ** (1 / decision.temperature)
+    tempered /= tempered.sum(axis=1, keepdims=True)
+    balanced = decision.by_class(replace(decision, tau=tau).corrected(tempered.astype(np.float32))).copy()
+    if unlike_benign is not None:
+        balanced[unlike_benign, 0] = -1  # below every attack, one without weight too
+    return np.asarray(balanced.argmax(axis=1), np.int64)
+
+
+def _to_record(
+    data: str, system: str, decision: Decision | None, deals: Sequence[Mapping[str, Any]], flows: LabelledFlows
+) -> dict[str, Any]:
+    by_tau = {tau: {measure: [deal[tau][measure] for deal in deals] for measure in MEASURES} for tau in deals[0]}
+    return {
+        "format": FORMAT,
+        "data": data,
+        "system": system,
+        "title": find_system(system).title,
+        "temperature": decision.temperature if decision else 1.0,
+        "own_tau": decision.tau if decision else 0.0,
+        "flows": len(flows),
+        "label_rows": dict(sorted(flows.labels.value_counts().iter_rows())),
+        "by_tau": by_tau,
+        "run": about_this_run(),
+    }
+
+
+# --- records -----------------------------------------------------------------------------------------------------
+
+
+def read_sweep(path: Path) -> TauSweep:
+    """Return a sweep that :func:`sweep_tau` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        It is damaged, or of another format.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["format"] != FORMAT:
+            raise ValueError(f"its format is {told['format']!r}, not {FORMAT}")
+        by_tau = {
+            float(tau): {measure: tuple(float(value) for value in measures[measure]) for measure in MEASURES}
+            for tau, measures in told["by_tau"].items()
+        }
+        if not by_tau or not all(values for measures in by_tau.values() for values in measures.values()):
+            raise ValueError("it has no figures")
+        data, system, title = (str(told[key]) for key in ("data", "system", "title"))
+        return TauSweep(data, system, title, float(told["temperature"]), float(told["own_tau"]), by_tau)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FileFormatError(
+            f"a sweep over tau must be whole, however: {path}: {error!r}; measure it again"
+        ) from error
+
+
+def read_sweeps(folder: Path) -> tuple[list[TauSweep], dict[str, str]]:
+    """Return all sweeps under a folder of benchmark records, and what is wrong with those that cannot be read."""
+    sweeps: list[TauSweep] = []
+    faults: dict[str, str] = {}
+    for path in sorted(folder.glob(f"*/{FOLDER}/*.json")):
+        try:
+            sweeps.append(read_sweep(path))
+        except FileFormatError as error:
+            faults[path.relative_to(folder).as_posix()] = str(error)
+    return sweeps, faults

@@ -1,1 +1,0 @@
-"""The commands: a module a subject, one short function a command; ``deepidea.cli`` gives them their names."""

@@ -1,0 +1,372 @@
+"""Delivery: takes alerts from the store to a sink, again and again until it has taken them, at least once each.
+
+The store keeps how far a sink has got, so that what was stored while a sink or this process was down is told later. An
+alert that a sink refuses for too long goes to a file of dead letters, so that it holds up no other, and is tried again
+when the sink takes others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from deepidea.detection.sinks.formats import render
+from deepidea.detection.sinks.sinks import Sink, cut_torn_line
+from deepidea.detection.store import Store
+from deepidea.errors import SinkError, StorageError, StoreError
+from deepidea.flows.atomic import replacing
+
+__all__ = ["Delivery", "DeliveryStatus", "Patience"]
+
+SINGLE_FAILURES = 3  # alerts refused one after another, each by itself, before the sink counts as down
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a sink is tried before its alerts become dead letters.
+
+    Parameters
+    ----------
+    first_wait_s, longest_wait_s
+        Time to the second attempt, and the longest between two; it doubles from one to the next, and each is cut by up
+        to a half at random, so that many senders do not come at once.
+    give_up_s, give_up_attempts
+        A batch becomes dead letters when it has been tried for so long, or so many times, whichever is first.
+    """
+
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 60.0
+    give_up_s: float = 900.0
+    give_up_attempts: int = 50
+
+    def wait_s(self, attempts: int) -> float:
+        """Return how long to wait after so many failures in a row.
+
+        Examples
+        --------
+        >>> 2.0 <= Patience(first_wait_s=1.0).wait_s(3) <= 4.0
+        True
+        """
+        longest = min(self.first_wait_s * 2.0 ** min(attempts - 1, 60), self.longest_wait_s)
+        return longest * random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStatus:
+    """How a delivery stands: alerts delivered, waiting in the store, in dead letters, lost; and the latest trouble."""
+
+    sink: str
+    n_delivered: int
+    n_waiting: int
+    n_dead: int
+    n_lost: int
+    is_running: bool
+    last_error: str | None
+    last_error_at: datetime | None
+
+    def __str__(self) -> str:
+        told = f"{self.sink}: {self.n_delivered} delivered, {self.n_waiting} waiting"
+        more = f", {self.n_dead} in dead letters" if self.n_dead else ""
+        lost = f", {self.n_lost} lost to retention" if self.n_lost else ""
+        return told + more + lost + (f"; {self.last_error}" if self.last_error else "")
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """The failures in a row so far."""
+
+    attempts: int = 0
+    since: float = 0.0
+    error: str | None = None
+    at: datetime | None = None
+
+    def note(self, error: Exception) -> None:
+        if not self.attempts:
+            self.since = time.monotonic()
+        self.attempts += 1
+        self.error, self.at = str(error), datetime.now(UTC)
+
+
+class Delivery:
+    """Takes alerts from a store to a sink, in a thread of its own.
+
+    Parameters
+    ----------
+    store
+        Where alerts are; the sink is made known to it, and is owed what is stored from then on.
+    sink
+        Where they go.
+    dead_letter_dir
+        Folder of dead letters, made where absent: one file a sink, one JSON object a line, with ``alert_id``, ``line``,
+        ``error`` and ``at``.
+    patience
+        How long to try.
+    batch_alerts
+        Most alerts in one call of the sink.
+    poll_s
+        How often to look for new alerts; :meth:`wake` is quicker.
+    from_start
+        Owe a sink that is new to the store all that is stored.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.detection.sinks.sinks import open_sink
+    >>> from deepidea.detection.store import open_store
+    >>> folder = tempfile.mkdtemp()
+    >>> with open_store(f"sqlite:///{folder}/alerts.db") as store:
+    ...     delivery = Delivery(store, open_sink(f"file://{folder}/alerts.json"), f"{folder}/dead-letters")
+    ...     delivery.start()
+    ...     is_owed_nothing = delivery.stop(drain_s=5)
+    >>> is_owed_nothing
+    True
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        dead_letter_dir: str | Path,
+        *,
+        patience: Patience | None = None,
+        batch_alerts: int = 500,
+        poll_s: float = 0.5,
+        from_start: bool = False,
+    ) -> None:
+        self._store, self._sink, self._patience = store, sink, patience or Patience()
+        self._batch_alerts, self._poll_s = batch_alerts, poll_s
+        self._letters = DeadLetters(Path(dead_letter_dir) / f"{_file_name(sink.name)}.jsonl")
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._deadline: float | None = None  # of draining, once it is to stop
+        self._thread: threading.Thread | None = None
+        self._trouble, self._last = _Trouble(), _Trouble()
+        self._letters_due = 0.0  # when dead letters are tried next
+        store.register_sink(sink.name, from_start=from_start)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        if self._thread is None:
+            self._stop.clear()
+            self._deadline = None
+            self._thread = threading.Thread(target=self._run, name=f"delivery to {self._sink.name}", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Look for new alerts at once."""
+        self._wake.set()
+
+    def stop(self, drain_s: float = 5.0) -> bool:
+        """Deliver what is waiting, for as long as this at most, and end; return whether the sink is owed nothing.
+
+        A sink that is down is tried once more and no longer waited for; what it is owed stays in the store.
+        """
+        if self._thread is not None:
+            self._deadline = time.monotonic() + drain_s
+            self._stop.set()
+            self._wake.set()
+            self._thread.join()
+            self._thread = None
+        self._sink.close()
+        return self.status().n_waiting == 0
+
+    def status(self) -> DeliveryStatus:
+        """Return how the delivery stands."""
+        counters = next(c for c in self._store.sink_counters() if c.sink == self._sink.name)
+        told = (counters.sink, counters.n_delivered, counters.n_waiting, counters.n_dead, counters.n_lost)
+        running = self._thread is not None and self._thread.is_alive()
+        return DeliveryStatus(*told, running, self._last.error, self._last.at)
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._is_over():
+            self._wake.clear()
+            stopping = self._stop.is_set()  # before looking: what is stored until stop() is called is still delivered
+            try:
+                done = self.deliver_once()
+            except (SinkError, StoreError, StorageError) as error:
+                self._note(error)
+                if stopping:
+                    return
+                self._stop.wait(self._patience.wait_s(self._trouble.attempts))
+                continue
+            if stopping and (not done or self._trouble.attempts):
+                return
+            if self._trouble.attempts:  # given up on a batch: the sink is down still
+                self._stop.wait(self._patience.wait_s(self._trouble.attempts))
+            elif not done:
+                self._wake.wait(self._poll_s)
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _note(self, error: Exception) -> None:
+        self._trouble.note(error)
+        self._last = replace(self._trouble)
+
+    def deliver_once(self) -> int:
+        """Deliver one batch, and dead letters where the sink takes things; return how many alerts were seen to.
+
+        Raises
+        ------
+        SinkError
+            The sink did not take the batch, and it is not yet time to give up on it.
+        StoreError, StorageError
+            The store does not answer, or dead letters cannot be written.
+        """
+        alerts = self._store.undelivered(self._sink.name, limit=self._batch_alerts)
+        if alerts.is_empty():
+            return self._deliver_letters() if self._letters_are_due() else 0
+        lines = render(alerts, self._sink.format)
+        refused: Sequence[int] = ()
+        try:
+            self._sink.send(lines)
+        except SinkError as error:
+            if not self._is_hopeless():
+                raise
+            refused = self._send_singly(lines)
+            self._letters.add(alerts["alert_id"].gather(refused).to_list(), [lines[i] for i in refused], error)
+            self._note(error)
+        n_taken = len(lines) - len(refused)
+        self._store.mark_delivered(self._sink.name, alerts["seq"][-1], n_delivered=n_taken, n_dead=len(refused))
+        if n_taken:
+            self._trouble = _Trouble()
+        return len(lines)
+
+    def _is_hopeless(self) -> bool:
+        """Whether a batch that fails now has been tried for long enough."""
+        tried = self._trouble
+        if not tried.attempts:
+            return self._patience.give_up_attempts <= 1
+        too_long = time.monotonic() - tried.since >= self._patience.give_up_s
+        return too_long or tried.attempts + 1 >= self._patience.give_up_attempts
+
+    def _send_singly(self, lines: Sequence[str]) -> list[int]:
+        """Send lines one by one, so that one that is refused takes no other along; return which were refused."""
+        refused: list[int] = []
+        for place, line in enumerate(lines):
+            try:
+                self._sink.send([line])
+            except SinkError:
+                refused.append(place)
+                if refused[-SINGLE_FAILURES:] == list(range(place - SINGLE_FAILURES + 1, place + 1)):
+                    return [*refused, *range(place + 1, len(lines))]
+        return refused
+
+    def _letters_are_due(self) -> bool:
+        return time.monotonic() >= self._letters_due and self._letters.exist()
+
+    def _deliver_letters(self) -> int:
+        """Send dead letters again; those that are refused stay."""
+        self._letters_due = time.monotonic() + self._patience.longest_wait_s
+        n_taken = 0
+        with self._letters.taking() as letters:
+            while chunk := list(islice(letters, self._batch_alerts)):
+                lines = [line for _, line in chunk]
+                try:
+                    self._sink.send(lines)
+                    refused: list[int] = []
+                except SinkError as error:
+                    self._last = _Trouble(1, 0.0, str(error), datetime.now(UTC))
+                    refused = self._send_singly(lines)
+                letters.kept += [chunk[i][0] for i in refused]
+                self._store.mark_delivered(
+                    self._sink.name, 0, n_delivered=len(chunk) - len(refused), n_dead=len(refused) - len(chunk)
+                )
+                n_taken += len(chunk) - len(refused)
+                if len(refused) == len(chunk) or self._is_over():
+                    break
+        if n_taken:
+            self._trouble = _Trouble()
+        return n_taken
+
+
+def _file_name(sink: str) -> str:
+    """Return a name of a file for a sink's name."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in sink).strip("-")[:60]
+    return f"{plain}-{hashlib.blake2b(sink.encode(), digest_size=4).hexdigest()}"
+
+
+class DeadLetters:
+    """A file of alerts that a sink would not take: one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def exist(self) -> bool:
+        """Whether there are any."""
+        return self._path.exists()
+
+    def add(self, alert_ids: Sequence[str], lines: Sequence[str], error: Exception) -> None:
+        """Add letters; they are on the disk when this returns.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take them.
+        """
+        if not lines:
+            return
+        about = {"error": str(error), "at": datetime.now(UTC).isoformat()}
+        letters = [{"alert_id": i, **about, "line": line} for i, line in zip(alert_ids, lines, strict=True)]
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a+b", buffering=0) as file:
+                cut_torn_line(file)
+                _write_all(file, "".join(json.dumps(letter) + "\n" for letter in letters).encode())
+                os.fsync(file.fileno())
+        except OSError as problem:
+            raise StorageError(
+                f"dead letters must find room, however: {self._path}: {problem}; free space"
+            ) from problem
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[_Taking]:
+        """Yield the letters; those that were kept, or not drawn, are in the file afterwards."""
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                taking = _Taking(file)
+                yield taking
+                with replacing(self._path) as partial, partial.open("w", encoding="utf-8") as out:
+                    out.writelines(taking.kept)
+                    out.writelines(file)
+            if not self._path.stat().st_size:
+                self._path.unlink()
+        except OSError as problem:
+            if isinstance(problem, SinkError | StoreError | StorageError):
+                raise
+            raise StorageError(f"dead letters must be readable, however: {self._path}: {problem}") from problem
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+class _Taking:
+    """Letters as they are drawn, with the line of the file that holds each; what is no letter stays in the file."""
+
+    def __init__(self, file: Iterator[str]) -> None:
+        self._file = file
+        self.kept: list[str] = []
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for row in self._file:
+            try:
+                line = json.loads(row)["line"]
+            except (ValueError, KeyError, TypeError):
+                self.kept.append(row)
+            else:
+                yield row, str(line)

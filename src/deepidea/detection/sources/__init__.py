@@ -1,0 +1,1 @@
+"""Where flows come from: one module a kind of source."""

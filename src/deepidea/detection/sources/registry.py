@@ -1,0 +1,334 @@
+"""Every source of flows by name, and the one that an address stands for.
+
+A new source is one entry in `SOURCES` and a class with the members of `Source`. The class is named by its home,
+``module:Class``, and imported when it is opened: a source may need what is not installed, or stand in a room above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import gzip
+import importlib
+import inspect
+import re
+import socket
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from deepidea.detection.sources.follow import LONGEST_BEGINNING, beginning_of
+from deepidea.detection.sources.logs import sensor_of
+from deepidea.detection.sources.source import Source
+from deepidea.errors import DataError, SourceError
+
+__all__ = ["SOURCES", "SourceInfo", "open_source", "register_source", "source_of"]
+
+_PCAP_MARKS = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a")
+_MOST_FILES = 2_000  # of a folder, looked at to tell what it holds
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of a kind of source before one is opened.
+
+    Parameters
+    ----------
+    name
+        Name in the registry. ``<name>:<address>`` names this kind outright.
+    title
+        For people.
+    example
+        An address of this kind.
+    schema
+        Schema of its flows; ``any`` for tables.
+    replayable
+        Whether it can be gone on with from where it was left.
+    home
+        ``module:Class``; the class is called with the address, `follow` where it `waits`, and options.
+    matches
+        Whether an address is of this kind. It may look at the file, not open a connection.
+    waits
+        Whether it can wait for more when asked to (`follow`). A live source always does.
+    live
+        Whether it has no end of its own.
+    """
+
+    name: str
+    title: str
+    example: str
+    schema: str
+    replayable: bool
+    home: str
+    matches: Callable[[str], bool]
+    waits: bool = False
+    live: bool = False
+
+
+_registry: dict[str, SourceInfo] = {}
+SOURCES: Mapping[str, SourceInfo] = MappingProxyType(_registry)
+"""Every kind of source by name; an address is of the first kind that it matches."""
+
+
+def register_source(info: SourceInfo) -> SourceInfo:
+    """Add a kind of source and return it; names must be new.
+
+    Raises
+    ------
+    ValueError
+        The name is taken.
+    """
+    if info.name in _registry:
+        raise ValueError(f"names of sources must be new, however: {info.name} is registered; choose another name")
+    _registry[info.name] = info
+    return info
+
+
+def source_of(address: str, *, follow: bool = False) -> SourceInfo:
+    """Return which kind of source an address stands for.
+
+    Parameters
+    ----------
+    address
+        A file, folder, interface, URL or ``-``; with ``<name>:`` in front, of that kind whatever it looks like.
+    follow
+        Then a log that is not there yet is told by its name.
+
+    Raises
+    ------
+    DataError
+        It is of no kind; what comes near is named.
+
+    Examples
+    --------
+    >>> source_of("unix:///run/suricata/eve.sock").name, source_of("-").name, source_of("eve:events.txt").name
+    ('unix', 'stdin', 'eve')
+    """
+    named = _registry.get(address.partition(":")[0])
+    if named is not None and named.name != address and "://" not in address:
+        return named
+    found = next((info for info in _registry.values() if info.matches(address)), None)
+    if found is None and follow and _may_come(address):
+        found = _registry[_sensor_by_name(address)]
+    if found is None:
+        raise DataError(
+            f"a source must be one of {', '.join(_registry)}, however: {_why_not(address)}{_nearest(address)}"
+        )
+    return found
+
+
+def open_source(address: str, *, follow: bool = False, **options: Any) -> Source:
+    """Return the source that an address stands for; nothing is read before its batches are asked for.
+
+    Parameters
+    ----------
+    address
+        A file, folder, interface, URL or ``-``: see `source_of`.
+    follow
+        Wait for more where the file ends now.
+    **options
+        For the source's constructor.
+
+    Raises
+    ------
+    DataError
+        The address stands for none, or for one that cannot be followed.
+    MissingExtraError
+        The source needs what is not installed.
+    ValueError
+        The source has no such option.
+
+    Examples
+    --------
+    >>> open_source("unix:///run/suricata/eve.sock").schema
+    'conn'
+    """
+    info = source_of(address, follow=follow)
+    if follow and not (info.waits or info.live):
+        raise DataError(
+            f"a source to follow must be able to grow, however: {address} is {info.title}; read it without following"
+        )
+    if info.waits:
+        options["follow"] = follow
+    bare = address.removeprefix(f"{info.name}:") if "://" not in address else address
+    make = _class_at(info.home)
+    try:
+        inspect.signature(make).bind(bare, **options)
+    except TypeError as error:
+        raise ValueError(f"options must be those of {info.title}, however: {error}; see {info.home}") from error
+    return cast("Source", make(bare, **options))
+
+
+def _class_at(home: str) -> Callable[..., Any]:
+    module, _, name = home.partition(":")
+    return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+
+
+def _content(address: str) -> str | None:
+    """Return the kind that a file or folder shows by what is in it, None where there is none or it shows no kind."""
+    path = Path(address)
+    try:
+        if path.is_dir():
+            files = (file for _, file in zip(range(_MOST_FILES), sorted(path.rglob("*")), strict=False))
+            return next((kind for file in files if file.is_file() and (kind := _kind_of(file))), None)
+        return _kind_of(path) if path.is_file() else _kind_of_glob(address)
+    except OSError as error:
+        raise SourceError(
+            f"a source must be readable, however: {address}: {error.strerror or error}; see to its permissions"
+        ) from error
+
+
+def _kind_of_glob(address: str) -> str | None:
+    folder = Path(address).parent
+    is_glob = "*" in address and folder.is_dir()
+    return "table" if is_glob and any(map(_is_table, folder.glob(Path(address).name))) else None
+
+
+def _is_table(path: Path) -> bool:
+    return path.is_file() and _kind_of(path) == "table"
+
+
+def _kind_of(path: Path) -> str | None:
+    """Return the kind of a file, by its first bytes."""
+    data, whole = _first(path)
+    if data.startswith(b"PAR1"):
+        return "table"
+    if data.startswith(_PCAP_MARKS):
+        return "pcap"
+    begins = beginning_of(data, whole=whole) or data
+    sensor = sensor_of(begins)
+    is_table = path.name.lower().removesuffix(".gz").endswith(".csv") and bool(data)
+    return sensor or ("table" if is_table else None)
+
+
+def _first(path: Path) -> tuple[bytes, bool]:
+    """Return the first bytes of a file, unpacked, and whether they are all."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        data = b""
+        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # its reader will tell
+            data = stream.read(1 << 14)
+            while beginning_of(data, whole=False) is None and (more := stream.read(1 << 16)):
+                data += more
+        return data, len(data) < LONGEST_BEGINNING
+
+
+def _holds(kind: str) -> Callable[[str], bool]:
+    return lambda address: "://" not in address and address != "-" and _content(address) == kind
+
+
+def _begins(*prefixes: str) -> Callable[[str], bool]:
+    return lambda address: address.lower().startswith(prefixes)
+
+
+def _both(one: Callable[[str], bool], other: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda address: one(address) and other(address)
+
+
+def _is_interface(address: str) -> bool:
+    return address in _interfaces() and not Path(address).exists()
+
+
+def _interfaces() -> list[str]:
+    with contextlib.suppress(OSError):
+        return [name for _, name in socket.if_nameindex()]
+    return []
+
+
+def _may_come(address: str) -> bool:
+    path = Path(address)
+    return "://" not in address and not path.exists() and path.parent.is_dir() and bool(_sensor_by_name(address))
+
+
+def _sensor_by_name(address: str) -> str:
+    name = Path(address).name.lower()
+    if name.startswith("conn") and ".log" in name:
+        return "zeek"
+    return "eve" if name.startswith("eve") and ".json" in name else ""
+
+
+def _why_not(address: str) -> str:
+    path = Path(address)
+    if "://" in address:
+        return f"{address.partition('://')[0]!r} is none of the kinds of URL"
+    if not path.exists():
+        return f"there is no file, folder or interface {address!r}"
+    if path.is_dir():
+        return f"the folder {address!r} holds no flows that are known"
+    return f"what is in {address!r} is neither a table, a conn.log, EVE nor a capture"
+
+
+def _nearest(address: str) -> str:
+    near = difflib.get_close_matches(address, list(_suggestions(address)), n=3, cutoff=0.6)
+    return f"; nearest: {', '.join(near)}" if near else "; see docs/sources.md"
+
+
+def _suggestions(address: str) -> Iterator[str]:
+    yield from _interfaces()
+    scheme, sep, rest = address.partition("://")
+    if sep:
+        kinds = sorted({info.example.partition("://")[0] for info in _registry.values() if "://" in info.example})
+        yield from (f"{kind}://{rest}" for kind in difflib.get_close_matches(scheme, kinds, n=2))
+        return
+    folder = Path(address).parent
+    with contextlib.suppress(OSError):
+        yield from (str(path) for path in folder.iterdir() if str(path) != address)
+
+
+def _register(name: str, title: str, example: str, home: str, matches: Callable[[str], bool], **more: Any) -> None:
+    facts = {"schema": "conn", "replayable": False, **more}
+    register_source(SourceInfo(name, title, example, home=home, matches=matches, **facts))
+
+
+_LOGS, _LINES = "deepidea.detection.sources.logs", "deepidea.detection.sources.lines"
+_PACKETS = "deepidea.detection.sources.packets:PacketSource"
+_IS_REDIS = _begins("redis://", "rediss://")
+_IS_REDIS_GROUP = _both(_IS_REDIS, lambda address: bool(re.search(r"[?&]group=", address)))
+_IS_KAFKA = _begins("kafka://", "kafkas://")
+_IS_NETFLOW = _begins("netflow://", "ipfix://")
+
+_register(
+    "stdin",
+    "lines of Zeek or EVE on the standard input",
+    "-",
+    f"{_LINES}:StdinSource",
+    lambda address: address == "-",
+    live=True,
+)
+_register(
+    "unix", "EVE over a UNIX socket", "unix:///run/eve.sock", f"{_LINES}:UnixSource", _begins("unix://"), live=True
+)
+_register(
+    "redis-group", "a Redis stream that processes share", "redis://localhost:6379/0?stream=flows&group=site",
+    "deepidea.adapters.redis_group:RedisGroupSource", _IS_REDIS_GROUP, live=True, replayable=True,
+)  # fmt: skip
+_register(
+    "kafka", "a Kafka topic that processes share", "kafka://localhost:9092/flows?group=site",
+    "deepidea.adapters.kafka:KafkaSource", _IS_KAFKA, live=True, replayable=True,
+)  # fmt: skip
+_register(
+    "redis", "EVE from Redis", "redis://localhost:6379/0?list=suricata", "deepidea.adapters.redis:RedisSource",
+    _IS_REDIS, live=True, replayable=True,
+)  # fmt: skip
+_register(
+    "netflow", "NetFlow and IPFIX", "netflow://0.0.0.0:2055", "deepidea.detection.sources.netflow:NetFlowSource",
+    _IS_NETFLOW, live=True,
+)  # fmt: skip
+_register("zeek", "Zeek's conn.log", "conn.log", f"{_LOGS}:ZeekSource", _holds("zeek"), replayable=True, waits=True)
+_register("eve", "Suricata's EVE file", "eve.json", f"{_LOGS}:EveSource", _holds("eve"), replayable=True, waits=True)
+_register(
+    "pcap", "a packet capture", "capture.pcap", _PACKETS, _holds("pcap"), schema="cicflow", replayable=True, waits=True
+)
+_register(
+    "table", "a table of flows", "flows.parquet", "deepidea.detection.sources.tables:TableSource", _holds("table"),
+    schema="any", replayable=True,
+)  # fmt: skip
+_register(
+    "interface", "a network interface", "eth0", f"{_PACKETS.partition(':')[0]}:InterfaceSource", _is_interface,
+    schema="cicflow", live=True,
+)  # fmt: skip

@@ -1,0 +1,81 @@
+"""What a source of flows is: batches of flows with their identities, and a place to go on from after a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from deepidea.detection.sources.partitions import Share
+
+LINGER_S = 0.2  # a live source hands over what it has at least this often
+BATCH_FLOWS = 8_192  # and at most so many flows at once
+
+Position = Mapping[str, Any]
+"""Where a source stood, as JSON values; only the source that made it reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBatch:
+    """Flows that ended together, or were told of together.
+
+    Parameters
+    ----------
+    flows : DataFrame
+        Columns of :data:`deepidea.flows.identity.IDENTITY` and the features of the source's schema, both under
+        canonical names.
+    position : mapping, optional
+        Go on behind these flows from here; None where the source cannot be asked again.
+    skipped : mapping
+        Records that broke a rule since the batch before, by reason.
+    dropped : mapping
+        Flows or packets lost since the batch before, by reason: the kernel's, a full queue's.
+    received_s : float
+        Clock time (seconds since 1970) when the last of them was known.
+    not_flows : mapping
+        Records since the batch before that tell of something else than a flow, by what: ``dns``, ``alert``. They are
+        no errors.
+    share : Share, optional
+        Of a source that several processes read together: which share the flows are of.
+    """
+
+    flows: pl.DataFrame
+    position: Position | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    received_s: float = field(default_factory=time.time)
+    not_flows: Mapping[str, int] = field(default_factory=dict)
+    share: Share | None = None
+
+
+class Source(Protocol):
+    """Where flows come from. Its constructor takes what it reads and its options; nothing is opened before batches."""
+
+    name: str
+    """What names it in a store and on screen; the same text after a restart."""
+
+    schema: str
+    """Name of the schema of its flows: ``cicflow``, ``conn``, or ``any`` for tables that hold what a model asks for."""
+
+    replayable: bool
+    """Whether a position can be gone back to after a crash."""
+
+    def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:
+        """Yield batches, from behind a position or from the start, until the source ends or ``stop`` is set.
+
+        A batch may hold no flows; what was skipped or dropped is told all the same, and the position goes on.
+        A live source yields at least every :data:`LINGER_S`, so that it can be stopped. Once ``stop`` is set, it hands
+        over what it holds and returns.
+
+        Raises
+        ------
+        DataError
+            Where what is read cannot be a source of this kind. A bad record is skipped and counted.
+        SourceError
+            Where the system refuses it: no such interface, no permission, a server that does not answer.
+        """

@@ -1,0 +1,224 @@
+"""Flow tables as sources: CSV and Parquet, of the schema that is asked for or of the registered one that they have."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from deepidea.detection.sources.source import BATCH_FLOWS, FlowBatch, Position
+from deepidea.errors import DataError, SchemaError
+from deepidea.flows.column import Column, column_key
+from deepidea.flows.identity import IDENTITY
+from deepidea.flows.schema import SCHEMAS, Schema, get_schema
+from deepidea.flows.skipping import SkipCount
+from deepidea.flows.tables import FlowChunk, expand_inputs, iter_chunks
+
+__all__ = ["TableSource", "with_identity"]
+
+_LONGEST_US = 1 << 51
+_WHOLE_CHUNKS = 1 << 40  # rows: cut nothing, batches are cut here
+_TIMES = (
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.fZ",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%d/%m/%Y %H:%M:%S",  # CICFlowMeter writes the day first
+    "%d/%m/%Y %I:%M:%S %p",
+    "%d/%m/%Y %H:%M",
+)
+
+
+class TableSource:
+    r"""A table of flows, or a folder of them.
+
+    Parameters
+    ----------
+    address
+        A file, folder or glob: see :func:`deepidea.flows.tables.expand_inputs`.
+    schema
+        Schema of the flows, or its registered name. Without one, the first registered one that every file has.
+    batch_flows
+        Most flows of a batch.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepidea.flows.simulate import simulate_flows
+    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
+    >>> simulate_flows(n_flows=5).write_csv(path)
+    >>> source = TableSource(str(path), batch_flows=3)
+    >>> [(batch.flows.height, batch.position["at"]) for batch in source.batches(None, threading.Event())]
+    [(3, 4), (2, 6)]
+    """
+
+    replayable = True
+
+    def __init__(
+        self, address: str | Path, *, schema: Schema | str | None = None, batch_flows: int = BATCH_FLOWS
+    ) -> None:
+        if batch_flows < 1:
+            raise ValueError(f"batch_flows must be at least 1, however: batch_flows={batch_flows}")
+        self.name = str(address)
+        self._schema = get_schema(schema) if isinstance(schema, str) else schema
+        self.schema = self._schema.name if self._schema else "any"
+        self._batch_flows = batch_flows
+
+    def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:
+        """Yield batches: see `Source.batches`. Those of one file are of one schema."""
+        paths, done = _left(expand_inputs([self.name]), after)
+        schema = self._schema or _schema_of(paths)
+        skipped, told, position = SkipCount(), Counter[str](), after
+        chunks = iter_chunks(
+            paths, naming_flows(schema), chunk_rows=_WHOLE_CHUNKS, on_error="skip", skipped=skipped, keep_original=False
+        )
+        for chunk in chunks:
+            unread = chunk if chunk.source != (after or {}).get("file") else _behind(chunk, done)
+            if len(unread) < len(chunk):  # what this block skipped was told before the restart
+                told = Counter(skipped.reasons)
+            for part in unread.slices(self._batch_flows):
+                if stop.is_set():
+                    return
+                position = {"file": part.source, "at": int(part.positions[-1])}
+                new, told = skipped.reasons - told, Counter(skipped.reasons)
+                yield FlowBatch(with_identity(part.flows, schema), position, dict(new))
+        if new := skipped.reasons - told:
+            yield FlowBatch(_no_flows(schema), position, dict(new))
+
+
+def _left(paths: list[Path], after: Position | None) -> tuple[list[Path], int]:
+    """Return the files to read from, and the row of the first behind which to go on."""
+    if after is None:
+        return paths, 0
+    names = [str(path) for path in paths]
+    try:
+        return paths[names.index(after["file"]) :], int(after["at"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"a position must be in a file that is still there, however: {after!r} is not; start from the beginning"
+        ) from error
+
+
+def _behind(chunk: FlowChunk, done: int) -> FlowChunk:
+    kept = int(np.searchsorted(chunk.positions, done, side="right"))
+    return FlowChunk(chunk.flows.slice(kept), None, chunk.source, chunk.unit, chunk.positions[kept:])
+
+
+def fits(address: str | Path, schema: Schema) -> Schema:
+    """Return the schema where the tables of an address have it.
+
+    Raises
+    ------
+    SchemaError
+        They have not.
+    """
+    paths = expand_inputs([str(address)])
+    next(iter_chunks(paths, schema, on_error="skip", skipped=SkipCount(), keep_original=False), None)
+    return schema
+
+
+def _schema_of(paths: list[Path]) -> Schema:
+    """Return the registered schema that the tables have."""
+    for schema in SCHEMAS.values():
+        try:
+            next(iter_chunks(paths, schema, on_error="skip", skipped=SkipCount(), keep_original=False), None)
+        except SchemaError:
+            continue
+        return schema
+    raise SchemaError(
+        f"a table must have a registered schema ({', '.join(SCHEMAS)}), however: {paths[0]} has none of them; "
+        "name the schema that it has"
+    )
+
+
+def naming_flows(schema: Schema) -> Schema:
+    """Return a schema with the columns that name a flow, whatever tool wrote them, beside its own.
+
+    A schema that was inferred knows none of them, and that of CICFlowMeter not those of a meter's own table. What is a
+    feature of the schema stays one.
+
+    Examples
+    --------
+    >>> naming_flows(get_schema("cicflow")).canonical_names(["start", "Flow Duration"])
+    {'start': 'timestamp', 'Flow Duration': 'duration_us'}
+    """
+    of_features = {key for column in schema.columns if schema.is_feature(column) for key in column.keys}
+    names = {column.name: column for column in schema.columns}
+    for column in (*(c for c in get_schema("conn").columns if c.kind in ("identity", "port")), _END):
+        known = names.get(column.name)
+        aliases = (*(known.aliases if known else ()), *column.aliases)
+        if known is None or not schema.is_feature(known):
+            free = tuple(alias for alias in aliases if column_key(alias) not in of_features)
+            names[column.name] = replace(known or column, aliases=free)
+    taken: set[str] = set()
+    columns = []
+    for column in names.values():  # what is first there keeps a spelling that two of them have
+        free = tuple(alias for alias in column.aliases if column_key(alias) not in taken | {column_key(column.name)})
+        columns.append(replace(column, aliases=free))
+        taken |= set(columns[-1].keys)
+    return replace(schema, columns=tuple(columns))
+
+
+_END = Column("end", "identity", "", ("flow.end",), "when the flow ended")
+
+
+def with_identity(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Return conformed flows with :data:`~deepidea.flows.identity.IDENTITY` in front, null where they do not tell.
+
+    Examples
+    --------
+    >>> table = pl.DataFrame({"timestamp": ["1700000000.5"], "duration_s": [0.5], "protocol": ["tcp"]})
+    >>> with_identity(table, get_schema("conn")).select("end", "protocol", "src_ip").row(0)
+    (datetime.datetime(2023, 11, 14, 22, 13, 21, tzinfo=...), 'tcp', None)
+    """
+    start = _start(flows["timestamp"]) if "timestamp" in flows.columns else pl.lit(None, IDENTITY["start"])
+    flows = flows.with_columns(start=start)
+    end = _start(flows["end"]) if "end" in flows.columns else pl.col("start") + _length(flows)
+    flows = flows.with_columns(end=end, community_id=_community_id(flows))
+    absent = [pl.lit(None, dtype).alias(name) for name, dtype in IDENTITY.items() if name not in flows.columns]
+    return flows.with_columns(absent).select(
+        *(pl.col(name).cast(dtype, strict=False) for name, dtype in IDENTITY.items()),
+        *(name for name in schema.features if name in flows.columns and name not in IDENTITY),
+    )
+
+
+def _start(told: pl.Series) -> pl.Series:
+    """Return times, told as such, in seconds since 1970, or in one of the spellings that tools use."""
+    if told.dtype.is_temporal():
+        times = told.cast(pl.Datetime("us"))  # without its zone, which polars then keeps as UTC
+        return (
+            told.dt.convert_time_zone("UTC")
+            if getattr(told.dtype, "time_zone", None)
+            else times.dt.replace_time_zone("UTC")
+        )
+    seconds = told.cast(pl.Float64, strict=False)
+    times = (seconds * 1e6).round().cast(pl.Int64, strict=False).cast(IDENTITY["start"])
+    for spelling in _TIMES if told.dtype == pl.String else ():
+        if times.null_count() == told.null_count():
+            break
+        spelt = told.str.to_datetime(spelling, time_unit="us", time_zone="UTC", strict=False)
+        times = times.fill_null(spelt)
+    return times
+
+
+def _length(flows: pl.DataFrame) -> pl.Expr:
+    """Return how long flows went on; no time where they do not tell."""
+    units = {"duration_us": 1.0, "duration_s": 1e6}
+    length = next((pl.col(name) * unit for name, unit in units.items() if name in flows.columns), pl.lit(0.0))
+    return pl.duration(microseconds=length.fill_nan(0).fill_null(0).clip(0, _LONGEST_US).round().cast(pl.Int64))
+
+
+def _community_id(flows: pl.DataFrame) -> pl.Expr:
+    """Return the Community ID where the tool's own name of a flow is one."""
+    if "uid" not in flows.columns or flows.schema["uid"] != pl.String:
+        return pl.lit(None, pl.String)
+    return pl.when(pl.col("uid").str.starts_with("1:")).then("uid")
+
+
+def _no_flows(schema: Schema) -> pl.DataFrame:
+    types = {name: pl.Float64() if name in schema.numbers else pl.String() for name in schema.features}
+    return pl.DataFrame(schema={**types, **IDENTITY})

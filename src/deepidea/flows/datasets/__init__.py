@@ -1,0 +1,1 @@
+"""Data sets: specifications, download, registration, loading and description."""

@@ -1,0 +1,1 @@
+"""Simulated captures: hosts, conversations, applications, attacks and their ground truth."""

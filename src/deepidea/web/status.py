@@ -1,0 +1,100 @@
+"""How sources and sinks stand, in a word and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from deepidea.detection.health import SILENT_S, EngineState
+from deepidea.detection.store import SinkCounters, SourceCounters
+from deepidea.web.labels import duration_text
+from deepidea.web.views import Health, SinkView, SourceView, finite
+
+SLOW_S = 10.0  # a delay that people should know of
+
+
+def sources_of(
+    counters: Sequence[SourceCounters], engines: Sequence[EngineState], *, now: datetime
+) -> tuple[SourceView, ...]:
+    """Return all sources that counters or engines tell of, by name."""
+    counted, told = {row.name: row for row in counters}, {state.source: state for state in engines}
+    return tuple(_source(name, counted.get(name), told.get(name), now) for name in sorted({*counted, *told}))
+
+
+def _source(name: str, row: SourceCounters | None, engine: EngineState | None, now: datetime) -> SourceView:
+    health, says = _standing(engine, now)
+    skipped, dropped = (row.skipped, row.dropped) if row is not None else ({}, {})
+    running = engine is not None and engine.is_running_at(now)
+    lags = (engine.latency_p50_s, engine.latency_p99_s) if engine is not None else (None, None)
+    return SourceView(
+        name=name,
+        health=health,
+        says=says,
+        n_flows=row.n_flows if row else 0,
+        n_alerts=row.n_alerts if row else 0,
+        n_suppressed=row.n_suppressed if row else 0,
+        n_duplicates=row.n_duplicates if row else 0,
+        n_lost=sum(skipped.values()) + sum(dropped.values()),
+        skipped=dict(skipped),
+        dropped=dict(dropped),
+        updated=max((one.updated for one in (row, engine) if one is not None), default=None),
+        began=engine.began if engine else None,
+        flows_per_s=finite(engine.flows_per_s) if engine is not None and running else None,
+        lag_p50_s=finite(lags[0]),
+        lag_p99_s=finite(lags[1]),
+        n_queued=engine.n_queued if engine else 0,
+        n_store_retries=engine.n_store_retries if engine else 0,
+        model=engine.model if engine else "",
+        detector=engine.detector if engine else "",
+        schema=engine.schema if engine else "",
+        bounds=dict(engine.bounds) if engine else {},
+        fpr=engine.fpr if engine else None,
+        error=engine.error if engine else None,
+    )
+
+
+def _standing(engine: EngineState | None, now: datetime) -> tuple[Health, str]:
+    if engine is None:
+        return "stopped", "not watched now"
+    ago = duration_text((now - engine.updated).total_seconds())
+    if engine.status == "failed":
+        return "trouble", f"failed {ago} ago: {engine.error or 'it did not say why'}"
+    if engine.status == "ended":
+        return "stopped", f"ended {ago} ago"
+    if not engine.is_running_at(now):
+        return "trouble", f"silent for {ago}, though it should tell within {duration_text(SILENT_S)}: look at its host"
+    if engine.n_dropped:
+        return "trouble", f"live, and {engine.n_dropped:,} flows or packets were lost: it cannot keep up"
+    if engine.latency_p99_s > SLOW_S:
+        return "trouble", f"live, but {duration_text(engine.latency_p99_s)} behind"
+    return "ok", f"live: {engine.flows_per_s:,.0f} flows a second"
+
+
+def sinks_of(counters: Sequence[SinkCounters], engines: Sequence[EngineState]) -> tuple[SinkView, ...]:
+    """Return all sinks, by name."""
+    errors = {sink: error for state in engines for sink, error in state.sink_errors.items()}
+    return tuple(_sink(row, errors.get(row.sink)) for row in counters)
+
+
+def _sink(row: SinkCounters, error: str | None) -> SinkView:
+    faults = [
+        *([f"takes nothing: {error}"] if error is not None and row.n_waiting else []),
+        *([f"{row.n_dead:,} alerts in dead letters"] if row.n_dead > 0 else []),
+        *([f"{row.n_lost:,} alerts deleted before it got them"] if row.n_lost else []),
+    ]
+    waiting = f"{row.n_waiting:,} alerts wait" if row.n_waiting else "has got all"
+    says = "; ".join(faults) or waiting
+    health: Health = "trouble" if faults else "ok"
+    return SinkView(row.sink, health, says, row.n_delivered, row.n_waiting, row.n_dead, row.n_lost, error)
+
+
+def health_of(sources: Sequence[SourceView], sinks: Sequence[SinkView]) -> tuple[Health, str]:
+    """Return how all of it stands: in trouble where anything is, stopped where nothing is watched."""
+    all_of_them: list[SourceView | SinkView] = [*sources, *sinks]
+    faults = [f"{one.name}: {one.says}" for one in all_of_them if one.health == "trouble"]
+    if faults:
+        return "trouble", faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else "")
+    live = sum(one.health == "ok" for one in sources)
+    if not live:
+        return "stopped", "nothing is watched now" if sources else "nothing has been watched yet"
+    return "ok", f"{live} source{'' if live == 1 else 's'} watched"

@@ -1,0 +1,82 @@
+"""`deepidea explain`: an alert of a store, rows of a file, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from deepidea.cli.explanation_tables import show_explanation
+from deepidea.model.detector import Detector
+from deepidea.model.explain import Explainer
+from tests.conftest import Command
+
+
+@pytest.fixture
+def store(command: Command, model_file: Path, flow_file: Path, tmp_path: Path) -> str:
+    """URL of a store with the alerts of `flow_file`."""
+    url = f"sqlite:///{tmp_path / 'alerts.db'}"
+    ran = command("detect", flow_file, "--model", model_file, "--store", url)
+    assert ran.code == 0, ran.err
+    return url
+
+
+def test_an_alert_that_is_listed_can_be_explained(command: Command, model_file: Path, store: str):
+    listed = command("alerts", "--store", store, "--limit", 3).out.splitlines()
+    beginning = listed[1].split()[-1]
+    ran = command("explain", model_file, beginning, "--store", store)
+    assert ran.code == 0, ran.err
+    headline, about, head, *reasons, kinds, footer = ran.out.splitlines()
+    assert kinds.startswith("By kind: ")
+    assert headline.startswith("Looks like ")
+    assert about.startswith(f"alert {beginning}")
+    assert head.split() == ["feature", "value", "push", "benign", "flows"]
+    assert 1 <= len(reasons) <= 8
+    assert "benign flows of training" in footer
+
+
+def test_json_has_every_key(command: Command, model_file: Path, store: str):
+    beginning = command("alerts", "--store", store, "--limit", 1).out.split()[-1]
+    told = json.loads(command("explain", model_file, beginning, "--store", store, "--json", "--top", 2).out)
+    assert told["alert_id"].startswith(beginning)
+    assert len(told["reasons"]) == 2
+    assert {"headline", "class_name", "score", "basis", "log_odds", "residual", "range_of"} <= set(told)
+    assert {"name", "title", "value", "push", "share", "direction", "benign_range"} <= set(told["reasons"][0])
+
+
+def test_rows_of_a_file(command: Command, model_file: Path, flow_file: Path):
+    ran = command("explain", model_file, "--flows", flow_file, "--row", 7, "--row", 2, "--top", 3)
+    assert ran.code == 0, ran.err
+    assert [line.split(":")[0] for line in ran.out.splitlines() if line.startswith("row ")] == ["row 7", "row 2"]
+    told = json.loads(command("explain", model_file, "--flows", flow_file, "--json").out)
+    assert len(told) == 5
+    scores = Detector.load(model_file).score(pl.read_csv(flow_file))["score"]
+    assert [one["score"] for one in told] == pytest.approx(scores.sort(descending=True).head(5).to_list())
+
+
+@pytest.mark.parametrize("given", [(), ("0", "--flows", "x.csv")])
+def test_either_an_alert_or_flows(command: Command, model_file: Path, given: tuple[str, ...]):
+    ran = command("explain", model_file, *given)
+    assert ran.code == 3
+    assert "either an alert or --flows must be given" in ran.err
+
+
+def test_a_store_that_is_not_there_and_an_alert_that_is_not(
+    command: Command, model_file: Path, store: str, tmp_path: Path
+):
+    assert command("explain", model_file, "0", "--store", f"sqlite:///{tmp_path / 'none.db'}").code == 5
+    ran = command("explain", model_file, "ffff", "--store", store)
+    assert ran.code == 3
+    assert "none does; see deepidea alerts" in ran.err
+
+
+def test_what_is_not_known_is_said(model_file: Path, flow_file: Path, capsys: pytest.CaptureFixture[str]):
+    old = Detector.load(model_file).with_options(reference=None)
+    [found] = Explainer(old).explain(pl.read_csv(flow_file).head(1))
+    show_explanation(found, "row 1")
+    assert "no benign range is known" in capsys.readouterr().out
+    [found] = Explainer(old).explain(pl.read_csv(flow_file).head(1), basis="anomaly")
+    show_explanation(found, "row 1")
+    assert "unlike benign flows" in capsys.readouterr().out

@@ -1,0 +1,154 @@
+"""Formats: each alert against the published schema of its format."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepidea.detection.sinks.formats import FORMATS, render
+from deepidea.errors import DataError
+from tests.detection.making import alerts_of, sweep
+
+SCHEMAS = Path(__file__).parents[2] / "data" / "schemas"
+
+
+def checker(name: str) -> jsonschema.Draft202012Validator:
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+    formats = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    return jsonschema.Draft202012Validator(schema, format_checker=formats)
+
+
+CHECKERS = {name: checker(name) for name in FORMATS}
+
+
+def read_cef(line: str) -> dict[str, Any]:
+    """Read a line as a receiver does: header by bars, extension by keys, both unescaped."""
+    *header, extension = re.split(r"(?<!\\)(?:\\\\)*\|", line, maxsplit=7)
+    fields = re.split(r"(?:^| )(\w+)=(?=(?:[^=\\]|\\.)*(?: \w+=|$))", extension)[1:]
+    unescaped = {key: re.sub(r"\\(.)", _unescape, text) for key, text in zip(fields[::2], fields[1::2], strict=True)}
+    names = ("version", "vendor", "product", "device_version", "signature_id", "name", "severity")
+    plain = [re.sub(r"\\([|\\])", r"\1", part) for part in header]
+    return {**dict(zip(names, plain, strict=True)), "extension": unescaped}
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return {"n": "\n", "r": "\r"}.get(found[1], found[1])
+
+
+def read(name: str, line: str) -> dict[str, Any]:
+    document: dict[str, Any] = read_cef(line) if name == "cef" else json.loads(line)
+    return document
+
+
+ADDRESS = st.one_of(st.ip_addresses(), st.none()).map(lambda address: None if address is None else str(address))
+PORT = st.one_of(st.integers(0, 65_535), st.none())
+ROW = st.fixed_dictionaries(
+    {
+        "src_ip": ADDRESS,
+        "dst_ip": ADDRESS,
+        "src_port": PORT,
+        "dst_port": PORT,
+        "protocol": st.sampled_from(["tcp", "udp", "icmp", "58", "sctp", "47", None]),
+        "class": st.sampled_from(["port_scan", "DoS Hulk", "a|b=c\\d", "Web Attack – XSS", "x\ny\rz"]),
+        "score": st.sampled_from([0.0, 0.5, 0.999999, 1.0]),
+    }
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=60)
+@given(row=ROW, known=st.booleans(), unknown=st.sampled_from([True, False, None]))
+def test_every_alert_keeps_the_published_schema(name: str, row: dict[str, Any], known: bool, unknown: bool) -> None:
+    more = {"fwd_bytes": 100.0, "bwd_bytes": 60.0} if known else {}
+    alerts = alerts_of([{**row, **more}]).with_columns(
+        unknown=pl.lit(unknown, pl.Boolean), anomaly=pl.lit(0.25 if known else None, pl.Float64), label=pl.lit("=|\\\n")
+    )
+    (line,) = render(alerts, name)
+    assert len(line.splitlines()) == 1 or name != "cef"
+    assert "\n" not in line
+    CHECKERS[name].validate(read(name, line))
+
+
+def test_every_schema_is_a_schema() -> None:
+    assert {path.stem for path in SCHEMAS.glob("*.json")} == set(FORMATS)
+    for check in CHECKERS.values():
+        jsonschema.Draft202012Validator.check_schema(check.schema)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_schema_refuses_what_is_not_of_its_format(name: str) -> None:
+    document = read(name, render(sweep(1), name)[0])
+    for key in CHECKERS[name].schema["required"]:
+        assert not CHECKERS[name].is_valid({k: v for k, v in document.items() if k != key})
+    assert not CHECKERS[name].is_valid({**document, "no_such_field": 1})
+
+
+def test_cef_says_what_it_was_given() -> None:
+    odd = alerts_of([{"class": "a|b=c\\d\ne", "src_ip": "2001:db8::1"}])
+    document = read_cef(render(odd, "cef")[0])
+    assert document["name"] == "DeepIDEA: a|b=c\\d e"
+    assert document["extension"]["cat"] == "a|b=c\\d\ne"
+    assert document["extension"]["c6a2"] == "2001:db8::1"
+    assert document["extension"]["dst"] == "198.51.100.1"
+
+
+def test_eve_has_suricatas_time_and_type_and_code_of_icmp() -> None:
+    (line,) = render(alerts_of([{"protocol": "icmp", "src_port": 8, "dst_port": 0, "at_s": 1.5}]), "eve")
+    event = json.loads(line)
+    assert event["timestamp"] == "2026-05-04T12:00:01.500000+0000"
+    assert (event["icmp_type"], event["icmp_code"], event["proto"]) == (8, 0, "ICMP")
+    assert "src_port" not in event
+
+
+def test_signature_numbers_are_a_sites_own_and_steady() -> None:
+    alerts = alerts_of([{"class": name} for name in ("dos", "dos", "botnet")])
+    numbers = [json.loads(line)["alert"]["signature_id"] for line in render(alerts, "eve")]
+    assert numbers[0] == numbers[1] != numbers[2]
+    assert all(1_000_000 <= number < 2_000_000 for number in numbers)
+
+
+def test_order_and_number_of_lines_are_those_of_the_alerts() -> None:
+    lines = render(sweep(50), "eve")
+    assert [json.loads(line)["dest_port"] for line in lines] == list(range(1, 51))
+    assert render(sweep(0), "ocsf") == []
+
+
+def test_a_format_that_is_none_is_refused() -> None:
+    with pytest.raises(DataError, match="one of eve, ecs, ocsf, cef, however: 'leef'"):
+        render(sweep(1), "leef")
+
+
+def test_addresses_that_are_none_are_left_out_where_a_field_takes_addresses() -> None:
+    row = alerts_of([{"src_ip": "host.example", "dst_ip": None}])
+    assert "src" not in read_cef(render(row, "cef")[0])["extension"]
+    assert json.loads(render(row, "ecs")[0])["source"] == {
+        "address": "host.example",
+        "port": 40_000,
+        "packets": 3,
+    }
+    (evidence,) = json.loads(render(row, "ocsf")[0])["evidences"]
+    assert evidence["src_endpoint"] == {"name": "host.example", "port": 40_000}
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "alerts.md"
+
+
+def example(name: str) -> str:
+    """Return the block of the page that shows an alert in a format."""
+    alert = alerts_of([{"fwd_bytes": 180.0, "bwd_bytes": 120.0}])
+    return f"```{'text' if name == 'cef' else 'json'}\n{render(alert, name)[0]}\n```"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_page_shows_what_is_written(name: str) -> None:
+    block = re.search(rf"<!-- example:{name} -->\n(.*?)\n<!-- /example:{name} -->", PAGE.read_text(), re.DOTALL)
+    assert block is not None
+    assert block[1] == example(name)
