@@ -35,6 +35,7 @@ from deepidea.detection.store_cases import StoredCases
 from deepidea.detection.store_drift import count_drift, read_drift
 from deepidea.detection.store_feedback import StoredFeedback
 from deepidea.detection.store_incidents import IncidentOrder
+from deepidea.detection.store_memory import MemoryChange, read_memory, rename_source, write_memory
 from deepidea.detection.store_models import StoredModels
 from deepidea.detection.store_reading import Page
 from deepidea.detection.store_rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
@@ -377,6 +378,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         binned: Sequence[BinnedFlows] = (),
         now: datetime | None = None,
         share: Share | None = None,
+        memory: Sequence[MemoryChange] = (),
     ) -> Committed:
         """Store what a batch of flows led to, whole or not at all.
 
@@ -401,6 +403,8 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
             Time for the expiry of allow rules; the clock's where absent.
         share
             Of a source that several processes read: its name counts in place of ``source``, alerts tell ``source``.
+        memory
+            Changes of what the source and everything behind it must remember, valid at ``position``.
 
         Raises
         ------
@@ -430,6 +434,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
             }
             row = {**about, **counters, "n_suppressed": n_suppressed, "updated_us": round(now.timestamp() * 1e6)}
             count_batch(connection, row, skipped or {}, dropped or {})
+            write_memory(connection, about["name"] or source, memory)
         return done
 
     def _current_rules(self, connection: sa.Connection, now: datetime) -> list[AllowRule]:
@@ -447,6 +452,17 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         with self._transaction() as connection:
             text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == source)).scalar()
         return None if text is None else json.loads(text)
+
+    def resume(self, source: str) -> tuple[Position | None, Mapping[str, list[bytes]]]:
+        """Return the position of a source, and the memory that belongs to it: entries by part."""
+        with self._transaction() as connection:
+            text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == source)).scalar()
+            return None if text is None else json.loads(text), read_memory(connection, source)
+
+    def rename_source(self, old: str, new: str) -> None:
+        """Give a source, its counters and its memory another name, unless that is taken or the old one is not there."""
+        with self._transaction(writes=True) as connection:
+            rename_source(connection, old, new)
 
     def counters(self) -> list[SourceCounters]:
         """Return the counters of every source, by name."""

@@ -107,6 +107,16 @@ SOURCES = sa.Table(
     sa.Column("position", sa.Text),
     *(_number(name) for name in ("n_flows", "n_alerts", "n_duplicates", "n_suppressed", "updated_us")),
 )
+SOURCE_MEMORY = sa.Table(
+    "source_memory",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""What a source and everything behind it must remember beside its position: see `store_memory`."""
+
 LOSSES = sa.Table(
     "losses",
     metadata,
@@ -311,7 +321,13 @@ CREATE INDEX alerts_by_dst ON alerts (dst_ip, incident_key, time_us);
 CREATE INDEX alerts_by_port ON alerts (dst_port, incident_key, time_us)
 """
 
-MIGRATIONS: list[str] = [_FIRST, _SECOND]
+_THIRD = """
+CREATE TABLE source_memory (
+  source TEXT NOT NULL, part TEXT NOT NULL, seq BIGINT NOT NULL, data {bytes} NOT NULL, PRIMARY KEY (source, part, seq)
+)
+"""
+
+MIGRATIONS: list[str] = [_FIRST, _SECOND, _THIRD]
 """What makes version n out of version n - 1, in order. Never change one that has been published; add another."""
 
 
