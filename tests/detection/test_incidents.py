@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepidea.detection import incidents
-from deepidea.detection.incidents import INCIDENT_COLUMNS, MOST_LISTED, group_alerts, host_role, listing_of
+from deepidea.detection.incidents import INCIDENT_COLUMNS, MOST_LISTED, group_alerts, listing_of
 from tests.detection.making import alerts_of, sweep
 
 NONE = pl.DataFrame(schema=pl.Schema(INCIDENT_COLUMNS))
@@ -109,7 +109,6 @@ def test_a_late_alert_joins_two_incidents_under_the_first_ones_id() -> None:
     [("port_scan", "source"), ("dos", "target"), ("DoS Hulk", "target"), ("DDoS", "target"), ("brute_force", "source")],
 )
 def test_an_incident_is_the_offending_hosts_save_where_many_attack_one(name: str, role: str) -> None:
-    assert host_role(name) == role
     found = group_alerts(alerts_of([{"src_ip": f"192.0.2.{k}"} for k in range(9)], **{"class": name}), NONE).incidents
     assert found.height == (1 if role == "target" else 9)
     assert found["role"].unique().to_list() == [role]

@@ -72,7 +72,7 @@ def test_figures_of_the_overview_agree_with_each_other(desk):
 
 def test_an_incident_is_understood_at_a_glance(desk):
     row = desk.incidents(class_name="port_scan").items[0]
-    assert row.headline == "192.0.2.7 asked for 300 ports of 198.51.100.1 in 3 seconds: a port scan"
+    assert row.headline == "192.0.2.7 probed 300 ports of 198.51.100.1 in 3 seconds: port scan"
     view = desk.incident(row.incident_id)
     assert view.ports.total == 300
     assert sum(view.series.lines["alerts"]) == row.n_alerts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import polars as pl
 
 from deepidea.errors import SchemaError
+from deepidea.flows.attack_classes import attack_class_of
 from deepidea.flows.identity import IDENTITY, community_id, transport_name
 
-__all__ = ["ALERT_COLUMNS", "SEVERITIES", "features_of", "make_alerts", "severity_of_class"]
+__all__ = ["ALERT_COLUMNS", "SEVERITIES", "features_of", "make_alerts"]
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -64,33 +64,16 @@ ALERT_COLUMNS: Mapping[str, pl.DataType] = {
 SEVERITIES: Mapping[int, str] = {1: "critical", 2: "high", 3: "medium", 4: "low"}
 """Names of severities: 1 is the most urgent, as in Suricata and Snort.
 
-The class gives the severity: 1 for what runs inside already (botnet, infiltration, U2R, backdoor, worm, ...), 3 for
-what only looks around (probe, scan, sweep, reconnaissance, ...), 2 for every other attack. A score under
-:data:`SURE_SCORE` makes it one less urgent. What is unlike benign flows and known attacks alike (``unknown``) is at
-least 3, whatever its class and score.
+The class gives the severity (:mod:`deepidea.flows.attack_classes`): 1 for what runs inside already (botnet,
+infiltration, U2R, backdoor, worm, ...), 3 for reconnaissance (probe, scan, sweep, ...), 2 for every other attack. A
+score under :data:`SURE_SCORE` makes it one less urgent. What is unlike benign flows and known attacks alike
+(``unknown``) is at least 3, whatever its class and score.
 """
 
 SURE_SCORE = 0.9
 COUNTS = ("fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes")
-_INSIDE = r"u2r|bot|botnet|infilt\w*|infilteration|backdoors?|worms?|shellcode|ransom\w*|exfil\w*|rootkit|c2|heartbleed"
-_LOOKING = r"probe|probing|\w*scan\w*|\w*sweep|recon\w*|analysis|fuzz\w*"
-_PARTS = re.compile(r"[^a-z0-9]+")
 _NO_FEATURES = ("start", "end", "src_ip", "src_port", "dst_ip", "community_id")  # protocol and dst_port may be some
 _NAMED = ("start", "end", "src_ip", "src_port", "dst_ip", "dst_port", "protocol")
-
-
-def severity_of_class(name: str) -> int:
-    """Return the severity that a class has when the detector is sure of it.
-
-    Examples
-    --------
-    >>> severity_of_class("botnet"), severity_of_class("DoS Hulk"), severity_of_class("port_scan")
-    (1, 2, 3)
-    """
-    words = _PARTS.split(name.lower())
-    if any(re.fullmatch(_INSIDE, word) for word in words):
-        return 1
-    return 3 if any(re.fullmatch(_LOOKING, word) for word in words) else 2
 
 
 def make_alerts(
@@ -140,7 +123,8 @@ def make_alerts(
 
     Examples
     --------
-    >>> from deepidea.flows.identity import IDENTITY
+    >>> from deepidea.flows.attack_classes import attack_class_of
+    from deepidea.flows.identity import IDENTITY
     >>> when = datetime(2026, 5, 4, 12, tzinfo=UTC)
     >>> who = {"src_ip": "192.0.2.7", "src_port": 40000, "dst_ip": "198.51.100.1", "dst_port": 22, "protocol": "tcp"}
     >>> flows = pl.DataFrame([{"start": when, "end": when, **who, "fwd_packets": 3.0}], schema_overrides=IDENTITY)
@@ -219,7 +203,7 @@ def _verdict_columns(verdicts: pl.DataFrame) -> list[pl.Series]:
 
 
 def _severities(verdicts: pl.DataFrame) -> pl.Series:
-    of_class = {name: severity_of_class(name) for name in verdicts["class"].unique().drop_nulls()}
+    of_class = {name: attack_class_of(name).severity for name in verdicts["class"].unique().drop_nulls()}
     sure = pl.col("class").replace_strict(of_class, default=3, return_dtype=pl.Int16)
     level = sure + (pl.col("score") < SURE_SCORE).cast(pl.Int16)
     at_least_medium = pl.when(pl.col("unknown").fill_null(False)).then(pl.min_horizontal(level, 3)).otherwise(level)

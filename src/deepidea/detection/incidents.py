@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import polars as pl
 
-__all__ = ["INCIDENT_COLUMNS", "MOST_LISTED", "GroupedAlerts", "Listing", "group_alerts", "host_role", "listing_of"]
+from deepidea.flows.attack_classes import attack_class_of
+
+__all__ = ["INCIDENT_COLUMNS", "MOST_LISTED", "GroupedAlerts", "Listing", "group_alerts", "listing_of"]
 
 GAP_S = 600.0
 MOST_LISTED = 1024
@@ -49,7 +49,7 @@ INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
 ``incident_key``
     What its alerts have in common: hash of role, host and class.
 ``role``, ``host``
-    Whose incident it is: the ``source`` or the ``target`` of the flows (:func:`host_role`).
+    Whose incident it is: the ``source`` or the ``target`` of the flows (:mod:`deepidea.flows.attack_classes`).
 ``first_us``, ``last_us``
     Times of the first and the last alert, in microseconds since 1970.
 ``severity``, ``score``
@@ -60,27 +60,11 @@ INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
     JSON: values and their alerts, see :func:`listing_of`.
 """
 
-_MANY_SOURCES = re.compile(r"dos(?![a-z])|denial|flood|distributed|reflect|amplif|backscatter")
 _WIDEST = float(1 << 64)
 _MEMBERS = {"part": pl.UInt32(), "kind": pl.String(), "value": pl.String(), "n": pl.Int64()}
 _KEPT = pl.Struct({"values": pl.List(pl.String), "counts": pl.List(pl.Int64)})
 _EMPTY = '{"values":[],"counts":[]}'
 _OF_PART = ("incident_key", "role", "host", "class")
-
-
-def host_role(name: str) -> Literal["source", "target"]:
-    """Return whose incidents those of a class are.
-
-    Attacks that many hosts lead, or seem to lead, against one belong to their ``target``: classes with DoS, DDoS,
-    flood, reflection or amplification in their name. A flood's sources are often forged, a new one for each packet.
-    All others (scans, brute force, botnet, ...) belong to the ``source``, the host that opened the flow.
-
-    Examples
-    --------
-    >>> host_role("port_scan"), host_role("DDoS attacks-LOIC-HTTP")
-    ('source', 'target')
-    """
-    return "target" if _MANY_SOURCES.search(name.lower()) else "source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +122,7 @@ def with_keys(alerts: pl.DataFrame) -> pl.DataFrame:
     """
     if "incident_key" in alerts.columns:
         return alerts
-    roles = {name: host_role(name) for name in alerts["class"].unique().drop_nulls()}
+    roles = {name: attack_class_of(name).role for name in alerts["class"].unique().drop_nulls()}
     by_source = pl.col("role") == "source"
     alerts = alerts.with_columns(role=pl.col("class").replace_strict(roles, default="source", return_dtype=pl.String))
     alerts = alerts.with_columns(

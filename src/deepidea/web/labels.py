@@ -1,34 +1,15 @@
-"""Incidents in plain English: one sentence each that says who did what to whom, how much, and how long it took."""
+"""Incidents in plain English: one sentence each: who did what to whom, how much, in what time."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 
 from deepidea.detection.incidents import Listing
+from deepidea.flows.attack_classes import attack_class_of, class_title
 
-__all__ = ["class_title", "duration_text", "headline", "port_text"]
+__all__ = ["duration_text", "headline", "port_text"]
 
-_TITLES: Mapping[str, str] = {
-    "r2l": "access from outside (R2L)",
-    "u2r": "a user who becomes root (U2R)",
-    "ddos": "a distributed denial of service (DDoS)",
-    "dos": "denial of service (DoS)",
-    "port_scan": "a port scan",
-    "portscan": "a port scan",
-    "host_sweep": "a sweep over hosts",
-    "probe": "probing",
-    "brute_force": "guessing of passwords",
-    "bruteforce": "guessing of passwords",
-    "botnet": "a botnet's traffic",
-    "bot": "a botnet's traffic",
-    "infiltration": "infiltration",
-    "infilteration": "infiltration",
-    "heartbleed": "Heartbleed",
-    "beacon": "beaconing",
-    "exfiltration": "data being taken away",
-}
 PORTS: Mapping[int, str] = {
     20: "FTP data", 21: "FTP", 22: "SSH", 23: "Telnet", 25: "SMTP", 53: "DNS", 67: "DHCP", 80: "HTTP", 88: "Kerberos",
     110: "POP3", 123: "NTP", 135: "RPC", 137: "NetBIOS", 139: "NetBIOS", 143: "IMAP", 161: "SNMP", 389: "LDAP",
@@ -36,38 +17,7 @@ PORTS: Mapping[int, str] = {
     1433: "SQL Server", 1521: "Oracle", 3306: "MySQL", 3389: "RDP", 5060: "SIP", 5432: "PostgreSQL", 5900: "VNC",
     6379: "Redis", 6667: "IRC", 8080: "HTTP", 8443: "HTTPS", 9200: "Elasticsearch", 27017: "MongoDB",
 }  # fmt: skip
-_KINDS: tuple[tuple[str, str], ...] = (
-    ("scan", r"scan|probe|probing|sweep|recon|analysis|nmap|satan|saint|portsweep"),
-    ("guess", r"brute|patator|guess|password|credential"),
-    ("flood", r"dos(?![a-z])|denial|flood|distributed|reflect|amplif|backscatter"),
-    ("inside", r"bot\b|botnet|backdoor|c2|beacon|worm|ransom|rootkit"),
-    ("taken", r"exfil|infilt|infilteration|theft"),
-    ("web", r"\bweb\b|xss|sql|injection"),
-)
 UNKNOWN_HOST = "unknown"
-
-
-def kind_of_class(name: str) -> str:
-    """Return which of a few kinds of behaviour a class's name tells of; ``other`` where it tells of none.
-
-    Examples
-    --------
-    >>> kind_of_class("port_scan"), kind_of_class("DoS Hulk"), kind_of_class("FTP-Patator"), kind_of_class("zeta")
-    ('scan', 'flood', 'guess', 'other')
-    """
-    spelt = name.lower().replace("_", " ")
-    return next((kind for kind, pattern in _KINDS if re.search(pattern, spelt)), "other")
-
-
-def class_title(name: str) -> str:
-    """Return a class in words, with an article where it needs one.
-
-    Examples
-    --------
-    >>> class_title("port_scan"), class_title("DoS Hulk"), class_title("zeta_strain")
-    ('a port scan', 'DoS Hulk', 'zeta strain')
-    """
-    return _TITLES.get(name.lower().replace(" ", "_"), name.replace("_", " "))
 
 
 def headline(
@@ -92,40 +42,37 @@ def headline(
     >>> hosts, ports = Listing({"198.51.100.1": 1000}, 0, True), Listing({"22": 1, "23": 1}, 998, True)
     >>> about = {"n_alerts": 1000, "hosts": hosts, "ports": ports, "n_hosts": 1, "n_ports": 1000}
     >>> headline("port_scan", "source", "192.0.2.7", first=at, last=at + timedelta(minutes=16), **about)
-    '192.0.2.7 asked for 1,000 ports of 198.51.100.1 in 16 minutes: a port scan'
+    '192.0.2.7 probed 1,000 ports of 198.51.100.1 in 16 minutes: port scan'
     """
-    kind = kind_of_class(class_name)
     others, at = _hosts_text(hosts, n_hosts), _ports_text(ports, n_ports)
-    who = "a host whose address is not known" if host == UNKNOWN_HOST else host
-    flows = _count(n_alerts, "flow")
+    who = "a host of unknown address" if host == UNKNOWN_HOST else host
+    behaviour = attack_class_of(class_name).behaviour
     if role == "target":
-        by = f" from {others}" if others else ""
-        verb = "was flooded with" if kind == "flood" else "got"
-        told = f"{who} {verb} {flows}{by}{_on(at)}"
+        verb = "was flooded with" if behaviour == "flood" else "received"
+        action = f"{verb} {_count(n_alerts, 'flow')}" + (f" from {others}" if others else "") + _on(at)
     else:
-        told = f"{who} {_doing(kind, flows, n_alerts, others, at, n_hosts, n_ports)}"
+        action = _action(behaviour, n_alerts, others, at, n_hosts, n_ports)
     span = f" {_span_text(first, last)}" if n_alerts > 1 else ""
-    sentence = f"{told}{span}: {class_title(class_name)}"
+    sentence = f"{who} {action}{span}: {class_title(class_name)}"
     return sentence[0].upper() + sentence[1:]
 
 
-def _doing(kind: str, flows: str, n_alerts: int, others: str, at: str, n_hosts: int, n_ports: int) -> str:
+def _action(behaviour: str, n_alerts: int, others: str, at: str, n_hosts: int, n_ports: int) -> str:
     """Return what a source did, without its name."""
-    to = f" to {others}" if others else ""
-    if kind == "scan" and n_ports > 1:
-        return f"asked for {n_ports:,} ports" + (f" of {others}" if others else "")
-    if kind == "scan" and n_hosts > 1:
-        return f"called {others}{_on(at)}"
-    if kind == "guess":
-        tried = "once" if n_alerts == 1 else f"{n_alerts:,} times"
-        return f"tried {tried} to log in{to}{_on(at)}"
-    if kind == "inside":
-        return f"exchanged {flows} with {others or 'others'}{_on(at)}"
-    if kind == "taken":
-        return f"sent {flows}{to}{_on(at)}"
-    if kind == "web":
-        return f"sent {_count(n_alerts, 'request')} of an attack{to}{_on(at)}"
-    return f"sent {flows}{to}{_on(at)}"
+    flows, to = _count(n_alerts, "flow"), f" to {others}" if others else ""
+    match behaviour:
+        case "scan" if n_ports > 1:
+            return f"probed {n_ports:,} ports" + (f" of {others}" if others else "")
+        case "scan" if n_hosts > 1:
+            return f"contacted {others}{_on(at)}"
+        case "login":
+            return f"tried {'once' if n_alerts == 1 else f'{n_alerts:,} times'} to log in{to}{_on(at)}"
+        case "c2":
+            return f"exchanged {flows} with {others or 'others'}{_on(at)}"
+        case "web":
+            return f"sent {_count(n_alerts, 'attack request')}{to}{_on(at)}"
+        case _:
+            return f"sent {flows}{to}{_on(at)}"
 
 
 def _on(ports: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from deepidea.detection.incidents import listing_of
 from deepidea.detection.store import Store
-from deepidea.web.labels import class_title, port_text
+from deepidea.flows.attack_classes import class_title
+from deepidea.web.labels import port_text
 from deepidea.web.views import Suggestion
 
 _COLUMN = {"src": "src_ip", "dst": "dst_ip", "port": "dst_port", "class_name": "class"}

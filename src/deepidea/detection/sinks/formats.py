@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ import polars as pl
 from deepidea import __version__
 from deepidea.detection.alerts import SEVERITIES
 from deepidea.errors import DataError
+from deepidea.flows.attack_classes import attack_class_of
 from deepidea.flows.identity import transport_number
 
 __all__ = ["FORMATS", "Format", "TextFormat", "render", "signature_of"]
@@ -27,16 +27,6 @@ Alert = Mapping[str, Any]
 PRODUCT, VENDOR = "DeepIDEA", "DeepIDEA"
 ECS_VERSION, OCSF_VERSION = "8.17.0", "1.5.0"
 LOCAL_SIDS = 1_000_000  # first of the million of signature numbers that are left to a site's own rules
-
-# Short descriptions of Suricata's classification.config, by what stands in a class's name.
-_CATEGORIES = (
-    (r"scan|probe|prob(?:ing)?|sweep|recon", "Detection of a Network Scan"),
-    (r"d?dos|denial|flood", "Attempted Denial of Service"),
-    (r"web|xss|sql", "Web Application Attack"),
-    (r"bot|infil|backdoor|worm|trojan|ransom|c2", "A Network Trojan was detected"),
-    (r"u2r|root|admin", "Attempted Administrator Privilege Gain"),
-    (r"r2l|brute|patator|password", "Attempted User Privilege Gain"),
-)
 
 
 def render(alerts: pl.DataFrame, format: Format | str = "eve") -> list[str]:
@@ -92,12 +82,6 @@ def signature_of(alert: Alert) -> str:
 def _number_of(signature: str) -> int:
     """Return a number for a signature, the same everywhere."""
     return LOCAL_SIDS + int.from_bytes(hashlib.blake2b(signature.encode(), digest_size=8).digest()) % LOCAL_SIDS
-
-
-@lru_cache(maxsize=4096)
-def _category_of(name: str) -> str:
-    found = (category for pattern, category in _CATEGORIES if re.search(pattern, name.lower()))
-    return next(found, "Misc Attack")
 
 
 def _present(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +159,7 @@ def _eve_alert(alert: Alert) -> dict[str, Any]:
         "signature_id": _number_of(signature),
         "rev": 1,
         "signature": signature,
-        "category": _category_of(alert["class"]),
+        "category": attack_class_of(alert["class"]).eve_category,
         "severity": alert["severity"],
     }
 
