@@ -46,7 +46,7 @@ from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.detection.store import Store, open_store
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext, add_context
-from deepidea.flows.flow_lines import pair_keys, share_of
+from deepidea.flows.flow_lines import pair_keys, partition_of
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
 from deepidea.flows.sensors.projection import to_conn
@@ -298,7 +298,7 @@ def context_kept(folder: Path, minutes: float) -> dict[str, Any]:
     raised = detector.score(whole)["score"] > 0.5
     told: dict[str, Any] = {"flows": flows.height, "alerts": int(raised.sum())}
     for name, keys in {"pair": pair_keys(flows), "source": flows["src_ip"], "destination": flows["dst_ip"]}.items():
-        shares = share_of(keys, PARTITIONS)
+        shares = partition_of(keys, PARTITIONS)
         parts = [HostContext().add(flows.filter(shares == n)) for n in range(PARTITIONS)]
         order = pl.concat([rows.filter(shares == n) for n in range(PARTITIONS)]).arg_sort()
         split = pl.concat(parts)[order]

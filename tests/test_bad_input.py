@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from deepidea.flows.datasets.specs import get_entry
+from deepidea.flows.datasets.specs import get_dataset_spec
 from deepidea.flows.simulate import simulate_flows
 from tests.conftest import Command, Ran
 from tests.flows.datasets.test_download import Publisher, publisher  # noqa: F401 - a fixture
@@ -423,8 +423,8 @@ def test_an_interrupted_download_is_kept_and_resumed(
     monkeypatch,
 ):
     monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path / "home"))
-    body, first = _cic18_day(tmp_path / "made" / "day.csv"), get_entry("cicids18").downloads[0]
-    publisher.files = {f"/{name}": body for name in get_entry("cicids18").downloads}
+    body, first = _cic18_day(tmp_path / "made" / "day.csv"), get_dataset_spec("cicids18").downloads[0]
+    publisher.files = {f"/{name}": body for name in get_dataset_spec("cicids18").downloads}
     get = ("data", "get", "cicids18", "--folder", tmp_path / "files", "--base", publisher.address)
     publisher.drop_after = [10_000, 0]
     publisher.errors = []

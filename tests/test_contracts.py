@@ -12,7 +12,7 @@ import pytest
 from deepidea.benchmark.published import PUBLISHED
 from deepidea.benchmark.systems import SYSTEMS, Group, make_system
 from deepidea.errors import DataError
-from deepidea.flows.datasets.specs import CATALOGUE
+from deepidea.flows.datasets.specs import DATASET_SPECS
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import SCHEMAS, Schema, get_schema
 from deepidea.flows.simulate import simulate_flows
@@ -69,9 +69,9 @@ def test_taxonomy_puts_benign_first_and_maps_what_it_knows(dataset, name):
     assert set(taxonomy.apply(known).unique()) == set(taxonomy.classes)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", DATASET_SPECS)
 def test_catalogued_data_set_has_schema_taxonomy_and_page(name):
-    entry = CATALOGUE[name]
+    entry = DATASET_SPECS[name]
     assert entry.schema in SCHEMAS
     assert name in TAXONOMIES
     assert entry.page.startswith("http")

@@ -16,7 +16,7 @@ from deepidea import errors
 from deepidea.cli.app import app
 from deepidea.evaluation.evaluate import Evaluation
 from deepidea.evaluation.metrics import evaluate
-from deepidea.flows.datasets.specs import CATALOGUE
+from deepidea.flows.datasets.specs import DATASET_SPECS
 from deepidea.flows.taxonomy import TAXONOMIES
 from deepidea.model.losses import LOSSES
 
@@ -187,9 +187,9 @@ def test_every_error_and_its_exit_code_is_told() -> None:
 
 def test_every_data_set_and_taxonomy_is_told() -> None:
     page = read("docs/data-sets.md")
-    assert all(f"`{name}`" in page for name in CATALOGUE)
+    assert all(f"`{name}`" in page for name in DATASET_SPECS)
     assert all(f"`{taxonomy}`" in page for known in TAXONOMIES.values() for taxonomy in known)
-    assert all(entry.page in page for entry in CATALOGUE.values())
+    assert all(entry.page in page for entry in DATASET_SPECS.values())
 
 
 def test_every_loss_is_told() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from deepidea.flows.datasets.specs import get_entry
+from deepidea.flows.datasets.specs import get_dataset_spec
 from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
 from tests.conftest import Command
@@ -354,7 +354,7 @@ def test_data_come_from_another_address(
 ):
     day = "dst_port,timestamp," + ",".join(REQUIRED) + ",Label\n"
     day += ("80,14/02/2018 10:00:00" + ",1" * len(REQUIRED) + ",Benign\n") * 2
-    for name in get_entry("cicids18").downloads:
+    for name in get_dataset_spec("cicids18").downloads:
         publisher.files[f"/{name}"] = day.encode()
     ran = command("data", "get", "cicids18", "--folder", tmp_path / "files", "--base", publisher.address)
     assert ran.code == 0, ran.err

@@ -16,7 +16,7 @@ from deepidea.detection.allow import AllowRule
 from deepidea.detection.feedback_export import export_feedback, unpack_features
 from deepidea.detection.store import Store
 from deepidea.errors import DataError
-from deepidea.flows.extra import guard_cells, unguard_cells
+from deepidea.flows.feedback_columns import guard_cells, unguard_cells
 from tests.detection.making import NOON, alerts_of, sweep
 
 

@@ -16,7 +16,7 @@ from deepidea.evaluation.continued_training import compare_on, compare_with_star
 from deepidea.evaluation.model_comparison import compare_detectors, judge_differences, paired_differences
 from deepidea.evaluation.protocol import flows_to_test
 from deepidea.evaluation.splits import is_among
-from deepidea.flows.extra import guard_cells
+from deepidea.flows.feedback_columns import guard_cells
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows, labelled_flows_from_table
 from deepidea.flows.schema import get_schema

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from deepidea.flows.context import HostContext
-from deepidea.flows.flow_lines import StreamParser, flow_lines, has_context, pair_keys, share_of
+from deepidea.flows.flow_lines import StreamParser, flow_lines, has_context, pair_keys, partition_of
 from deepidea.flows.sensors.records import FLOW_COLUMNS
 from deepidea.flows.sensors.suricata import EveParser
 from deepidea.flows.sensors.zeek import ZeekParser
@@ -91,8 +91,8 @@ def test_a_pair_is_in_one_share_whichever_way_it_talks_and_shares_are_even() -> 
     hosts = [f"10.0.{n // 50}.{n % 50}" for n in range(100)]
     pairs = pl.DataFrame({"src_ip": [a for a in hosts for _ in hosts], "dst_ip": hosts * len(hosts)})
     back = pairs.select(src_ip="dst_ip", dst_ip="src_ip")
-    shares = share_of(pair_keys(pairs), 8)
-    assert shares.equals(share_of(pair_keys(back), 8))
+    shares = partition_of(pair_keys(pairs), 8)
+    assert shares.equals(partition_of(pair_keys(back), 8))
     counts = Counter(shares.to_list())
     assert set(counts) == set(range(8))
     assert max(counts.values()) < 1.3 * min(counts.values())

@@ -32,7 +32,7 @@ from deepidea import errors
 from deepidea.adapters.spark import only_arrow_is_used, told
 from deepidea.errors import DataError, DatasetError, DeepIDEAError, MissingExtraError, SourceError, StorageError
 from deepidea.flows.atomic import replacing
-from deepidea.flows.datasets.installed import home
+from deepidea.flows.datasets.installed import data_home
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -197,7 +197,7 @@ def _job(arguments: Sequence[str], kept: Path, token: Path, checkpoint: Path, in
     # the last of an option that is given twice counts
     whole = (*arguments, "--checkpoint", str(checkpoint.absolute()), "--output", str(kept))
     columns = shutil.get_terminal_size().columns
-    return Job(whole, kept, token, there, Path.cwd(), columns, home().absolute())
+    return Job(whole, kept, token, there, Path.cwd(), columns, data_home().absolute())
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from deepidea.benchmark.runner import iter_missing, read_records
 from deepidea.benchmark.systems import SYSTEMS
 from deepidea.benchmark.tau_sweep import TauSweep, read_sweeps
 from deepidea.errors import MissingExtraError
-from deepidea.flows.datasets.specs import CATALOGUE
+from deepidea.flows.datasets.specs import DATASET_SPECS
 
 OURS = "deepidea"
 PAPER = "deepidea-paper"
@@ -198,7 +198,7 @@ def data_title(data: str) -> str:
     'KDD Cup 1999, taxonomy native'
     """
     name, _, taxonomy = data.partition("@")
-    title = CATALOGUE[name].title if name in CATALOGUE else name
+    title = DATASET_SPECS[name].title if name in DATASET_SPECS else name
     return title + (f", taxonomy {taxonomy}" if taxonomy else "")
 
 

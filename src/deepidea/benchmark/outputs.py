@@ -14,7 +14,7 @@ from deepidea.benchmark.systems import Judgement
 from deepidea.errors import LabelError
 from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
-from deepidea.flows.taxonomy import BENIGN, list_counts
+from deepidea.flows.taxonomy import BENIGN, format_counts
 from deepidea.model.decision import Decision
 from deepidea.model.features import FlowEncoder
 
@@ -68,7 +68,7 @@ def number_outputs(train: LabelledFlows, *, labels: bool = False) -> Outputs:
     if len(classes) < 2 or classes[0] != BENIGN:
         raise LabelError(
             f"training needs benign flows and flows of an attack, however: {train.source or 'the table'} holds "
-            f"{list_counts(train.classes)}; add flows, or choose another taxonomy"
+            f"{format_counts(train.classes)}; add flows, or choose another taxonomy"
         )
     codes = train.classes.replace_strict(list(classes), list(range(len(classes))), return_dtype=pl.Int64)
     names = train.labels.zip_with(codes > 0, train.classes) if labels else train.classes

@@ -23,8 +23,8 @@ from deepidea.benchmark.cell import Cell, Record, read_record, write_record
 from deepidea.benchmark.provenance import about_this_run
 from deepidea.benchmark.systems import SYSTEMS, Group, find_system
 from deepidea.errors import DataError, DatasetError, FileFormatError
-from deepidea.flows.datasets.loading import registered
-from deepidea.flows.datasets.specs import get_entry
+from deepidea.flows.datasets.loading import installed_datasets
+from deepidea.flows.datasets.specs import get_dataset_spec
 
 Status = Literal["measured", "cut", "failed"]
 WORKER = (sys.executable, "-m", "deepidea.benchmark.cell")
@@ -96,9 +96,9 @@ def make_grid(data: Sequence[str], protocols: Sequence[str], systems: Sequence[s
 
 
 def _refuse_unregistered(data: Sequence[str]) -> None:
-    records = registered()
+    records = installed_datasets()
     for name in (each.partition("@")[0] for each in data):  # behind the at sign stands a taxonomy
-        get_entry(name)
+        get_dataset_spec(name)
         if records[name] is None:
             raise DatasetError(
                 f"a benchmark needs its data sets, however: {name} is not registered on this machine; "

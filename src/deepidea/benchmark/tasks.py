@@ -29,7 +29,7 @@ from deepidea.evaluation.protocol import list_files
 from deepidea.evaluation.splits import is_among
 from deepidea.evaluation.splitters import DEALS, View, deal_rows, find_deal, label_slug
 from deepidea.flows.datasets.loading import Dataset, load_dataset
-from deepidea.flows.datasets.specs import CATALOGUE, get_entry
+from deepidea.flows.datasets.specs import DATASET_SPECS, get_dataset_spec
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.schema import Schema, suggest
@@ -102,7 +102,7 @@ def deal_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Expe
 
 def _resolve(name: str, protocol: str) -> str:
     """Return what "auto" stands for; refuse names that no protocol has."""
-    has_test = any(file.role == "test" for file in get_entry(name).files)
+    has_test = any(file.role == "test" for file in get_dataset_spec(name).files)
     if protocol == "auto":
         return "official" if has_test else "stratified"
     if protocol == "official" and not has_test:
@@ -224,9 +224,9 @@ def _across(name: str, other: str, taxonomy: str | None, seed: int) -> Experimen
 
 def _others(name: str) -> tuple[str, ...]:
     """Return the data sets that another can be tested on; NSL-KDD's rows are KDD99's, so they make no pair."""
-    same = get_entry(name).schema == "cicflow"
+    same = get_dataset_spec(name).schema == "cicflow"
     return tuple(
-        entry.name for entry in CATALOGUE.values() if same and entry.schema == "cicflow" and entry.name != name
+        entry.name for entry in DATASET_SPECS.values() if same and entry.schema == "cicflow" and entry.name != name
     )
 
 

@@ -23,10 +23,10 @@ class Training(StrEnum):
 
 def data_list() -> None:
     """List the data sets that the project knows, and which are registered here."""
-    from deepidea.flows.datasets.loading import registered
-    from deepidea.flows.datasets.specs import CATALOGUE
+    from deepidea.flows.datasets.loading import installed_datasets
+    from deepidea.flows.datasets.specs import DATASET_SPECS
 
-    show_datasets(registered(), {name: entry.title for name, entry in CATALOGUE.items()})
+    show_datasets(installed_datasets(), {name: entry.title for name, entry in DATASET_SPECS.items()})
 
 
 def data_add(

@@ -31,10 +31,10 @@ def train_in_shards(
 ) -> Detector:
     """Deal a table to shards in a folder that goes afterwards, and train on them."""
     from deepidea.evaluation.shards import shards_to_train
-    from deepidea.flows.datasets.specs import CATALOGUE
+    from deepidea.flows.datasets.specs import DATASET_SPECS
     from deepidea.model.presets import train_on_shards
 
-    if len(data) == 1 and data[0] in CATALOGUE:
+    if len(data) == 1 and data[0] in DATASET_SPECS:
         raise DataError(f"shards must be of a table, however: {data[0]} is a data set, which fits; leave --shards out")
     if label is None or benign is None:
         raise DataError("a table in shards must come with --label and --benign, however: they were not both given")

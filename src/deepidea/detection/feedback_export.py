@@ -14,7 +14,7 @@ import polars as pl
 from deepidea.detection.store import Store
 from deepidea.detection.store_judged import JudgedCounts
 from deepidea.errors import DataError
-from deepidea.flows.extra import BESIDE, guard_cells, named_beside
+from deepidea.flows.feedback_columns import FEEDBACK_COLUMNS, feedback_column, guard_cells
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.writing import Format, format_of, write_flows
 
@@ -29,9 +29,9 @@ def export_feedback(
     """Write the flows that analysts judged, with their labels, and return what was written and left out.
 
     A row is a flow: identity (:data:`deepidea.flows.identity.IDENTITY`), every feature that its alert kept, under
-    canonical names, and :data:`deepidea.flows.extra.BESIDE`. A feature and an identity of one name are one column, as
-    the feature spells it. ``label`` is ``benign`` for a false positive; for a true positive the class, or the right
-    one where the analyst named it. What nobody is sure of is left out.
+    canonical names, and :data:`deepidea.flows.feedback_columns.FEEDBACK_COLUMNS`. A feature and an identity of one
+    name are one column, as the feature spells it. ``label`` is ``benign`` for a false positive; for a true positive
+    the class, or the right one where the analyst named it. What nobody is sure of is left out.
 
     Parameters
     ----------
@@ -101,13 +101,15 @@ class _Pages:
     def schema(self) -> pl.Schema:
         """Columns and types of the whole table."""
         identity = {name: dtype for name, dtype in IDENTITY.items() if name not in self._kinds}
-        beside = {named_beside(name, self._kinds): dtype for name, dtype in BESIDE.items()}
+        beside = {feedback_column(name, self._kinds): dtype for name, dtype in FEEDBACK_COLUMNS.items()}
         return pl.Schema({**identity, **self._kinds, **beside})
 
     def fitted(self, schema: pl.Schema) -> Iterator[pl.DataFrame]:
         """Yield the pages in the columns of the whole table."""
         own = [f"own:{name}" for name in _ID if name not in self._kinds]
-        beside = [pl.col(f"own:{_OWN.get(name, name)}").alias(named_beside(name, self._kinds)) for name in BESIDE]
+        beside = [
+            pl.col(f"own:{_OWN.get(name, name)}").alias(feedback_column(name, self._kinds)) for name in FEEDBACK_COLUMNS
+        ]
         for number in range(self._n):
             page = pl.read_parquet(self._folder / f"{number}.parquet")
             features = [_feature(page, name, dtype) for name, dtype in self._kinds.items()]

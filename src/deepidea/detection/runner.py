@@ -22,7 +22,7 @@ from deepidea.detection.sources.source import Source
 from deepidea.detection.sources.tables import fits
 from deepidea.detection.store import Store, open_store
 from deepidea.errors import DataError, SchemaError, StoreError
-from deepidea.flows.datasets.installed import home
+from deepidea.flows.datasets.installed import data_home
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.model.detector import Detector
 from deepidea.packets.meter import DIALECTS
@@ -78,7 +78,7 @@ class Setting:
 
 def default_store() -> str:
     """Return the URL of the store in the user's data folder, or under ``$DEEPIDEA_HOME``."""
-    folder = home().parent
+    folder = data_home()
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'alerts.db'}"
 
@@ -167,7 +167,7 @@ def watch(
     thresholds = thresholds_of(detector, setting.fpr)
     source = open_source_for(detector, address, follow=setting.follow, **setting.source_options)
     sinks = [open_sink(sink, format=setting.format) for sink in setting.sinks]
-    letters = setting.dead_letters or home().parent / "dead-letters"
+    letters = setting.dead_letters or data_home() / "dead-letters"
     with open_store(setting.store or default_store()) as store:
         _take_rules(store, setting.allow)
         deliveries = [Delivery(store, sink, letters) for sink in sinks]

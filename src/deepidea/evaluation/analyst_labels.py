@@ -12,12 +12,12 @@ import polars as pl
 from deepidea.errors import LabelError, SchemaError
 from deepidea.flows.context import CONTEXT_COLUMNS
 from deepidea.flows.datasets.installed import file_sha256
-from deepidea.flows.extra import BESIDE, unguard_cells
+from deepidea.flows.feedback_columns import FEEDBACK_COLUMNS, unguard_cells
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.schema import Schema, suggest
 from deepidea.flows.sensors.projection import as_schema
 from deepidea.flows.tables import expand_inputs, read_table
-from deepidea.flows.taxonomy import BENIGN, list_counts
+from deepidea.flows.taxonomy import BENIGN, format_counts
 
 _HINTS = ("prediction", "prediction_label")
 _FITS = 0.5  # least share of a schema's features that flows of another origin must have to be told in it
@@ -99,7 +99,9 @@ def read_judged(
 
 def _fitted(path: Path, table: pl.DataFrame, schema: Schema, left_out: dict[str, int]) -> Iterator[pl.DataFrame]:
     """Yield the flows of each origin in a file that the schema can tell, with their labels."""
-    beside = {name: next((n for n in (f"feedback_{name}", name) if n in table.columns), None) for name in BESIDE}
+    beside = {
+        name: next((n for n in (f"feedback_{name}", name) if n in table.columns), None) for name in FEEDBACK_COLUMNS
+    }
     if beside["label"] is None:
         raise LabelError(
             f"judged flows must have a column label, however: {path.name} has none{suggest('label', table.columns)}; "
@@ -155,7 +157,7 @@ def _names(table: pl.DataFrame, labels: Mapping[str, str], only_known: bool) -> 
     if only_known and len(unknown):
         raise LabelError(
             f"a detector that goes on must know every class ({', '.join(dict.fromkeys(labels.values()))}), however: it "
-            f"does not know {list_counts(unknown)}; train anew with --extra and without --continue, correct the "
+            f"does not know {format_counts(unknown)}; train anew with --extra and without --continue, correct the "
             "verdicts, or drop those rows"
         )
     class_of = said.replace(classes)

@@ -22,11 +22,11 @@ from deepidea.evaluation.splitters import deal_rows, replay_rows
 from deepidea.flows.custom import words_among_numbers
 from deepidea.flows.datasets.installed import file_sha256
 from deepidea.flows.datasets.loading import Dataset, load_dataset
-from deepidea.flows.datasets.specs import CATALOGUE, get_entry
+from deepidea.flows.datasets.specs import DATASET_SPECS, get_dataset_spec
 from deepidea.flows.labelled import LabelledFlows, label_flows, labelled_flows_from_table
 from deepidea.flows.schema import Schema, get_schema, suggest
 from deepidea.flows.sensors.projection import PROJECTIONS, as_schema, project_flows
-from deepidea.flows.tables import expand_inputs, name_inputs, read_table, refuse_uneven
+from deepidea.flows.tables import check_same_columns, expand_inputs, name_inputs, read_table
 from deepidea.flows.taxonomy import BENIGN, Taxonomy
 
 _HOLDING_OUT = ("stratified", "by_time", "by_host_pair")  # kinds of recorded splits whose rows are found again
@@ -90,7 +90,7 @@ def flows_to_train(
     DataError, DatasetError
         Where the data cannot be read or split so.
     """
-    if isinstance(data, str) and data in CATALOGUE:
+    if isinstance(data, str) and data in DATASET_SPECS:
         _refuse_options(data, "a table of one's own", label=label, benign=benign, keep=keep)
         dataset = _in_schema(load_dataset(data, taxonomy=taxonomy, use_port=use_port), schema)
         contract: dict[str, Any] = {
@@ -194,13 +194,13 @@ def _refuse_options(data: object, whose: str, **options: object) -> None:
 def _paths(data: str | Sequence[str | Path]) -> list[Path]:
     """Return the files; a bare word that is none was meant to be a data set."""
     if isinstance(data, str) and data.replace("-", "").isalnum() and not Path(data).exists():
-        get_entry(data)
+        get_dataset_spec(data)
     return expand_inputs([data] if isinstance(data, str) else data)
 
 
 def _read_all(paths: Sequence[Path]) -> pl.DataFrame:
     tables = [read_table(path) for path in paths]
-    refuse_uneven(paths, [table.columns for table in tables])
+    check_same_columns(paths, [table.columns for table in tables])
     return pl.concat((table.select(tables[0].columns) for table in tables), how="vertical_relaxed")
 
 
@@ -220,8 +220,8 @@ def _refuse_words_among_numbers(table: pl.DataFrame, refused: Mapping[str, str],
 
 def _refuse_unlabelled(data: object, label: str | None, benign: str | None) -> None:
     if label is None or benign is None:
-        known = ", ".join(CATALOGUE)
-        near = suggest(data, CATALOGUE) if isinstance(data, str) else ""
+        known = ", ".join(DATASET_SPECS)
+        near = suggest(data, DATASET_SPECS) if isinstance(data, str) else ""
         raise LabelError(
             f"a table must come with --label COLUMN and --benign VALUE, however: {data} is no data set of this project "
             f"({known}){near}, and they were not both given"
@@ -252,7 +252,7 @@ def flows_to_test(
     taxonomy, label, benign
         As there; those that the detector was trained with where absent.
     """
-    if isinstance(data, str) and data in CATALOGUE:
+    if isinstance(data, str) and data in DATASET_SPECS:
         _refuse_options(data, "a table of one's own", label=label, benign=benign)
         return _dataset_test(data, schema, contract, taxonomy)
     _refuse_options(data, "a data set", taxonomy=taxonomy)
@@ -265,7 +265,7 @@ def flows_to_test(
 
 def is_recorded(data: str | Sequence[str | Path], contract: Mapping[str, Any]) -> bool:
     """Whether this is the data that a contract was written of."""
-    if isinstance(data, str) and data in CATALOGUE:
+    if isinstance(data, str) and data in DATASET_SPECS:
         return contract.get("source") == data
     return _are_recorded(_paths(data), contract)
 
@@ -304,7 +304,7 @@ def flows_under_split(
             f"data that a detector was trained on stays split as it was ({contract.get('split', {}).get('kind')}), "
             f"however: --split {split} is asked for; leave it out"
         )
-    if isinstance(data, str) and data in CATALOGUE:
+    if isinstance(data, str) and data in DATASET_SPECS:
         _refuse_options(data, "a table of one's own", label=label, benign=benign)
         chosen = taxonomy or (str(contract["taxonomy"]) if recorded and "taxonomy" in contract else None)
         dataset = _in_schema(load_dataset(data, taxonomy=chosen, use_port=schema.use_port), schema.name)

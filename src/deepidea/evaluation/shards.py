@@ -20,18 +20,18 @@ from deepidea.errors import DataError, LabelError, LeakError, SchemaError
 from deepidea.evaluation.evaluate import Baselines
 from deepidea.flows.custom import infer_schema, words_among_numbers
 from deepidea.flows.datasets.installed import file_sha256
-from deepidea.flows.labelled import LabelledFlows, label_column, refuse_label_counts
+from deepidea.flows.labelled import LabelledFlows, check_label_counts, label_column
 from deepidea.flows.schema import Schema, get_schema
-from deepidea.flows.shards import ShardedFlows, ShardWriter, refuse_shards, room_on_disk
+from deepidea.flows.shards import ShardedFlows, ShardWriter, check_n_shards, disk_errors
 from deepidea.flows.tables import (
     STDIN,
     FlowChunk,
+    check_same_columns,
     column_names,
     expand_inputs,
     iter_chunks,
     name_inputs,
     read_table,
-    refuse_uneven,
 )
 from deepidea.flows.taxonomy import BENIGN
 
@@ -97,7 +97,7 @@ def shards_to_train(
     LeakError
         A column to keep would give the label away.
     """
-    refuse_shards(n_shards)
+    check_n_shards(n_shards)
     if schema is not None and keep:
         raise DataError(f"--keep must be used with a schema that is inferred, however: it is {schema}; leave it out")
     paths = expand_inputs(data)
@@ -127,7 +127,7 @@ def _refuse_stdin(paths: Sequence[Path]) -> None:
 def _refuse_columns(paths: Sequence[Path], label: str) -> None:
     columns = [column_names(path) for path in paths]
     label_column(pl.DataFrame(schema=dict.fromkeys(columns[0], pl.String)), label)
-    refuse_uneven(paths, columns)
+    check_same_columns(paths, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _look(
     for chunk in _read(paths, Schema("labels", ()), progress, keep_original=known is None or [label]):
         survey.add(chunk)
     labels = survey.labels(benign, folder)
-    refuse_label_counts(label, benign, labels.counts)
+    check_label_counts(label, benign, labels.counts)
     return (labels, *survey.infer(keep, folder)) if known is None else (labels, known, {})
 
 
@@ -259,7 +259,7 @@ class _Survey:
         """
         if self._is_text:
             path = folder / "drawn.csv"
-            with room_on_disk(folder):
+            with disk_errors(folder):
                 rows.write_csv(path)
             rows = read_table(path)
             path.unlink()

@@ -18,7 +18,7 @@ from deepidea.flows.sensors.records import FLOW_COLUMNS, LONGEST_S, NOT_JSON, Pa
 from deepidea.flows.sensors.suricata import EveParser
 from deepidea.flows.sensors.zeek import ZeekParser
 
-__all__ = ["StreamParser", "flow_lines", "has_context", "pair_keys", "share_of"]
+__all__ = ["StreamParser", "flow_lines", "has_context", "pair_keys", "partition_of"]
 
 BROKEN = "not a flow: a column is missing or out of range"
 _MARK = b'{"flow":"conn",'
@@ -69,16 +69,16 @@ def pair_keys(flows: pl.DataFrame) -> pl.Series:
     return flows.select(pl.concat_str(first, second, separator=" ").alias("pair")).to_series()
 
 
-def share_of(keys: pl.Series, n_shares: int) -> pl.Series:
+def partition_of(keys: pl.Series, n_partitions: int) -> pl.Series:
     """Return the number of the share that each key is dealt to, by CRC-32, Int32 (n_keys,).
 
     Examples
     --------
-    >>> share_of(pl.Series(["10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.3"]), 4).to_list()
+    >>> partition_of(pl.Series(["10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.3"]), 4).to_list()
     [0, 2]
     """
-    shares = {key: zlib.crc32(key.encode()) % n_shares for key in keys.unique().to_list()}
-    return keys.replace_strict(shares, return_dtype=pl.Int32)
+    partitions = {key: zlib.crc32(key.encode()) % n_partitions for key in keys.unique().to_list()}
+    return keys.replace_strict(partitions, return_dtype=pl.Int32)
 
 
 class StreamParser:

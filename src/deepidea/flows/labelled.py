@@ -12,7 +12,7 @@ import polars as pl
 from deepidea.errors import LabelError
 from deepidea.flows.custom import infer_schema
 from deepidea.flows.schema import Schema, suggest
-from deepidea.flows.taxonomy import BENIGN, Taxonomy, tell_counts
+from deepidea.flows.taxonomy import BENIGN, Taxonomy, format_counts
 
 FILE_COLUMN = "file"
 
@@ -157,10 +157,10 @@ def _refuse_labels(labels: pl.Series, benign: str) -> None:
             f"every flow must have a label, however: {labels.null_count():,} have none (first: row {row}, column "
             f"{labels.name}); drop those rows"
         )
-    refuse_label_counts(labels.name, benign, dict(labels.value_counts().iter_rows()))
+    check_label_counts(labels.name, benign, dict(labels.value_counts().iter_rows()))
 
 
-def refuse_label_counts(label: str, benign: str, counts: Mapping[str, int]) -> None:
+def check_label_counts(label: str, benign: str, counts: Mapping[str, int]) -> None:
     """Refuse labels that cannot train a detector, by how many flows have each.
 
     Raises
@@ -171,7 +171,7 @@ def refuse_label_counts(label: str, benign: str, counts: Mapping[str, int]) -> N
     if benign not in counts:
         raise LabelError(
             f"the benign value must occur in column {label}, however: {benign!r} does not"
-            f"{suggest(benign, counts)}; values: {tell_counts(counts)}"
+            f"{suggest(benign, counts)}; values: {format_counts(counts)}"
         )
     if len(counts) < 2:
         raise LabelError(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepidea.errors import FileFormatError
-from deepidea.flows.skipping import SkipCount, refuse_rows, shown
+from deepidea.flows.skipping import SkipCount, shown, skip_or_raise
 
 __all__ = ["Block", "CsvLines"]
 
@@ -222,7 +222,7 @@ class CsvLines:
             reason = fact = "a quote that neither begins nor ends a cell"
         else:
             reason, fact = f"{'fewer' if cells < len(self.columns) else 'more'} cells than columns", f"{cells} cells"
-        refuse_rows(
+        skip_or_raise(
             reason,
             1,
             f"a row must be one line of {len(self.columns)} cells, however: {fact} in {shown(text)} "

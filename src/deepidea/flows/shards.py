@@ -171,7 +171,7 @@ class ShardedFlows:
         return self.table.paths[0].parent
 
 
-def refuse_shards(n_shards: int) -> None:
+def check_n_shards(n_shards: int) -> None:
     """Refuse a number of shards that is out of bounds."""
     if not 2 <= n_shards <= MOST_SHARDS:
         raise DataError(f"shards must be in 2..{MOST_SHARDS}, however: shards={n_shards}; name another number")
@@ -196,7 +196,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, schema: Schema, n_shards: int) -> None:
-        refuse_shards(n_shards)
+        check_n_shards(n_shards)
         self.schema = schema
         self._folder, self._n = folder, n_shards
         self._waiting: list[list[pl.DataFrame]] = [[] for _ in range(n_shards)]
@@ -226,7 +226,7 @@ class ShardWriter:
             self._flush(j)
 
     def _flush(self, j: int) -> None:
-        with room_on_disk(self._folder):
+        with disk_errors(self._folder):
             _collapsed(self._waiting[j]).write_ipc(self._piece(j, self._written[j]), compression="lz4")
         self._waiting[j] = []
         self._written[j] += 1
@@ -261,7 +261,7 @@ class ShardWriter:
         del waiting
         rows = _collapsed(read)
         path = self._folder / f"shard-{j:04d}.parquet"
-        with room_on_disk(self._folder):
+        with disk_errors(self._folder):
             rows.drop(_PRINT, _CODE, _COPIES).write_parquet(path, compression="lz4")
         for piece in pieces:
             piece.unlink()
@@ -278,7 +278,7 @@ def _collapsed(parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 @contextlib.contextmanager
-def room_on_disk(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """Tell of a disk that is full, or that refuses for another reason, while shards are written."""
     try:
         yield

@@ -8,7 +8,7 @@ from typing import Literal
 
 from deepidea.errors import CellError
 
-__all__ = ["OnError", "SkipCount", "refuse_rows", "shown"]
+__all__ = ["OnError", "SkipCount", "skip_or_raise", "shown"]
 
 OnError = Literal["raise", "skip"]
 EXAMPLES = 5
@@ -58,7 +58,7 @@ class SkipCount:
         return f"{self.total} {noun} skipped" + (f": {listed}" if listed else "")
 
 
-def refuse_rows(reason: str, rows: int, told: str, skipped: SkipCount | None) -> None:
+def skip_or_raise(reason: str, rows: int, told: str, skipped: SkipCount | None) -> None:
     """Count rows that break a rule; where nobody counts, raise.
 
     Raises
@@ -68,7 +68,7 @@ def refuse_rows(reason: str, rows: int, told: str, skipped: SkipCount | None) ->
 
     Examples
     --------
-    >>> refuse_rows("too few cells", 1, "line 7 has 3 cells", None)
+    >>> skip_or_raise("too few cells", 1, "line 7 has 3 cells", None)
     Traceback (most recent call last):
         ...
     deepidea.errors.CellError: line 7 has 3 cells; correct it, or score with --on-error skip, which counts such rows

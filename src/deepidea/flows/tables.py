@@ -34,7 +34,7 @@ from polars.exceptions import DuplicateError, PanicException, PolarsError
 from deepidea.errors import CellError, DataError, FileFormatError, SchemaError, StorageError
 from deepidea.flows.lines import Block, CsvLines
 from deepidea.flows.schema import Schema
-from deepidea.flows.skipping import OnError, SkipCount, refuse_rows, shown
+from deepidea.flows.skipping import OnError, SkipCount, shown, skip_or_raise
 
 __all__ = [
     "FlowChunk",
@@ -46,7 +46,7 @@ __all__ = [
     "iter_flows",
     "name_inputs",
     "read_table",
-    "refuse_uneven",
+    "check_same_columns",
 ]
 
 CHUNK_ROWS = 65_536
@@ -127,7 +127,7 @@ def name_inputs(paths: Sequence[Path]) -> str:
     return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
 
 
-def refuse_uneven(paths: Sequence[Path], columns: Sequence[Sequence[str]]) -> None:
+def check_same_columns(paths: Sequence[Path], columns: Sequence[Sequence[str]]) -> None:
     """Refuse files of different columns, in whatever order those are.
 
     Raises
@@ -723,7 +723,7 @@ def _refuse_bad_cells(
     for (column,), cells in bad.group_by("column", maintain_order=True):
         row, _, value = cells.row(0)
         rule = "a port (0..65535)" if reading.schema[str(column)].kind == "port" else "a number"
-        refuse_rows(
+        skip_or_raise(
             f"{column} is not {rule}",
             cells.height,
             f"{column} must be {rule}, however: {column}={shown(str(value))} ({source} {unit} {positions[row]})",

@@ -79,19 +79,16 @@ def normalise_labels(labels: pl.Series, taxonomy: Taxonomy | None = None) -> tup
     return labels.replace(spelt) if spelt else labels, quirks
 
 
-def list_counts(labels: pl.Series, most: int = 10) -> str:
-    """Return ``"dos (5), probe (2)"``: the values of a column with their rows, the most frequent first."""
-    return tell_counts(dict(labels.value_counts().iter_rows()), most)
-
-
-def tell_counts(counts: Mapping[Any, int], most: int = 10) -> str:
-    """Return values with their rows, the most frequent first.
+def format_counts(counts: Mapping[Any, int] | pl.Series, most: int = 10) -> str:
+    """Return the values of a column, or their counts, as text, the most frequent first.
 
     Examples
     --------
-    >>> tell_counts({"probe": 2, "dos": 5000})
+    >>> format_counts({"probe": 2, "dos": 5000})
     'dos (5,000), probe (2)'
     """
+    if isinstance(counts, pl.Series):
+        counts = dict(counts.value_counts().iter_rows())
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], str(entry[0])))
     listed = ", ".join(f"{value} ({rows:,})" for value, rows in ranked[:most])
     return listed + (f", and {len(ranked) - most} more" if len(ranked) > most else "")
@@ -176,8 +173,8 @@ class Taxonomy:
         if len(unknown):
             near = suggest(unknown[0], self.labels)
             raise LabelError(
-                f"taxonomy {self.name} must know every label, however: it does not know {list_counts(unknown)}{near}; "
-                f"choose another taxonomy or drop those rows"
+                f"taxonomy {self.name} has no class for {format_counts(unknown)}{near}; "
+                "choose another taxonomy or drop those rows"
             )
 
     def with_attempted(self, policy: Attempted) -> Taxonomy:

@@ -15,7 +15,7 @@ import deepidea
 from deepidea.errors import ArtifactError, DataError, LabelError, MissingExtraError
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.shards import ShardedFlows
-from deepidea.flows.taxonomy import list_counts
+from deepidea.flows.taxonomy import format_counts
 
 if TYPE_CHECKING:
     from deepidea.model.detector import Detector
@@ -329,7 +329,7 @@ def _refuse_other_classes(flows: LabelledFlows, start: Detector) -> None:
     if len(unknown):
         raise LabelError(
             f"continued training must stay within the detector's classes ({', '.join(start.classes)}), however: there "
-            f"are flows of {list_counts(unknown)}; leave them out, or train anew, without --continue"
+            f"are flows of {format_counts(unknown)}; leave them out, or train anew, without --continue"
         )
     missing = sorted(set(start.classes) - set(flows.classes.unique()))
     if missing:
@@ -344,7 +344,7 @@ def _refuse_other_labels(flows: LabelledFlows, start: Detector) -> None:
     unknown = named.filter(~named.is_in(list(start.labels)))
     missing = sorted(set(start.labels) - {start.benign} - set(named))
     if len(unknown) or missing:
-        told = f"there are flows of {list_counts(unknown)}" if len(unknown) else f"there are none of {missing}"
+        told = f"there are flows of {format_counts(unknown)}" if len(unknown) else f"there are none of {missing}"
         raise LabelError(
             f"continued training must be on exactly the detector's labels ({', '.join(start.labels)}), however: "
             f"{told}; train anew, without --continue"
@@ -367,7 +367,7 @@ def _refuse_classes(flows: LabelledFlows) -> None:
     if len(counts) < 2 or "benign" not in flows.class_order:
         raise LabelError(
             f"training needs benign flows and flows of an attack, however: {flows.source or 'the table'} holds "
-            f"{list_counts(flows.classes)}; add flows, or choose another taxonomy"
+            f"{format_counts(flows.classes)}; add flows, or choose another taxonomy"
         )
     single = counts.filter(pl.col("count") < 2)[flows.classes.name].sort().to_list()
     if single:

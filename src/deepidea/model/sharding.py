@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepidea.flows.shards import ShardedTable, room_on_disk
+from deepidea.flows.shards import ShardedTable, disk_errors
 from deepidea.model.batches import RowsInMemory, RowsOnDisk
 from deepidea.model.features import FlowEncoder
 
@@ -44,7 +44,7 @@ def encode_shards(
     own = table.filter(~heavy)
     paths = [path.with_suffix(".npy") for path in table.paths]
     for path, rows in zip(paths, own.shards(), strict=True):
-        with room_on_disk(path.parent):
+        with disk_errors(path.parent):
             np.save(path, encoder.transform(rows), allow_pickle=False)
     targets, weights = (list(_by_shard(values[~heavy], own)) for values in (target, weight))
     return RowsOnDisk(paths, targets, weights, common)

@@ -13,7 +13,7 @@ from polars.exceptions import PolarsError
 
 from deepidea.errors import FileFormatError, LabelError, SchemaError
 from deepidea.flows.identity import transport_number
-from deepidea.flows.skipping import SkipCount, refuse_rows
+from deepidea.flows.skipping import SkipCount, skip_or_raise
 
 __all__ = ["GROUND_TRUTH", "LabelJoin", "label_flows", "read_labels"]
 
@@ -128,7 +128,7 @@ def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.Dat
     bad = _bad_rows(raw, typed)
     for row, name in bad.iter_rows():
         value = raw[name][row]
-        refuse_rows(
+        skip_or_raise(
             f"{name} cannot be read", 1, f"{name} must be one, however: {name}={value!r} (row {row + 1})", skipped
         )
     rows = pl.int_range(typed.height, eager=True)

@@ -14,7 +14,7 @@ from deepidea.detection.sinks.delivery import Delivery
 from deepidea.detection.sinks.sinks import open_sink
 from deepidea.detection.store import Store
 from deepidea.errors import DataError, DeepIDEAError
-from deepidea.flows.datasets.installed import home
+from deepidea.flows.datasets.installed import data_home
 from deepidea.model.detector import Detector
 
 log = logging.getLogger("deepidea.web")
@@ -88,7 +88,7 @@ class Engines:
         names = [_name_of(address, detector, setting) for address in addresses]
         if len(set(names)) < len(names):
             raise DataError(f"sources must differ, however: they are {', '.join(names)}; name each once")
-        letters = setting.dead_letters or home().parent / "dead-letters"
+        letters = setting.dead_letters or data_home() / "dead-letters"
         self._deliveries = [Delivery(store, open_sink(sink, format=setting.format), letters) for sink in setting.sinks]
         for delivery in self._deliveries:
             delivery.start()

@@ -18,7 +18,7 @@ import pytest
 from deepidea.detection.sources.netflow import NetFlowSource
 from deepidea.detection.sources.source import FlowBatch
 from deepidea.errors import DataError, SourceError
-from deepidea.flows.sensors.biflow import PAIRED_COLUMNS
+from deepidea.flows.sensors.biflow import BIFLOW_COLUMNS
 from tests.flows import datagrams as forged
 
 SOFTFLOWD = Path("/usr/sbin/softflowd")
@@ -220,7 +220,7 @@ def test_it_listens_on_every_kind_of_address(address: str) -> None:
                 heard, forged.v5([{}, {"src": "10.0.0.2", "dst": "10.0.0.1", "sport": 443, "dport": 40_000}]), host=host
             )
         heard.until(lambda: heard.flows().height == len(hosts))
-    assert dict(heard.flows().schema) == PAIRED_COLUMNS
+    assert dict(heard.flows().schema) == BIFLOW_COLUMNS
 
 
 def test_it_tells_of_lost_and_skipped_once_and_hands_over_what_waits() -> None:

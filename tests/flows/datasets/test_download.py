@@ -12,7 +12,7 @@ import pytest
 from deepidea.errors import DatasetError, DownloadError
 from deepidea.flows.datasets.download import download
 from deepidea.flows.datasets.loading import get_dataset, load_dataset
-from deepidea.flows.datasets.specs import get_entry
+from deepidea.flows.datasets.specs import get_dataset_spec
 from tests.flows.datasets.test_loading import REQUIRED, kdd_lines
 
 BODY = bytes(range(256)) * 4_000
@@ -166,7 +166,7 @@ def test_a_data_set_is_fetched_and_registered(
     monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path))
     columns = "dst_port,timestamp," + ",".join(REQUIRED)
     day = columns + ",Label\n" + ("80,14/02/2018 10:00:00" + ",1" * len(REQUIRED) + ",Benign\n") * 2
-    for name in get_entry("cicids18").downloads:
+    for name in get_dataset_spec("cicids18").downloads:
         publisher.files[f"/{name}"] = day.encode()
     publisher.drop_after = [100]
     registration = get_dataset("cicids18", base=publisher.address)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from deepidea.errors import CellError, DataError, DatasetError, FileFormatError, LabelError, SchemaError
-from deepidea.flows.datasets import installed as registry
-from deepidea.flows.datasets.loading import add_dataset, load_dataset, registered
+from deepidea.flows.datasets import installed
+from deepidea.flows.datasets.loading import add_dataset, installed_datasets, load_dataset
 from deepidea.flows.schema import get_schema
 
 KDD_CELLS = "0,tcp,http,SF,181,5450" + ",0" * 35
@@ -151,8 +151,8 @@ def test_bad_lines_are_named(tmp_path: Path, what: str) -> None:
     folder = _write_kdd(tmp_path / "kdd", [*kdd_lines("normal.", "smurf."), line])
     with pytest.raises(error, match=message):
         add_dataset("kdd99", folder)
-    assert registered()["kdd99"] is None
-    assert list(registry.home().iterdir()) == []
+    assert installed_datasets()["kdd99"] is None
+    assert list(installed.datasets_folder().iterdir()) == []
 
 
 def test_lines_are_counted_from_the_file_not_from_the_batch(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_data_set_in_the_environment_registers_itself(tmp_path: Path, monkeypa
     _write_kdd(tmp_path / "data" / "kdd99", kdd_lines("normal.", "smurf."))
     monkeypatch.setenv("DEEPIDEA_DATA", str(tmp_path / "data"))
     assert len(load_dataset("kdd99").train) == 2
-    assert registered()["kdd99"] is not None
+    assert installed_datasets()["kdd99"] is not None
 
 
 def _damage_part(home: Path) -> None:
@@ -261,7 +261,7 @@ def test_registering_at_once_leaves_one_whole_copy(tmp_path: Path, own_home: Pat
     folders = [_write_kdd(tmp_path / f"k{n}", kdd_lines(*["normal."] * n, "smurf.")) for n in range(1, 7)]
     with ThreadPoolExecutor(4) as pool:
         registrations = list(pool.map(lambda folder: add_dataset("kdd99", folder), folders))
-    current = registered()["kdd99"]
+    current = installed_datasets()["kdd99"]
     assert current in registrations
     assert current is not None
     assert len(load_dataset("kdd99").train) + 2 == current.rows

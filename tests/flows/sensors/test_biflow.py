@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.schema import get_schema
-from deepidea.flows.sensors.biflow import PAIRED_COLUMNS, Conversation, FlowPairer, conn_table
+from deepidea.flows.sensors.biflow import BIFLOW_COLUMNS, BiflowMerger, Conversation, conn_table
 from deepidea.flows.sensors.netflow import FlowRecord
 
 S = 1_000_000
@@ -21,7 +21,7 @@ BACK = replace(THERE, start_us=90 * S + 20, src=SERVER, dst=CLIENT, src_port=443
 
 
 def paired(*records: FlowRecord, **options: float) -> list[Conversation]:
-    pairer = FlowPairer(**options)  # type: ignore[arg-type]
+    pairer = BiflowMerger(**options)  # type: ignore[arg-type]
     return [*pairer.add(records), *pairer.flush()]
 
 
@@ -43,7 +43,7 @@ records = st.builds(
 
 @given(st.lists(records, max_size=40), st.integers(1, 8), st.integers(0, 40))
 def test_every_packet_and_byte_comes_out_once(told: list[FlowRecord], most: int, cut: int) -> None:
-    pairer = FlowPairer(max_waiting=most)
+    pairer = BiflowMerger(max_waiting=most)
     flows = [*pairer.add(told[:cut]), *pairer.add(told[cut:]), *pairer.flush()]
     assert sum(flow.fwd_packets + flow.bwd_packets for flow in flows) == sum(record.packets for record in told)
     assert sum(flow.fwd_octets + flow.bwd_octets for flow in flows) == sum(record.octets for record in told)
@@ -80,7 +80,7 @@ def test_of_several_the_one_that_overlaps_most_is_taken() -> None:
 
 
 def test_unpaired_goes_out_by_the_exporters_clock() -> None:
-    pairer = FlowPairer(timeout_s=30)
+    pairer = BiflowMerger(timeout_s=30)
     other = replace(THERE, dst_port=80)
     assert pairer.add([THERE, replace(other, exported_us=129 * S)]) == []
     assert pairer.add([replace(BACK, exporter="192.0.2.9", exported_us=500 * S)]) == []  # another one's clock
@@ -90,11 +90,11 @@ def test_unpaired_goes_out_by_the_exporters_clock() -> None:
 
 
 def test_what_waits_is_bounded_and_what_went_early_counted() -> None:
-    pairer = FlowPairer(max_waiting=3)
+    pairer = BiflowMerger(max_waiting=3)
     out = pairer.add([replace(THERE, src_port=port) for port in range(10)])
     assert [flow.src_port for flow in out] == list(range(7))
     assert (pairer.evicted, len(pairer)) == (7, 3)
-    same = FlowPairer()
+    same = BiflowMerger()
     assert len(same.add([THERE] * 20)) == 4  # records of one direction alone do not pile up
 
 
@@ -103,20 +103,20 @@ def test_icmp_pairs_a_question_with_its_answer() -> None:
     answered = replace(BACK, protocol=1, src_port=0, dst_port=0, tcp_flags=None, start_us=89 * S)
     [flow] = paired(answered, asked)
     assert (flow.src, flow.src_port, flow.dst_port, flow.tcp_flags) == (CLIENT, 8, 0, None)
-    assert len(FlowPairer().add([replace(asked, src_port=3)])) == 1  # unreachable: nothing answers it
+    assert len(BiflowMerger().add([replace(asked, src_port=3)])) == 1  # unreachable: nothing answers it
 
 
 def test_a_record_of_both_directions_waits_for_none() -> None:
     both = replace(BACK, bwd_packets=1, bwd_octets=60)
-    [flow] = FlowPairer().add([both])
+    [flow] = BiflowMerger().add([both])
     assert (flow.src, flow.fwd_packets, flow.bwd_packets) == (CLIENT, 1, 7)
-    [flow] = FlowPairer().add([replace(both, opened_by_src=True)])
+    [flow] = BiflowMerger().add([replace(both, opened_by_src=True)])
     assert (flow.src, flow.fwd_packets, flow.bwd_packets) == (SERVER, 7, 1)
 
 
 def test_the_table_is_one_of_conn() -> None:
     table = conn_table(paired(THERE, BACK, replace(THERE, src=bytes(16), dst=bytes(15) + b"\1", protocol=50)))
-    assert dict(table.schema) == PAIRED_COLUMNS
+    assert dict(table.schema) == BIFLOW_COLUMNS
     assert list(IDENTITY) == table.columns[: len(IDENTITY)]
     schema = get_schema("conn").restrict(table.columns)
     assert schema.conform(table).select(schema.features).height == 2

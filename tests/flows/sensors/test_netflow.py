@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepidea.flows.sensors.biflow import FlowPairer, conn_table
+from deepidea.flows.sensors.biflow import BiflowMerger, conn_table
 from deepidea.flows.sensors.netflow import FlowRecord, NetFlowDecoder
 from tests.flows import datagrams as forged
 from tests.flows.datagrams import IPFIX_FIELDS, UNIX_S, V9_FIELDS, a_set, ipfix, ipfix_row, row, template, v9, v9_row
@@ -45,14 +45,14 @@ def test_random_bytes_are_skipped_and_counted(blobs: list[bytes], version: bytes
     decoder = NetFlowDecoder(max_exporters=2, max_templates=3)
     for blob in blobs:
         records = decoder.decode(version + blob, "192.0.2.1")
-        assert conn_table(FlowPairer().add(records)).height <= len(records)
+        assert conn_table(BiflowMerger().add(records)).height <= len(records)
     assert all(count > 0 for count in decoder.skipped.values())
 
 
 @settings(max_examples=600)
 @given(st.data())
 def test_mutated_datagrams_do_no_harm(data: st.DataObject) -> None:
-    decoder, pairer = NetFlowDecoder(max_exporters=2, max_templates=3), FlowPairer()
+    decoder, pairer = NetFlowDecoder(max_exporters=2, max_templates=3), BiflowMerger()
     for _ in range(data.draw(st.integers(1, 4))):
         datagram = bytearray(data.draw(st.sampled_from(EXAMPLES)))
         for at in data.draw(st.lists(st.integers(0, len(datagram) - 1), max_size=6)):
@@ -170,7 +170,7 @@ def test_icmp_has_type_and_code_for_ports() -> None:
     [record] = decode(forged.v5([{"protocol": 1, "sport": 0, "dport": 8 << 8, "flags": 0}]))
     assert (record.src_port, record.dst_port, record.tcp_flags) == (8, 0, None)
     other = dataclasses.replace(record, protocol=47)
-    assert conn_table(FlowPairer().add([other])).height == 0
+    assert conn_table(BiflowMerger().add([other])).height == 0
 
 
 def test_a_template_can_be_taken_back() -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError
-from deepidea.flows.sensors.biflow import Conversation, FlowPairer, conn_table
+from deepidea.flows.sensors.biflow import BiflowMerger, Conversation, conn_table
 from deepidea.flows.sensors.netflow import NetFlowDecoder
 
 __all__ = ["NetFlowSource"]
@@ -40,7 +40,7 @@ class NetFlowSource:
         Addresses that are listened to; all where it is empty. UDP has no senders that are proved: name them, or
         keep strangers out by other means.
     timeout_s, gap_s
-        As in `FlowPairer`. What waits for an exporter that has fallen silent goes out after
+        As in `BiflowMerger`. What waits for an exporter that has fallen silent goes out after
         twice `timeout_s`.
     receive_buffer_bytes
         What the kernel is asked to hold of datagrams that have not been read.
@@ -86,7 +86,7 @@ class NetFlowSource:
         self._silence_s = max(1.0, 2 * timeout_s)
         self._receive_buffer_bytes = receive_buffer_bytes
         self._decoder = NetFlowDecoder()
-        self._pairer = FlowPairer(timeout_s=timeout_s, gap_s=gap_s)
+        self._pairer = BiflowMerger(timeout_s=timeout_s, gap_s=gap_s)
         self._heard: dict[str, float] = {}
         self._kernel_drops = 0
 

@@ -21,7 +21,7 @@ import polars as pl
 from deepidea.errors import CellError, FileFormatError, LabelError, SchemaError
 from deepidea.flows.column import column_key
 from deepidea.flows.schema import Schema, suggest
-from deepidea.flows.taxonomy import Taxonomy, list_counts, normalise_labels
+from deepidea.flows.taxonomy import Taxonomy, format_counts, normalise_labels
 from deepidea.flows.writing import write_flows
 
 LABEL, LINE = "label", "__line"
@@ -307,7 +307,7 @@ def _labels(batch: pl.DataFrame, path: Path, header: _Header, layout: Layout, qu
         strange = labels.filter(unknown)
         raise LabelError(
             f"every label must be one of the data set's, however: {path} line {line} begins to use "
-            f"{list_counts(strange)}{suggest(strange[0], layout.taxonomy.labels)}; is it another data set's?"
+            f"{format_counts(strange)}{suggest(strange[0], layout.taxonomy.labels)}; is it another data set's?"
         )
     return labels
 

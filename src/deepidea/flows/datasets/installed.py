@@ -63,7 +63,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class InstalledDataset:
     """A data set as registered on this machine.
 
     Parameters
@@ -106,13 +106,18 @@ class Registration:
         return asdict(self)
 
 
-def home() -> Path:
-    """Return the folder of registered data sets: under ``$DEEPIDEA_HOME``, else the user's data folder."""
-    return Path(os.environ.get("DEEPIDEA_HOME") or platformdirs.user_data_dir("deepidea")) / "datasets"
+def data_home() -> Path:
+    """Return the folder of everything kept on this machine: ``$DEEPIDEA_HOME``, else the user's data folder."""
+    return Path(os.environ.get("DEEPIDEA_HOME") or platformdirs.user_data_dir("deepidea"))
+
+
+def datasets_folder() -> Path:
+    """Return the folder of installed data sets."""
+    return data_home() / "datasets"
 
 
 @contextmanager
-def fresh_folder() -> Iterator[Path]:
+def new_parts_folder() -> Iterator[Path]:
     """Yield a new folder for parts; it goes when the block raises.
 
     Raises
@@ -120,7 +125,7 @@ def fresh_folder() -> Iterator[Path]:
     StorageError
         The disk is full or may not be written.
     """
-    folder = home() / uuid.uuid4().hex
+    folder = datasets_folder() / uuid.uuid4().hex
     try:
         folder.mkdir(parents=True)
         yield folder
@@ -133,21 +138,21 @@ def fresh_folder() -> Iterator[Path]:
         raise
 
 
-def save(registration: Registration) -> None:
+def save(registration: InstalledDataset) -> None:
     """Make a registration the current one, and remove the parts of the one before."""
-    record = home() / f"{registration.name}.json"
+    record = datasets_folder() / f"{registration.name}.json"
     before = _folder_of(record)
     with replacing(record) as partial:
         partial.write_text(json.dumps(registration.to_dict(), indent=1), encoding="utf-8")
     if before is not None and before != registration.folder:
-        shutil.rmtree(home() / before, ignore_errors=True)
+        shutil.rmtree(datasets_folder() / before, ignore_errors=True)
     _sweep()
 
 
 def _sweep() -> None:
     """Remove folders that no record names and that no one can still be writing: leftovers of killed processes."""
-    named = {_folder_of(record) for record in home().glob("*.json")}
-    for folder in home().iterdir():
+    named = {_folder_of(record) for record in datasets_folder().glob("*.json")}
+    for folder in datasets_folder().iterdir():
         if _is_token(folder.name) and folder.name not in named and _age_s(folder) > _ABANDONED_S:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -173,7 +178,7 @@ def _is_token(folder: str) -> bool:
     return len(folder) == 32 and folder.isalnum()
 
 
-def find(name: str) -> Registration | None:
+def find(name: str) -> InstalledDataset | None:
     """Return the registration of a data set, None where there is none.
 
     Raises
@@ -181,7 +186,7 @@ def find(name: str) -> Registration | None:
     DatasetError
         The record is damaged or of another format.
     """
-    record = home() / f"{name}.json"
+    record = datasets_folder() / f"{name}.json"
     if not record.exists():
         return None
     try:
@@ -190,15 +195,15 @@ def find(name: str) -> Registration | None:
         raise _damaged(name, f"{record} cannot be read ({error})") from error
 
 
-def _read(data: dict[str, Any]) -> Registration:
+def _read(data: dict[str, Any]) -> InstalledDataset:
     if data["format"] != FORMAT or not _is_token(data["folder"]):
         raise ValueError(f"format {data['format']} is not {FORMAT}")
     files = tuple(FileRecord(**entry) for entry in data.pop("files"))
     parts = tuple(Part(**entry) for entry in data.pop("parts"))
-    return Registration(files=files, parts=parts, **data)
+    return InstalledDataset(files=files, parts=parts, **data)
 
 
-def check_parts(registration: Registration) -> list[Path]:
+def check_parts(registration: InstalledDataset) -> list[Path]:
     """Return the paths of the parts, each proved to be what was written.
 
     Raises
@@ -206,7 +211,7 @@ def check_parts(registration: Registration) -> list[Path]:
     DatasetError
         A part is missing or its bytes have changed.
     """
-    folder = home() / registration.folder
+    folder = datasets_folder() / registration.folder
     for part in registration.parts:
         path = folder / part.path
         if not path.is_file():

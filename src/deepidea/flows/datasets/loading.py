@@ -11,11 +11,11 @@ from pathlib import Path
 import polars as pl
 
 from deepidea.errors import DatasetError, FileFormatError
-from deepidea.flows.datasets import installed as registry
+from deepidea.flows.datasets import installed
 from deepidea.flows.datasets.download import download
 from deepidea.flows.datasets.ingest import LABEL, Ingested, Layout, Progress, ingest_file
-from deepidea.flows.datasets.installed import FileRecord, Part, Registration
-from deepidea.flows.datasets.specs import CATALOGUE, Catalogued, OfficialFile, Role, Training, get_entry
+from deepidea.flows.datasets.installed import FileRecord, InstalledDataset, Part
+from deepidea.flows.datasets.specs import DATASET_SPECS, DatasetSpec, OfficialFile, Role, Training, get_dataset_spec
 from deepidea.flows.labelled import FILE_COLUMN, LabelledFlows, label_flows, labelled_flows_from_table
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.flows.taxonomy import Attempted, Taxonomy, get_taxonomy
@@ -24,12 +24,12 @@ __all__ = [
     "Dataset",
     "FileRecord",
     "LabelledFlows",
-    "Registration",
+    "InstalledDataset",
     "add_dataset",
     "get_dataset",
     "labelled_flows_from_table",
     "load_dataset",
-    "registered",
+    "installed_datasets",
 ]
 
 _INT32 = 2**31 - 1
@@ -76,7 +76,7 @@ class Dataset:
         return self.train.class_order
 
 
-def layout_of(entry: Catalogued) -> Layout:
+def layout_of(entry: DatasetSpec) -> Layout:
     """Return how the files of a data set are written."""
     schema = get_schema(entry.schema)
     return Layout(
@@ -92,7 +92,7 @@ def layout_of(entry: Catalogued) -> Layout:
 
 def add_dataset(
     name: str, folder: str | Path, *, training: Training = "auto", progress: Progress | None = None
-) -> Registration:
+) -> InstalledDataset:
     """Register a folder of official files: check them, read them once, keep typed Parquet.
 
     Files may be plain or gzip. CSV files of the CIC data sets are taken at any depth, one day or all of them.
@@ -110,7 +110,7 @@ def add_dataset(
 
     Returns
     -------
-    Registration
+    InstalledDataset
         Files with hashes and rows, quirks with counts. A registration of the same name before it is replaced.
 
     Raises
@@ -122,16 +122,16 @@ def add_dataset(
     StorageError
         The typed copy could not be written; the one before still stands.
     """
-    entry = get_entry(name)
+    entry = get_dataset_spec(name)
     chosen = _files_in(entry, Path(folder).expanduser(), training)
-    with registry.fresh_folder() as target:
+    with installed.new_parts_folder() as target:
         results = _ingest_all([path for path, _ in chosen], layout_of(entry), target, progress)
         registration = _registration(entry, Path(folder), target, chosen, results)
-        registry.save(registration)
+        installed.save(registration)
     return registration
 
 
-def _files_in(entry: Catalogued, folder: Path, training: Training) -> list[tuple[Path, OfficialFile]]:
+def _files_in(entry: DatasetSpec, folder: Path, training: Training) -> list[tuple[Path, OfficialFile]]:
     """Return the files to read with their roles."""
     if not folder.is_dir():
         raise DatasetError(
@@ -146,7 +146,7 @@ def _files_in(entry: Catalogued, folder: Path, training: Training) -> list[tuple
     return [(path, wanted) for path, wanted in found if path is not None]
 
 
-def _wanted(entry: Catalogued, folder: Path, training: Training) -> list[OfficialFile]:
+def _wanted(entry: DatasetSpec, folder: Path, training: Training) -> list[OfficialFile]:
     """Choose among the training files: the one asked for, else the first that is there."""
     variants = [file for file in entry.files if file.variant]
     if training == "auto":
@@ -162,7 +162,7 @@ def _find(folder: Path, wanted: OfficialFile) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _all_csv(entry: Catalogued, folder: Path) -> list[Path]:
+def _all_csv(entry: DatasetSpec, folder: Path) -> list[Path]:
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.lower().endswith((".csv", ".csv.gz")))
     if not paths:
         raise DatasetError(f"{entry.name} needs CSV files, however: there are none in {folder}; {_where(entry)}")
@@ -176,7 +176,7 @@ def _all_csv(entry: Catalogued, folder: Path) -> list[Path]:
     return paths
 
 
-def _where(entry: Catalogued) -> str:
+def _where(entry: DatasetSpec) -> str:
     return f"the publisher offers it at {entry.page}"
 
 
@@ -193,21 +193,21 @@ def _ingest_all(paths: Sequence[Path], layout: Layout, target: Path, progress: P
 
 
 def _registration(
-    entry: Catalogued,
+    entry: DatasetSpec,
     folder: Path,
     target: Path,
     chosen: Sequence[tuple[Path, OfficialFile]],
     results: Sequence[Ingested],
-) -> Registration:
+) -> InstalledDataset:
     files = tuple(_file_record(path, wanted, done) for (path, wanted), done in zip(chosen, results, strict=True))
     parts = tuple(
-        Part(part.name, file.name, registry.file_sha256(part))
+        Part(part.name, file.name, installed.file_sha256(part))
         for file, done in zip(files, results, strict=True)
         for part in done.parts
     )
     quirks = sum((done.quirks for done in results), Counter[str]())
     quirks["columns_not_in_every_file"] = _n_uneven(results, layout_of(entry).schema)
-    return Registration(
+    return InstalledDataset(
         entry.name,
         str(folder.resolve()),
         files,
@@ -241,9 +241,9 @@ def _whole_numbers(results: Sequence[Ingested]) -> dict[str, str]:
     }
 
 
-def registered() -> dict[str, Registration | None]:
+def installed_datasets() -> dict[str, InstalledDataset | None]:
     """Return every known data set with its registration, None where it is not registered on this machine."""
-    return {name: registry.find(name) for name in CATALOGUE}
+    return {name: installed.find(name) for name in DATASET_SPECS}
 
 
 def load_dataset(
@@ -277,7 +277,7 @@ def load_dataset(
     LabelError
         The data set has no such taxonomy.
     """
-    entry = get_entry(name)
+    entry = get_dataset_spec(name)
     mapping = get_taxonomy(name, taxonomy, attempted=attempted)
     schema = get_schema(entry.schema, use_port=use_port)
     registration, tables = _read_current(entry, schema)
@@ -285,19 +285,19 @@ def load_dataset(
     return _dataset(entry, registration, mapping, loaded)
 
 
-def _read_current(entry: Catalogued, schema: Schema) -> tuple[Registration, dict[str, pl.DataFrame]]:
+def _read_current(entry: DatasetSpec, schema: Schema) -> tuple[InstalledDataset, dict[str, pl.DataFrame]]:
     """Read the current registration, once more where another process replaced it meanwhile."""
-    registration = registry.find(entry.name) or _add_from_environment(entry)
+    registration = installed.find(entry.name) or _add_from_environment(entry)
     try:
         return registration, _read_parts(registration, schema)
     except DatasetError:
-        newer = registry.find(entry.name)
+        newer = installed.find(entry.name)
         if newer is None or newer.folder == registration.folder:
             raise
         return newer, _read_parts(newer, schema)
 
 
-def _add_from_environment(entry: Catalogued) -> Registration:
+def _add_from_environment(entry: DatasetSpec) -> InstalledDataset:
     root = os.environ.get("DEEPIDEA_DATA")
     folder = Path(root) / entry.name if root else None
     if folder is None or not folder.is_dir():
@@ -308,9 +308,9 @@ def _add_from_environment(entry: Catalogued) -> Registration:
     return add_dataset(entry.name, folder)
 
 
-def _read_parts(registration: Registration, schema: Schema) -> dict[str, pl.DataFrame]:
+def _read_parts(registration: InstalledDataset, schema: Schema) -> dict[str, pl.DataFrame]:
     """Return one table per role; files with a role of their own in ``extra`` stand under their name."""
-    paths = registry.check_parts(registration)
+    paths = installed.check_parts(registration)
     role_of = {file.name: _table_name(file) for file in registration.files}
     names = [file.name for file in registration.files]
     scans: dict[str, list[pl.LazyFrame]] = {}
@@ -324,7 +324,7 @@ def _table_name(file: FileRecord) -> str:
     return file.name.removesuffix(".gz").removesuffix(".txt") if file.role == "extra" else file.role
 
 
-def _collect(parts: list[pl.LazyFrame], registration: Registration, schema: Schema) -> pl.DataFrame:
+def _collect(parts: list[pl.LazyFrame], registration: InstalledDataset, schema: Schema) -> pl.DataFrame:
     """Return the parts as one table; features that some files lack are left out."""
     columns = [part.collect_schema().names() for part in parts]
     everywhere = set(columns[0]).intersection(*columns)
@@ -341,7 +341,7 @@ def _labelled(table: pl.DataFrame, schema: Schema, taxonomy: Taxonomy, source: s
 
 
 def _dataset(
-    entry: Catalogued, registration: Registration, taxonomy: Taxonomy, loaded: dict[str, LabelledFlows]
+    entry: DatasetSpec, registration: InstalledDataset, taxonomy: Taxonomy, loaded: dict[str, LabelledFlows]
 ) -> Dataset:
     present = {name for flows in loaded.values() for name in flows.class_order}
     order = tuple(name for name in taxonomy.classes if name in present)
@@ -373,7 +373,7 @@ def get_dataset(
     base: str | None = None,
     progress: Progress | None = None,
     timeout_s: float = 60.0,
-) -> Registration:
+) -> InstalledDataset:
     """Fetch a data set's official files from their publisher and register them.
 
     Parameters
@@ -399,14 +399,14 @@ def get_dataset(
     DownloadError
         A download did not finish.
     """
-    entry = get_entry(name)
+    entry = get_dataset_spec(name)
     address = base or entry.base
     if not address:
         raise DatasetError(
             f"a data set must have an address to be fetched, however: the publisher offers {entry.title} on a page "
             f"or by a form alone: {entry.page}; fetch it there, then 'deepidea data add {name} DIR'"
         )
-    target = Path(folder) if folder is not None else registry.home() / "downloads" / name
+    target = Path(folder) if folder is not None else installed.datasets_folder() / "downloads" / name
     for file_name, sha256 in _to_fetch(entry, training):
         if not (target / file_name).is_file():
             url = address.rstrip("/") + "/" + file_name
@@ -414,7 +414,7 @@ def get_dataset(
     return add_dataset(name, target, training=training)
 
 
-def _to_fetch(entry: Catalogued, training: Training) -> list[tuple[str, str | None]]:
+def _to_fetch(entry: DatasetSpec, training: Training) -> list[tuple[str, str | None]]:
     wanted = "10-percent" if training == "auto" else training
     official = [file for file in entry.files if file.address and file.variant in ("", wanted)]
     return [(file.address, file.sha256[0]) for file in official] + [(name, None) for name in entry.downloads]

@@ -57,7 +57,7 @@ class OfficialFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogued:
+class DatasetSpec:
     """A data set that the project knows.
 
     Parameters
@@ -99,7 +99,7 @@ class Catalogued:
 _2017 = (dt.date(2017, 7, 3), dt.date(2017, 7, 7))
 
 _ALL = (
-    Catalogued(
+    DatasetSpec(
         "kdd99",
         "KDD Cup 1999",
         "kdd99",
@@ -132,7 +132,7 @@ _ALL = (
         trailing=("label",),
         base=_KDD,
     ),
-    Catalogued(
+    DatasetSpec(
         "nsl-kdd",
         "NSL-KDD",
         "kdd99",
@@ -144,7 +144,7 @@ _ALL = (
         ),
         trailing=("label", "difficulty"),
     ),
-    Catalogued(
+    DatasetSpec(
         "cicids17",
         "CICIDS2017",
         "cicflow",
@@ -153,7 +153,7 @@ _ALL = (
         afternoon_from_12=True,
         lacks_column="attempted_category",
     ),
-    Catalogued(
+    DatasetSpec(
         "cicids17-improved",
         "CICIDS2017, corrected by Engelen, Liu and others",
         "cicflow",
@@ -161,7 +161,7 @@ _ALL = (
         days=_2017,
         has_column="attempted_category",
     ),
-    Catalogued(
+    DatasetSpec(
         "cicids18",
         "CSE-CIC-IDS2018",
         "cicflow",
@@ -174,11 +174,11 @@ _ALL = (
     ),
 )
 
-CATALOGUE: Mapping[str, Catalogued] = MappingProxyType({entry.name: entry for entry in _ALL})
+DATASET_SPECS: Mapping[str, DatasetSpec] = MappingProxyType({entry.name: entry for entry in _ALL})
 """Every data set that the project knows, by name."""
 
 
-def get_entry(name: str) -> Catalogued:
+def get_dataset_spec(name: str) -> DatasetSpec:
     """Return what is known of a data set.
 
     Raises
@@ -188,12 +188,12 @@ def get_entry(name: str) -> Catalogued:
 
     Examples
     --------
-    >>> get_entry("kdd99").title
+    >>> get_dataset_spec("kdd99").title
     'KDD Cup 1999'
     """
-    if name not in CATALOGUE:
+    if name not in DATASET_SPECS:
         raise DatasetError(
-            f"a data set must be known, however: {name!r} is not one of {', '.join(CATALOGUE)}"
-            f"{suggest(name, CATALOGUE)}; a table of your own needs no registration"
+            f"a data set must be known, however: {name!r} is not one of {', '.join(DATASET_SPECS)}"
+            f"{suggest(name, DATASET_SPECS)}; a table of your own needs no registration"
         )
-    return CATALOGUE[name]
+    return DATASET_SPECS[name]

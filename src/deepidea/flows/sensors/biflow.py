@@ -17,9 +17,9 @@ import polars as pl
 from deepidea.flows.identity import IDENTITY, icmp_answer, transport_name
 from deepidea.flows.sensors.netflow import FlowRecord
 
-__all__ = ["PAIRED_COLUMNS", "Conversation", "FlowPairer", "conn_table"]
+__all__ = ["BIFLOW_COLUMNS", "Conversation", "BiflowMerger", "conn_table"]
 
-PAIRED_COLUMNS: dict[str, pl.DataType] = {
+BIFLOW_COLUMNS: dict[str, pl.DataType] = {
     **IDENTITY,
     "duration_s": pl.Float64(),
     "fwd_packets": pl.Int64(),
@@ -75,7 +75,7 @@ class _Exporter:
     waiting: OrderedDict[int, tuple[_Key, FlowRecord]] = field(default_factory=OrderedDict)
 
 
-class FlowPairer:
+class BiflowMerger:
     """Puts the two directions of a conversation together.
 
     Two records are a pair where exporter, protocol, addresses and ports (of ICMP: a type and its answer) are each
@@ -104,7 +104,7 @@ class FlowPairer:
     >>> client, server = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
     >>> asked = FlowRecord("192.0.2.1", 10_000_000, 0, 9_000_000, client, server, 40_000, 443, 6, 5, 400)
     >>> answered = FlowRecord("192.0.2.1", 10_000_000, 20_000, 9_000_000, server, client, 443, 40_000, 6, 7, 9000)
-    >>> pairer = FlowPairer()
+    >>> pairer = BiflowMerger()
     >>> pairer.add([answered]), len(pairer)
     ([], 1)
     >>> [flow] = pairer.add([asked])
@@ -282,7 +282,7 @@ def _together(first: FlowRecord, second: FlowRecord) -> Conversation:
 
 
 def conn_table(flows: Sequence[Conversation]) -> pl.DataFrame:
-    """Return flows as a table of `PAIRED_COLUMNS`, in their order.
+    """Return flows as a table of `BIFLOW_COLUMNS`, in their order.
 
     ``tcp_flags`` is two hexadecimal digits, as Suricata writes them. ``community_id`` is null: it is worked out where
     it is needed.
@@ -309,7 +309,7 @@ def conn_table(flows: Sequence[Conversation]) -> pl.DataFrame:
         "bwd_bytes": [flow.bwd_octets for flow in flows],
         "tcp_flags": [None if flow.tcp_flags is None else f"{flow.tcp_flags:02x}" for flow in flows],
     }
-    return pl.DataFrame(columns, schema=PAIRED_COLUMNS)
+    return pl.DataFrame(columns, schema=BIFLOW_COLUMNS)
 
 
 def _text(address: bytes) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 import polars as pl
 
-BESIDE: Mapping[str, pl.DataType] = {
+FEEDBACK_COLUMNS: Mapping[str, pl.DataType] = {
     "label": pl.String(),
     "prediction": pl.String(),
     "prediction_label": pl.String(),
@@ -41,12 +41,12 @@ _RUN = r"^[=+\-@\t\r']"  # begins what spreadsheets run as a formula; the apostr
 _GUARDED = r"^'[=+\-@\t\r']"
 
 
-def named_beside(name: str, features: Collection[str]) -> str:
-    """Return what a column of :data:`BESIDE` is called beside features, one of which may have its name.
+def feedback_column(name: str, features: Collection[str]) -> str:
+    """Return what a column of :data:`FEEDBACK_COLUMNS` is called beside features, one of which may have its name.
 
     Examples
     --------
-    >>> named_beside("score", ["bytes"]), named_beside("score", ["bytes", "score"])
+    >>> feedback_column("score", ["bytes"]), feedback_column("score", ["bytes", "score"])
     ('score', 'feedback_score')
     """
     return f"feedback_{name}" if name in features else name
