@@ -41,7 +41,8 @@ from benchmarks.result_files import RESULTS, write_result
 from deepidea.adapters.redis_group import RedisPublisher
 from deepidea.detection.alerting import fit_thresholds
 from deepidea.detection.calibrate import with_thresholds
-from deepidea.detection.publish import Publisher, publish
+from deepidea.detection.publish import publish
+from deepidea.detection.publishers import Publisher
 from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.detection.store import Store, open_store

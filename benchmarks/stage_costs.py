@@ -50,7 +50,7 @@ from benchmarks.shared_stream import (
     write_inputs,
 )
 from deepidea.detection.sinks.delivery import Delivery
-from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.sources.source import BATCH_FLOWS
 from deepidea.detection.store import open_store
 

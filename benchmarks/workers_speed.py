@@ -21,7 +21,7 @@ from benchmarks.result_files import RESULTS, write_result
 from benchmarks.scoring_speed import random_flows
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.model.presets import train_detector
-from deepidea.model.workers import joined, launch_module
+from deepidea.model.workers import joined, launch
 
 N_EPOCHS = 3
 CELLS = ((256, 128), (4096, 128), (16_384, 128), (4096, 1024))
@@ -52,7 +52,7 @@ def measure(path: Path, batch_size: int, width: int, n_workers: int, folder: Pat
     """Return seconds and final loss of so many processes."""
     output = folder / f"{batch_size}-{width}-{n_workers}.json"
     arguments = ["--train", str(path), str(batch_size), str(width), str(output)]
-    code = launch_module("benchmarks.workers_speed", n_workers, arguments)
+    code = launch("benchmarks.workers_speed", n_workers, arguments)
     if code:
         raise RuntimeError(f"training ended with {code}")
     found: dict[str, Any] = json.loads(output.read_text())

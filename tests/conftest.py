@@ -11,9 +11,12 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 
+from deepidea.adapters.registration import register_adapters
+
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime before the package does
 settings.register_profile("deepidea", deadline=None)  # a busy machine is no failure
 settings.load_profile("deepidea")
+register_adapters()  # as the command line does
 
 
 def find_data_root() -> Path | None:

@@ -21,6 +21,7 @@ pytest.importorskip("pyspark")
 
 from deepidea.adapters import spark_training
 from deepidea.adapters.spark_training import Job, Trained
+from deepidea.cli.train import run_command
 from deepidea.errors import CellError, DataError, LabelError, MissingExtraError, SourceError, StorageError
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
@@ -77,7 +78,14 @@ def test_lines_for_the_user_are_passed_on_and_others_kept() -> None:
 def test_a_process_refuses_a_folder_or_data_that_it_does_not_share(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     there, absent = tmp_path / "token", tmp_path / "absent"
-    job: dict[str, Any] = {"arguments": (), "output": absent, "folder": tmp_path, "columns": 80, "home": tmp_path}
+    job: dict[str, Any] = {
+        "command": run_command,
+        "arguments": (),
+        "output": absent,
+        "folder": tmp_path,
+        "columns": 80,
+        "home": tmp_path,
+    }
     spark_training._require_shared(Job(token=there, inputs=(there,), **job))
     with pytest.raises(StorageError, match="must be in a folder that the driver and all executors share"):
         spark_training._require_shared(Job(token=absent, inputs=(), **job))
@@ -97,9 +105,11 @@ def test_a_detector_that_cannot_be_written_here_stays_where_it_is(
     monkeypatch.setattr(spark_training, "_require_slots", lambda *_: None)
     spark: Any = None
     with pytest.raises(StorageError, match=r"; the detector is at .*\.kept\.idea$"):
-        spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "absent" / "a.idea", tmp_path / "kept")
+        spark_training.train_on_spark(
+            spark, 2, run_command, ["train"], tmp_path / "absent" / "a.idea", tmp_path / "kept"
+        )
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"detector"]
-    spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    spark_training.train_on_spark(spark, 2, run_command, ["train"], tmp_path / "a.idea", tmp_path / "kept")
     assert [path.name for path in tmp_path.iterdir()] == ["a.idea"]
 
 
@@ -115,8 +125,8 @@ def test_a_process_lost_after_the_first_had_finished_loses_nothing(
     monkeypatch.setattr(spark_training, "_require_slots", lambda *_: None)
     spark: Any = None
     with pytest.raises(WorkerError):
-        spark_training.train_on_spark(spark, 3, ["train"], tmp_path / "a.idea", tmp_path / "kept")
-    spark_training.train_on_spark(spark, 2, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+        spark_training.train_on_spark(spark, 3, run_command, ["train"], tmp_path / "a.idea", tmp_path / "kept")
+    spark_training.train_on_spark(spark, 2, run_command, ["train"], tmp_path / "a.idea", tmp_path / "kept")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.idea", b"detector")]
 
 
@@ -157,13 +167,15 @@ def test_a_session_of_this_machine_trains_and_refuses_what_it_cannot(table: Path
     places = (tmp_path / "a.idea", tmp_path / "kept")
     with open_session("local[2]", options=session_options()) as spark:
         with pytest.raises(SourceError, match=r"3 were asked for, and local\[2\] has 2 free slots; give --workers 2"):
-            train_on_spark(spark, 3, arguments(table), *places)
+            train_on_spark(spark, 3, run_command, arguments(table), *places)
         with pytest.raises(SourceError, match=r"spark\.task\.resource\.gpu\.amount is 0"):
-            train_on_spark(spark, 2, arguments(table), *places, use_gpu=True)
+            train_on_spark(spark, 2, run_command, arguments(table), *places, use_gpu=True)
         with pytest.raises(LabelError, match="benign"):
-            train_on_spark(spark, 2, [*arguments(table), "--benign", "harmless"], *places)
+            train_on_spark(spark, 2, run_command, [*arguments(table), "--benign", "harmless"], *places)
         shown = io.StringIO()
-        trained = train_on_spark(spark, 2, [*arguments(table), "--epochs", "2"], *places, inputs=[table], shown=shown)
+        trained = train_on_spark(
+            spark, 2, run_command, [*arguments(table), "--epochs", "2"], *places, inputs=[table], shown=shown
+        )
     assert isinstance(trained, Trained)
     assert "DeepIDEA detector" in trained.shown
     assert [line.split()[0] for line in shown.getvalue().splitlines()[-2:]] == ["1/2", "2/2"]
@@ -296,12 +308,12 @@ def test_what_a_cluster_does_not_have_or_share_is_told(
     monkeypatch.setattr(spark_training, "SETTLED_S", 2.0)
     with open_session(cluster.master, options=session_options()) as spark:
         with pytest.raises(SourceError, match=r"3 were asked for, and .* free slots; give --workers .* or free or add"):
-            train_on_spark(spark, 3, arguments(table), output, tmp_path / "kept")
+            train_on_spark(spark, 3, run_command, arguments(table), output, tmp_path / "kept")
         if not cluster.not_shared.name:
             pytest.skip("no process may be given a file system of its own here: it takes unshare and mount")
         here.write_bytes(table.read_bytes())
         with pytest.raises(DataError, match=f"{here} is not there on "):
-            train_on_spark(spark, 2, arguments(here), output, tmp_path / "kept", inputs=[here])
+            train_on_spark(spark, 2, run_command, arguments(here), output, tmp_path / "kept", inputs=[here])
         with pytest.raises(StorageError, match="the checkpoint must be in a folder that the driver and all executors"):
-            train_on_spark(spark, 2, arguments(table), output, cluster.not_shared / "kept", inputs=[table])
+            train_on_spark(spark, 2, run_command, arguments(table), output, cluster.not_shared / "kept", inputs=[table])
     assert list(tmp_path.iterdir()) == []

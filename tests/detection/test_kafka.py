@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 from deepidea.adapters.kafka import KafkaPublisher, KafkaSink, KafkaSource
 from deepidea.detection.publish import publish
-from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.sources.partitions import Shares
 from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import Position
@@ -149,7 +149,7 @@ def test_alerts_are_acknowledged_under_their_source_as_key(brokers: str, topic: 
 
 def test_an_alert_that_is_too_large_is_refused_and_the_next_is_taken(topic: str) -> None:
     sink = KafkaSink(topic)
-    with pytest.raises(SinkError, match="a sink must take alerts, however: kafka://"):
+    with pytest.raises(SinkError, match=r"kafka://.*: .*too large"):
         sink.send(["x" * 2_000_000])
     sink.send(["{}"])
     sink.close()

@@ -405,7 +405,7 @@ def _made(kind: Any, settings: Mapping[str, Any], name: str) -> Any:
 
 
 class KafkaSink:
-    """A topic for alerts: one message each, under its source address as key, told when every replica has it.
+    """A topic for alerts: one message each, with its source address as key, acknowledged by every replica.
 
     Parameters
     ----------
@@ -425,7 +425,7 @@ class KafkaSink:
         known = {name: _OPTIONS[name] for name in _CONNECTING} | {"timeout_s": at_least(float, 0.1)}
         self._address = read_address(address, known)
         self._topic = _topic_of(self._address)
-        self.name, self.format = self._address.place, format
+        self.name, self.format = f"{self._address.parts.scheme}://{_brokers(self._address)}/{self._topic}", format
         self._timeout_s = self._address.options.get("timeout_s", 10.0)
         self._producer: Any = None
         self._trouble = ""
@@ -436,27 +436,30 @@ class KafkaSink:
         Raises
         ------
         SinkError
-            Some were not.
+            Some were not acknowledged.
         """
         if not lines:
             return
-        kafka, errors, taken = _client_module(), list[str](), list[int]()
+        kafka, errors, n_taken = _client_module(), list[str](), 0
         producer = self._open(kafka)
 
-        def told(error: Any, _message: Any) -> None:
-            (errors.append(error.str()) if error else taken.append(1))
+        def count(error: Any, _message: Any) -> None:
+            nonlocal n_taken
+            n_taken += not error
+            if error:
+                errors.append(error.str())
 
         try:
             for line in lines:
-                producer.produce(self._topic, line.encode(), key=_key_of(line), on_delivery=told)
+                producer.produce(self._topic, line.encode(), key=_key_of(line), on_delivery=count)
                 producer.poll(0)
             producer.flush(self._timeout_s + 1)
         except (kafka.KafkaException, BufferError) as error:
             errors.append(str(error.args[0].str() if hasattr(error.args[0], "str") else error))
-        if len(taken) < len(lines):
+        if n_taken < len(lines):
             reason = self._trouble or next(iter(errors), "no acknowledgement came")
             self.close()
-            raise SinkError(f"a sink must take alerts, however: {self.name}: {reason}")
+            raise SinkError(f"cannot send alerts to {self.name}: {reason}")
 
     def _open(self, kafka: Any) -> Any:
         if self._producer is None:
@@ -470,11 +473,17 @@ class KafkaSink:
         self._trouble = error.str()
 
     def close(self) -> None:
-        """Let the connection go, and what was not acknowledged with it: it is sent again."""
+        """Close the connection and drop what was not acknowledged: the caller sends it again."""
         if self._producer is not None:
             self._producer.purge()
             self._producer.flush(1)
             self._producer = None
+
+
+def _brokers(address: StreamAddress) -> str:
+    """Return the brokers of an address in one spelling: in small letters, with their ports, in order."""
+    hosts = address.parts.netloc.rpartition("@")[2].lower().split(",")
+    return ",".join(sorted(host if re.search(r":\d+$", host) else f"{host}:9092" for host in hosts))
 
 
 _IN_CEF = re.compile(r"(?:^|[ |])src=(\S+)")
@@ -482,7 +491,7 @@ _PATHS = (("src_ip",), ("source", "ip"), ("src_endpoint", "ip"))
 
 
 def _key_of(line: str) -> str | None:
-    """Return the source address of an alert in any of its formats: alerts of a host stay in their order."""
+    """Return the source address of an alert in any format, as key: alerts of a host keep their order."""
     if not line.startswith("{"):
         found = _IN_CEF.search(line)
         return found[1] if found else None
@@ -497,10 +506,10 @@ def _key_of(line: str) -> str | None:
 
 
 class KafkaPublisher:
-    """Puts flows into a topic under their pair of hosts as key: a batch is one transaction.
+    """Puts flows into a topic with their pair of hosts as key: a batch is one transaction.
 
-    Where the source stands is kept behind it, beside the offset of a group of its own, ``deepidea-publish-...``. A
-    process that dies between the two publishes its last batch again.
+    The source's position follows in a commit of its own, as metadata of the offset of the group
+    ``deepidea-publish-...``. A process that dies between the two publishes its last batch again.
 
     Parameters
     ----------
@@ -522,7 +531,7 @@ class KafkaPublisher:
         self._trouble = ""
 
     def open(self, source: str) -> Position | None:
-        """Connect, and return where the source of this name was left; an earlier publisher of it is shut out."""
+        """Connect, and return the position of the source of this name; an earlier publisher of it is fenced off."""
         kafka = _client_module()
         self.close()
         group = f"deepidea-publish-{hashlib.blake2b(f'{self._topic} {source}'.encode(), digest_size=8).hexdigest()}"
@@ -536,12 +545,12 @@ class KafkaPublisher:
         return position_from(_unpacked(kept.metadata))
 
     def publish(self, source: str, keys: Sequence[str], lines: Sequence[bytes], position: str | None) -> None:
-        """Put lines into the partitions of their keys, all or none; then keep the position behind them.
+        """Put lines into the partitions of their keys, all or none; then commit the position behind them.
 
         Raises
         ------
         SourceError
-            The brokers do not take them; opening again tells whether they did.
+            The brokers do not take them; opening again returns the position that they have.
         DataError
             The position is too long for Kafka.
         """
@@ -566,10 +575,10 @@ class KafkaPublisher:
             yield
         except (kafka.KafkaException, BufferError) as error:
             reason = self._trouble or error.args[0]
-            raise SourceError(f"Kafka's brokers must take flows, however: {self.name}: {reason}") from error
+            raise SourceError(f"cannot publish flows to {self.name}: {reason}") from error
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         if self._producer is not None:
             self._producer.purge()
             self._producer.flush(1)
@@ -583,8 +592,8 @@ def _packed(position: str, source: str) -> str:
     text = base64.b64encode(zlib.compress(position.encode())).decode()
     if len(text) > _LONGEST_POSITION:
         raise DataError(
-            f"a position must have room beside an offset in Kafka, however: that of {source} has {len(text)} bytes; "
-            "publish fewer logs from one source"
+            f"cannot keep the position of {source} in Kafka: {len(text)} bytes, and offset metadata hold "
+            f"{_LONGEST_POSITION}; publish fewer logs from one source"
         )
     return text
 

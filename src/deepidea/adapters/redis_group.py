@@ -401,13 +401,13 @@ def _lasting(address: StreamAddress, name: str, shares: Shares, patience_s: floa
 
 
 class RedisPublisher:
-    """Puts flows into a stream that is cut by pairs of hosts, and its own position with them, in one transaction.
+    """Puts flows into the partitions of a stream, by pairs of hosts, and the source's position, in one transaction.
 
     Parameters
     ----------
     address
-        ``redis://host:port/0?stream=flows``; options: ``partitions``, 8 where nobody has said so yet; ``maxlen``, how
-        many flows all shares keep together, about, 1,000,000.
+        ``redis://host:port/0?stream=flows``; options: ``partitions``, of a new stream, 8; ``maxlen``, about how many
+        flows all partitions keep together, 1,000,000.
 
     Examples
     --------
@@ -424,22 +424,22 @@ class RedisPublisher:
         self._client: Any = None
 
     def open(self, source: str) -> Position | None:
-        """Connect, and return where the source of this name was left."""
+        """Connect, and return the position of the source of this name."""
         with self._errors():
             self.close()
             self._client = open_client(self._address.server)
             wanted = self._address.options.get("partitions")
-            told = count_partitions(self._client, self._key, wanted)
-            self._n_shares = told or count_partitions(self._client, self._key, PARTITIONS) or PARTITIONS
+            known = count_partitions(self._client, self._key, wanted)
+            self._n_shares = known or count_partitions(self._client, self._key, PARTITIONS) or PARTITIONS
             return position_from(self._client.hget(f"{self._key}:published", source))
 
     def publish(self, source: str, keys: Sequence[str], lines: Sequence[bytes], position: str | None) -> None:
-        """Put lines into the shares of their keys, and the position behind them: all, or nothing.
+        """Put lines into the partitions of their keys, and the position behind them: all, or nothing.
 
         Raises
         ------
         SourceError
-            The server does not take them; whether it did is told by opening again.
+            The server does not take them; opening again returns the position that it has.
         """
         keep = max(self._address.options.get("maxlen", KEPT_FLOWS) // self._n_shares, 1)
         with self._errors(), self._client.pipeline(transaction=True) as pipeline:
@@ -458,7 +458,7 @@ class RedisPublisher:
         try:
             yield
         except redis.RedisError as error:
-            raise SourceError(f"a Redis server must take flows, however: {self.name}: {error}") from error
+            raise SourceError(f"cannot publish flows to {self.name}: {error}") from error
         finally:
             if client is not self._client:
                 client.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 from deepidea.adapters.redis import FIELD, open_client
 from deepidea.detection.addresses import Reads, at_least, read_address
+from deepidea.detection.sinks.sink import destination
 from deepidea.errors import SinkError
 
 __all__ = ["RedisSink"]
@@ -15,20 +16,20 @@ KEPT_ALERTS = 1_000_000
 
 
 class RedisSink:
-    """A Redis stream: one entry an alert, in the field ``eve``; a batch in one transaction.
+    """A Redis stream for alerts: one entry an alert, in the field ``eve``; a batch in one transaction.
 
     Parameters
     ----------
     address
-        ``redis://host:port/0?stream=alerts``, ``rediss://...`` with TLS; options ``maxlen``, how many alerts are kept
-        about, 1,000,000, and ``timeout_s``.
+        ``redis://host:port/0?stream=alerts``, ``rediss://...`` with TLS; options ``maxlen``, about how many alerts are
+        kept, 1,000,000, and ``timeout_s``.
     format
         Of the entries.
 
     Examples
     --------
     >>> RedisSink("redis://:secret@localhost/0?stream=alerts").name
-    'redis://localhost/0?stream=alerts'
+    'redis://localhost:6379/0?stream=alerts'
     """
 
     def __init__(self, address: str, *, format: str = "eve") -> None:
@@ -36,7 +37,7 @@ class RedisSink:
         self._address = read_address(address, known, ("stream",))
         self.format = format
         self._key = self._address.options["stream"]
-        self.name = f"{self._address.place}?stream={self._key}"
+        self.name = f"{destination(self._address.parts, port=6379, path='/0')}?stream={self._key}"
         self._client: Any = None
 
     def send(self, lines: Sequence[str]) -> None:
@@ -58,13 +59,13 @@ class RedisSink:
                 pipeline.execute()
         except redis.RedisError as error:
             self.close()
-            raise SinkError(f"a sink must take alerts, however: {self.name}: {error}") from error
+            raise SinkError(f"cannot send alerts to {self.name}: {error}") from error
 
     def _open(self) -> Any:
         if self._client is None:
             timeout_s = self._address.options.get("timeout_s")
-            given = {} if timeout_s is None else {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-            self._client = open_client(self._address.server, **given)
+            options = {} if timeout_s is None else {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+            self._client = open_client(self._address.server, **options)
         return self._client
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
 import io
 import os
 import re
@@ -67,14 +66,18 @@ class Trained:
     shown: str
 
 
+Command = Callable[[list[str]], object]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What each process is told: a command line, and what must be where.
 
     Parameters
     ----------
+    command : callable
+        Takes the arguments and trains.
     arguments : tuple of str
-        What stands behind ``deepidea``.
     output : Path
         File that the first process writes the detector to, in a folder that all share.
     token : Path
@@ -89,6 +92,7 @@ class Job:
         Where data sets are registered.
     """
 
+    command: Command
     arguments: tuple[str, ...]
     output: Path
     token: Path
@@ -121,6 +125,7 @@ def session_options(*, threads: int = 1) -> dict[str, str]:
 def train_on_spark(
     spark: SparkSession,
     n_workers: int,
+    command: Command,
     arguments: Sequence[str],
     output: Path,
     checkpoint: Path,
@@ -137,9 +142,10 @@ def train_on_spark(
         Opened with :func:`session_options`.
     n_workers : int
         Processes, one a task; all must run at once.
+    command : callable
+        What each process runs, with the arguments: a function of a module, so that it can be pickled.
     arguments : sequence of str
-        What stands behind ``deepidea`` in the command line of each: a seed must be among it. Output and checkpoint are
-        added.
+        Of its command line: a seed must be among them. Output and checkpoint are added.
     output : Path
         Detector file to write, on this machine alone.
     checkpoint : Path
@@ -169,7 +175,7 @@ def train_on_spark(
         _require_gpu(spark)
     with _shared_token(checkpoint) as token:
         kept = token.with_suffix(".idea")
-        job = _job(arguments, kept, token, checkpoint, inputs)
+        job = _job(command, arguments, kept, token, checkpoint, inputs)
         trained = _distribute_or_find(n_workers, job, use_gpu, shown or sys.stderr)
         try:
             with replacing(output) as partial:
@@ -192,12 +198,19 @@ def _distribute_or_find(n_workers: int, job: Job, use_gpu: bool, shown: TextIO) 
         return Trained(job.output.read_bytes(), "")
 
 
-def _job(arguments: Sequence[str], kept: Path, token: Path, checkpoint: Path, inputs: Sequence[str | Path]) -> Job:
+def _job(
+    command: Command,
+    arguments: Sequence[str],
+    kept: Path,
+    token: Path,
+    checkpoint: Path,
+    inputs: Sequence[str | Path],
+) -> Job:
     there = tuple(Path(given).absolute() for given in inputs if Path(given).exists())
     # the last of an option that is given twice counts
     whole = (*arguments, "--checkpoint", str(checkpoint.absolute()), "--output", str(kept))
     columns = shutil.get_terminal_size().columns
-    return Job(whole, kept, token, there, Path.cwd(), columns, data_home().absolute())
+    return Job(command, whole, kept, token, there, Path.cwd(), columns, data_home().absolute())
 
 
 @contextlib.contextmanager
@@ -400,8 +413,7 @@ def _run(job: Job) -> Trained | None:
     first = os.environ["RANK"] == "0"
     marking = contextlib.redirect_stderr(_Marking(sys.stderr, job) if first else sys.stderr)
     with marking, contextlib.redirect_stdout(io.StringIO()) as shown:
-        # by its name, as torchrun is given it: commands stand above adapters
-        importlib.import_module("deepidea.cli.app").app(list(job.arguments), standalone_mode=False)
+        job.command(list(job.arguments))
     return Trained(job.output.read_bytes(), shown.getvalue()) if first else None
 
 

@@ -55,7 +55,7 @@ def alerts(
 ) -> None:
     """List alerts, the latest first."""
     from deepidea.detection.runner import open_known_store
-    from deepidea.detection.sinks.formats import render
+    from deepidea.detection.sinks.formats.rendering import render
 
     with open_known_store(store) as opened:
         wanted = None if incident is None else opened.find_incident(incident)

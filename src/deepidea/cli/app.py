@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import deepidea
+from deepidea.adapters.registration import register_adapters
 from deepidea.cli import (
     alerts,
     benchmark,
@@ -32,6 +33,7 @@ from deepidea.cli import (
 from deepidea.cli.terminal import fail, out, say
 from deepidea.errors import DeepIDEAError
 
+register_adapters()
 app = typer.Typer(
     help="A trainable network intrusion detector: labelled flows in, a detector out, verdicts on new flows.",
     epilog=__doc__.split("\n\n")[1].replace("\n", " "),

@@ -95,8 +95,8 @@ def publish(
     seconds: Seconds = None,
 ) -> None:
     """Put flows into a stream that several `detect` processes share, by pairs of hosts. Goes on where it stopped."""
-    from deepidea.detection.publish import open_publisher
     from deepidea.detection.publish import publish as put
+    from deepidea.detection.publishers import open_publisher
     from deepidea.detection.sources.registry import open_source
 
     flows, publisher = open_source(source, follow=follow), open_publisher(address)

@@ -153,7 +153,7 @@ def _train_together(asked: TrainOptions) -> None:
     from deepidea.model.workers import launch
 
     refuse_unwritable(asked.output)
-    raise typer.Exit(launch(asked.workers, _common_arguments(asked), threads=asked.threads or 1))
+    raise typer.Exit(launch("deepidea.cli.app", asked.workers, _common_arguments(asked), threads=asked.threads or 1))
 
 
 def _train_on_spark(asked: TrainOptions) -> None:
@@ -167,9 +167,18 @@ def _train_on_spark(asked: TrainOptions) -> None:
     inputs = [*asked.data, *(asked.extra or ()), *([asked.continued] if asked.continued else [])]
     with open_session(asked.master or "local[*]", options=session_options(threads=asked.threads or 1)) as spark:
         on_gpu = asked.device is Device.cuda
-        trained = train_on_spark(spark, asked.workers, arguments, output, kept, inputs=inputs, use_gpu=on_gpu)
+        trained = train_on_spark(
+            spark, asked.workers, run_command, arguments, output, kept, inputs=inputs, use_gpu=on_gpu
+        )
     typer.echo(trained.shown, nl=False)
     _say_written(asked)
+
+
+def run_command(arguments: list[str]) -> None:
+    """Run a command line in this process: what each process on Spark runs."""
+    from deepidea.cli.app import app
+
+    app(arguments, standalone_mode=False)
 
 
 def _common_arguments(asked: TrainOptions) -> list[str]:

@@ -6,17 +6,17 @@ destination, and no way of cutting a stream keeps all flows of every host in one
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import polars as pl
 
+from deepidea.detection.publishers import Publisher
 from deepidea.detection.sources.partitions import SharedSource
 from deepidea.detection.sources.source import FlowBatch, Position, Source
 from deepidea.errors import DataError, SourceError
@@ -24,39 +24,10 @@ from deepidea.flows.context import HostContext
 from deepidea.flows.flow_lines import flow_lines, pair_keys
 from deepidea.flows.sensors.projection import to_conn
 
-__all__ = ["PUBLISHERS", "Published", "Publisher", "open_publisher", "position_from", "publish"]
+__all__ = ["Published", "position_from", "publish"]
 
 PATIENCE_S = 300.0  # for a server that does not take flows
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-
-PUBLISHERS = {
-    "redis": "deepidea.adapters.redis_group:RedisPublisher",
-    "rediss": "deepidea.adapters.redis_group:RedisPublisher",
-    "kafka": "deepidea.adapters.kafka:KafkaPublisher",
-    "kafkas": "deepidea.adapters.kafka:KafkaPublisher",
-}
-"""Home of what takes flows to a stream, by the scheme of its address."""
-
-
-class Publisher(Protocol):
-    """Takes lines to a stream. Its constructor opens nothing."""
-
-    name: str
-
-    def open(self, source: str) -> Position | None:
-        """Connect, or connect again, and return where a source was left; None where it was never read."""
-
-    def publish(self, source: str, keys: Sequence[str], lines: Sequence[bytes], position: str | None) -> None:
-        """Put lines into the shares of their keys, and the position behind them: all of it or nothing.
-
-        Raises
-        ------
-        SourceError
-            The server does not take them; opening again tells where the source stands.
-        """
-
-    def close(self) -> None:
-        """Let go of what is open."""
 
 
 @dataclass(slots=True)
@@ -67,31 +38,6 @@ class Published:
     n_retries: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-
-
-def open_publisher(address: str) -> Publisher:
-    """Return what takes flows to an address.
-
-    Raises
-    ------
-    DataError
-        It is the address of no stream.
-    MissingExtraError
-        What it needs is not installed.
-
-    Examples
-    --------
-    >>> open_publisher("redis://localhost/0?stream=flows").name
-    'redis://localhost/0?stream=flows'
-    """
-    home = PUBLISHERS.get(address.partition("://")[0])
-    if home is None:
-        raise DataError(
-            f"flows must be published to one of {', '.join(f'{name}://' for name in PUBLISHERS)}, however: "
-            f"{address.rpartition('@')[2]!r} is none of them"
-        )
-    module, _, name = home.partition(":")
-    return cast("Publisher", getattr(importlib.import_module(module), name)(address))
 
 
 def position_from(text: bytes | str | None) -> Position | None:

@@ -16,7 +16,7 @@ from deepidea.detection.engine import Engine, Progress
 from deepidea.detection.health import errors_of
 from deepidea.detection.models import CHECK_S, ActiveDetector
 from deepidea.detection.sinks.delivery import Delivery, DeliveryStatus
-from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.sources.registry import open_source, source_of
 from deepidea.detection.sources.source import Source
 from deepidea.detection.sources.tables import fits

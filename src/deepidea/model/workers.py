@@ -177,8 +177,8 @@ def _seed_beside(checkpoint: Path) -> int:
     return int(kept.read_text())
 
 
-def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int:
-    """Run a command line of this program in so many processes on this machine; return its exit code.
+def launch(module: str, n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int:
+    """Run ``python -m module`` in so many processes on this machine, and return its exit code.
 
     Ctrl-C reaches them once each: the first one ends early and keeps what it has, as one that trains alone does, and
     the exit code is its own. A second Ctrl-C, SIGTERM or SIGHUP ends all of them, and they end with this process when
@@ -186,9 +186,11 @@ def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int
 
     Parameters
     ----------
+    module : str
+        Calls :func:`joined`.
     n_workers : int
     arguments : sequence of str
-        What stands behind ``deepidea``.
+        Of the module's command line.
     threads : int
         Of each process.
 
@@ -197,11 +199,6 @@ def launch(n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int
     WorkerError
         A process was killed or lost another one, so that the others were ended.
     """
-    return launch_module("deepidea.cli.app", n_workers, arguments, threads=threads)
-
-
-def launch_module(module: str, n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int:
-    """Run a module as :func:`launch` runs this program; it must call :func:`joined`."""
     if n_workers < 1:
         raise DataError(f"there must be a worker at least, however: workers={n_workers}")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they meet

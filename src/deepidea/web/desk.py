@@ -20,7 +20,7 @@ from deepidea.detection.allow import AllowRule, rule_from
 from deepidea.detection.drift import Against
 from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
 from deepidea.detection.feedback_export import export_feedback
-from deepidea.detection.sinks.formats import render
+from deepidea.detection.sinks.formats.rendering import render
 from deepidea.detection.store import AlertFilters, IncidentFilters, IncidentOrder, IncidentStatus, Store
 from deepidea.detection.store_access import Role
 from deepidea.errors import DataError, DeepIDEAError

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from deepidea.detection.engine import Progress, flow_adapter
 from deepidea.detection.runner import DRAIN_S, Setting, open_source_for, watch, watch_active
 from deepidea.detection.sinks.delivery import Delivery
-from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.store import Store
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.flows.datasets.installed import data_home

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepidea.detection.sinks.delivery import DeadLetters, Delivery, Patience
-from deepidea.detection.sinks.sinks import open_sink
+from deepidea.detection.sinks.dead_letters import DeadLetters
+from deepidea.detection.sinks.delivery import Delivery, Patience
+from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.store import Store, open_store
 from deepidea.errors import SinkError, StorageError
 from tests.detection.making import NOON, sweep
@@ -54,7 +55,6 @@ def test_alerts_arrive_in_order_and_are_counted(sqlite_store: Store, webhook: We
     assert ports(webhook.alerts) == list(range(1, 41))
     status = delivery.status()
     assert (status.n_delivered, status.n_waiting, status.n_dead, status.last_error) == (40, 0, 0, None)
-    assert not status.is_running
     assert "40 delivered, 0 waiting" in str(status)
 
 
@@ -118,7 +118,7 @@ def test_one_alert_that_is_refused_holds_up_no_other(sqlite_store: Store, webhoo
     (letters,) = (path for path in (tmp_path / "dead").iterdir() if not path.name.startswith("."))
     letter = json.loads(letters.read_text())
     assert json.loads(letter["line"])["dest_port"] == 4
-    assert "answers 400" in letter["error"]
+    assert "answered 400" in letter["error"]
     webhook.poison = ""
     eventually(lambda: delivery.status().n_dead == 0)
     assert delivery.stop(5)
@@ -202,20 +202,37 @@ def test_waiting_doubles_up_to_a_limit_and_is_never_the_same() -> None:
 
 
 def test_a_letter_that_a_crash_tore_takes_no_other_along(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "dead" / "x.jsonl")
+    letters = DeadLetters(tmp_path / "dead", "x")
     letters.add(["a"], ["one"], SinkError("no"))
-    with (tmp_path / "dead" / "x.jsonl").open("a") as file:
+    with letters.path.open("a") as file:
         file.write('{"alert_id": "b", "li')
     letters.add(["c"], ["two"], SinkError("no"))
-    with letters.taking() as taking:
-        assert [line for _, line in taking] == ["one", "two"]
+    with letters.opened() as opened:
+        assert [line for _, line in opened] == ["one", "two"]
     assert not letters.exist()
 
 
 def test_dead_letters_that_find_no_room_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="dead letters must find room"):
-        DeadLetters(tmp_path / "file" / "x.jsonl").add(["a"], ["one"], SinkError("no"))
+    with pytest.raises(StorageError, match=r"file/x-\w+.jsonl: "):
+        DeadLetters(tmp_path / "file", "x").add(["a"], ["one"], SinkError("no"))
+
+
+def test_an_unexpected_error_is_logged_and_shown_and_alerts_stay_owed(
+    sqlite_store: Store, webhook: Webhook, delivery: Delivery, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    def break_down(*_: object) -> list[str]:
+        raise KeyError("severity")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("deepidea.detection.sinks.delivery.render", break_down)
+        delivery.start()
+        put(sqlite_store, 3)
+        eventually(lambda: delivery.status().last_error is not None)
+    assert delivery.status().last_error == "unexpected KeyError: 'severity'"
+    assert f"delivery to http://127.0.0.1:{webhook.port}/ failed" in caplog.text
+    eventually(lambda: len(webhook.alerts) == 3)
+    assert delivery.stop(5)
 
 
 def test_what_retention_took_is_told(sqlite_store: Store, delivery: Delivery) -> None:

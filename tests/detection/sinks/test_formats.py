@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepidea.detection.sinks.formats import FORMATS, render
+from deepidea.detection.sinks.formats.rendering import FORMATS, render
 from deepidea.errors import DataError
 from tests.detection.making import alerts_of, sweep
 
@@ -122,7 +122,7 @@ def test_order_and_number_of_lines_are_those_of_the_alerts() -> None:
 
 
 def test_a_format_that_is_none_is_refused() -> None:
-    with pytest.raises(DataError, match="one of eve, ecs, ocsf, cef, however: 'leef'"):
+    with pytest.raises(DataError, match="one of eve, ecs, ocsf, cef, got 'leef'"):
         render(sweep(1), "leef")
 
 

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from deepidea.detection.sources.netflow import NetFlowSource
+from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.sensors.biflow import BIFLOW_COLUMNS
@@ -268,6 +269,18 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         NetFlowSource(address)
 
 
+@pytest.mark.parametrize(
+    ("name", "spellings"),
+    [
+        ("netflow://:2055", ["netflow://", "ipfix://:2055", "IPFIX://", "netflow:///"]),
+        ("netflow://[::1]:9995", ["netflow://[0:0::1]:9995", "ipfix://[::1]:9995/"]),
+        ("netflow://127.0.0.1:2055", ["ipfix://127.0.0.1"]),
+    ],
+)
+def test_every_spelling_of_an_address_has_one_name(name: str, spellings: list[str]) -> None:
+    assert {open_source(spelling).name for spelling in spellings} == {name}
+
+
 def test_an_address_that_is_taken_is_refused() -> None:
-    with listening() as heard, pytest.raises(SourceError, match="must be this machine's and free"):
+    with listening() as heard, pytest.raises(SourceError, match=r"cannot listen at netflow://"):
         next(NetFlowSource(f"netflow://127.0.0.1:{heard.source.port}").batches(None, threading.Event()))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
-import importlib.util
 import json
 import os
 import socket
@@ -178,13 +176,10 @@ def test_a_source_that_waits_gives_what_comes_later(case: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_entry_has_a_home_that_can_be_imported(name: str) -> None:
+def test_every_entry_loads_its_class(name: str) -> None:
     info = SOURCES[name]
-    module, _, member = info.home.partition(":")
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not there yet")
     pytest.importorskip("redis") if name == "redis" else None
-    made = getattr(importlib.import_module(module), member)
+    made = info.load()
     reads = "batches_of_shares" if getattr(made, "is_shared", False) else "batches"
     assert all(hasattr(made, attribute) for attribute in (reads, "schema" if info.schema != "any" else reads))
 
@@ -232,7 +227,7 @@ def test_a_log_that_is_not_there_yet_is_told_by_its_name(tmp_path: Path) -> None
     [
         ("con.log", r"there is no file, folder or interface '.*con.log'; nearest: .*conn.log"),
         ("notes.txt", "is neither a table, a conn.log, EVE nor a capture"),
-        ("empty", "the folder .* holds no flows that are known"),
+        ("empty", "folder .*/empty' holds no flows"),
     ],
 )
 def test_what_is_of_no_kind_is_told_with_what_comes_near(tmp_path: Path, address: str, fact: str) -> None:
@@ -244,14 +239,14 @@ def test_what_is_of_no_kind_is_told_with_what_comes_near(tmp_path: Path, address
 
 
 def test_an_unknown_url_names_those_near_it() -> None:
-    with pytest.raises(DataError, match="'netfow' is none of the kinds of URL; nearest: netflow://:2055"):
+    with pytest.raises(DataError, match=r"'netfow' .*; nearest: netflow://:2055"):
         source_of("netfow://:2055")
 
 
 def test_what_a_source_cannot_do_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="must be able to grow"):
+    with pytest.raises(DataError, match=r"cannot follow .*flows.csv: it is a table"):
         open_source(str(csv_table(tmp_path)), follow=True)
-    with pytest.raises(ValueError, match="options must be those of Zeek"):
+    with pytest.raises(ValueError, match=r"conn.log, Zeek's conn.log: .*speed"):
         open_source(str(zeek_text(tmp_path)), speed=3)
 
 

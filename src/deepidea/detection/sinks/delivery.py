@@ -1,34 +1,31 @@
-"""Delivery: takes alerts from the store to a sink, again and again until it has taken them, at least once each.
+"""Delivery: sends alerts from the store to a sink, each at least once, and again until the sink has taken it.
 
-The store keeps how far a sink has got, so that what was stored while a sink or this process was down is told later. An
-alert that a sink refuses for too long goes to a file of dead letters, so that it holds up no other, and is tried again
-when the sink takes others.
+The store keeps how far a sink has got, so alerts stored while a sink or this process was down are sent later. An alert
+that a sink refuses for too long goes to a file of dead letters, so that it holds up no other; dead letters are tried
+again when the sink takes other alerts.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
+import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
-from deepidea.detection.sinks.formats import render
-from deepidea.detection.sinks.sinks import Sink, cut_torn_line
+from deepidea.detection.sinks.dead_letters import DeadLetters
+from deepidea.detection.sinks.formats.rendering import render
+from deepidea.detection.sinks.sink import Sink
 from deepidea.detection.store import Store
 from deepidea.errors import SinkError, StorageError, StoreError
-from deepidea.flows.atomic import replacing
 
 __all__ = ["Delivery", "DeliveryStatus", "Patience"]
 
+log = logging.getLogger("deepidea.detection")
 SINGLE_FAILURES = 3  # alerts refused one after another, each by itself, before the sink counts as down
 
 
@@ -64,27 +61,26 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """How a delivery stands: alerts delivered, waiting in the store, in dead letters, lost; and the latest trouble."""
+    """Counts of a sink's alerts: delivered, waiting in the store, in dead letters, lost; and the latest error."""
 
     sink: str
     n_delivered: int
     n_waiting: int
     n_dead: int
     n_lost: int
-    is_running: bool
     last_error: str | None
     last_error_at: datetime | None
 
     def __str__(self) -> str:
-        told = f"{self.sink}: {self.n_delivered} delivered, {self.n_waiting} waiting"
-        more = f", {self.n_dead} in dead letters" if self.n_dead else ""
+        sent = f"{self.sink}: {self.n_delivered} delivered, {self.n_waiting} waiting"
+        dead = f", {self.n_dead} in dead letters" if self.n_dead else ""
         lost = f", {self.n_lost} lost to retention" if self.n_lost else ""
-        return told + more + lost + (f"; {self.last_error}" if self.last_error else "")
+        return sent + dead + lost + (f"; {self.last_error}" if self.last_error else "")
 
 
 @dataclass(slots=True)
-class _Trouble:
-    """The failures in a row so far."""
+class _Failures:
+    """The failures in a row so far, and the last of them."""
 
     attempts: int = 0
     since: float = 0.0
@@ -95,16 +91,18 @@ class _Trouble:
         if not self.attempts:
             self.since = time.monotonic()
         self.attempts += 1
-        self.error, self.at = str(error), datetime.now(UTC)
+        known = isinstance(error, SinkError | StoreError | StorageError)
+        self.error = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        self.at = datetime.now(UTC)
 
 
 class Delivery:
-    """Takes alerts from a store to a sink, in a thread of its own.
+    """Sends alerts of a store to a sink, in a thread of its own.
 
     Parameters
     ----------
     store
-        Where alerts are; the sink is made known to it, and is owed what is stored from then on.
+        Where alerts are; the sink is registered there, and is owed what is stored from then on.
     sink
         Where they go.
     dead_letter_dir
@@ -122,7 +120,7 @@ class Delivery:
     Examples
     --------
     >>> import tempfile
-    >>> from deepidea.detection.sinks.sinks import open_sink
+    >>> from deepidea.detection.sinks.registry import open_sink
     >>> from deepidea.detection.store import open_store
     >>> folder = tempfile.mkdtemp()
     >>> with open_store(f"sqlite:///{folder}/alerts.db") as store:
@@ -146,11 +144,11 @@ class Delivery:
     ) -> None:
         self._store, self._sink, self._patience = store, sink, patience or Patience()
         self._batch_alerts, self._poll_s = batch_alerts, poll_s
-        self._letters = DeadLetters(Path(dead_letter_dir) / f"{_file_name(sink.name)}.jsonl")
+        self._letters = DeadLetters(dead_letter_dir, sink.name)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._deadline: float | None = None  # of draining, once it is to stop
         self._thread: threading.Thread | None = None
-        self._trouble, self._last = _Trouble(), _Trouble()
+        self._failures, self._last = _Failures(), _Failures()
         self._letters_due = 0.0  # when dead letters are tried next
         store.register_sink(sink.name, from_start=from_start)
 
@@ -182,12 +180,13 @@ class Delivery:
 
     def status(self) -> DeliveryStatus:
         """Return how the delivery stands."""
-        counters = next(c for c in self._store.sink_counters() if c.sink == self._sink.name)
-        told = (counters.sink, counters.n_delivered, counters.n_waiting, counters.n_dead, counters.n_lost)
-        running = self._thread is not None and self._thread.is_alive()
-        return DeliveryStatus(*told, running, self._last.error, self._last.at)
+        at = next(c for c in self._store.sink_counters() if c.sink == self._sink.name)
+        counts = (at.n_delivered, at.n_waiting, at.n_dead, at.n_lost)
+        return DeliveryStatus(at.sink, *counts, self._last.error, self._last.at)
 
     # --- the thread --------------------------------------------------------------------------------------------------
+    # Whatever fails, the thread lives until stop(): alerts stay owed in the store, the failure is in the status, and
+    # the next attempt waits. What is no error of a sink, a store or the disk is a fault of the program, and is logged.
 
     def _run(self) -> None:
         while not self._is_over():
@@ -197,14 +196,15 @@ class Delivery:
                 done = self.deliver_once()
             except (SinkError, StoreError, StorageError) as error:
                 self._note(error)
-                if stopping:
-                    return
-                self._stop.wait(self._patience.wait_s(self._trouble.attempts))
-                continue
-            if stopping and (not done or self._trouble.attempts):
+                done = 0
+            except Exception as error:
+                log.exception("delivery to %s failed; its alerts stay in the store and are sent again", self._sink.name)
+                self._note(error)
+                done = 0
+            if stopping and (not done or self._failures.attempts):
                 return
-            if self._trouble.attempts:  # given up on a batch: the sink is down still
-                self._stop.wait(self._patience.wait_s(self._trouble.attempts))
+            if self._failures.attempts:
+                self._stop.wait(self._patience.wait_s(self._failures.attempts))
             elif not done:
                 self._wake.wait(self._poll_s)
 
@@ -212,11 +212,11 @@ class Delivery:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _note(self, error: Exception) -> None:
-        self._trouble.note(error)
-        self._last = replace(self._trouble)
+        self._failures.note(error)
+        self._last = replace(self._failures)
 
     def deliver_once(self) -> int:
-        """Deliver one batch, and dead letters where the sink takes things; return how many alerts were seen to.
+        """Deliver one batch, or dead letters where no alert waits; return how many alerts were handled.
 
         Raises
         ------
@@ -233,7 +233,7 @@ class Delivery:
         try:
             self._sink.send(lines)
         except SinkError as error:
-            if not self._is_hopeless():
+            if not self._should_give_up():
                 raise
             refused = self._send_singly(lines)
             self._letters.add(alerts["alert_id"].gather(refused).to_list(), [lines[i] for i in refused], error)
@@ -241,12 +241,12 @@ class Delivery:
         n_taken = len(lines) - len(refused)
         self._store.mark_delivered(self._sink.name, alerts["seq"][-1], n_delivered=n_taken, n_dead=len(refused))
         if n_taken:
-            self._trouble = _Trouble()
+            self._failures = _Failures()
         return len(lines)
 
-    def _is_hopeless(self) -> bool:
-        """Whether a batch that fails now has been tried for long enough."""
-        tried = self._trouble
+    def _should_give_up(self) -> bool:
+        """Return whether a batch that fails now has been tried for long enough."""
+        tried = self._failures
         if not tried.attempts:
             return self._patience.give_up_attempts <= 1
         too_long = time.monotonic() - tried.since >= self._patience.give_up_s
@@ -271,14 +271,14 @@ class Delivery:
         """Send dead letters again; those that are refused stay."""
         self._letters_due = time.monotonic() + self._patience.longest_wait_s
         n_taken = 0
-        with self._letters.taking() as letters:
+        with self._letters.opened() as letters:
             while chunk := list(islice(letters, self._batch_alerts)):
                 lines = [line for _, line in chunk]
                 try:
                     self._sink.send(lines)
                     refused: list[int] = []
                 except SinkError as error:
-                    self._last = _Trouble(1, 0.0, str(error), datetime.now(UTC))
+                    self._last = _Failures(1, 0.0, str(error), datetime.now(UTC))
                     refused = self._send_singly(lines)
                 letters.kept += [chunk[i][0] for i in refused]
                 self._store.mark_delivered(
@@ -288,85 +288,5 @@ class Delivery:
                 if len(refused) == len(chunk) or self._is_over():
                     break
         if n_taken:
-            self._trouble = _Trouble()
+            self._failures = _Failures()
         return n_taken
-
-
-def _file_name(sink: str) -> str:
-    """Return a name of a file for a sink's name."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in sink).strip("-")[:60]
-    return f"{plain}-{hashlib.blake2b(sink.encode(), digest_size=4).hexdigest()}"
-
-
-class DeadLetters:
-    """A file of alerts that a sink would not take: one JSON object a line."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def exist(self) -> bool:
-        """Whether there are any."""
-        return self._path.exists()
-
-    def add(self, alert_ids: Sequence[str], lines: Sequence[str], error: Exception) -> None:
-        """Add letters; they are on the disk when this returns.
-
-        Raises
-        ------
-        StorageError
-            The disk does not take them.
-        """
-        if not lines:
-            return
-        about = {"error": str(error), "at": datetime.now(UTC).isoformat()}
-        letters = [{"alert_id": i, **about, "line": line} for i, line in zip(alert_ids, lines, strict=True)]
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a+b", buffering=0) as file:
-                cut_torn_line(file)
-                _write_all(file, "".join(json.dumps(letter) + "\n" for letter in letters).encode())
-                os.fsync(file.fileno())
-        except OSError as problem:
-            raise StorageError(
-                f"dead letters must find room, however: {self._path}: {problem}; free space"
-            ) from problem
-
-    @contextlib.contextmanager
-    def taking(self) -> Iterator[_Taking]:
-        """Yield the letters; those that were kept, or not drawn, are in the file afterwards."""
-        try:
-            with self._path.open(encoding="utf-8") as file:
-                taking = _Taking(file)
-                yield taking
-                with replacing(self._path) as partial, partial.open("w", encoding="utf-8") as out:
-                    out.writelines(taking.kept)
-                    out.writelines(file)
-            if not self._path.stat().st_size:
-                self._path.unlink()
-        except OSError as problem:
-            if isinstance(problem, SinkError | StoreError | StorageError):
-                raise
-            raise StorageError(f"dead letters must be readable, however: {self._path}: {problem}") from problem
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-class _Taking:
-    """Letters as they are drawn, with the line of the file that holds each; what is no letter stays in the file."""
-
-    def __init__(self, file: Iterator[str]) -> None:
-        self._file = file
-        self.kept: list[str] = []
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        for row in self._file:
-            try:
-                line = json.loads(row)["line"]
-            except (ValueError, KeyError, TypeError):
-                self.kept.append(row)
-            else:
-                yield row, str(line)

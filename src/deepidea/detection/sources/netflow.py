@@ -22,49 +22,48 @@ __all__ = ["NetFlowSource"]
 
 DEFAULT_PORT = 2055
 RECEIVE_BUFFER_BYTES = 32 << 20  # the kernel gives as much of it as net.core.rmem_max allows
-MOST_HEARD = 4_096  # exporters whose silence is noticed; of more, the one heard longest ago waits no longer
+MOST_HEARD = 4_096  # exporters whose silence is timed; of more, the one heard longest ago counts as silent
 _LARGEST_DATAGRAM = 65_535
-_DROPS_TOLD = 40 if sys.platform == "linux" else None  # SO_RXQ_OVFL, which Python does not name
+_RXQ_OVFL = 40 if sys.platform == "linux" else None  # SO_RXQ_OVFL, which Python does not name
 _COUNTER = struct.Struct("@I")
 
 
 class NetFlowSource:
-    """Listens for NetFlow v5, v9 and IPFIX, and pairs what it hears into flows of the `conn` schema.
+    """Receives NetFlow v5, v9 and IPFIX, and merges the records of both directions into flows of the `conn` schema.
 
     Parameters
     ----------
     address
-        ``netflow://0.0.0.0:2055``, ``netflow://[::1]:2055``; without a host, ``netflow://:2055``, it listens to IPv6
-        and IPv4 alike. Port 2055 where none is named.
+        ``netflow://0.0.0.0:2055``, ``netflow://[::1]:2055``, or the same with ``ipfix``; without a host,
+        ``netflow://:2055``, it listens to IPv6 and IPv4. Port 2055 where none is named.
     exporters
-        Addresses that are listened to; all where it is empty. UDP has no senders that are proved: name them, or
-        keep strangers out by other means.
+        Addresses of the exporters to take records of; of all where empty. UDP senders are not authenticated: name
+        the exporters, or filter by a firewall.
     timeout_s, gap_s
-        As in `BiflowMerger`. What waits for an exporter that has fallen silent goes out after
-        twice `timeout_s`.
+        As in `BiflowMerger`. Records that wait for a silent exporter are flows after twice `timeout_s`.
     receive_buffer_bytes
-        What the kernel is asked to hold of datagrams that have not been read.
+        Size asked of the kernel's receive buffer.
 
     Attributes
     ----------
     port : int
-        Port that it listens to; where that of the address is 0, known once a batch has come.
+        Port that it listens to; of an address with port 0, known after the first batch.
     sampled : dict
-        Exporters that sample packets, with one in how many; their counts are taken as they are.
+        Exporters that sample packets, with one in how many; their counts are not scaled.
 
     Notes
     -----
-    Lost datagrams are told in ``dropped``: those that the kernel had no room for (Linux), and gaps in the exporters'
-    numbers. It cannot be replayed. One core takes about 60,000 records a second.
+    Lost datagrams are counted in ``dropped``: those that overflowed the receive buffer (Linux), and gaps in the
+    exporters' sequence numbers. It cannot be replayed. One core takes about 60,000 records a second.
 
     Raises
     ------
     DataError
-        The address is none of these.
+        The address is none of these, or an exporter is no IP address.
 
     Examples
     --------
-    >>> NetFlowSource("netflow://127.0.0.1:2055").name
+    >>> NetFlowSource("ipfix://127.0.0.1").name
     'netflow://127.0.0.1:2055'
     """
 
@@ -80,8 +79,8 @@ class NetFlowSource:
         gap_s: float = 5.0,
         receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
     ) -> None:
-        self.name = address
         self._host, self.port = _host_and_port(address)
+        self.name = f"netflow://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}"
         self._exporters = frozenset(_exporter(name) for name in exporters)
         self._silence_s = max(1.0, 2 * timeout_s)
         self._receive_buffer_bytes = receive_buffer_bytes
@@ -113,13 +112,10 @@ class NetFlowSource:
         try:
             listener = _bind(self._host, self.port)
         except OSError as error:
-            raise SourceError(
-                f"a NetFlow address must be this machine's and free, however: {self.name}: "
-                f"{error.strerror or error}; choose another one"
-            ) from error
+            raise SourceError(f"cannot listen at {self.name}: {error.strerror or error}; choose another one") from error
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
-        if _DROPS_TOLD is not None:
-            listener.setsockopt(socket.SOL_SOCKET, _DROPS_TOLD, 1)
+        if _RXQ_OVFL is not None:
+            listener.setsockopt(socket.SOL_SOCKET, _RXQ_OVFL, 1)
         self.port = listener.getsockname()[1]
         self._kernel_drops = 0
         return listener
@@ -144,22 +140,22 @@ class NetFlowSource:
         return flows
 
     def _receive(self, listener: socket.socket) -> list[Conversation]:
-        datagram, told, _, sender = listener.recvmsg(_LARGEST_DATAGRAM, socket.CMSG_SPACE(_COUNTER.size))
-        self._count_drops(told)
+        datagram, control, _, sender = listener.recvmsg(_LARGEST_DATAGRAM, socket.CMSG_SPACE(_COUNTER.size))
+        self._count_drops(control)
         exporter = _exporter(sender[0])
         if self._exporters and exporter not in self._exporters:
             self._decoder.skipped["datagram of an exporter that is not listened to"] += 1
             return []
         records = self._decoder.decode(datagram, exporter)
         if records:
-            self._heard.pop(exporter, None)  # so that the one heard last stands last
+            self._heard.pop(exporter, None)  # so that the dict is in order of time
             self._heard[exporter] = time.monotonic()
         return self._pairer.add(records)
 
-    def _count_drops(self, told: list[tuple[int, int, bytes]]) -> None:
-        """Take the kernel's count of datagrams that it had no room for: a running total of 32 bits."""
-        for level, kind, data in told:
-            if (level, kind) == (socket.SOL_SOCKET, _DROPS_TOLD) and len(data) == _COUNTER.size:
+    def _count_drops(self, control: list[tuple[int, int, bytes]]) -> None:
+        """Count datagrams that overflowed the receive buffer: the kernel sends a running total of 32 bits."""
+        for level, kind, data in control:
+            if (level, kind) == (socket.SOL_SOCKET, _RXQ_OVFL) and len(data) == _COUNTER.size:
                 (total,) = _COUNTER.unpack(data)
                 lost = (total - self._kernel_drops) % (1 << 32)
                 self._kernel_drops = total
@@ -167,7 +163,11 @@ class NetFlowSource:
                     self._decoder.dropped["datagrams dropped by the kernel"] += lost
 
     def _silent(self) -> list[Conversation]:
-        """Return what waits for exporters that have said nothing for long: their clock, had it been heard, ran too."""
+        """Return the flows of exporters that have been silent for long.
+
+        A record waits for its other direction until the exporter's clock is past its timeout. That clock is read from
+        datagrams only, so a silent exporter's records would wait for ever.
+        """
         flows: list[Conversation] = []
         before = time.monotonic() - self._silence_s
         while self._heard:
@@ -192,18 +192,17 @@ class NetFlowSource:
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
+    """Return the host of an address in one spelling, empty for all of them, and the port."""
     try:
         parts = urlsplit(address)
         host, port = parts.hostname or "", parts.port
-        known = parts.scheme == "netflow" and not (parts.path.strip("/") or parts.query or parts.fragment)
+        known = parts.scheme in ("netflow", "ipfix") and not (parts.path.strip("/") or parts.query or parts.fragment)
         if host:
-            ipaddress.ip_address(host)
+            host = str(ipaddress.ip_address(host))
     except ValueError:
         known, host, port = False, "", None
     if not known:
-        raise DataError(
-            f"a NetFlow address must be netflow://ADDRESS:PORT or netflow://:PORT, however: {address!r} is not"
-        )
+        raise DataError(f"a NetFlow address must be netflow://ADDRESS:PORT or netflow://:PORT, got {address!r}")
     return host, DEFAULT_PORT if port is None else port
 
 
@@ -212,7 +211,7 @@ def _exporter(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
     except ValueError as error:
-        raise DataError(f"an exporter must be an IP address, however: {address!r} is none") from error
+        raise DataError(f"an exporter must be an IP address, got {address!r}") from error
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return str(mapped or found)
 

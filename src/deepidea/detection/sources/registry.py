@@ -1,7 +1,7 @@
 """Every source of flows by name, and the one that an address stands for.
 
-A new source is one entry in `SOURCES` and a class with the members of `Source`. The class is named by its home,
-``module:Class``, and imported when it is opened: a source may need what is not installed, or stand in a room above.
+A new source is a class with the members of `Source` and one entry at the end of this module; a room above registers its
+own. The entry has a function that imports the class: a source may need what is not installed.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import difflib
 import gzip
-import importlib
 import inspect
-import re
 import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from deepidea.detection.sources.follow import LONGEST_BEGINNING, beginning_of
-from deepidea.detection.sources.logs import sensor_of
-from deepidea.detection.sources.source import Source
 from deepidea.errors import DataError, SourceError
 
-__all__ = ["SOURCES", "SourceInfo", "open_source", "register_source", "source_of"]
+if TYPE_CHECKING:
+    from deepidea.detection.sources.lines import StdinSource, UnixSource
+    from deepidea.detection.sources.logs import EveSource, ZeekSource
+    from deepidea.detection.sources.netflow import NetFlowSource
+    from deepidea.detection.sources.packets import InterfaceSource, PacketSource
+    from deepidea.detection.sources.source import Source
+    from deepidea.detection.sources.tables import TableSource
+
+__all__ = ["SOURCES", "SourceInfo", "begins_with", "open_source", "register_source", "source_of"]
 
 _PCAP_MARKS = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a")
 _MOST_FILES = 2_000  # of a folder, looked at to tell what it holds
@@ -43,14 +46,14 @@ class SourceInfo:
         For people.
     example
         An address of this kind.
+    load
+        Imports and returns the class, which is called with the address, `follow` where it `waits`, and options.
+    matches
+        Whether an address is of this kind. It may look at the file, not open a connection.
     schema
         Schema of its flows; ``any`` for tables.
     replayable
-        Whether it can be gone on with from where it was left.
-    home
-        ``module:Class``; the class is called with the address, `follow` where it `waits`, and options.
-    matches
-        Whether an address is of this kind. It may look at the file, not open a connection.
+        Whether it can resume from a position.
     waits
         Whether it can wait for more when asked to (`follow`). A live source always does.
     live
@@ -60,10 +63,10 @@ class SourceInfo:
     name: str
     title: str
     example: str
-    schema: str
-    replayable: bool
-    home: str
+    load: Callable[[], Callable[..., Source]]
     matches: Callable[[str], bool]
+    schema: str = "conn"
+    replayable: bool = False
     waits: bool = False
     live: bool = False
 
@@ -74,15 +77,15 @@ SOURCES: Mapping[str, SourceInfo] = MappingProxyType(_registry)
 
 
 def register_source(info: SourceInfo) -> SourceInfo:
-    """Add a kind of source and return it; names must be new.
+    """Add a kind of source and return it; registering it again does nothing.
 
     Raises
     ------
     ValueError
-        The name is taken.
+        Another kind has the name.
     """
-    if info.name in _registry:
-        raise ValueError(f"names of sources must be new, however: {info.name} is registered; choose another name")
+    if _registry.get(info.name, info) is not info:
+        raise ValueError(f"source {info.name} is registered already; choose another name")
     _registry[info.name] = info
     return info
 
@@ -114,9 +117,7 @@ def source_of(address: str, *, follow: bool = False) -> SourceInfo:
     if found is None and follow and _may_come(address):
         found = _registry[_sensor_by_name(address)]
     if found is None:
-        raise DataError(
-            f"a source must be one of {', '.join(_registry)}, however: {_why_not(address)}{_nearest(address)}"
-        )
+        raise DataError(f"{_why_not(address)}{_nearest(address)}; kinds of sources: {', '.join(_registry)}")
     return found
 
 
@@ -135,11 +136,9 @@ def open_source(address: str, *, follow: bool = False, **options: Any) -> Source
     Raises
     ------
     DataError
-        The address stands for none, or for one that cannot be followed.
+        The address stands for none, for one that cannot be followed, or one that has no such option.
     MissingExtraError
         The source needs what is not installed.
-    ValueError
-        The source has no such option.
 
     Examples
     --------
@@ -148,23 +147,16 @@ def open_source(address: str, *, follow: bool = False, **options: Any) -> Source
     """
     info = source_of(address, follow=follow)
     if follow and not (info.waits or info.live):
-        raise DataError(
-            f"a source to follow must be able to grow, however: {address} is {info.title}; read it without following"
-        )
+        raise DataError(f"cannot follow {address}: it is {info.title}, which does not grow; read it without --follow")
     if info.waits:
         options["follow"] = follow
     bare = address.removeprefix(f"{info.name}:") if "://" not in address else address
-    make = _class_at(info.home)
+    make = info.load()
     try:
         inspect.signature(make).bind(bare, **options)
     except TypeError as error:
-        raise ValueError(f"options must be those of {info.title}, however: {error}; see {info.home}") from error
-    return cast("Source", make(bare, **options))
-
-
-def _class_at(home: str) -> Callable[..., Any]:
-    module, _, name = home.partition(":")
-    return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
+        raise DataError(f"cannot open {address}, {info.title}: {error}") from error
+    return make(bare, **options)
 
 
 def _content(address: str) -> str | None:
@@ -176,9 +168,7 @@ def _content(address: str) -> str | None:
             return next((kind for file in files if file.is_file() and (kind := _kind_of(file))), None)
         return _kind_of(path) if path.is_file() else _kind_of_glob(address)
     except OSError as error:
-        raise SourceError(
-            f"a source must be readable, however: {address}: {error.strerror or error}; see to its permissions"
-        ) from error
+        raise SourceError(f"cannot read {address}: {error.strerror or error}; check its permissions") from error
 
 
 def _kind_of_glob(address: str) -> str | None:
@@ -193,6 +183,9 @@ def _is_table(path: Path) -> bool:
 
 def _kind_of(path: Path) -> str | None:
     """Return the kind of a file, by its first bytes."""
+    from deepidea.detection.sources.follow import beginning_of
+    from deepidea.detection.sources.logs import sensor_of
+
     data, whole = _first(path)
     if data.startswith(b"PAR1"):
         return "table"
@@ -206,12 +199,14 @@ def _kind_of(path: Path) -> str | None:
 
 def _first(path: Path) -> tuple[bytes, bool]:
     """Return the first bytes of a file, unpacked, and whether they are all."""
+    from deepidea.detection.sources.follow import LONGEST_BEGINNING, beginning_of
+
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if packed else file
         data = b""
-        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # its reader will tell
+        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # its reader raises it
             data = stream.read(1 << 14)
             while beginning_of(data, whole=False) is None and (more := stream.read(1 << 16)):
                 data += more
@@ -222,12 +217,9 @@ def _holds(kind: str) -> Callable[[str], bool]:
     return lambda address: "://" not in address and address != "-" and _content(address) == kind
 
 
-def _begins(*prefixes: str) -> Callable[[str], bool]:
+def begins_with(*prefixes: str) -> Callable[[str], bool]:
+    """Return whether an address begins with one of these, in capitals or not."""
     return lambda address: address.lower().startswith(prefixes)
-
-
-def _both(one: Callable[[str], bool], other: Callable[[str], bool]) -> Callable[[str], bool]:
-    return lambda address: one(address) and other(address)
 
 
 def _is_interface(address: str) -> bool:
@@ -255,17 +247,17 @@ def _sensor_by_name(address: str) -> str:
 def _why_not(address: str) -> str:
     path = Path(address)
     if "://" in address:
-        return f"{address.partition('://')[0]!r} is none of the kinds of URL"
+        return f"{address.partition('://')[0]!r} is no kind of source URL"
     if not path.exists():
         return f"there is no file, folder or interface {address!r}"
     if path.is_dir():
-        return f"the folder {address!r} holds no flows that are known"
-    return f"what is in {address!r} is neither a table, a conn.log, EVE nor a capture"
+        return f"folder {address!r} holds no flows of a known kind"
+    return f"{address!r} is neither a table, a conn.log, EVE nor a capture"
 
 
 def _nearest(address: str) -> str:
     near = difflib.get_close_matches(address, list(_suggestions(address)), n=3, cutoff=0.6)
-    return f"; nearest: {', '.join(near)}" if near else "; see docs/sources.md"
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def _suggestions(address: str) -> Iterator[str]:
@@ -280,55 +272,74 @@ def _suggestions(address: str) -> Iterator[str]:
         yield from (str(path) for path in folder.iterdir() if str(path) != address)
 
 
-def _register(name: str, title: str, example: str, home: str, matches: Callable[[str], bool], **more: Any) -> None:
-    facts = {"schema": "conn", "replayable": False, **more}
-    register_source(SourceInfo(name, title, example, home=home, matches=matches, **facts))
+def _stdin() -> type[StdinSource]:
+    from deepidea.detection.sources.lines import StdinSource
+
+    return StdinSource
 
 
-_LOGS, _LINES = "deepidea.detection.sources.logs", "deepidea.detection.sources.lines"
-_PACKETS = "deepidea.detection.sources.packets:PacketSource"
-_IS_REDIS = _begins("redis://", "rediss://")
-_IS_REDIS_GROUP = _both(_IS_REDIS, lambda address: bool(re.search(r"[?&]group=", address)))
-_IS_KAFKA = _begins("kafka://", "kafkas://")
-_IS_NETFLOW = _begins("netflow://", "ipfix://")
+def _unix() -> type[UnixSource]:
+    from deepidea.detection.sources.lines import UnixSource
 
-_register(
-    "stdin",
-    "lines of Zeek or EVE on the standard input",
-    "-",
-    f"{_LINES}:StdinSource",
-    lambda address: address == "-",
-    live=True,
-)
-_register(
-    "unix", "EVE over a UNIX socket", "unix:///run/eve.sock", f"{_LINES}:UnixSource", _begins("unix://"), live=True
-)
-_register(
-    "redis-group", "a Redis stream that processes share", "redis://localhost:6379/0?stream=flows&group=site",
-    "deepidea.adapters.redis_group:RedisGroupSource", _IS_REDIS_GROUP, live=True, replayable=True,
-)  # fmt: skip
-_register(
-    "kafka", "a Kafka topic that processes share", "kafka://localhost:9092/flows?group=site",
-    "deepidea.adapters.kafka:KafkaSource", _IS_KAFKA, live=True, replayable=True,
-)  # fmt: skip
-_register(
-    "redis", "EVE from Redis", "redis://localhost:6379/0?list=suricata", "deepidea.adapters.redis:RedisSource",
-    _IS_REDIS, live=True, replayable=True,
-)  # fmt: skip
-_register(
-    "netflow", "NetFlow and IPFIX", "netflow://0.0.0.0:2055", "deepidea.detection.sources.netflow:NetFlowSource",
-    _IS_NETFLOW, live=True,
-)  # fmt: skip
-_register("zeek", "Zeek's conn.log", "conn.log", f"{_LOGS}:ZeekSource", _holds("zeek"), replayable=True, waits=True)
-_register("eve", "Suricata's EVE file", "eve.json", f"{_LOGS}:EveSource", _holds("eve"), replayable=True, waits=True)
-_register(
-    "pcap", "a packet capture", "capture.pcap", _PACKETS, _holds("pcap"), schema="cicflow", replayable=True, waits=True
-)
-_register(
-    "table", "a table of flows", "flows.parquet", "deepidea.detection.sources.tables:TableSource", _holds("table"),
-    schema="any", replayable=True,
-)  # fmt: skip
-_register(
-    "interface", "a network interface", "eth0", f"{_PACKETS.partition(':')[0]}:InterfaceSource", _is_interface,
-    schema="cicflow", live=True,
-)  # fmt: skip
+    return UnixSource
+
+
+def _netflow() -> type[NetFlowSource]:
+    from deepidea.detection.sources.netflow import NetFlowSource
+
+    return NetFlowSource
+
+
+def _zeek() -> type[ZeekSource]:
+    from deepidea.detection.sources.logs import ZeekSource
+
+    return ZeekSource
+
+
+def _eve() -> type[EveSource]:
+    from deepidea.detection.sources.logs import EveSource
+
+    return EveSource
+
+
+def _pcap() -> type[PacketSource]:
+    from deepidea.detection.sources.packets import PacketSource
+
+    return PacketSource
+
+
+def _table() -> type[TableSource]:
+    from deepidea.detection.sources.tables import TableSource
+
+    return TableSource
+
+
+def _interface() -> type[InterfaceSource]:
+    from deepidea.detection.sources.packets import InterfaceSource
+
+    return InterfaceSource
+
+
+_LOG: dict[str, Any] = {"replayable": True, "waits": True}
+for _info in (
+    SourceInfo(
+        "stdin", "lines of Zeek or EVE on the standard input", "-", _stdin, lambda address: address == "-", live=True
+    ),
+    SourceInfo(
+        "unix", "EVE over a UNIX socket", "unix:///run/eve.sock", _unix, begins_with("unix://"), live=True
+    ),
+    SourceInfo(
+        "netflow", "NetFlow and IPFIX", "netflow://0.0.0.0:2055", _netflow, begins_with("netflow://", "ipfix://"),
+        live=True,
+    ),
+    SourceInfo("zeek", "Zeek's conn.log", "conn.log", _zeek, _holds("zeek"), **_LOG),
+    SourceInfo("eve", "Suricata's EVE file", "eve.json", _eve, _holds("eve"), **_LOG),
+    SourceInfo("pcap", "a packet capture", "capture.pcap", _pcap, _holds("pcap"), schema="cicflow", **_LOG),
+    SourceInfo(
+        "table", "a table of flows", "flows.parquet", _table, _holds("table"), schema="any", replayable=True
+    ),
+    SourceInfo(
+        "interface", "a network interface", "eth0", _interface, _is_interface, schema="cicflow", live=True
+    ),
+):  # fmt: skip
+    register_source(_info)

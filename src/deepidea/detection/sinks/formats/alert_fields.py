@@ -1,0 +1,77 @@
+"""Fields of an alert that several formats share: signature, number, sentence, verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+Alert = Mapping[str, Any]
+
+PRODUCT, VENDOR = "DeepIDEA", "DeepIDEA"
+LOCAL_SIDS = 1_000_000  # first of the million of signature numbers that are left to a site's own rules
+
+
+def signature_of(alert: Alert) -> str:
+    """Return the title of an alert.
+
+    Examples
+    --------
+    >>> signature_of({"class": "port_scan", "unknown": False}), signature_of({"class": "dos", "unknown": True})
+    ('DeepIDEA: port_scan', 'DeepIDEA: unlike anything known, nearest dos')
+    """
+    known = str(alert["class"])
+    return f"{PRODUCT}: unlike anything known, nearest {known}" if alert.get("unknown") else f"{PRODUCT}: {known}"
+
+
+@lru_cache(maxsize=4096)
+def number_of(signature: str) -> int:
+    """Return a number for a signature, the same everywhere."""
+    return LOCAL_SIDS + int.from_bytes(hashlib.blake2b(signature.encode(), digest_size=8).digest()) % LOCAL_SIDS
+
+
+def present(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that have a value."""
+    return {name: value for name, value in entries.items() if value is not None and value != {}}
+
+
+to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def added(*counts: int | None) -> int | None:
+    """Return the sum of the known counts, None where none is known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+@lru_cache(maxsize=65_536)
+def ip_version(address: str | None) -> int | None:
+    """Return 4 or 6, None of what is no IP address."""
+    try:
+        return None if address is None else ipaddress.ip_address(address).version
+    except ValueError:
+        return None
+
+
+def is_icmp(alert: Alert) -> bool:
+    """Return whether a flow has a type and a code in place of ports."""
+    return alert["protocol"] in ("icmp", "ipv6-icmp")
+
+
+def verdict(alert: Alert) -> dict[str, Any]:
+    """Return the fields that no schema of others has: the object ``deepidea``."""
+    names = ("alert_id", "class", "label", "score", "anomaly", "unknown")
+    probabilities = json.loads(alert["probabilities"]) if alert["probabilities"] else None
+    return present({**{name: alert[name] for name in names}, "probabilities": probabilities, "model": alert["model"]})
+
+
+def sentence(alert: Alert) -> str:
+    """Return an alert in one sentence."""
+    return (
+        f"{signature_of(alert)}, score {alert['score']:.4f}: {alert['src_ip'] or '?'} to {alert['dst_ip'] or '?'}"
+        + ("" if alert["dst_port"] is None or is_icmp(alert) else f" port {alert['dst_port']}")
+        + f" ({alert['protocol'] or 'unknown'})"
+    )
