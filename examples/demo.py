@@ -68,7 +68,7 @@ def main() -> None:
     print("\n4. Thresholds by the quiet network")
     calibration = calibrate(detector, open_source_for(detector, str(quiet)), FPR)
     calibration.detector.save(output / "site.idea")
-    print(f"   by class alone {calibration.n_called_attacks:,} of its flows would have raised an alert")
+    print(f"   by class alone {calibration.n_predicted_attacks:,} of its flows would have raised an alert")
     print(f"   now {calibration.thresholds.guarantee};")
     print("   the network watched below is another one, so its rate may differ")
 

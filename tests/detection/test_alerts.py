@@ -111,7 +111,7 @@ def test_a_detectors_own_verdicts_make_alerts(model_file) -> None:
 
 
 def test_tables_of_other_heights_are_refused() -> None:
-    with pytest.raises(SchemaError, match="one verdict and one choice, however: there are 1 flows, 2 verdicts"):
+    with pytest.raises(SchemaError, match="1 flows, 2 verdicts"):
         make_alerts(pl.DataFrame({"x": [1]}), pl.DataFrame({"class": ["a", "b"]}), pl.Series([True]), model="m")
 
 

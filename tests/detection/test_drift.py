@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from deepidea.detection.drift import (
     Baseline,
     DriftMonitor,
     DriftReport,
-    compare,
+    drift_report,
     slots_of,
 )
 from deepidea.detection.engine import Engine, fingerprint
@@ -70,8 +71,8 @@ def test_held_out_flows_of_the_same_data_are_stable(detector: Detector, held_out
     report = watch(detector, held_out, store)
     assert report.light == "green", report.reason
     assert report.n_flows == 3000
-    assert {feature.verdict for feature in (*report.features, report.score) if feature} == {"stable"}
-    assert report.sentence == "The traffic is like that which this model was trained on."
+    assert {feature.status for feature in (*report.features, report.score) if feature} == {"stable"}
+    assert report.sentence == "The traffic is like the traffic that this model was trained on."
 
 
 def test_another_network_is_told_so_in_one_sentence(
@@ -80,9 +81,8 @@ def test_another_network_is_told_so_in_one_sentence(
     report = watch(detector, other_network(held_out), sqlite_store)
     assert report.light == "red"
     assert report.sentence == "This model was not trained on traffic like this."
-    assert report.features[0].verdict == "shifted"
-    assert "of flows now above" in report.features[0].said
-    assert "in training" in report.features[0].said
+    assert report.features[0].status == "shifted"
+    assert re.search(r"^above .+ in [\d.]+ % of flows, in training [\d.]+ %$", report.features[0].change)
     assert report.rule == RULE
 
 
@@ -94,7 +94,7 @@ def test_chance_is_no_drift(detector: Detector, n: int) -> None:
     lights = []
     for _ in range(20):
         counts = [rng.multinomial(n, shares / shares.sum()) for shares in map(slots_of, baseline.kinds)]
-        lights.append(compare(baseline, [0], [n], np.concatenate(counts).astype(np.uint32)[None]).light)
+        lights.append(drift_report(baseline, [0], [n], np.concatenate(counts).astype(np.uint32)[None]).light)
     assert set(lights) == {"green"}
 
 
@@ -187,7 +187,7 @@ def test_a_baseline_survives_its_json(detector: Detector) -> None:
     assert baseline is not None
     back = Baseline.from_json(baseline.to_json())
     assert (back.bins, back.score_bins, back.n_flows) == (baseline.bins, baseline.score_bins, baseline.n_flows)
-    with pytest.raises(StoreError, match="whole references"):
+    with pytest.raises(StoreError, match="drift reference"):
         Baseline.from_json('{"model": "m"}')
 
 
@@ -197,8 +197,8 @@ def test_missing_numbers_and_new_words_are_said() -> None:
     assert known is not None
     name = known.schema.numbers[0]
     baseline = Baseline("m", "training", known.schema, {name: Bins((1.0,), (0.5, 0.5))}, Bins((0.5,), (0.9, 0.1)), 1000)
-    report = compare(baseline, [0], [1000], np.array([[250, 250, 500, 900, 100, 0]], np.uint32))
-    assert report.features[0].said.endswith("missing in half of flows now; in training, in none")
+    report = drift_report(baseline, [0], [1000], np.array([[250, 250, 500, 900, 100, 0]], np.uint32))
+    assert report.features[0].change == "missing in 50 % of flows, in training 0 %"
     assert report.features[0].psi > 1
 
 
@@ -211,7 +211,7 @@ def test_the_command_tells_light_and_sentence(
     detector.save(tmp_path / "m.idea")
     ran = command("drift", "--store", url, "--model", tmp_path / "m.idea")
     assert ran.code == 0
-    assert ran.out.startswith("green  The traffic is like that which this model was trained on.")
+    assert ran.out.startswith("green  The traffic is like the traffic that this model was trained on.")
     told = json.loads(command("drift", "--store", url, "--json").out)
     assert (told["light"], told["model"], len(told["hours"])) == ("green", fingerprint(detector), 1)
 
@@ -233,7 +233,7 @@ def test_nsl_kdd_held_out_is_stable_and_its_test_set_is_not(data_root: Path, mon
             conformed = detector.schema.conform(part)
             told += monitor.count(conformed, detector.score_conformed(conformed)["score"], at(part))
         counts = np.stack([binned.counts for binned in told]).sum(axis=0, dtype=np.uint32)
-        return compare(monitor.baselines[0], [0], [flows.height], counts[None]).light
+        return drift_report(monitor.baselines[0], [0], [flows.height], counts[None]).light
 
     assert light(data.train.features[rows[20_000:40_000]]) == "green"
     assert light(data.test.features) in ("amber", "red")

@@ -161,7 +161,7 @@ def benign():
 def test_calibration_keeps_its_rate_on_other_benign_flows(detector, benign, tmp_path):
     half = benign.height // 2
     done = calibrate(detector, Tables(benign.head(half), 500), 0.01)
-    rate = done.thresholds.chosen(detector.score(benign.tail(half))).mean()
+    rate = done.thresholds.above_threshold(detector.score(benign.tail(half))).mean()
     assert done.thresholds.n_flows == half
     assert rate < 0.02
     done.detector.save(tmp_path / "site.idea")
@@ -189,22 +189,22 @@ def test_calibration_leaves_the_rate_where_the_site_is_as_training_or_too_few_to
 
 
 def test_calibration_says_how_many_flows_a_rate_needs(detector, benign):
-    with pytest.raises(DataError, match="at least 1,999 benign flows, however: tables has 100"):
+    with pytest.raises(DataError, match="at least 1,999 benign flows, tables has 100"):
         calibrate(detector, Tables(benign.head(100)), 1e-3)
 
 
 def test_calibration_tells_what_training_saw(detector):
     seen = simulate_flows(n_flows=1500)
     done = calibrate(detector, Tables(seen), 0.1)
-    assert done.n_trained_on == 1500
-    assert done.n_called_attacks > 0
+    assert done.n_in_training == 1500
+    assert done.n_predicted_attacks > 0
 
 
 def test_a_rate_without_site_thresholds_stands_on_training(detector):
     thresholds = thresholds_of(detector, 0.1)
     assert thresholds.bounds == {"anomaly": 1 - 0.1}
     assert CARD_ENTRY not in detector.card
-    with pytest.raises(DataError, match="needs 9,999 benign flows, however: training held out"):
+    with pytest.raises(DataError, match="needs 9,999 benign flows, training held out"):
         thresholds_of(detector, 1e-4)
 
 

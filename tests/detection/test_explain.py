@@ -53,15 +53,15 @@ def test_another_detectors_alert_is_refused(flows, alerts):  # noqa: F811
     other = DeepIDEAClassifier(hidden=(4,), random_state=1, min_steps=10).fit(
         table.select(pl.exclude("label")), table["label"].to_numpy()
     )
-    with pytest.raises(DataError, match="by the detector that made it, however: detector"):
+    with pytest.raises(DataError, match=r"detector \w+ made it"):
         explain_alert(other.to_detector(), alerts.row(0, named=True))
 
 
 def test_features_that_are_gone_are_told(detector, alerts):  # noqa: F811
     alert = alerts.row(0, named=True)
-    with pytest.raises(DataError, match="must be stored, however: those of"):
+    with pytest.raises(DataError, match="no longer has its features"):
         explain_alert(detector, {**alert, "features": None})
-    with pytest.raises(DataError, match="all that the detector saw"):
+    with pytest.raises(DataError, match="incomplete"):
         explain_alert(detector, {**alert, "features": '{"fwd_packets": 3.0}'})
 
 
@@ -143,7 +143,7 @@ def test_rows_of_a_file_are_explained_in_the_order_asked_for(detector, flows, tm
     explained = explain_rows(detector, path, [600, 3])
     assert [row for row, _ in explained] == [600, 3]
     assert [found.score for _, found in explained] == pytest.approx(detector.score(flows)["score"].gather([599, 2]))
-    for rows, told in (([601], "has 600 and row 601"), ([0], "counted from 1")):
+    for rows, told in (([601], "has 600 rows, got row 601"), ([0], "counted from 1")):
         with pytest.raises(DataError, match=told):
             explain_rows(detector, path, rows)
 
@@ -155,5 +155,5 @@ def test_without_rows_the_likeliest_attacks_are_explained(detector, flows, tmp_p
     scores = [found.score for _, found in explained]
     assert scores == pytest.approx(detector.score(flows)["score"].sort(descending=True).head(5).to_list())
     flows.select(detector.schema.features).clear().write_parquet(path)
-    with pytest.raises(DataError, match="must hold flows to be explained"):
+    with pytest.raises(DataError, match="no flows"):
         explain_rows(detector, path)

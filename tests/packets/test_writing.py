@@ -52,5 +52,5 @@ def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path):
 
 
 def test_no_bytes_at_all_are_refused():
-    with pytest.raises(ValueError, match="snaplen must be positive"):
+    with pytest.raises(ValueError, match="snaplen must be at least 1"):
         PcapWriter(io.BytesIO(), snaplen=0)

@@ -123,10 +123,10 @@ def show_calibration(done: Any, n_flows: int) -> None:
     thresholds = done.thresholds
     for name, bound in thresholds.bounds.items():
         say(f"{name} above {bound:.6g} raises an alert")
-    say(f"promised: {thresholds.guarantee}")
-    say(f"by class alone, {done.n_called_attacks:,} of these {n_flows:,} benign flows would have raised one")
-    if done.n_trained_on:
-        say(f"{done.n_trained_on:,} of them equal a training flow in every feature; the promise counts on fresh ones")
+    say(thresholds.guarantee)
+    say(f"by class alone, {done.n_predicted_attacks:,} of these {n_flows:,} benign flows would have raised one")
+    if done.n_in_training:
+        say(f"{done.n_in_training:,} of them equal a training flow in every feature; the promise counts on fresh ones")
 
 
 def show_sources(sources: Mapping[str, Any]) -> None:

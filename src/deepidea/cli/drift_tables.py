@@ -23,10 +23,8 @@ def show_drift(report: Any) -> None:
     table = Table(
         "feature", "PSI", "KS", "is", Column("what has changed most", overflow="fold"), box=None, pad_edge=False
     )
-    told = [report.score, *report.features[:_MOST_SHOWN]]
-    for feature in told:
-        said = feature.said.removeprefix(f"{feature.title}: ")
-        table.add_row(feature.name, f"{feature.psi:.3f}", f"{feature.ks:.2f}", feature.verdict, said)
+    for feature in (report.score, *report.features[:_MOST_SHOWN]):
+        table.add_row(feature.name, f"{feature.psi:.3f}", f"{feature.ks:.2f}", feature.status, feature.change)
     out.print(table)
     if len(report.features) > _MOST_SHOWN:
         say(f"{len(report.features) - _MOST_SHOWN} more features have changed less; --json has all")

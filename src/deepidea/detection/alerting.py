@@ -1,10 +1,8 @@
-"""Which verdicts are worth telling: what is likelier an attack than not, or what lies above a site's thresholds.
+"""Alert thresholds: which verdicts raise an alert, and the rate of false alarms that a threshold guarantees.
 
-A detector names a class for every flow, and most of the flows of a network are benign, so that even a small rate of
-false alarms drowns whoever reads them. Split conformal prediction turns benign flows of the network itself, which the
-detector was not trained on, into thresholds with a stated rate (Vovk et al. 2005; Bates et al. 2023): a further benign
-flow exceeds the threshold at rank ceil((1 - a) (n + 1)) of n scores with probability at most a, whatever their
-distribution, as long as it is drawn like them.
+Most flows of a network are benign, so even a small false-positive rate of the predicted class buries an analyst.
+Split conformal prediction (Vovk et al. 2005; Bates et al. 2023) sets thresholds with a guaranteed rate from the
+network's own benign flows, none of which the detector was trained on.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from deepidea.errors import ArtifactError, DataError
 from deepidea.model.detector import Detector
 
 CARD_ENTRY = "alerting"  # of a detector file
-MEASURES = ("score", "anomaly")  # what thresholds are set on, where a detector tells it
+MEASURES = ("score", "anomaly")  # columns of verdicts that thresholds are set on; anomaly may be absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +32,20 @@ class Thresholds:
     bounds : mapping of measure to float
         An alert lies strictly above; infinite where there were too few flows to set one.
     fpr : float
-        Rate of benign flows that any of them may exceed.
+        Rate of benign flows that may exceed any of them.
     n_flows : int
         Benign flows that set them.
     source : str
-        Where these came from.
+        Origin of these flows.
 
     Examples
     --------
     >>> verdicts = pl.DataFrame({"class": ["benign", "dos"], "score": [0.2, 0.9]})
-    >>> Thresholds({"score": 0.5}, fpr=0.01, n_flows=999, source="site").chosen(verdicts).to_list()
+    >>> thresholds = Thresholds({"score": 0.5}, fpr=0.005, n_flows=999, source="site")
+    >>> thresholds.above_threshold(verdicts).to_list()
     [False, True]
+    >>> thresholds.guarantee
+    'expected false alarms: at most 5 per 1,000 benign flows (split conformal, n = 999 from site)'
     """
 
     bounds: Mapping[str, float]
@@ -52,76 +53,83 @@ class Thresholds:
     n_flows: int
     source: str
 
-    def chosen(self, verdicts: pl.DataFrame) -> pl.Series:
-        """Return which verdicts are worth telling, Boolean ``(n_flows,)``."""
+    def above_threshold(self, verdicts: pl.DataFrame) -> pl.Series:
+        """Return which verdicts raise an alert, Boolean ``(n_flows,)``."""
         above = [pl.col(name) > bound for name, bound in self.bounds.items() if math.isfinite(bound)]
-        return verdicts.select(pl.any_horizontal(above or [pl.lit(False)]).alias("chosen")).to_series().fill_null(False)
+        return verdicts.select(pl.any_horizontal(above or [pl.lit(False)])).to_series().fill_null(False)
 
     @property
     def guarantee(self) -> str:
-        """What they promise, in words."""
+        """The guaranteed rate as a phrase; it holds on average over samples of benign flows like these."""
+        per = 10 ** max(3, math.ceil(-math.log10(self.fpr)))
         return (
-            f"a benign flow drawn like the {self.n_flows:,} of {self.source} raises an alert with a probability of at "
-            f"most {self.fpr:g}, on average over such samples"
+            f"expected false alarms: at most {self.fpr * per:g} per {per:,} benign flows "
+            f"(split conformal, n = {self.n_flows:,} from {self.source})"
         )
 
     def contract(self) -> dict[str, Any]:
-        """Return what a detector file keeps, as JSON values; infinity is null."""
+        """Return the entry of a detector file, as JSON values; infinity is null."""
         bounds = {name: bound if math.isfinite(bound) else None for name, bound in self.bounds.items()}
         return {"bounds": bounds, "fpr": self.fpr, "n_flows": self.n_flows, "source": self.source}
 
     @classmethod
     def from_contract(cls, contract: Any) -> Thresholds:
-        """Rebuild from :meth:`contract`; :class:`ArtifactError` where it does not fit."""
+        """Rebuild from :meth:`contract`; raise :class:`ArtifactError` where an entry is missing or invalid."""
         try:
-            bounds = {
-                str(name): math.inf if bound is None else float(bound) for name, bound in contract["bounds"].items()
-            }
+            bounds = {str(k): math.inf if bound is None else float(bound) for k, bound in contract["bounds"].items()}
             found = cls(bounds, float(contract["fpr"]), int(contract["n_flows"]), str(contract["source"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"thresholds of a detector file must be complete, however: {error!r}") from error
-        if not set(found.bounds) <= set(MEASURES) or any(bound != bound for bound in found.bounds.values()):
-            raise ArtifactError(f"thresholds must be on {' or '.join(MEASURES)}, however: {dict(found.bounds)}")
+            raise ArtifactError(f"cannot read the thresholds of a detector file: {error!r}") from error
+        numbers = not any(math.isnan(bound) for bound in found.bounds.values())
+        if not (numbers and set(found.bounds) <= set(MEASURES) and 0 < found.fpr <= 1):
+            raise ArtifactError(
+                f"thresholds of a detector file must be numbers for {' and '.join(MEASURES)} with a rate in (0, 1], "
+                f"got {dict(found.bounds)} with {found.fpr}"
+            )
         return found
 
 
-LIKELIER_THAN_NOT = Thresholds({"score": 0.5}, fpr=1.0, n_flows=0, source="")
-"""What is worth telling where nobody has set thresholds; it promises nothing."""
+DEFAULT_THRESHOLDS = Thresholds({"score": 0.5}, fpr=1.0, n_flows=0, source="")
+"""Alert on what is likelier an attack than not; used where no thresholds are set, and guarantees nothing."""
 
 
 def fit_thresholds(verdicts: pl.DataFrame, fpr: float, source: str) -> Thresholds:
-    """Set thresholds so that a further benign flow is told of with a probability of at most ``fpr``.
+    """Set thresholds that a further benign flow exceeds with a probability of at most ``fpr``.
 
     Parameters
     ----------
     verdicts : DataFrame
-        Of benign flows that the detector was not trained on: ``score`` and, where it tells it, ``anomaly``.
+        Of benign flows that the detector was not trained on: ``score`` and, where the detector has it, ``anomaly``.
     fpr : float
-        In (0, 1). Each measure gets an equal part of it.
+        In (0, 1). Each measure gets an equal part of it, so that their sum bounds the rate of alerts (Bonferroni).
     source : str
-        Where the flows came from.
+        Origin of the flows.
 
     Raises
     ------
     DataError
         Too few flows for the rate: ``k / fpr - 1`` are needed for k measures.
     """
-    if not 0 < fpr < 1:
-        raise DataError(f"fpr must lie between 0 and 1, however: fpr={fpr}")
+    _check_rate(fpr)
     measures = [name for name in MEASURES if name in verdicts.columns]
-    share = fpr / len(measures)
     needed = flows_needed(fpr, len(measures))
     if len(verdicts) < needed:
+        possible = len(measures) / (len(verdicts) + 1)
         raise DataError(
-            f"a false-positive rate of {fpr:g} needs at least {needed:,} benign flows, however: {source} has "
-            f"{len(verdicts):,}; give more, or allow a rate of {len(measures) / (len(verdicts) + 1):.2g}"
+            f"a false-positive rate of {fpr:g} needs at least {needed:,} benign flows, {source} has {len(verdicts):,}; "
+            f"add flows or raise the rate to {possible:.2g}"
         )
-    bounds = {name: quantile(verdicts[name].to_numpy(), share) for name in measures}
+    bounds = {name: conformal_quantile(verdicts[name].to_numpy(), fpr / len(measures)) for name in measures}
     return Thresholds(bounds, fpr, len(verdicts), source)
 
 
+def _check_rate(fpr: float) -> None:
+    if not 0 < fpr < 1:
+        raise DataError(f"fpr must lie between 0 and 1, got {fpr}")
+
+
 def flows_needed(fpr: float, n_measures: int = len(MEASURES)) -> int:
-    """Return how many benign flows thresholds of a rate take.
+    """Return the least number of benign flows that can set thresholds of a rate.
 
     Examples
     --------
@@ -131,59 +139,63 @@ def flows_needed(fpr: float, n_measures: int = len(MEASURES)) -> int:
     return math.ceil(round(n_measures / fpr - 1, 6))
 
 
-def quantile(scores: NDArray[np.float64], share: float) -> float:
-    """Return the conformal quantile: a further score lies above it with a probability of at most ``share``."""
-    rank = math.ceil(round((1 - share) * (len(scores) + 1), 6))
+def conformal_quantile(scores: NDArray[np.float64], rate: float) -> float:
+    """Return the bound that a further score exceeds with a probability of at most ``rate``.
+
+    Examples
+    --------
+    >>> conformal_quantile(np.arange(99.0), 0.05), conformal_quantile(np.arange(9.0), 0.05)
+    (94.0, inf)
+    """
+    # n scores and a further one are exchangeable, so the further one's rank among all n + 1 is uniform, whatever the
+    # distribution. It exceeds the k-th smallest with probability at most 1 - k / (n + 1); the least k that keeps this
+    # below the rate is ceil((1 - rate) (n + 1)), and k > n means that n is too small. Rounding hides float noise.
+    rank = math.ceil(round((1 - rate) * (len(scores) + 1), 6))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
 
 
 def thresholds_of(detector: Detector, fpr: float | None) -> Thresholds | None:
-    """Return the thresholds to alert by: those of the detector file, or for a rate, what its own training says.
+    """Return the thresholds to alert by: those in the detector file, else by a rate those of its training.
 
-    Without a rate and without thresholds in the file, None: :data:`LIKELIER_THAN_NOT` decides. With a rate and without
-    thresholds, the benign flows that training held out set one on ``anomaly``; that is a promise for networks like the
-    one of training alone, which a site's own is not.
+    None, without a rate and without thresholds in the file, means :data:`DEFAULT_THRESHOLDS`. With a rate alone, the
+    benign flows that training held out set one on ``anomaly``; its guarantee holds for networks like the training one.
 
     Raises
     ------
     DataError
-        A rate was asked for that is not the file's, or that training held out too few benign flows for.
+        The rate differs from the file's, or training held out too few benign flows for it.
     """
-    if fpr is not None and not 0 < fpr < 1:
-        raise DataError(f"fpr must lie between 0 and 1, however: fpr={fpr}")
-    kept = detector.card.get(CARD_ENTRY)
-    if kept is not None:
-        return _of_site(Thresholds.from_contract(kept), fpr)
-    return None if fpr is None else _of_training(detector, fpr)
-
-
-def _of_site(thresholds: Thresholds, fpr: float | None) -> Thresholds:
+    if fpr is not None:
+        _check_rate(fpr)
+    stored = detector.card.get(CARD_ENTRY)
+    if stored is None:
+        return None if fpr is None else _thresholds_of_training(detector, fpr)
+    thresholds = Thresholds.from_contract(stored)
     if fpr is not None and not math.isclose(fpr, thresholds.fpr):
         raise DataError(
-            f"the rate must be that of the detector's thresholds, {thresholds.fpr:g} set by {thresholds.source}, "
-            f"however: fpr={fpr:g}; leave it out, or run deepidea calibrate for it"
+            f"the detector has thresholds for fpr={thresholds.fpr:g}, set by {thresholds.source}, not for {fpr:g}; "
+            "omit the rate or run deepidea calibrate with it"
         )
     return thresholds
 
 
-def _of_training(detector: Detector, fpr: float) -> Thresholds:
-    """Return a threshold on ``anomaly`` by the benign flows that training held out."""
+def _thresholds_of_training(detector: Detector, fpr: float) -> Thresholds:
     if detector.novelty is None:
         raise DataError(
-            f"a false-positive rate needs thresholds of that rate, however: the detector has none for {fpr:g}; run: "
-            "deepidea calibrate MODEL BENIGN_FLOWS --fpr RATE"
+            f"the detector has no thresholds for fpr={fpr:g}; run deepidea calibrate MODEL BENIGN_FLOWS --fpr RATE"
         )
+    # The anomaly is a conformal p-value of training's held-out flows; its smallest value is 1 / (n + 1).
     n_held_out = round(1 / math.exp(float(detector.novelty.benign.log_shares[-1])) - 1)
     if n_held_out < flows_needed(fpr, 1):
         raise DataError(
-            f"a false-positive rate of {fpr:g} needs {flows_needed(fpr, 1):,} benign flows, however: training held out "
-            f"{n_held_out:,}; run deepidea calibrate, or allow a rate of {1 / (n_held_out + 1):.2g}"
+            f"a false-positive rate of {fpr:g} needs {flows_needed(fpr, 1):,} benign flows, training held out "
+            f"{n_held_out:,}; run deepidea calibrate or raise the rate to {1 / (n_held_out + 1):.2g}"
         )
-    return Thresholds({"anomaly": 1 - fpr}, fpr, n_held_out, "training's held-out benign flows")
+    return Thresholds({"anomaly": 1 - fpr}, fpr, n_held_out, "the held-out flows of training")
 
 
 def name_attacks(verdicts: pl.DataFrame, benign: str) -> pl.DataFrame:
-    """Return verdicts in which what a threshold chose, and the class calls benign, has the likeliest attack's name.
+    """Return verdicts above a threshold with the likeliest attack as the class of those predicted benign.
 
     Examples
     --------

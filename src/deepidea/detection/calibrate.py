@@ -1,4 +1,4 @@
-"""Thresholds for a network of one's own: its benign flows, scored by the detector that is to watch it."""
+"""Calibration: set a detector's thresholds from benign flows of the network that it is going to watch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, fit_thresholds, quantile
+from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, conformal_quantile, fit_thresholds
 from deepidea.detection.engine import flow_adapter
 from deepidea.detection.sources.source import Source
 from deepidea.errors import DataError
@@ -19,32 +19,32 @@ from deepidea.model.detector import Detector
 from deepidea.model.novelty import Novelty
 from deepidea.model.reference import Bins, Reference, fit_reference
 
-SITE_ROWS = 20_000  # flows of the site that its reference is made of
+SITE_ROWS = 20_000  # sampled flows that the reference of the site is made of
 _KEY = "\0key"
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A detector with thresholds of its site, and what they stand on.
+    """A detector with thresholds for its site, and the counts behind them.
 
     Parameters
     ----------
     detector : Detector
-        The one that was given, with the thresholds in its card, what the site's benign flows look like as its
-        ``site_reference``, and a rate at which they, not those of training, are lost to being unlike benign flows.
+        The given one with the thresholds in its card, the site's benign flows as its ``site_reference``, and a novelty
+        rate that holds for these instead of training's.
     thresholds : Thresholds
-    n_called_attacks : int
-        Of the benign flows, those that the detector's class calls an attack: what alerts without thresholds would be.
-    n_trained_on : int
-        Of the benign flows, those that equal a training row in every feature.
+    n_predicted_attacks : int
+        Benign flows whose predicted class is an attack: the alerts there would be without thresholds.
+    n_in_training : int
+        Benign flows that equal a training row in every feature.
     skipped : Counter
-        Records that could not be read, by reason.
+        Unreadable records, by reason.
     """
 
     detector: Detector
     thresholds: Thresholds
-    n_called_attacks: int
-    n_trained_on: int
+    n_predicted_attacks: int
+    n_in_training: int
     skipped: Counter[str] = field(default_factory=Counter)
 
 
@@ -56,13 +56,13 @@ def calibrate(
     stop: threading.Event | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Calibration:
-    """Set a detector's thresholds by benign flows of the network that it is to watch.
+    """Set a detector's thresholds from benign flows of the network that it is going to watch.
 
     Parameters
     ----------
     detector : Detector
     source : Source
-        Of flows that are benign: a quiet day, checked by someone. An attack among them raises the thresholds.
+        Of benign flows: a quiet day that somebody checked. An attack among them raises the thresholds.
     fpr : float
         Rate of benign flows that may raise an alert, in (0, 1).
     stop : threading.Event, optional
@@ -73,15 +73,15 @@ def calibrate(
     Raises
     ------
     DataError
-        Too few flows for the rate, or a source whose flows the detector cannot read.
+        Too few flows for the rate, or flows that do not fit the detector's schema.
 
     Notes
     -----
     Memory: 16 bytes a flow, and the features of :data:`SITE_ROWS` flows.
     """
     prepare, skipped = flow_adapter(source.schema, detector), Counter[str]()
-    scores, sample = list[pl.DataFrame](), _Reservoir(detector)
-    n_called = n_trained_on = n_flows = 0
+    measured, sample = list[pl.DataFrame](), _Reservoir(detector)
+    n_attacks = n_in_training = n_flows = 0
     for batch in source.batches(None, stop or threading.Event()):
         skipped.update(batch.skipped)
         if batch.flows.is_empty():
@@ -89,34 +89,35 @@ def calibrate(
         flows = detector.schema.conform(prepare(batch.flows))
         verdicts = detector.score_conformed(flows)
         sample.add(flows)
-        scores.append(verdicts.select(name for name in MEASURES if name in verdicts.columns))
-        n_called += int((verdicts["class"] != detector.benign).sum())
-        n_trained_on += _count_trained_on(detector, flows)
+        measured.append(verdicts.select(name for name in MEASURES if name in verdicts.columns))
+        n_attacks += int((verdicts["class"] != detector.benign).sum())
+        n_in_training += _count_in_training(detector, flows)
         n_flows += flows.height
         if progress is not None:
             progress(n_flows)
-    if not scores:
-        raise DataError(f"thresholds need benign flows, however: {source.name} has none")
-    measured = pl.concat(scores)
-    thresholds = fit_thresholds(measured, fpr, source.name)
-    seen = {"site_reference": sample.reference(measured["score"]), "novelty": _novelty_of_site(detector, measured)}
-    known = with_thresholds(detector, thresholds).with_options(**seen)
-    return Calibration(known, thresholds, n_called, n_trained_on, skipped)
+    if not measured:
+        raise DataError(f"cannot set thresholds: {source.name} has no flows; add benign flows")
+    scores = pl.concat(measured)
+    thresholds = fit_thresholds(scores, fpr, source.name)
+    calibrated = with_thresholds(detector, thresholds).with_options(
+        site_reference=sample.reference(scores["score"]), novelty=_site_novelty(detector, scores)
+    )
+    return Calibration(calibrated, thresholds, n_attacks, n_in_training, skipped)
 
 
-def _novelty_of_site(detector: Detector, measured: pl.DataFrame) -> Novelty | None:
-    """Return what tells the unlike, at a rate that holds for benign flows of the site as it did for training's.
+def _site_novelty(detector: Detector, scores: pl.DataFrame) -> Novelty | None:
+    """Return the novelty with a rate that as few benign flows of the site exceed as did of training's.
 
-    Where these are no more unlike than training's, or too few to tell, the rate stays what it was.
+    The rate stays where the site's flows are no more unlike training than its own, or too few to tell.
     """
     novelty = detector.novelty
     if novelty is None or not novelty.rate:
         return novelty
-    bound = quantile(measured["anomaly"].to_numpy(), novelty.rate)
+    bound = conformal_quantile(scores["anomaly"].to_numpy(), novelty.rate)
     return replace(novelty, rate=max(0.0, 1 - bound)) if 1 - novelty.rate < bound <= 1 else novelty
 
 
-def _count_trained_on(detector: Detector, flows: pl.DataFrame) -> int:
+def _count_in_training(detector: Detector, flows: pl.DataFrame) -> int:
     if detector.training_fingerprints is None:
         return 0
     prints = pl.Series(row_fingerprints(flows, detector.schema))
@@ -124,38 +125,35 @@ def _count_trained_on(detector: Detector, flows: pl.DataFrame) -> int:
 
 
 def with_thresholds(detector: Detector, thresholds: Thresholds) -> Detector:
-    """Return the detector with thresholds in its card; save it to keep them."""
+    """Return the detector with thresholds in its card."""
     return detector.with_options(card={**detector.card, CARD_ENTRY: thresholds.contract()})
 
 
 class _Reservoir:
-    """A sample of flows of bounded size, each as likely to be in it; the same for any way of cutting them."""
+    """A uniform sample of at most :data:`SITE_ROWS` flows, the same however the flows are cut into batches.
+
+    Every flow gets a random key; the flows with the smallest keys are the sample (Efraimidis and Spirakis 2006 with
+    equal weights).
+    """
 
     def __init__(self, detector: Detector) -> None:
         self._detector, self._random = detector, np.random.default_rng(0)
-        self._kept: pl.DataFrame | None = None
+        self._sample: pl.DataFrame | None = None
 
     def add(self, flows: pl.DataFrame) -> None:
-        """Let conformed flows take part in the draw."""
+        """Draw from conformed flows."""
         keys = pl.Series(_KEY, self._random.random(flows.height))
         new = flows.select(self._detector.schema.features).with_columns(keys)
-        if self._kept is not None:
-            new = new.filter(pl.col(_KEY) < self._bound)
-            if new.is_empty():
-                return
-            new = pl.concat([self._kept, new], how="vertical_relaxed")
-        self._kept = new.sort(_KEY).head(SITE_ROWS)
-
-    @property
-    def _bound(self) -> float:
-        """Key that a flow must stay below to get in."""
-        full = self._kept is not None and self._kept.height >= SITE_ROWS
-        return float(self._kept[_KEY][-1]) if full and self._kept is not None else 1.0
+        if self._sample is not None:
+            if self._sample.height >= SITE_ROWS:
+                new = new.filter(pl.col(_KEY) < self._sample[_KEY][-1])
+            new = pl.concat([self._sample, new], how="vertical_relaxed")
+        self._sample = new.sort(_KEY).head(SITE_ROWS)
 
     def reference(self, scores: pl.Series) -> Reference | None:
-        """Tell what the flows look like, and how all of them score."""
-        assert self._kept is not None  # there were flows: thresholds stand on them
-        rows = self._kept.drop(_KEY)
+        """Return the distributions of the sampled features, and of all scores."""
+        assert self._sample is not None  # calibrate refuses a source without flows
+        rows = self._sample.drop(_KEY)
         decision, ones = self._detector.decision, np.ones(rows.height)
         return fit_reference(
             self._detector.schema,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from deepidea.detection.alerting import LIKELIER_THAN_NOT, Thresholds, name_attacks
+from deepidea.detection.alerting import DEFAULT_THRESHOLDS, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
 from deepidea.detection.drift import BinnedFlows, DriftMonitor
 from deepidea.detection.health import EngineStatus, HealthTeller, told_bounds
@@ -307,7 +307,7 @@ class Engine:
 
     def _told(self, flows: pl.DataFrame, judged: _Judged) -> pl.DataFrame:
         prepared, _, verdicts = judged
-        chosen = LIKELIER_THAN_NOT.chosen(verdicts) if self.thresholds is None else self.thresholds.chosen(verdicts)
+        chosen = (self.thresholds or DEFAULT_THRESHOLDS).above_threshold(verdicts)
         # a projection and the context of hosts are not to be had again from the flow alone
         seen = prepared.select(self.detector.schema.features) if self._prepare.changes else None
         named = name_attacks(verdicts, self.detector.benign)

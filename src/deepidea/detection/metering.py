@@ -1,4 +1,4 @@
-"""Packets in, a file of flows out."""
+"""Meter a source of packets into a file of flows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepidea.packets.meter import FlowMeter
 
 @dataclass(slots=True)
 class Metered:
-    """How many flows were written, and what was skipped or dropped, by reason."""
+    """Number of flows written; packets skipped and dropped, by reason."""
 
     n_flows: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -32,7 +32,7 @@ def meter_to_file(
     format: Format | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Metered:
-    """Meter a source of packets until it ends or is stopped, and write its flows.
+    """Write the flows of a source of packets until it ends or ``stop`` is set; the file is complete either way.
 
     Parameters
     ----------
@@ -40,22 +40,22 @@ def meter_to_file(
     output : path
         As :func:`deepidea.flows.writing.write_flows` takes it.
     stop : threading.Event
-        Set by whoever wants a live source to end; the file is then whole.
+        Ends a live source.
     format : str, optional
-        Where the name does not tell it.
+        Of the file; by default that of its suffix.
     progress : callable, optional
         Called with the number of flows so far.
     """
-    told = Metered()
+    done = Metered()
 
     def tables() -> Iterator[pl.DataFrame]:
         for batch in source.batches(None, stop):
-            told.n_flows += batch.flows.height
-            told.skipped.update(batch.skipped)
-            told.dropped.update(batch.dropped)
+            done.n_flows += batch.flows.height
+            done.skipped.update(batch.skipped)
+            done.dropped.update(batch.dropped)
             if progress is not None:
-                progress(told.n_flows)
+                progress(done.n_flows)
             yield batch.flows
 
     write_flows(tables(), output, format=format, schema=FlowMeter(max_flows=1).finish().schema)
-    return told
+    return done

@@ -20,7 +20,7 @@ from deepidea.detection.drift import (
     BinnedFlows,
     Counts,
     DriftReport,
-    compare,
+    drift_report,
     layout_of,
     unknown_drift,
 )
@@ -137,4 +137,4 @@ def _report(
         return unknown_drift(_UNUSABLE, model=baseline.model, against=baseline.against)
     if not flows:
         return unknown_drift("no flows fell into these hours", model=baseline.model, against=baseline.against)
-    return compare(baseline, list(flows), list(flows.values()), np.stack(list(counts.values())))
+    return drift_report(baseline, list(flows), list(flows.values()), np.stack(list(counts.values())))

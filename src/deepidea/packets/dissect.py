@@ -1,10 +1,10 @@
-"""From the bytes of a packet to what a flow meter asks of it: addresses, ports, lengths, flags.
+"""Dissect a packet into the fields of a flow meter: addresses, ports, lengths, flags.
 
-Compiled, and written so that no length in a packet is believed before it was compared with what is there. A packet that
-cannot be metered is told apart by reason: one of :data:`OUTCOMES`.
+Compiled. Every length in a packet is compared with the bytes that are there before it is used. A packet that cannot be
+metered gets a reason, one of :data:`OUTCOMES`.
 
-Sources: RFC 791 and 8200 (IP), 9293 (TCP), 768 (UDP), 792 and 4443 (ICMP), 9260 (SCTP), IEEE 802.1Q and 802.1ad (tags),
-the link types LINKTYPE_ETHERNET, LINUX_SLL, LINUX_SLL2, RAW, IPV4, IPV6, NULL and LOOP of tcpdump.org.
+Sources: RFC 791 (IPv4), 8200 (IPv6), 9293 (TCP), 768 (UDP), 792 and 4443 (ICMP), 9260 (SCTP), IEEE 802.1Q and 802.1ad
+(VLAN tags), https://www.tcpdump.org/linktypes.html (link types).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OUTCOMES = (
 )
 NOT_IP, UNKNOWN_LINK, CUT_OFF, MALFORMED, FRAGMENT = range(1, len(OUTCOMES))
 
-# What a dissected packet holds, int64 each. Addresses are pairs of 64 bits; IPv4 stands in the lower 32 of the second.
+# Indexes of the int64 fields of a dissected packet. An address is two fields of 64 bits; IPv4 is the lower 32 bits.
 SRC_HIGH, SRC_LOW, DST_HIGH, DST_LOW, SRC_PORT, DST_PORT, VERSION, PROTOCOL = range(8)
 PAYLOAD, HEADER, FLAGS, WINDOW, ICMP_TYPE, ICMP_CODE = range(8, 14)
 N_PARTS = 14
@@ -34,6 +34,11 @@ ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132
 
 _MOST_TAGS = 4
 _MOST_EXTENSIONS = 16
+
+_ETHERNET, _LINUX_SLL, _LINUX_SLL2, _NULL, _LOOP = 1, 113, 276, 0, 108  # LINKTYPE_ numbers
+_RAW, _IPV4_ONLY, _IPV6_ONLY = 101, 228, 229
+_OLD_RAW, _OPENBSD_RAW = 12, 14  # DLT_RAW of most systems, of OpenBSD
+_FRAGMENT_HEADER, _AUTHENTICATION_HEADER = 44, 51
 
 
 @njit(cache=True, inline="always")
@@ -61,8 +66,8 @@ def dissect(
 ) -> int:
     """Fill ``parts``, int64 ``(N_PARTS,)``, from one packet; return its outcome.
 
-    Payload is what the IP header says, without Ethernet's padding; where it says nothing (offloaded segments have a
-    length of 0), or with ``padding``, what was on the wire.
+    The payload ends where the IP header says, which leaves out the padding of short Ethernet frames. It ends with the
+    frame if the length is 0, as of segments that the network card cuts later (TSO), or with ``padding``.
     """
     end = start + captured
     at, outcome = _network(data, start, end, link_type)
@@ -81,31 +86,31 @@ def dissect(
 
 @njit(cache=True)
 def _network(data: NDArray[np.uint8], start: int, end: int, link_type: int) -> tuple[int, int]:
-    """Return where the network header begins, and whether there is one."""
-    if link_type == 1:  # Ethernet
+    """Return where the network header begins, and METERED or the reason why there is none."""
+    if link_type == _ETHERNET:
         return _after_tags(data, start + 12, end)
-    if link_type == 113:  # Linux cooked
+    if link_type == _LINUX_SLL:
         return _after_tags(data, start + 14, end)
-    if link_type == 276:  # Linux cooked, version 2
+    if link_type == _LINUX_SLL2:
         if start + 20 > end:
             return 0, CUT_OFF
         kind = _u16(data, start)
         return (start + 20, METERED) if kind == 0x0800 or kind == 0x86DD else (0, NOT_IP)
-    if link_type == 101 or link_type == 12 or link_type == 14 or link_type == 228 or link_type == 229:  # raw IP
+    if link_type in (_RAW, _OLD_RAW, _OPENBSD_RAW, _IPV4_ONLY, _IPV6_ONLY):
         return start, METERED
-    if link_type == 0 or link_type == 108:  # BSD loopback: the address family, in either byte order
+    if link_type in (_NULL, _LOOP):  # an address family of 4 bytes, in either byte order
         return start + 4, METERED
     return 0, UNKNOWN_LINK
 
 
 @njit(cache=True)
 def _after_tags(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
-    """Pass the EtherType at ``at`` and the VLAN tags behind it."""
+    """Skip the EtherType at ``at`` and the VLAN tags behind it: 802.1Q, 802.1ad and the older 0x9100."""
     for _ in range(_MOST_TAGS + 1):
         if at + 2 > end:
             return 0, CUT_OFF
         kind = _u16(data, at)
-        if kind == 0x0800 or kind == 0x86DD:
+        if kind == 0x0800 or kind == 0x86DD:  # IPv4, IPv6
             return at + 2, METERED
         if kind != 0x8100 and kind != 0x88A8 and kind != 0x9100:
             return 0, NOT_IP
@@ -117,13 +122,13 @@ def _after_tags(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
 def _ipv4(data: NDArray[np.uint8], at: int, end: int, wire_end: int, padding: bool, parts: NDArray[np.int64]) -> int:
     if at + 20 > end:
         return CUT_OFF
-    header = (np.int64(data[at]) & 15) * 4
+    header = (np.int64(data[at]) & 15) * 4  # RFC 791, 3.1: IHL counts words of 32 bits
     total = _u16(data, at + 2)
     if header < 20 or (total and total < header):
         return MALFORMED
     if at + header > end:
         return CUT_OFF
-    if _u16(data, at + 6) & 0x1FFF:
+    if _u16(data, at + 6) & 0x1FFF:  # fragment offset: only the first fragment holds the transport header
         return FRAGMENT
     parts[SRC_HIGH], parts[DST_HIGH] = 0, 0
     parts[SRC_LOW] = (_u16(data, at + 12) << 16) | _u16(data, at + 14)
@@ -144,14 +149,16 @@ def _ipv6(data: NDArray[np.uint8], at: int, end: int, wire_end: int, padding: bo
     packet_end = at + 40 + size if size and not padding else wire_end
     following = np.int64(data[at + 6])
     at += 40
+    # RFC 8200, 4: each extension header names the type of the next one. Its length counts units of 8 bytes beyond the
+    # first 8, but words of 4 bytes less 2 in an authentication header (RFC 4302, 2.2); a fragment header has none.
     for _ in range(_MOST_EXTENSIONS):
-        if following == 44:  # fragment
+        if following == _FRAGMENT_HEADER:
             if at + 8 > end:
                 return CUT_OFF
             if _u16(data, at + 2) & 0xFFF8:
                 return FRAGMENT
             following, at = np.int64(data[at]), at + 8
-        elif following == 51:  # authentication header, in words of four bytes
+        elif following == _AUTHENTICATION_HEADER:
             if at + 2 > end:
                 return CUT_OFF
             following, at = np.int64(data[at]), at + (np.int64(data[at + 1]) + 2) * 4
@@ -175,7 +182,7 @@ def _transport(
     if protocol == TCP:
         if at + 20 > end:
             return CUT_OFF
-        header = (np.int64(data[at + 12]) >> 4) * 4
+        header = (np.int64(data[at + 12]) >> 4) * 4  # RFC 9293, 3.1: data offset in words of 32 bits
         if header < 20:
             return MALFORMED
         parts[FLAGS] = np.int64(data[at + 13])
@@ -193,7 +200,7 @@ def _transport(
             if at + 2 > end:
                 return CUT_OFF
             parts[ICMP_TYPE], parts[ICMP_CODE] = np.int64(data[at]), np.int64(data[at + 1])
-        return METERED  # neither ports nor, as in CICFlowMeter, a payload
+        return METERED  # no ports and no payload, as in CICFlowMeter
     if at + header > packet_end:
         return MALFORMED
     parts[SRC_PORT], parts[DST_PORT] = _u16(data, at), _u16(data, at + 2)

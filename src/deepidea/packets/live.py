@@ -1,7 +1,4 @@
-"""Packets of a live interface: a ring of memory that the kernel fills (Linux, AF_PACKET, TPACKET_V3).
-
-The kernel hands over blocks of packets; they are scanned in place by compiled code and copied once, as they are metered
-after the block went back. What the kernel had to drop it counts, and so do we.
+"""Capture from a live interface through a ring buffer shared with the kernel (Linux, AF_PACKET, TPACKET_V3).
 
 Source: the kernel's Documentation/networking/packet_mmap.rst and include/uapi/linux/if_packet.h.
 """
@@ -32,30 +29,39 @@ _SOL_PACKET, _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION = 263, 5, 6, 1
 _TPACKET_V3 = 2
 _ADD_MEMBERSHIP, _PROMISCUOUS = 1, 1
 _STATUS_USER = 1
-_LINK_TYPES = {1: 1, 772: 1, 65534: 101, 512: 12, 778: 101, 776: 101}  # ARPHRD to tcpdump.org's numbers
+_LINK_TYPES = {1: 1, 772: 1, 65534: 101, 512: 12, 778: 101, 776: 101}  # ARPHRD number to LINKTYPE number
 _LOOPBACK = 772
 _MOST_FRAME = 1 << 16
-_DRAIN_TIMEOUTS = 4  # after so many of a block's time-outs without one, no packet waits in a block that is not full
+_DRAIN_TIMEOUTS = 4  # block time-outs after which the kernel has handed over every partly filled block
+
+# The ring is n_blocks blocks of block_bytes. Each begins with a block descriptor (struct tpacket_block_desc):
+#   8 block_status: TP_STATUS_KERNEL (0) while the kernel fills the block, TP_STATUS_USER (1) while we may read it
+#  12 num_pkts, 16 offset_to_first_pkt
+# and holds a chain of packets, each behind a struct tpacket3_hdr:
+#   0 tp_next_offset, 4 tp_sec, 8 tp_nsec, 12 tp_snaplen (captured), 16 tp_len (on the wire), 24 tp_mac (link header)
+#  48 struct sockaddr_ll, in which 10 sll_pkttype
+# The kernel fills blocks in order and hands one over when it is full or its time-out has passed; we return it by
+# clearing the status. When every block is ours, the kernel drops packets and counts them.
 
 
 class LiveCapture:
-    """Packets that pass an interface; a context that closes it.
+    """Capture the packets of an interface; a context manager that closes it.
 
     Parameters
     ----------
     interface : str
         Its name, as ``ip link`` shows it.
     block_bytes, n_blocks : int
-        Of the ring: how much waits while nobody reads. The default holds 32 MiB.
+        Size of the ring, which buffers packets until they are read; 32 MiB by default.
     block_timeout_ms : int
-        A block that is not full is handed over after so long.
+        Time after which the kernel hands over a block that is not full.
     promiscuous : bool
-        Whether to see what is meant for others.
+        Whether to capture packets addressed to other hosts.
 
     Raises
     ------
     SourceError
-        No such interface, no permission, or a system that is not Linux.
+        The interface does not exist, permission is missing, or the system is not Linux.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class LiveCapture:
         promiscuous: bool = True,
     ) -> None:
         if not sys.platform.startswith("linux"):
-            raise SourceError("a live interface needs Linux, however: this is not; read from `tcpdump -w -` instead")
+            raise SourceError("live capture needs Linux; pipe `tcpdump -w -` into - instead")
         self.interface, self.block_bytes, self.n_blocks = interface, block_bytes, n_blocks
         self._block_timeout_s = block_timeout_ms / 1000
         self.dropped = 0
@@ -77,16 +83,14 @@ class LiveCapture:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         except PermissionError as error:
             raise SourceError(
-                f"a live interface needs the right to capture, however: {interface}: {error.strerror}; run as root, or "
-                "give the interpreter the capability cap_net_raw, or read from `tcpdump -w -`"
+                f"cannot capture from {interface}: {error.strerror}; run as root, give the interpreter the capability "
+                "cap_net_raw, or pipe `tcpdump -w -` into -"
             ) from error
         try:
             self._open_ring(block_timeout_ms, promiscuous)
         except OSError as error:
             self._socket.close()
-            raise SourceError(
-                f"an interface must be there and take a capture, however: {interface}: {error.strerror or error}"
-            ) from error
+            raise SourceError(f"cannot capture from {interface}: {error.strerror or error}") from error
 
     def _open_ring(self, block_timeout_ms: int, promiscuous: bool) -> None:
         ring = self._socket
@@ -99,19 +103,19 @@ class LiveCapture:
         ring.bind((self.interface, _ETH_P_ALL))
         if promiscuous:
             index = socket.if_nametoindex(self.interface)
-            with contextlib.suppress(OSError):  # loopback and some tunnels know no such mode
+            with contextlib.suppress(OSError):  # loopback and some tunnels lack this mode
                 ring.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", index, _PROMISCUOUS, 0, bytes(8)))
         hardware = ring.getsockname()[3]
         self.link_type = _LINK_TYPES.get(hardware, 1)
-        self._skip_sent = hardware == _LOOPBACK  # which hands over every packet as it leaves and as it comes back
+        self._skip_sent = hardware == _LOOPBACK  # loopback shows every packet twice: as it leaves and as it arrives
 
     def read(self, timeout_s: float) -> PacketBlock | None:
-        """Return the packets of the next block, or None where none came in time.
+        """Return the packets of the next block, or None after a time without one.
 
         Raises
         ------
         SourceError
-            The interface went away or down.
+            The interface is gone or down.
         """
         start = self._next * self.block_bytes
         if not self._status(start) & _STATUS_USER:
@@ -119,7 +123,7 @@ class LiveCapture:
             poll.register(self._socket, select.POLLIN | select.POLLERR)
             events = poll.poll(timeout_s * 1000)
             if any(event & select.POLLERR for _, event in events):
-                self._refuse_error()
+                self._raise_socket_error()
             if not self._status(start) & _STATUS_USER:
                 return None
         block = self._copy(start)
@@ -128,15 +132,15 @@ class LiveCapture:
         return block
 
     def drain(self) -> Iterator[PacketBlock]:
-        """Yield the blocks that hold what came before this call, for a reader that stops; it ends under any load.
+        """Yield the blocks of packets that came before this call, for a reader that stops.
 
         Raises
         ------
         SourceError
-            The interface went away or down.
+            The interface is gone or down.
         """
         now_us = time.time_ns() // 1000
-        for _ in range(self.n_blocks):  # the ring holds no more: what is behind them came later
+        for _ in range(self.n_blocks):  # blocks behind these hold later packets: under any load, this ends
             block = self.read(_DRAIN_TIMEOUTS * self._block_timeout_s)
             if block is None:
                 return
@@ -147,10 +151,10 @@ class LiveCapture:
     def _status(self, start: int) -> int:
         return int(self._view[start + 8 : start + 12].view(np.uint32)[0])
 
-    def _refuse_error(self) -> None:
+    def _raise_socket_error(self) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise SourceError(f"{self.interface} must stay up, however: {os.strerror(code)}")
+            raise SourceError(f"cannot go on capturing from {self.interface}: {os.strerror(code)}")
 
     def _copy(self, start: int) -> PacketBlock:
         data = self._view[start : start + self.block_bytes].copy()
@@ -162,13 +166,13 @@ class LiveCapture:
 
     def count_drops(self) -> int:
         """Return how many packets the kernel dropped since the last call; the sum is in ``dropped``."""
-        told = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 12)
-        dropped = int(struct.unpack("III", told)[1])
+        statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 12)  # reading resets them
+        dropped = int(struct.unpack("III", statistics)[1])
         self.dropped += dropped
         return dropped
 
     def close(self) -> None:
-        """Give the ring back; nothing is captured from then on."""
+        """Stop capturing and free the ring."""
         del self._view
         self._memory.close()
         self._socket.close()
@@ -191,16 +195,16 @@ def _u32(data: NDArray[np.uint8], at: int) -> int:
 
 @njit(cache=True)
 def _scan_ring(data: NDArray[np.uint8], first: int, skip_sent: bool, found: NDArray[np.int64]) -> int:
-    """Follow the frames of a block: offset, captured bytes, length on the wire, time in us."""
+    """Follow the chain of packets; write offset, captured bytes, length on the wire and time in us, return how many."""
     at, n = first, 0
     for _ in range(len(found)):
         if at + 68 > len(data):
             return n
         captured = _u32(data, at + 12)
-        start = at + (np.int64(data[at + 24]) | np.int64(data[at + 25]) << 8)  # where the link header begins
+        start = at + (np.int64(data[at + 24]) | np.int64(data[at + 25]) << 8)  # of the link header
         if start + captured > len(data):
             return n
-        if not (skip_sent and data[at + 58] == 4):  # sll_pkttype of the address behind the header: PACKET_OUTGOING
+        if not (skip_sent and data[at + 58] == 4):  # PACKET_OUTGOING
             found[n, 0] = start
             found[n, 1] = captured
             found[n, 2] = _u32(data, at + 16)

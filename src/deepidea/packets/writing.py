@@ -1,4 +1,4 @@
-"""Writing captures: the classic pcap format, packet by packet, whole or not at all."""
+"""Write captures in the classic pcap format (draft-ietf-opsawg-pcap), packet by packet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deepidea.flows.atomic import replacing
 __all__ = ["LINK_ETHERNET", "PcapWriter", "writing_pcap"]
 
 LINK_ETHERNET = 1
-WHOLE_PACKETS = 262_144  # the snapshot length that capture tools write when they cut nothing
+WHOLE_PACKETS = 262_144  # snapshot length of capture tools that cut nothing
 _MICROSECONDS, _NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 _FILE_HEADER = struct.Struct("<IHHiIII")
 _RECORD_HEADER = struct.Struct("<IIII")
@@ -21,22 +21,16 @@ _BUFFER_BYTES = 1 << 20
 
 
 class PcapWriter:
-    """Writes packets to an open binary file.
+    """Writes packets to an open binary file, in little-endian byte order on every machine.
 
     Parameters
     ----------
     file
-        Open for writing; nothing but the capture goes into it.
+        Open for writing; holds nothing but the capture.
     nanoseconds
-        Whether times are kept to the nanosecond, which another magic number tells; else they are cut to the
-        microsecond.
+        Whether to write times in nanoseconds (another magic number) instead of microseconds.
     snaplen
-        Bytes of a packet that are kept; the record tells how long it was.
-
-    Notes
-    -----
-    Source: draft-ietf-opsawg-pcap. Numbers are little-endian on every machine, so that the same packets are the same
-    bytes.
+        Most bytes kept of a packet; the record holds its length, too.
 
     Examples
     --------
@@ -49,7 +43,7 @@ class PcapWriter:
 
     def __init__(self, file: BinaryIO, *, nanoseconds: bool = False, snaplen: int = WHOLE_PACKETS) -> None:
         if snaplen < 1:
-            raise ValueError(f"snaplen must be positive, however: snaplen={snaplen}")
+            raise ValueError(f"snaplen must be at least 1, got {snaplen}")
         self._write = file.write
         self._snaplen = snaplen
         self._unit_ns = 1 if nanoseconds else 1000
@@ -57,7 +51,7 @@ class PcapWriter:
         self._write(_FILE_HEADER.pack(magic, 2, 4, 0, 0, snaplen, LINK_ETHERNET))
 
     def write(self, time_ns: int, frame: bytes) -> None:
-        """Append a packet that was seen at a time since 1970."""
+        """Append a packet with its time since 1970."""
         seconds, rest_ns = divmod(time_ns, 1_000_000_000)
         kept = frame[: self._snaplen]
         self._write(_RECORD_HEADER.pack(seconds, rest_ns // self._unit_ns, len(kept), len(frame)) + kept)
@@ -65,12 +59,12 @@ class PcapWriter:
 
 @contextlib.contextmanager
 def writing_pcap(path: str | Path, *, nanoseconds: bool = False, snaplen: int = WHOLE_PACKETS) -> Iterator[PcapWriter]:
-    """Yield a writer to a file that appears at ``path`` when the block ends well; see `PcapWriter`.
+    """Yield a `PcapWriter` whose file appears at ``path`` when the block ends without an error.
 
     Raises
     ------
     StorageError
-        The system refuses to write. What stood at ``path`` before still stands.
+        The file cannot be written; an earlier file at ``path`` stays.
 
     Examples
     --------
