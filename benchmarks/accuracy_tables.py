@@ -1,206 +1,221 @@
-"""Tables and sentences of what the benchmark's records say: README.md, docs/benchmark.md."""
+"""Accuracy tables of README.md and docs/benchmark.md, from the benchmark's records.
+
+The tables of single classes, of p-values and of tau are left to ``deepidea benchmark report``.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from benchmarks.markdown import table
 from benchmarks.result_files import RESULTS
-from deepidea.benchmark.comparison import Comparison, Contest, answers, read_comparison
-from deepidea.benchmark.systems import SYSTEMS
-from deepidea.benchmark.tables import (
-    Table,
-    ahead_table,
-    class_table,
-    escape_markdown,
-    rule_table,
-    standing_table,
-    tau_table,
-)
-from deepidea.benchmark.transfer import Figures, Leg, Ranking, journeys, tell_journey, travel_tables
 
-CLASS_TITLES = {"u2r": "U2R", "r2l": "R2L", "dos": "DoS", "ddos": "DDoS"}
+Record = dict[str, Any]
+NONE = "–"
+DATA = {"kdd99": "KDD99", "nsl-kdd": "NSL-KDD", "cicids17": "CICIDS2017", "cicids18": "CSE-CIC-IDS2018"}
+_TAXONOMY = {"cicids18": "cicids18@family"}  # its sample has no attack among the paper's classes
+DECISIONS = {"own": "its own", "plain": "most probable class", "corrected": "corrected for the prior"}
+SHOWN = ("mlp-ce", "random-forest", "lightgbm", "deepidea", "deepidea-forests")
+_BOLD = "deepidea"
 
 
-def spread(values: Iterable[float | None]) -> str:
-    """Return mean and standard deviation over seeds of shares, in percent."""
-    percents = [100 * value for value in values if value is not None]
-    deviation = f" ± {statistics.stdev(percents):.1f}" if len(percents) > 1 else ""
-    return f"{statistics.mean(percents):.1f}{deviation}" if percents else "-"
+@cache
+def _records() -> dict[tuple[str, str, str], list[Record]]:
+    """Return the measured records of each data set, protocol and system, in the order of their seeds."""
+    found: dict[tuple[str, str, str], list[Record]] = {}
+    for folder in ("benchmark", "protocols"):
+        for path in sorted((RESULTS / folder).glob("*/*/*/seed-*.json")):
+            record = json.loads(path.read_text())
+            if record["status"] == "measured" and "@" not in path.parent.name:  # "@": a changed parameter
+                found.setdefault((record["data"], record["protocol"], record["system"]), []).append(record)
+    return found
 
 
-PRESET_ROWS = {"`paper` preset": "deepidea-paper", "`default` preset": "deepidea"}
-
-
-def accuracy_table(data: str) -> str:
-    """Return the accuracy of both presets on a data set, by the benchmark's records, each with its own decision."""
-    folder = RESULTS / "benchmark" / data / "auto"
-    found = {
-        preset: [json.loads(path.read_text()) for path in sorted((folder / system).glob("seed-*.json"))]
-        for preset, system in PRESET_ROWS.items()
+def _paper_split(data: str) -> dict[str, list[Record]]:
+    """Return the records of each system on a data set's official split, or its stratified one."""
+    name = _TAXONOMY.get(data, data)
+    return {
+        system: records
+        for protocol in ("stratified", "auto")
+        for (of, by, system), records in _records().items()
+        if of == name and by == protocol and ":" not in system
     }
-    own = {preset: [record["decisions"]["own"] for record in records] for preset, records in found.items()}
-    first = own["`default` preset"][0]
-    rows = [["**class-balanced accuracy**", *(f"**{spread(s['cba'] for s in runs)}**" for runs in own.values())]]
-    for name in ("distinct", "unseen"):
-        rows.append([f"CBA on {name} vectors", *(spread(s["subsets"][name] for s in runs) for runs in own.values())])
-    for c in first["per_class"]:
-        title = CLASS_TITLES.get(c, c.replace("_", " "))
-        rows.append([f"recall {title}", *(spread(s["per_class"][c]["recall"] for s in runs) for runs in own.values())])
-    for score, title in (("false_alarm_rate", "false-alarm rate"), ("macro_f1", "macro F1"), ("pr_auc", "PR-AUC")):
-        rows.append([title, *(spread(s[score] for s in runs) for runs in own.values())])
-    seeds = ", ".join(f"{preset} {len(runs)}" for preset, runs in own.items())
-    head = ["percent, mean ± sd over seeds", *own]
-    return table(head, rows) + f"\n\nSeeds: {seeds}; {first['n_rows']:,} test flows (first seed)."
 
 
-_DEALT_AS_THE_PAPER = ("auto", "official", "stratified")
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
-@cache
-def benchmark_contests() -> dict[str, Contest]:
-    """Return what `make bench-accuracy` measured on each data set, dealt by its first protocol; none before it ran."""
-    folder = RESULTS / "benchmark"
-    if not any(folder.glob("*/*/*/seed-*.json")):
-        return {}
-    contests = reversed(read_comparison(folder).contests)
-    return {contest.data: contest for contest in contests if contest.protocol in _DEALT_AS_THE_PAPER}
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.1f}"
 
 
-@cache
-def every_dealing() -> Comparison:
-    """Return what `make bench-accuracy` and `make bench-protocols` measured; nothing before they ran."""
-    folders = [RESULTS / name for name in ("benchmark", "protocols") if any((RESULTS / name).rglob("seed-*.json"))]
-    return read_comparison(*folders) if folders else Comparison((), (), {}, (), ())
+def _score(records: Sequence[Record], name: str, decision: str = "own") -> list[float]:
+    return [record["decisions"][decision][name] for record in records if decision in record["decisions"]]
 
 
-def benchmark_table(data: str, make: Callable[[Contest], Table | None]) -> str:
-    """Return a table of the benchmark on a data set."""
-    contest = benchmark_contests().get(data) or next(
-        (c for c in every_dealing().contests if c.data == data and c.protocol in _DEALT_AS_THE_PAPER), None
-    )
-    made = make(contest) if contest else None
-    return made.to_markdown() if made else "Not measured yet: `make bench-accuracy` fills this table."
+def spread(shares: Sequence[float]) -> str:
+    """Return mean and standard deviation over seeds, in percent."""
+    deviation = f" ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
+    return f"{_percent(statistics.fmean(shares))}{deviation}"
 
 
-def travel_text() -> str:
-    """Return, for each data set that several protocols deal, what became of the figures, in words and tables."""
-    told = []
-    for journey in journeys(every_dealing()):
-        tables = [table.to_markdown() for table in travel_tables(journey)]
-        told += [f"### {escape_markdown(journey.title)}", escape_markdown(tell_journey(journey)), *tables]
-    return "\n\n".join(told) or "Not measured yet: `make bench-protocols` fills this section."
+def systems_table() -> str:
+    """Return class-balanced accuracy, macro-F1 and false alarms of every system on every data set."""
+    splits = {data: _paper_split(data) for data in DATA}
+    titles = {system: records[0]["title"] for split in splits.values() for system, records in split.items()}
+
+    def mean_cba(system: str) -> float:
+        return statistics.fmean(statistics.fmean(_score(splits[d][system], "cba")) for d in list(DATA)[:3])
+
+    rows = [
+        [f"**{titles[system]}**" if system == _BOLD else titles[system], *(_cell(splits[d].get(system)) for d in DATA)]
+        for system in sorted(titles, key=mean_cba, reverse=True)
+    ]
+    return table(["system", *DATA.values()], rows)
 
 
-def new_attacks_table() -> str:
-    """Return what systems find of days and attack labels that training lacks, at how many false alarms."""
-    return _new_attacks([(name, SYSTEMS[name].title, _found_and_false) for name in NEW_ATTACKS_OF])
+def _cell(records: list[Record] | None) -> str:
+    if not records:
+        return NONE
+    f1, alarms = (_percent(_mean(_score(records, name))) for name in ("macro_f1", "false_alarm_rate"))
+    return f"{spread(_score(records, 'cba'))} ({f1}/{alarms})"
 
 
-def new_attacks_ranking() -> str:
-    """Return how systems rank the same attacks above benign flows, whatever they decide."""
-    columns = [(name, SYSTEMS[name].title, lambda figures: _ranked(figures.by_score)) for name in NEW_ATTACKS_OF]
-    ours = ("deepidea", "DeepIDEA, by `anomaly`", lambda figures: _ranked(figures.by_anomaly))
-    return _new_attacks([*columns, ours])
+def decisions_table() -> str:
+    """Return the first system and DeepIDEA's place on each data set, under each decision."""
+    rows = []
+    for data, title in DATA.items():
+        for decision, name in DECISIONS.items():
+            found = {system: _score(records, "cba", decision) for system, records in _paper_split(data).items()}
+            ranked = sorted((s for s in found if found[s]), key=lambda s: -statistics.fmean(found[s]))
+            first = _paper_split(data)[ranked[0]][0]["title"]
+            place = f"{ranked.index(_BOLD) + 1} of {len(ranked)}"
+            rows.append([title, name, spread(found[_BOLD]), place, f"{first}, {spread(found[ranked[0]])}"])
+    return table(["data set", "decision", "DeepIDEA", "place", "first"], rows)
 
 
-NEW_ATTACKS_OF = ("mlp-ce", "random-forest", "lightgbm", "deepidea", "deepidea-forests")
-Column = tuple[str, str, Callable[[Figures], str]]  # system, title, what stands in a cell
+# --- by protocol -----------------------------------------------------------------------------------------------------
+
+_PROTOCOLS = {
+    "stratified-keep": "random, repeats kept",
+    "stratified": "random, repeats dropped",
+    "auto": "official split",
+    "by-time": "end of each day",
+    "by-host-pair": "other pairs of hosts",
+    "by-day-tuesday": "Tuesday not in training",
+    "by-day-wednesday": "Wednesday not in training",
+    "by-day-thursday": "Thursday not in training",
+    "by-day-friday": "Friday not in training",
+    "leave-out": "one attack label not in training, mean of {}",
+    "to-cicids17": "tested on CICIDS2017",
+    "to-cicids17-improved": "tested on CICIDS2017 corrected",
+    "to-cicids18": "tested on CSE-CIC-IDS2018",
+}
+_SPLIT = {
+    "kdd99": "KDD99",
+    "nsl-kdd": "NSL-KDD",
+    "cicids17": "CICIDS2017",
+    "cicids17-improved@family": "CICIDS2017 corrected",
+    "cicids18@family": "CSE-CIC-IDS2018",
+}
 
 
-def _new_attacks(columns: Sequence[Column]) -> str:
-    journey = next((one for one in journeys(every_dealing()) if one.data == "cicids17-improved@family"), None)
-    legs = [leg for leg in journey.legs if leg.contests[0].dealing.startswith(_NEW)] if journey else []
-    if not legs:
-        return "Not measured yet: `make bench-protocols` fills this table."
-    rows = [[_what_lacks(leg), *(_cell(leg.figures(name), tell) for name, _, tell in columns)] for leg in legs]
-    return table(["training lacks", *(title for _, title, _ in columns)], rows)
+def protocols_table() -> str:
+    """Return what a few systems reach under each protocol of each data set, with areas under the ROC curve."""
+    return _lines([(data, protocol) for data in _SPLIT for protocol in _PROTOCOLS], with_areas=True)
 
 
-_NEW = ("by-day-", "leave-out-")
+def readme_table() -> str:
+    """Return the main lines: the usual split of each data set, later flows, unknown attacks, and another network."""
+    improved = "cicids17-improved@family"
+    usual = [(data, "auto") for data in ("kdd99", "nsl-kdd", "cicids17")]
+    return _lines([*usual, *((improved, protocol) for protocol in ("by-time", "leave-out", "to-cicids18"))])
 
 
-def _what_lacks(leg: Leg) -> str:
-    return leg.title.removeprefix("another day: ")
+def _lines(lines: Sequence[tuple[str, str]], *, with_areas: bool = False) -> str:
+    rows = []
+    for data, protocol in lines:
+        groups = {system: _groups(data, protocol, system) for system in SHOWN}
+        if ours := groups[_BOLD]:
+            title = _PROTOCOLS["stratified" if (data, protocol) == ("cicids17", "auto") else protocol]
+            cells = [_figures(groups[system], with_areas=with_areas) for system in SHOWN]
+            cells += [_anomaly(ours)] if with_areas else []
+            rows.append([f"{_SPLIT[data]}, {title.format(len(ours))}", *cells])
+    titles = [_paper_split("kdd99")[system][0]["title"] for system in SHOWN]
+    return table(["trained on, split", *titles, *(["`anomaly`"] if with_areas else [])], rows)
 
 
-def _cell(figures: Figures | None, tell: Callable[[Figures], str]) -> str:
-    return tell(figures) if figures else "–"
+def _groups(data: str, protocol: str, system: str) -> list[list[Record]]:
+    """Return the records of a protocol; of left-out labels a group for each label."""
+    return [
+        records
+        for (of, by, who), records in _records().items()
+        if of == data and who == system and (by == protocol or (protocol == "leave-out" and by.startswith(protocol)))
+    ]
 
 
-def _found_and_false(figures: Figures) -> str:
-    if figures.recall is None or figures.false_alarms is None:
-        return "–"
-    return f"{100 * figures.recall:.1f} ({100 * figures.false_alarms:.1f})"
+def _figures(groups: list[list[Record]], *, with_areas: bool) -> str:
+    """Return CBA, recall of attacks, false alarms and, where asked for, the area under the ROC curve."""
+    figures = [_left_out(g) if g[0]["protocol"].startswith("leave-out") else _whole(g) for g in groups]
+    if not figures:
+        return NONE
+    cba, recall, alarms, area = (_mean(column) for column in zip(*figures, strict=True))
+    more = f"/{area:.3f}" if with_areas and area is not None else ""
+    return f"{_percent(cba)} ({_percent(recall)}/{_percent(alarms)}{more})"
 
 
-def _ranked(ranking: Ranking) -> str:
-    if ranking.auroc is None:
-        return "–"
-    return f"{ranking.auroc:.3f}" + ("" if ranking.recall is None else f" ({100 * ranking.recall:.1f})")
+def _whole(records: list[Record]) -> tuple[float | None, ...]:
+    return tuple(_mean(_score(records, name)) for name in ("cba", "detection_rate", "false_alarm_rate", "roc_auc"))
 
 
-def no_figures(data: str) -> str:
-    """Return why a data set has no figures under the paper's classes, as its records say."""
-    unmeasured = [record for record in every_dealing().unmeasured if record["data"] == data]
-    reasons = dict.fromkeys(record["reason"] for record in unmeasured)
-    return "\n".join(f"> {escape_markdown(reason)}" for reason in reasons) or "Not measured yet."
+def _left_out(records: list[Record]) -> tuple[float | None, ...]:
+    """Return the figures of the left-out label alone against benign flows."""
+    labels = _labels(records)
+    recall = statistics.fmean(label["alarms"] / label["rows"] for label in labels)
+    alarms = _mean(_score(records, "false_alarm_rate")) or 0.0
+    return (recall + 1 - alarms) / 2, recall, alarms, _mean([label.get("auroc") for label in labels])
+
+
+def _labels(records: list[Record]) -> list[dict[str, Any]]:
+    return [label for record in records for label in record["labels"].values() if not label["in_training"]]
+
+
+def _anomaly(groups: list[list[Record]]) -> str:
+    """Return the area under the ROC curve of `anomaly`."""
+    left_out = groups[0][0]["protocol"].startswith("leave-out")
+    areas = [
+        _mean([label.get("anomaly_auroc") for label in _labels(records)])
+        if left_out
+        else _mean([record.get("anomaly", {}).get("roc_auc") for record in records])
+        for records in groups
+    ]
+    area = _mean(areas)
+    return NONE if area is None else f"{area:.3f}"
 
 
 def native_table() -> str:
-    """Return how systems tell the native labels of CICIDS2017 apart, mean over five folds."""
-    by_system: dict[str, list[dict[str, Any]]] = {}
+    """Return how systems separate the native labels of CICIDS2017, mean over five folds."""
+    by_system: dict[str, list[Record]] = {}
     for path in sorted((RESULTS / "native").glob("*/fold-*-of-5/*/seed-0.json")):
         record = json.loads(path.read_text())
-        by_system.setdefault(record["title"], []).append(record["decisions"])
-    if not by_system:
-        return "Not measured yet."
-    ways = {"own": "its own decision", "plain": "most probable label", "corrected": "corrected for the prior"}
+        by_system.setdefault(record["title"], []).append(record)
     rows = [
-        [title, *(_over_folds([told[way]["cba"] for told in folds if way in told]) for way in ways), str(len(folds))]
-        for title, folds in by_system.items()
+        [title, *(spread(_score(folds, "cba", decision)) for decision in DECISIONS)]
+        for title, folds in sorted(by_system.items())
     ]
-    return table(["balanced accuracy, percent", *ways.values(), "folds"], sorted(rows))
+    return table(["CBA, percent", *DECISIONS.values()], rows)
 
-
-def _over_folds(shares: list[float]) -> str:
-    return (
-        f"{100 * statistics.mean(shares):.1f} ± {100 * statistics.stdev(shares) if len(shares) > 1 else 0:.1f}"
-        if shares
-        else ""
-    )
-
-
-def benchmark_answers() -> str:
-    """Return what the benchmark found, in words."""
-    found = answers(Comparison(tuple(benchmark_contests().values()), (), {}, (), ()))
-    told = (f"**{escape_markdown(answer.heading)}.** {escape_markdown(answer.text)}" for answer in found)
-    return "\n\n".join(told) or "Nothing is measured yet: `make bench-accuracy` fills this page."
-
-
-_TAXONOMY = {"cicids18": "cicids18@family"}  # its sample has no attack among the paper's classes
 
 TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": readme_table,
+    "systems": systems_table,
+    "decisions": decisions_table,
+    "protocols": protocols_table,
     "native": native_table,
-    "benchmark-answers": benchmark_answers,
-    **{
-        f"{name}-{data}": partial(benchmark_table, _TAXONOMY.get(data, data), make)
-        for data in ("kdd99", "nsl-kdd", "cicids17", "cicids18")
-        for name, make in (
-            ("standing", standing_table),
-            ("paper", class_table),
-            ("rules", rule_table),
-            ("ahead", ahead_table),
-        )
-    },
-    **{f"tau-{data}": partial(benchmark_table, data, tau_table) for data in ("kdd99", "nsl-kdd", "cicids17")},
-    "travel": travel_text,
-    "new-attacks": new_attacks_table,
-    "new-attacks-ranking": new_attacks_ranking,
-    "no-figures-cicids18": partial(no_figures, "cicids18"),
-    **{data: partial(accuracy_table, data) for data in ("kdd99", "nsl-kdd", "cicids17")},
 }

@@ -1,10 +1,10 @@
-"""Tables of docs/accuracy.md: how the recipe was chosen, and how attacks are ranked that training does not show."""
+"""Tables of docs/accuracy.md: how the recipe was chosen, and how unknown attacks are ranked."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.markdown import table
@@ -17,7 +17,7 @@ Summaries = list[dict[str, Any]]
 
 
 def recipe_decisions() -> str:
-    """Return what each decision makes of the default preset's network on training folds, over the data sets."""
+    """Return the default preset's network under each decision on training folds, over the data sets."""
     of = _search_results()["default"]
     rows = [
         [f"temperature {t:g}", *(_mixed_and_false(of, decision_name(t, rate)) for rate in RATES)] for t in TEMPERATURES
@@ -27,21 +27,14 @@ def recipe_decisions() -> str:
 
 
 def recipe_table() -> str:
-    """Return the recipe search: each candidate on training folds, mean over the data sets, and each data set alone."""
+    """Return the recipe search: each candidate on training folds, mean over the data sets."""
     results = _search_results()
     networks = {name: of for name, of in results.items() if PLAIN in of[0]}
     ordered = sorted(networks, key=lambda name: -_mean_percent(networks[name], _OWN, "mixed"))
     rows = [_candidate_row(name, networks[name], _OWN) for name in ordered]
     for name, of in results.items():
         rows += [_candidate_row(f"{name}, {kind}", of, kind) for kind in of[0] if name not in networks]
-    return table(["candidate", "mixed", "known", "left out", "false alarms", *SEARCHED], rows)
-
-
-def naming_table() -> str:
-    """Return what each rule of naming attacks makes of those that the preset finds, on training folds."""
-    of = [read_result(f"naming_search/{data}")["summary"] for data in SEARCHED]
-    rows = [_candidate_row(rule, of, rule) for rule in of[0]]
-    return table(["named by", "mixed", "known", "left out", "false alarms", *SEARCHED], rows)
+    return table(["candidate", "mixed", "known", "left out", "false alarms"], rows)
 
 
 SEARCHED = ("kdd99", "nsl-kdd", "cicids17")
@@ -58,10 +51,8 @@ def _search_results() -> dict[str, Summaries]:
 
 
 def _candidate_row(name: str, of: Summaries, decision: str) -> list[str]:
-    measures = [
-        f"{_mean_percent(of, decision, measure):.1f}" for measure in ("mixed", "known", "unseen", "false_alarms")
-    ]
-    return [name, *measures, *(f"{summary[decision]['mixed']:.1f}" for summary in of)]
+    measures = ("mixed", "known", "unseen", "false_alarms")
+    return [name, *(f"{_mean_percent(of, decision, measure):.1f}" for measure in measures)]
 
 
 def _mixed_and_false(of: Summaries, decision: str) -> str:
@@ -73,7 +64,7 @@ def _mean_percent(of: Summaries, decision: str, measure: str) -> float:
 
 
 def choices_table() -> str:
-    """Return what the open choices of the paper preset did on training rows."""
+    """Return the effect of the open choices of the paper preset on training rows."""
     rows = [
         [
             run["choice"],
@@ -99,66 +90,22 @@ _WAYS = {
 
 
 def zero_day_table() -> str:
-    """Return how each way ranks left-out attack types, mean over the types of a data set."""
+    """Return how each method ranks left-out attack types, mean over the types of a data set."""
     found = read_result("zero_day")["data"]
     head = ["left-out types against benign flows", *(f"{d}: {what}" for d in found for what in _RANKED.values())]
     rows = [
         [title, *(f"{found[d]['summary']['all'][way][key]:.3f}" for d in found for key in _RANKED)]
         for way, title in _WAYS.items()
     ]
-    halves = "; ".join(
-        f"{data}: {part['DeepIDEA: anomaly']['auroc']:.3f} over the {part['types']} types of {kind}"
-        for data, of in found.items()
-        for kind, part in of["summary"].items()
-        if kind != "all"
-    )
-    by_seed = "; ".join(f"{data}: {', '.join(_of_each_seed(of['runs']))}" for data, of in found.items())
-    return f"{table(head, rows)}\n\nAUROC of `anomaly`: {halves}. Of each seed, over all types: {by_seed}."
-
-
-def _of_each_seed(runs: list[dict[str, Any]]) -> list[str]:
-    seeds = sorted({run["seed"] for run in runs})
-    means = [_mean_of([run for run in runs if run["seed"] == s], "DeepIDEA: anomaly", "auroc") for s in seeds]
-    return [f"{mean:.3f}" for mean in means]
+    return table(head, rows)
 
 
 _RANKED = {"auroc": "AUROC", "recall_at_0.01": "recall at 1e-2", "recall_at_0.001": "recall at 1e-3"}
 
 
-def zero_day_types_table() -> str:
-    """Return the figures of each left-out type; of several seeds the mean."""
-    rows = []
-    for data, of in read_result("zero_day")["data"].items():
-        for name in sorted({run["type"] for run in of["runs"]}):
-            runs = [run for run in of["runs"] if run["type"] == name]
-            told = [_mean_of(runs, way, key) for way, key in _SHOWN]
-            told += [_mean(r["marked"]["left_out"][mark] for r in runs if r["marked"]) for mark in _MARKS]
-            rows.append([data, name, f"{runs[0]['flows']:,}", *(f"{value:.3f}" for value in told)])
-    ways = ["AUROC plain MLP, max-softmax", "AUROC `score`", "AUROC `anomaly`"]
-    return table(["data set", "left out", "flows", *ways, *_RECALLS, "called an attack", "`unknown`"], rows)
-
-
-_RECALLS = ("recall at 1e-2", "recall at 1e-3")
-_SHOWN = [("plain MLP: max-softmax", "auroc"), ("DeepIDEA: 1 - p_benign", "auroc")] + [
-    ("DeepIDEA: anomaly", key) for key in _RANKED
-]
-_MARKS = ("any attack", "unknown")
-
-
-def _mean_of(runs: list[dict[str, Any]], way: str, key: str) -> float:
-    return _mean(run["methods"][way][key] for run in runs if way in run["methods"])
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else float("nan")
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "recipe_decisions": recipe_decisions,
     "recipe_search": recipe_table,
-    "naming_search": naming_table,
     "paper_choices": choices_table,
     "zero_day": zero_day_table,
-    "zero_day_types": zero_day_types_table,
 }

@@ -1,4 +1,4 @@
-"""Tables of what was timed and weighed: README.md and the pages of docs/ that tell of speed, memory and kills."""
+"""Tables of speed, memory and crash tests, for docs/."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from benchmarks.result_files import read_result
 
 def speed_table() -> str:
     """Return training, scoring, memory and start-up in one table."""
-    training, scoring, startup = (read_result(n) for n in ("training_speed", "scoring_speed", "startup"))
-    judged = read_result("evaluation_speed")
-    verdicts, prints = judged["verdicts"], judged["fingerprints"]
+    training, scoring, startup, explained = (
+        read_result(name) for name in ("training_speed", "scoring_speed", "startup", "explain_speed")
+    )
+    verdicts = read_result("evaluation_speed")["verdicts"]
     median, memory = training["median"], scoring["peak_memory_mib"]
-    largest = max(memory, key=int)
-    start = startup["median_seconds"]
+    largest, start = max(memory, key=int), startup["median_seconds"]
+    trained = f"{training['flows']:,} flows x {training['epochs']} epochs"
     rows = [
-        [
-            f"training, paper preset, {training['flows']:,} flows x {training['epochs']} epochs",
-            f"{median['ours_seconds']:.0f} s",
-        ],
-        ["the same by a plain torch loop, in the same run", f"{median['plain_seconds']:.0f} s"],
-        ["ratio (median of the runs)", f"{median['ratio']:.1f}x"],
+        [f"training, paper preset, {trained}", f"{median['ours_seconds']:.0f} s"],
+        ["the same by a plain torch loop", f"{median['plain_seconds']:.0f} s"],
         ["final loss, ours / plain", f"{median['ours_loss']:.4f} / {median['plain_loss']:.4f}"],
         [
             f"scoring Parquet to Parquet, {scoring['features']} features",
@@ -30,78 +27,40 @@ def speed_table() -> str:
         ],
         ["the same without `anomaly` and `unknown`", f"{scoring['without_anomaly']:,.0f} flows/s"],
         [f"peak memory of scoring {int(largest):,} flows", f"{memory[largest]:.0f} MiB"],
-        [f"every figure of an evaluation of {verdicts['flows']:,} flows", f"{verdicts['ours_s']:.1f} s"],
-        ["a few of these figures by scikit-learn, in the same run", f"{verdicts['theirs_s']:.1f} s"],
-        [f"fingerprints of {prints['rows']:,} flows of {prints['features']} features", f"{prints['ours_s']:.2f} s"],
-        ["hashes of the same by pandas, in the same run", f"{prints['theirs_s']:.2f} s"],
+        [f"all figures of an evaluation of {verdicts['flows']:,} flows", f"{verdicts['ours_s']:.1f} s"],
+        ["explanation of one flow, median", f"{explained['default']['median_ms']:.1f} ms"],
         ["`deepidea --help`", f"{start['deepidea --help']:.2f} s"],
-        ["`import deepidea`, beyond Python's own start", f"{start[_IMPORT] - start['python -c pass']:.3f} s"],
     ]
-    run = scoring["run"]
-    return table(["what", "measured"], rows) + f"\n\n{about(run)}"
+    return f"{table(['what', 'measured'], rows)}\n\n{about(scoring['run'])}"
 
 
 def context_table() -> str:
-    """Return the speed of counting what hosts did lately, by kind of traffic."""
+    """Return the speed of host context, by kind of traffic."""
     found = read_result("context_speed")
     kinds = {"office": "an office", "scan": "a scan", "flood": "a flood from ever other sources"}
-    rows = [[f"{title}, flows a second of one core", f"{found[kind]['median']:,.0f}"] for kind, title in kinds.items()]
+    rows = [[f"{title}, flows/s of one core", f"{found[kind]['median']:,.0f}"] for kind, title in kinds.items()]
     rings, run = found["filled_rings"], found["run"]
     rows.append([f"memory of {rings['hosts']:,} busy sources and as many destinations", f"{rings['mib']:.0f} MiB"])
-    return table(["what", "measured"], rows) + f"\n\n{about(run)}"
-
-
-def explain_table() -> str:
-    """Return what an explanation costs, by preset."""
-    found = read_result("explain_speed")
-    presets, run = {name: found[name] for name in ("default", "paper")}, found["run"]
-    figures = {
-        "one flow explained, median": ("median_ms", "{:.1f} ms"),
-        "the same, 95 % within": ("p95_ms", "{:.1f} ms"),
-        "making an explainer, once a detector": ("explainer_ms", "{:.1f} ms"),
-        "what pushes miss of the log-odds, at most": ("worst_residual", "{:.1%}"),
-        f"telling what {found['training_flows']:,} training flows look like": ("reference_s", "{:.1f} s"),
-        "the same in the manifest, unpacked": ("reference_bytes", "{:,} bytes"),
-    }
-    told = {what: [shape.format(of[key]) for of in presets.values()] for what, (key, shape) in figures.items()}
-    rows = [[what, *(text.replace("%", " %") for text in texts)] for what, texts in told.items()]
-    head = [f"{found['features']} features", *(f"`{name}` preset" for name in presets)]
-    return f"{table(head, rows)}\n\n{about(run)}"
-
-
-_IMPORT = "python -c 'import deepidea'"
+    return f"{table(['what', 'measured'], rows)}\n\n{about(run)}"
 
 
 def shared_table() -> str:
-    """Return what several processes on one stream do, from the result file."""
+    """Return what several processes on one stream do."""
     found = read_result("shared_stream")
     speed, taken, context, run = found["speed"], found["takeover"], found["context"], found["run"]
     rows = [
-        *(
-            [
-                f"{name} process{'es' * (name == 'two')}, flows a second of each run",
-                ", ".join(map("{:,}".format, rates)),
-            ]
-            for name, rates in (("one", speed["one"]), ("two", speed["two"]))
-        ),
+        *([f"{name}, flows/s of each run", ", ".join(map("{:,}".format, speed[name]))] for name in ("one", "two")),
         ["two against one, by medians", f"{speed['median_ratio']:.2f}x"],
         [f"parts of the store that {taken['kills']} kills of one of two processes changed", _changed(taken["equal"])],
         *(
             [
-                f"keyed by {key}, windows counted in each of {speed['partitions']} shares: flows with other windows",
-                f"{100 * context[key]['other_windows']:.0f} %",
-            ]
-            for key in ("pair", "source", "destination")
-        ),
-        *(
-            [
-                f"the same keyed by {key}, of {context['alerts']:,} alerts of {context['flows']:,} flows: lost, added",
+                f"context counted per partition, keyed by {key}: alerts lost, added (of {context['alerts']:,})",
                 f"{context[key]['alerts_lost']:,}, {context[key]['alerts_more']:,}",
             ]
             for key in ("pair", "source", "destination")
         ),
     ]
-    return f"{table(['what', 'measured'], rows)}\n\n{about(run)}"
+    return f"{table(['processes', 'measured'], rows)}\n\n{about(run)}"
 
 
 def detection_table() -> str:
@@ -139,43 +98,15 @@ def detection_table() -> str:
     return f"{table(['what', 'measured'], rows)}\n\n{about(run)}"
 
 
-READINGS = {
-    "newest_time": "time of the newest flow",
-    "alert_series_day": "alerts by class, a day in steps of 10 min",
-    "alert_series_weeks": "alerts by class, four weeks in steps of an hour",
-    "flow_series_weeks": "flows and alerts, four weeks in steps of an hour",
-    "severity_counts": "incidents by severity and status",
-    "top_hosts": "hosts with the most urgent incidents",
-    "incidents_latest": "100 incidents, the latest",
-    "incidents_by_severity": "100 open incidents, the most urgent",
-    "incidents_by_alerts_page_2": "100 incidents by alerts, second page",
-    "search_host": "incidents of a host, searched",
-    "search_other_end": "incidents by the address of the other end",
-    "search_port": "incidents by a port",
-    "search_note": "incidents by a word of a note",
-    "search_nothing": "incidents by an address that none has",
-    "alerts_of_host": "100 alerts of a host",
-}
-
-
 def page_table() -> str:
-    """Return what the page of a large store takes, what it weighs, and how it does with many who look on."""
+    """Return how long the pages of a large store take, and the delay of live alerts."""
     found, run = read_result("page_speed"), read_result("page_speed")["run"]
     rows = [[what, f"{of['median_ms']:.0f} ms", f"{of['p95_ms']:.0f} ms"] for what, of in found["pages"].items()]
+    live = found["live"]
+    watched = f"{live['browsers']} open pages, {live['flows_per_second']:,} flows/s: flow end to alert on the page"
+    rows.append([watched, f"{live['p50_s']:.2f} s", f"99 %: {live['p99_s']:.2f} s"])
     head = [f"{found['alerts']:,} alerts, {found['incidents']:,} incidents, SQLite", "median", "95 % within"]
-    live, weight = found["live"], found["weight"]
-    looked = f"{live['browsers']} open pages, {live['flows_per_second']:,} flows/s watched by the server"
-    more = [
-        [
-            "first page without plotly's script",
-            f"{weight['bytes'] / 1000:.0f} kB ({weight['packed_bytes'] / 1000:.0f} packed)",
-        ],
-        [f"{looked}: alerts", f"{live['alerts']:,}"],
-        ["alerts that a page missed, at most", f"{live['most_missed']:,}"],
-        ["from a flow's end to its alert on the page, median", f"{live['p50_s']:.2f} s"],
-        ["the same, 99 % within", f"{live['p99_s']:.2f} s"],
-    ]
-    return f"{table(head, rows)}\n\n{table(['what', 'measured'], more)}\n\n{about(run)}"
+    return f"{table(head, rows)}\n\n{about(run)}"
 
 
 def spark_table() -> str:
@@ -235,16 +166,6 @@ def shard_table() -> str:
     return f"{table(head, rows)}\n\n{about(run)}"
 
 
-def store_table() -> str:
-    """Return how long a page's questions to a large store take."""
-    found = read_result("filled_store")
-    run = found["run"]
-    rows = [[what, f"{found['readings'][name]['p95_ms']:.0f} ms"] for name, what in READINGS.items()]
-    sizes = f"{found['alerts']:,} alerts, {found['incidents']:,} incidents, {found['days']} days"
-    head = [f"{sizes}; 95 % within", "SQLite"]
-    return f"{table(head, rows)}\n\n{about(run)}"
-
-
 def _changed(equal: dict[str, bool]) -> str:
     return "none" if all(equal.values()) else ", ".join(name for name, held in equal.items() if not held)
 
@@ -257,12 +178,10 @@ def _span(memory_mib: list[int]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "speed": speed_table,
     "context_speed": context_table,
-    "explain_speed": explain_table,
     "detection": detection_table,
     "shared_stream": shared_table,
     "page_speed": page_table,
     "spark_speed": spark_table,
     "workers_speed": workers_table,
     "shard_memory": shard_table,
-    "store": store_table,
 }

@@ -1,7 +1,7 @@
-"""Fill the tables of README.md and docs/ from the result files.
+"""Fill the tables of README.md, CONTRIBUTING.md and docs/ from the result files.
 
 A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; what is between them is replaced by
-what the function of that name in :data:`TABLES` says. ``--check`` changes nothing and fails where a document differs.
+the text of the function of that name in :data:`TABLES`. ``--check`` changes nothing and fails where a document differs.
 
 Usage: python -m benchmarks.write_docs [--check]
 """
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy_tables, recipe_tables, scale_tables, speed_tables
+from benchmarks import accuracy_tables, code_figures, recipe_tables, scale_tables, speed_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL)
@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **recipe_tables.TABLES,
     **speed_tables.TABLES,
     **scale_tables.TABLES,
+    **code_figures.TABLES,
 }
 
 
@@ -32,7 +33,7 @@ def filled(text: str) -> str:
 
 def documents() -> list[Path]:
     """Return the documents that may hold tables."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ changes the page. ``tests/test_docs.py`` holds the page against this function an
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -20,15 +20,20 @@ from deepidea.cli.app import app
 PAGE = Path(__file__).with_name("cli.md")
 _HEAD = """# Command line
 
-Generated from the program by `make docs`; do not edit. `deepidea COMMAND --help` says the same.
-
+Generated from the program by `make docs`; do not edit. `deepidea COMMAND --help` prints the same.
 """
-_VALUES = {datetime: "date or time", str: "text", int: "whole number", float: "number", Path: "path", bool: ""}
+_COMMON = 3  # an option that so many commands have, in the same words, is explained once
+
+Row = tuple[str, str]  # spelling, meaning
 
 
 def cli_page() -> str:
     """Return the whole page."""
-    return _HEAD + _introduction() + "\n".join(_section(name, call) for name, call in commands(app, "deepidea"))
+    every = {name: list(_parameters(call)) for name, call in commands(app, "deepidea")}
+    counted = Counter(row for rows in every.values() for row in rows if row[0].startswith("-"))
+    common = [row for row, n in counted.items() if n >= _COMMON]
+    sections = (_section(name, call, every[name], common) for name, call in commands(app, "deepidea"))
+    return "\n".join([_HEAD, _introduction(common), *sections])
 
 
 def commands(group: typer.Typer, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -42,48 +47,48 @@ def commands(group: typer.Typer, prefix: str) -> Iterator[tuple[str, Callable[..
             yield from commands(inner.typer_instance, f"{prefix} {inner.name}")
 
 
-def _introduction() -> str:
-    every = list(commands(app, "deepidea"))
-    listed = "\n".join(f"- [`{name}`](#{_anchor(name)}): {_summary(call)}" for name, call in every)
-    standing = "`deepidea --version` prints the version; `--help` or `-h` after any command prints its help."
-    return f"{app.info.help}\n\n{listed}\n\n{standing}\n\n{str(app.info.epilog).strip()}\n\n"
-
-
-def _summary(call: Callable[..., Any]) -> str:
-    return (inspect.getdoc(call) or "").split("\n\n")[0].replace("\n", " ")
+def _introduction(common: list[Row]) -> str:
+    links = ", ".join(f"[{name.removeprefix('deepidea ')}](#{_anchor(name)})" for name, _ in commands(app, "deepidea"))
+    return (
+        f"{app.info.help}\n\n{links}.\n\n{str(app.info.epilog).strip()}\n\n"
+        f"## Common options\n\n`--version` and, of every command, `--help`, `-h`.\n\n{_listed(common)}"
+    )
 
 
 def _anchor(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _section(name: str, call: Callable[..., Any]) -> str:
-    parameters = list(_parameters(call))
-    usage = " ".join(shown for shown, *_ in parameters if not shown.startswith("-"))
-    head = f"## {name}\n\n{_summary(call)}\n\n```\n{name} [OPTIONS] {usage}".rstrip() + "\n```\n"
-    if not parameters:
-        return head
-    rows = "\n".join(
-        f"| {_coded(shown)} | {value} | {default} | {told} |" for shown, value, default, told in parameters
-    )
-    return f"{head}\n| argument or option | value | default | what it does |\n|---|---|---|---|\n{rows}\n"
+def _section(name: str, call: Callable[..., Any], rows: list[Row], common: list[Row]) -> str:
+    summary = (inspect.getdoc(call) or "").split("\n\n")[0].replace("\n", " ")
+    own = [row for row in rows if row not in common]
+    shared = ", ".join(_coded(spelling) for spelling, meaning in rows if (spelling, meaning) in common)
+    more = f"- [common options](#common-options): {shared}\n" if shared else ""
+    return f"## {name}\n\n{summary}\n" + (f"\n{_listed(own)}{more}" if rows else "")
+
+
+def _listed(rows: list[Row]) -> str:
+    return "".join(f"- {_coded(spelling)}: {meaning}\n" for spelling, meaning in rows)
 
 
 def _coded(spellings: str) -> str:
     return ", ".join(f"`{spelling}`" for spelling in spellings.split(", "))
 
 
-def _parameters(call: Callable[..., Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield spelling, value, default and help of each parameter of a command."""
+def _parameters(call: Callable[..., Any]) -> Iterator[Row]:
+    """Yield spelling and meaning of each parameter of a command."""
     hints = get_type_hints(call, include_extras=True)
     for name, parameter in inspect.signature(call).parameters.items():
         kind, info = get_args(hints[name])[:2]
-        many, value = _value(kind)
+        many, choices = _value(kind)
         if isinstance(info, type(typer.Argument())):
             spelt = name.upper() + ("..." if many else "")
         else:
             spelt = ", ".join(_declared(info) or _option(name, kind))
-        yield spelt, value, _default(parameter.default), (info.help or "").replace("|", "\\|")
+        facts = [choices, _default(parameter.default), "repeatable" if many and spelt.startswith("-") else ""]
+        told = "; ".join(fact for fact in facts if fact)
+        help_text = (info.help or "").replace("|", "\\|")
+        yield spelt, f"{help_text} ({told})" if told else help_text
 
 
 def _declared(info: Any) -> tuple[str, ...]:
@@ -98,30 +103,29 @@ def _option(name: str, kind: Any) -> tuple[str, ...]:
 
 
 def _value(kind: Any) -> tuple[bool, str]:
-    """Return whether several may be given, and what a value is."""
+    """Return whether several may be given, and the choices where there are any."""
     inner = [part for part in get_args(kind) if part is not type(None)]
     if inner and get_origin(kind) is not list:
         kind = inner[0]  # X | None
     many = get_origin(kind) is list
     if many:
         kind = get_args(kind)[0]
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return many, ", ".join(f"`{choice.value}`" for choice in kind)
-    return many, _VALUES[kind] + (", more than once" if many else "")
+    choices = isinstance(kind, type) and issubclass(kind, Enum)
+    return many, ", ".join(f"`{choice.value}`" for choice in kind) if choices else ""
 
 
 def _default(value: Any) -> str:
     if value is inspect.Parameter.empty:
         return "required"
-    if value is None or value is False:
+    if value in (None, False, ""):
         return ""
     if value is True:
-        return "on"
+        return "on by default"
     if isinstance(value, list):
-        return ", ".join(f"`{item}`" for item in value)
+        return "default " + ", ".join(f"`{item}`" for item in value)
     if isinstance(value, float):
-        return f"`{value:.3g}`"
-    return f"`{value.value if isinstance(value, Enum) else value}`"
+        return f"default `{value:.3g}`"
+    return f"default `{value.value if isinstance(value, Enum) else value}`"
 
 
 if __name__ == "__main__":

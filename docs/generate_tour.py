@@ -1,8 +1,8 @@
-"""Run the commands of the README's tour and put what they print into it: ``python docs/generate_tour.py DIR``.
+"""Run the commands of the documents' tours and write their output there: ``python docs/generate_tour.py DIR``.
 
-``DIR`` is a folder of NSL-KDD. Each command runs in a shell of its own, in a temporary home folder where the data set
-lies under ``~/nsl-kdd``. Lines longer than the page are wrapped, and most epochs are left out; apart from that a block
-is what the command printed.
+``DIR`` holds the folders ``nsl-kdd`` and ``cicids17-improved``, and ``zeek/port-scan-vertical/conn.log``. Commands run
+in a temporary home folder. Long lines are wrapped; most epochs and the end of long
+output are left out; the rest is what a command printed.
 """
 
 from __future__ import annotations
@@ -15,23 +15,39 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 100
-TOUR = {
-    "add": ["deepidea data add nsl-kdd ~/nsl-kdd"],
-    "describe": ["deepidea data describe nsl-kdd | tail -n 5"],
-    "train": ["deepidea train nsl-kdd -o nsl.idea --seed 0"],
-    "evaluate": ["deepidea evaluate nsl.idea nsl-kdd --json nsl.json --report nsl.html"],
-    "score": ["deepidea score nsl.idea ~/nsl-kdd/KDDTest-21.txt --no-header -o verdicts.csv", "head -n 4 verdicts.csv"],
-    "inspect": ["deepidea inspect nsl.idea | head -n 9"],
+MOST_LINES = 24  # of a command; "..." stands for the rest
+HIDDEN = [
+    "deepidea data add cicids17-improved ~/CNS2022",
+    "deepidea train cicids17-improved --schema conn -o conn.idea",
+]
+TOURS = {
+    "README.md": {"watch": ["deepidea detect conn.log --model conn.idea", "deepidea incidents"]},
+    "docs/quick-start.md": {
+        "add": ["deepidea data add nsl-kdd ~/nsl-kdd"],
+        "train": ["deepidea train nsl-kdd -o nsl.idea --seed 0"],
+        "evaluate": ["deepidea evaluate nsl.idea nsl-kdd --report nsl.html"],
+        "score": [
+            "deepidea score nsl.idea ~/nsl-kdd/KDDTest-21.txt --no-header -o verdicts.csv",
+            "head -n 3 verdicts.csv",
+        ],
+    },
 }
+_LINKS = {"nsl-kdd": "nsl-kdd", "CNS2022": "cicids17-improved", "conn.log": "zeek/port-scan-vertical/conn.log"}
 
 
-def run_tour(folder: Path) -> dict[str, str]:
-    """Return the text of each block: commands and what they printed."""
+def run_tours(data: Path) -> dict[str, dict[str, str]]:
+    """Return the text of each block of each page: commands and their output."""
     with tempfile.TemporaryDirectory() as home:
-        (Path(home) / "nsl-kdd").symlink_to(folder.resolve())
-        return {name: "\n".join(_run(command, home) for command in commands) for name, commands in TOUR.items()}
+        for name, target in _LINKS.items():
+            (Path(home) / name).symlink_to((data / target).resolve())
+        for command in HIDDEN:
+            _run(command, home)
+        return {
+            page: {name: "\n".join(_run(command, home) for command in commands) for name, commands in tour.items()}
+            for page, tour in TOURS.items()
+        }
 
 
 def _run(command: str, home: str) -> str:
@@ -44,7 +60,8 @@ def _run(command: str, home: str) -> str:
     if done.returncode:
         sys.exit(f"{command}: exit code {done.returncode}\n{done.stdout}")
     printed = without_most_epochs([line.rstrip() for line in done.stdout.splitlines() if line.strip()])
-    return "\n".join([f"$ {command}", *(wrapped for line in printed for wrapped in _wrapped(line))])
+    wrapped = [part for line in printed for part in _wrapped(line)]
+    return "\n".join([f"$ {command}", *wrapped[:MOST_LINES], *(["..."] if len(wrapped) > MOST_LINES else [])])
 
 
 def without_most_epochs(lines: list[str]) -> list[str]:
@@ -60,7 +77,7 @@ def _wrapped(line: str) -> list[str]:
 
 
 def filled(text: str, blocks: dict[str, str]) -> str:
-    """Return the README with its blocks replaced."""
+    """Return a page with its blocks replaced."""
     for name, block in blocks.items():
         pattern = re.compile(rf"(<!-- tour:{name} -->\n```console\n).*?(\n```\n<!-- /tour:{name} -->)", re.DOTALL)
         text = pattern.sub(lambda found, block=block: f"{found[1]}{block}{found[2]}", text)  # type: ignore[misc]
@@ -68,11 +85,12 @@ def filled(text: str, blocks: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Run the tour and rewrite the README."""
+    """Run the tours and rewrite their pages."""
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        sys.exit("usage: python docs/generate_tour.py DIR, the folder of NSL-KDD's files")
-    blocks = run_tour(Path(sys.argv[1]))
-    README.write_text(filled(README.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+        sys.exit("usage: python docs/generate_tour.py DIR, the folder of the data sets")
+    for page, blocks in run_tours(Path(sys.argv[1])).items():
+        path = ROOT / page
+        path.write_text(filled(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":

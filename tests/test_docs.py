@@ -49,6 +49,15 @@ def options_of(help_text: str) -> set[str]:
     }
 
 
+# --- length -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_documents_stay_short() -> None:
+    assert len(read("README.md").encode()) <= 9_000
+    assert len(read("CONTRIBUTING.md").encode()) <= 9_000
+    assert sum(len(read(name).split()) for name in NAMES if name.startswith("docs/")) <= 25_000
+
+
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -59,7 +68,8 @@ def test_the_page_of_the_command_line_is_what_its_generator_writes() -> None:
 @pytest.mark.parametrize("name", [name for name, _ in GENERATOR["commands"](app, "deepidea")])
 def test_every_option_of_the_printed_help_is_on_the_page_and_the_other_way_round(name: str) -> None:
     section = read("docs/cli.md").split(f"\n## {name}\n")[1].split("\n## ")[0]
-    written = set(re.findall(r"`(--?[a-z][a-z-]*)`", "\n".join(re.findall(r"^\| (`-.*?) \|", section, re.M))))
+    shown = re.findall(r"^- (?:((?:`-[\w-]+`(?:, )?)+):|\[common options\]\S+ (.*))", section, re.M)
+    written = {option for cells in shown for option in re.findall(r"`(--?[a-z][a-z-]*)`", " ".join(cells))}
     assert written == options_of(helps()[name])
 
 
@@ -93,12 +103,11 @@ def test_every_command_in_a_page_exists_with_its_options(name: str) -> None:
         assert {word for word in words if re.match(r"--?[a-z]", word)} <= options_of(helps()[command]), line
 
 
-def test_the_tour_shows_output_of_every_command() -> None:
-    tour = runpy.run_path(str(ROOT / "docs" / "generate_tour.py"))["TOUR"]
-    for name, commands in tour.items():
-        block = re.search(
-            rf"<!-- tour:{name} -->\n```console\n(.*?)\n```\n<!-- /tour:{name} -->", read("README.md"), re.S
-        )
+def test_the_tours_show_output_of_every_command() -> None:
+    tours = runpy.run_path(str(ROOT / "docs" / "generate_tour.py"))["TOURS"]
+    for page, name, commands in ((page, *block) for page, tour in tours.items() for block in tour.items()):
+        pattern = rf"<!-- tour:{name} -->\n```console\n(.*?)\n```\n<!-- /tour:{name} -->"
+        block = re.search(pattern, read(page), re.S)
         assert block is not None, name
         lines = block[1].splitlines()
         assert [line[2:] for line in lines if line.startswith("$ ")] == commands
@@ -164,35 +173,35 @@ def test_the_marked_blocks_of_a_page_run_from_top_to_bottom(
         exec(compile(block, name, "exec"), names)
 
 
-# --- what must be told in full ---------------------------------------------------------------------------------------
+# --- what must be explained in full ----------------------------------------------------------------------------------
 
 
 def test_every_key_of_an_evaluation_is_explained() -> None:
     page = read("docs/evaluation.md")
     scores = evaluate([0, 1], [0, 1], None, [0.1, 0.9], ["benign", "dos"]).to_dict()
-    told = set(re.findall(r"`([\w.]+)`", page))
-    assert {key for key in scores if not key.endswith("_interval")} <= told
-    assert {key for key in scores["per_class"]["dos"] if not key.endswith("_interval")} <= told
-    assert {field.name for field in fields(Evaluation)} - {"scores"} <= {key.split(".")[0] for key in told}
+    listed = set(re.findall(r"`([\w.]+)`", page))
+    assert {key for key in scores if not key.endswith("_interval")} <= listed
+    assert {key for key in scores["per_class"]["dos"] if not key.endswith("_interval")} <= listed
+    assert {field.name for field in fields(Evaluation)} - {"scores"} <= {key.split(".")[0] for key in listed}
 
 
-def test_every_error_and_its_exit_code_is_told() -> None:
+def test_every_error_and_its_exit_code_is_listed() -> None:
     lines = read("docs/errors.md").splitlines()
     for name, error in vars(errors).items():
         if isinstance(error, type) and issubclass(error, errors.DeepIDEAError):
-            told = [line for line in lines if re.search(rf"[─ ]?\b{name}\b.*  ", line)]
-            assert told, name
-            assert "exit_code" not in vars(error) or re.search(rf" {error.exit_code}\b", told[0]), name
+            listed = [line for line in lines if re.search(rf"[─ ]?\b{name}\b.*  ", line)]
+            assert listed, name
+            assert "exit_code" not in vars(error) or re.search(rf" {error.exit_code}\b", listed[0]), name
 
 
-def test_every_data_set_and_taxonomy_is_told() -> None:
+def test_every_data_set_and_taxonomy_is_listed() -> None:
     page = read("docs/data-sets.md")
     assert all(f"`{name}`" in page for name in DATASET_SPECS)
     assert all(f"`{taxonomy}`" in page for known in TAXONOMIES.values() for taxonomy in known)
     assert all(entry.page in page for entry in DATASET_SPECS.values())
 
 
-def test_every_loss_is_told() -> None:
+def test_every_loss_is_listed() -> None:
     assert set(LOSSES) <= set(re.findall(r"^\| `([\w-]+)` \|", read("docs/concepts.md"), re.M))
 
 

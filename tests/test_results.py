@@ -1,4 +1,4 @@
-"""The figures of README.md and docs/ are those of the committed result files."""
+"""The figures of README.md, CONTRIBUTING.md and docs/ are those of the committed result files."""
 
 import re
 
@@ -14,7 +14,7 @@ def test_tables_are_those_of_the_result_files(path):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_stands_somewhere(name):
+def test_every_table_is_used(name):
     assert any(f"<!-- results:{name} -->" in path.read_text() for path in documents())
 
 

@@ -36,7 +36,7 @@ class ScoreOptions:
     on_error: Annotated[OnError, typer.Option(help="Stop at a bad row, or skip and count it.")] = OnError.raise_
     header: Annotated[bool, typer.Option(help="Whether CSV files have a header line; KDD files have none.")] = True
     threads: Annotated[int | None, typer.Option(min=1, help="Scoring threads; all cores where absent.")] = None
-    engine: Annotated[Engine, typer.Option(help="Score here, or on Spark: docs/spark.md.")] = Engine.local
+    engine: Annotated[Engine, typer.Option(help="Score here, or on Spark: docs/large-data.md.")] = Engine.local
     master: Annotated[str, typer.Option(help="Spark: local[2], spark://host:7077, yarn, k8s://...")] = "local[*]"
     follow: Annotated[bool, typer.Option(help="Spark: score files as they arrive in a folder.")] = False
     checkpoint: Annotated[

@@ -116,14 +116,14 @@ class TrainOptions:
         float | None, typer.Option(help="Step size; the preset's, or a tenth of it with --continue.")
     ] = None
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that train together, here or on Spark; docs/workers.md.")
+        int, typer.Option(min=1, help="Processes that train together, here or on Spark; docs/large-data.md.")
     ] = 1
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep where training stands after each epoch there, and go on from it.")
     ] = None
     shards: Annotated[
         int | None,
-        typer.Option(min=2, help="Read a table larger than memory in so many parts; docs/large-tables.md."),
+        typer.Option(min=2, help="Read a table larger than memory in so many parts; docs/large-data.md."),
     ] = None
     engine: Annotated[Engine, typer.Option(help="Start the workers here, or on Spark.")] = Engine.local
     master: Annotated[
