@@ -28,7 +28,7 @@ import polars as pl
 
 from deepidea import Detector
 from deepidea.detection.calibrate import calibrate
-from deepidea.detection.runner import Setting, open_source_for, watch
+from deepidea.detection.runner import DetectionConfig, open_source_for, run_detection
 from deepidea.detection.store import Store, open_store
 from deepidea.flows.context import add_context
 from deepidea.flows.labelled import labelled_flows_from_table
@@ -76,11 +76,15 @@ def main() -> None:
     database = output / "alerts.db"
     for file in output.glob("alerts.db*"):
         file.unlink()
-    setting = Setting(store=f"sqlite:///{database}", dead_letters=output / "dead-letters")
-    watched = watch(str(today), Detector.load(output / "site.idea"), setting, threading.Event())
-    at = watched.progress
+    config = DetectionConfig(
+        source=str(today),
+        model=output / "site.idea",
+        store=f"sqlite:///{database}",
+        dead_letters=output / "dead-letters",
+    )
+    at = run_detection(config, threading.Event()).progress
     print(f"   {at.n_flows:,} flows, {at.n_alerts:,} alerts; skipped: {dict(at.skipped)}")
-    with open_store(setting.store) as store:
+    with open_store(config.store) as store:
         tell_incidents(store)
         print("\n6. Held against what was simulated")
         tell_found(store, today)

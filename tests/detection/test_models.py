@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from deepidea.detection import models
 from deepidea.detection.engine import Engine
 from deepidea.detection.models import ActiveDetector, detector_of
-from deepidea.detection.runner import Setting, refuse_other_reading, watch_active
+from deepidea.detection.runner import DetectionConfig, refuse_other_reading, run_detection
 from deepidea.detection.sources.source import FlowBatch
 from deepidea.detection.store import Store, open_store
 from deepidea.detection.store_schema import MODELS
@@ -201,7 +201,7 @@ def test_a_model_that_reads_other_flows_is_told_of_and_left(store: Store, ids: l
     assert alerts.height == 300
     assert alerts["model"].n_unique() == 1
     ((line),) = told
-    assert "cannot take over: a model must read the flows of the one before" in line
+    assert "cannot take over: it reads schema" in line
 
 
 def add(store: Store, detector: Detector) -> str:
@@ -224,15 +224,14 @@ def test_watching_follows_what_is_activated(files: list[Path], tmp_path: Path) -
             if progress.n_flows == 100:
                 store.activate(ids[1], analyst="ann", force=True)
 
-        watched = watch_active(
-            str(tmp_path),
-            Setting(store=url),
+        result = run_detection(
+            DetectionConfig(str(tmp_path), store=url),
             threading.Event(),
-            on_news=told.append,
+            on_model=told.append,
             on_batch=after_a_batch,
             check_s=0.0,
         )
-        assert watched.progress.n_flows == 300
+        assert result.progress.n_flows == 300
         assert store.alerts(limit=1000).rows["model"].n_unique() == 2
     assert told[0].startswith(f"detecting with the active model of {url}: m0.idea (detector ")
     assert told[1].startswith("detecting with m1.idea (detector ")

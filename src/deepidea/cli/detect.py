@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,11 +11,14 @@ from deepidea.cli.alert_tables import show_calibration, show_rule, show_sources,
 from deepidea.cli.options import (
     AlertFormat,
     DialectName,
+    Exporters,
     Follow,
     ModelFile,
     Seconds,
     Source,
+    SourceOptions,
     StoreUrl,
+    options_of_source,
     refuse_unwritable,
 )
 from deepidea.cli.terminal import flow_progress, say, show_losses, stopping
@@ -57,14 +60,17 @@ def detect(
     max_flows: Annotated[
         int | None, typer.Option(min=1, help="Of packets: flows under way at most; the oldest is told early.")
     ] = None,
+    exporter: Exporters = None,
+    option: SourceOptions = None,
     seconds: Seconds = None,
 ) -> None:
     """Watch a source: score its flows, store alerts and incidents, hand alerts to sinks. Goes on where it stopped."""
-    from deepidea.detection.runner import Setting, watch, watch_active
-    from deepidea.model.detector import Detector
+    from deepidea.detection.runner import DetectionConfig, run_detection
 
-    given = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None, "max_flows": max_flows}
-    setting = Setting(
+    packets = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None, "max_flows": max_flows}
+    config = DetectionConfig(
+        source=source,
+        model=model,
         store=store,
         sinks=tuple(sink or ()),
         format=format.value if format else None,
@@ -72,17 +78,11 @@ def detect(
         follow=follow,
         allow=allow,
         dead_letters=dead_letters,
-        source_options={name: value for name, value in given.items() if value is not None},
-        detector_name="" if model is None else model.name,
+        source_options=options_of_source(option, exporters=exporter, **packets),
     )
-    detector = None if model is None else Detector.load(model)
     with stopping(seconds) as stop, watching(source) as on_batch:
-        shown: dict[str, Any] = {"on_start": show_rule, "on_batch": on_batch}
-        if detector is None:
-            watched = watch_active(source, setting, stop, on_news=say, **shown)
-        else:
-            watched = watch(source, detector, setting, stop, **shown)
-    raise typer.Exit(show_watched(watched))
+        result = run_detection(config, stop, on_start=show_rule, on_batch=on_batch, on_model=say)
+    raise typer.Exit(show_watched(result))
 
 
 def publish(
@@ -92,6 +92,8 @@ def publish(
         bool, typer.Option(help="Let each flow carry what its hosts did lately, for detectors with context.")
     ] = True,
     follow: Follow = False,
+    exporter: Exporters = None,
+    option: SourceOptions = None,
     seconds: Seconds = None,
 ) -> None:
     """Put flows into a stream that several `detect` processes share, by pairs of hosts. Goes on where it stopped."""
@@ -99,7 +101,10 @@ def publish(
     from deepidea.detection.publishers import open_publisher
     from deepidea.detection.sources.registry import open_source
 
-    flows, publisher = open_source(source, follow=follow), open_publisher(address)
+    flows, publisher = (
+        open_source(source, follow=follow, **options_of_source(option, exporters=exporter)),
+        open_publisher(address),
+    )
     with stopping(seconds) as stop, flow_progress("publishing") as progress:
         done = put(flows, publisher, stop, context=context, progress=progress)
     say(f"published {done.n_flows:,} flows to {publisher.name}")
@@ -111,6 +116,8 @@ def calibrate(
     source: Annotated[str, typer.Argument(help="Benign flows of the network to watch; any kind of source.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write, with thresholds.")],
     fpr: Annotated[float, typer.Option(help="Rate of benign flows that may raise an alert.")] = 1e-4,
+    exporter: Exporters = None,
+    option: SourceOptions = None,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop a live source after so long.")] = None,
 ) -> None:
     """Set thresholds for a network of one's own by its benign flows, with a promise about false alarms."""
@@ -120,7 +127,7 @@ def calibrate(
 
     refuse_unwritable(output)
     detector = Detector.load(model)
-    flows = open_source_for(detector, source)
+    flows = open_source_for(detector, source, **options_of_source(option, exporters=exporter))
     with stopping(seconds) as stop, flow_progress("scoring") as progress:
         done = set_thresholds(detector, flows, fpr, stop=stop, progress=progress)
     done.detector.save(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import getpass
 import inspect
@@ -65,6 +66,12 @@ FileFormat = Annotated[TableFormat | None, typer.Option(help="Format, where the 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most rows.")]
 Follow = Annotated[bool, typer.Option(help="Wait for more at the end of a file.")]
+Exporters = Annotated[
+    list[str] | None, typer.Option("--exporter", help="NetFlow: address of an exporter to accept; all where absent.")
+]
+SourceOptions = Annotated[
+    list[str] | None, typer.Option("--option", help="Further option of the source, NAME=VALUE: see docs/sources.md.")
+]
 Seconds = Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; Ctrl-C and SIGTERM stop, too.")]
 
 Analyst = Annotated[str | None, typer.Option(help="Who says so; the name of the login where absent.")]
@@ -86,6 +93,26 @@ def taking(options: type[Asked]) -> Callable[[Callable[[Asked], None]], Callable
         return command
 
     return decorate
+
+
+def options_of_source(given: list[str] | None = None, **named: Any) -> dict[str, Any]:
+    """Return options for a source's constructor: named ones that have a value, and those given as NAME=VALUE.
+
+    Examples
+    --------
+    >>> options_of_source(["timeout_s=60", "gap_s=2.5"], exporters=["10.0.0.1"], dialect=None)
+    {'exporters': ['10.0.0.1'], 'timeout_s': 60, 'gap_s': 2.5}
+    """
+    options = {name: value for name, value in named.items() if value is not None}
+    for option in given or ():
+        name, equals, text = option.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"--option takes NAME=VALUE, got {option!r}")
+        try:
+            options[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[name] = text
+    return options
 
 
 def one_name(data: list[str]) -> str | list[str]:

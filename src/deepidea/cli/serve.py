@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deepidea.cli.options import StoreUrl
+from deepidea.cli.options import Exporters, SourceOptions, StoreUrl, options_of_source
 from deepidea.cli.serve_tables import show_address, show_audit, show_secret, show_tokens
 from deepidea.cli.terminal import say, stopping
 
@@ -31,6 +31,8 @@ def serve(
     sink: Annotated[list[str] | None, typer.Option(help="Of watched sources: where alerts go, too.")] = None,
     allow: Annotated[Path | None, typer.Option(help="Of watched sources: file of allow rules.")] = None,
     follow: Annotated[bool, typer.Option(help="Of watched sources: wait for more at the end of a file.")] = False,
+    exporter: Exporters = None,
+    option: SourceOptions = None,
     host: Annotated[str, typer.Option(help="Address to listen at; other than loopback takes a token first.")] = (
         "127.0.0.1"
     ),
@@ -58,6 +60,7 @@ def serve(
         sinks=tuple(sink or ()),
         allow=allow,
         follow=follow,
+        source_options=options_of_source(option, exporters=exporter),
         host=host,
         port=port,
         host_names=tuple(host_name or ()),

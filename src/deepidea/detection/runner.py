@@ -1,10 +1,10 @@
-"""Detection put together: a source, a detector, a store and sinks, from their addresses to the last alert delivered."""
+"""A detection from its configuration to the last alert delivered: source, detector, store and sinks."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from deepidea.detection.engine import Engine, Progress
 from deepidea.detection.health import errors_of
 from deepidea.detection.models import CHECK_S, ActiveDetector
 from deepidea.detection.sinks.delivery import Delivery, DeliveryStatus
-from deepidea.detection.sinks.registry import open_sink
+from deepidea.detection.sinks.registry import open_sinks
 from deepidea.detection.sources.registry import open_source, source_of
 from deepidea.detection.sources.source import Source
 from deepidea.detection.sources.tables import fits
@@ -27,12 +27,12 @@ from deepidea.flows.schema import Schema, get_schema
 from deepidea.model.detector import Detector
 from deepidea.packets.meter import DIALECTS
 
-DRAIN_S = 10.0  # for sinks to take what is left when detection ends
+DRAIN_S = 10.0  # for sinks to take what waits when detection ends
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """What a detection did: the engine's figures, how each sink stands at its end, and whether it had begun before."""
+class DetectionResult:
+    """The engine's figures, the status of each sink at the end, and whether the run resumed an earlier one."""
 
     progress: Progress
     deliveries: tuple[DeliveryStatus, ...]
@@ -40,11 +40,15 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """How to detect, beside from where and with which detector.
+class DetectionConfig:
+    """A detection: from which source, with which detector, into which store and sinks.
 
     Parameters
     ----------
+    source : str
+        Address of the source.
+    model : path, optional
+        Detector file; the active model of the store where absent, and the next one once it is activated.
     store : str
         URL of the store; :func:`default_store` where empty.
     sinks : sequence of str
@@ -52,19 +56,19 @@ class Setting:
     format : str, optional
         Of the alerts that sinks get, where their own is not wanted.
     fpr : float, optional
-        Rate of false alarms to alert at, see :func:`deepidea.detection.alerting.thresholds_of`.
+        False-alarm rate of the thresholds, see :func:`deepidea.detection.alerting.thresholds_of`.
     follow : bool
         Whether to wait for more at the end of a file.
     allow : path, optional
-        File of allow rules; those of the file that an earlier run took, and that are gone from it, are removed.
+        File of allow rules; rules that an earlier run took from this file and that it no longer has are removed.
     dead_letters : path, optional
-        Folder for alerts that a sink would not take; beside the store's folder where absent.
+        Folder for alerts that a sink refuses; in the user's data folder where absent.
     source_options : mapping
         For the source's constructor.
-    detector_name : str
-        What the detector is called, for people.
     """
 
+    source: str
+    model: Path | None = None
     store: str = ""
     sinks: Sequence[str] = ()
     format: str | None = None
@@ -72,8 +76,16 @@ class Setting:
     follow: bool = False
     allow: Path | None = None
     dead_letters: Path | None = None
-    source_options: dict[str, Any] = field(default_factory=dict)
-    detector_name: str = ""
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open_source(self, detector: Detector) -> Source:
+        """Return the source, as :func:`open_source_for` opens it."""
+        return open_source_for(detector, self.source, follow=self.follow, **self.source_options)
+
+    def open_deliveries(self, store: Store) -> list[Delivery]:
+        """Return a delivery for each sink, not yet started."""
+        letters = self.dead_letters or data_home().parent / "dead-letters"
+        return [Delivery(store, sink, letters) for sink in open_sinks(self.sinks, format=self.format)]
 
 
 def default_store() -> str:
@@ -84,7 +96,7 @@ def default_store() -> str:
 
 
 def open_known_store(url: str = "") -> Store:
-    """Open a store that is there already, to read what a detection left in it.
+    """Open a store that exists, to read what a detection left in it.
 
     Raises
     ------
@@ -94,7 +106,7 @@ def open_known_store(url: str = "") -> Store:
     url = url or default_store()
     path = url.removeprefix("sqlite:///")
     if path != url and not Path(path).exists():
-        raise StoreError(f"there must be a store to read, however: no file {path}; deepidea detect makes it")
+        raise StoreError(f"cannot open store {url}: there is no file {path}; deepidea detect makes it")
     return open_store(url)
 
 
@@ -115,7 +127,7 @@ def open_source_for(detector: Detector, address: str, *, follow: bool = False, *
 
 
 def _schema_to_read(address: str, detector: Detector) -> Schema:
-    """Return the schema to read a table in: without what is added to it later, context or projection."""
+    """Return the schema to read a table in: without context and projection, which are added later."""
     own, context, _ = detector.schema.name.partition("+")
     if own != "conn" and not context:
         return detector.schema
@@ -126,134 +138,118 @@ def _schema_to_read(address: str, detector: Detector) -> Schema:
 
 
 def dialect_of(detector: Detector) -> str:
-    """Return whose mistakes the tables held that a detector was trained on: :data:`deepidea.packets.meter.DIALECTS`."""
+    """Return the dialect of the flows that a detector was trained on: :data:`deepidea.packets.meter.DIALECTS`."""
     data = detector.card.get("data")
     name = data.get("source") if isinstance(data, dict) else None
     return str(name) if name in DIALECTS else "corrected"
 
 
-def watch(
-    address: str,
-    detector: Detector,
-    setting: Setting,
+def run_detection(
+    config: DetectionConfig,
     stop: threading.Event,
     *,
+    detector: Detector | None = None,
     on_start: Callable[[Thresholds | None], None] | None = None,
     on_batch: Callable[[Progress, Sequence[Delivery]], None] | None = None,
-    newest: Callable[[], tuple[Detector, Thresholds | None] | None] | None = None,
-) -> Watched:
+    on_model: Callable[[str], None] | None = None,
+    check_s: float = CHECK_S,
+) -> DetectionResult:
     """Detect until the source ends or ``stop`` is set, and deliver what was found.
+
+    Without a detector or a model, the active model of the store detects, and the next one between two batches after it
+    is activated, if it reads flows as the one before did: one schema, and of packets one dialect. Each alert names the
+    model that made it.
 
     Parameters
     ----------
-    address : str
-        Of the source.
-    detector : Detector
-    setting : Setting
+    config : DetectionConfig
     stop : threading.Event
         Set from outside to end: what was read is stored, and what is stored is delivered for a while.
+    detector : Detector, optional
+        Loaded already; from ``config.model`` where absent.
     on_start : callable, optional
-        Gets the thresholds that alerts go by, None where nobody set any.
+        Gets the thresholds of alerts, None where none are set.
     on_batch : callable, optional
         Called after each batch.
-    newest : callable, optional
-        Asked before each batch for a detector that is to take over, see :class:`deepidea.detection.engine.Engine`.
+    on_model : callable, optional
+        Gets a line for people: which active model detects, which one replaces it, or why it cannot.
+    check_s : float
+        Seconds between checks for a newly activated model.
 
     Raises
     ------
+    DataError
+        There is no detector, and the store has no active model.
     DeepIDEAError
-        Source, store or sinks that cannot be used; before anything is read, where that can be told.
+        Source, store or sinks that cannot be used; before anything is read, where that can be known.
     """
-    thresholds = thresholds_of(detector, setting.fpr)
-    source = open_source_for(detector, address, follow=setting.follow, **setting.source_options)
-    sinks = [open_sink(sink, format=setting.format) for sink in setting.sinks]
-    letters = setting.dead_letters or data_home() / "dead-letters"
-    with open_store(setting.store or default_store()) as store:
-        _take_rules(store, setting.allow)
-        deliveries = [Delivery(store, sink, letters) for sink in sinks]
+    if detector is None and config.model is not None:
+        detector = Detector.load(config.model)
+    if detector is not None:
+        return _run(config, stop, detector, None, on_start, on_batch)
+    report = on_model or (lambda _: None)
+    with open_known_store(config.store) as store:
+        fits = partial(refuse_other_reading, source_of(config.source, follow=config.follow).schema)
+        active = ActiveDetector(store, fpr=config.fpr, fits=fits, tell=report, every_s=check_s)
+        report(f"detecting with the active model of {store.url}: {active.model.name} (detector {active.model.model})")
+        return _run(config, stop, active.detector, active.newest, on_start, on_batch)
+
+
+def _run(
+    config: DetectionConfig,
+    stop: threading.Event,
+    detector: Detector,
+    newest: Callable[[], tuple[Detector, Thresholds | None] | None] | None,
+    on_start: Callable[[Thresholds | None], None] | None,
+    on_batch: Callable[[Progress, Sequence[Delivery]], None] | None,
+) -> DetectionResult:
+    thresholds = thresholds_of(detector, config.fpr)
+    source = config.open_source(detector)
+    open_sinks(config.sinks, format=config.format)  # an address that is wrong raises before there is a store
+    with open_store(config.store or default_store()) as store:
+        _take_rules(store, config.allow)
+        deliveries = config.open_deliveries(store)
         engine = Engine(
             source,
             detector,
             store,
             thresholds=thresholds,
-            on_batch=lambda progress: _told(progress, deliveries, on_batch),
-            name=setting.detector_name,
+            on_batch=lambda progress: _after_batch(progress, deliveries, on_batch),
+            name=config.model.name if config.model else "",
             sink_errors=lambda: errors_of([delivery.status() for delivery in deliveries]),
             newest=newest,
         )
         resumed = source.replayable and store.position(source.name) is not None
         if on_start is not None:
             on_start(thresholds)
-        with _running(deliveries):
+        with running(deliveries):
             progress = engine.run(stop)
-        return Watched(progress, tuple(delivery.status() for delivery in deliveries), resumed)
-
-
-def watch_active(
-    address: str,
-    setting: Setting,
-    stop: threading.Event,
-    *,
-    on_news: Callable[[str], None] | None = None,
-    check_s: float = CHECK_S,
-    **callbacks: Any,
-) -> Watched:
-    """Detect as :func:`watch` does with the active model of the store, and with the next one once it is activated.
-
-    Another model takes over between two batches, where it reads flows as the one before did: one schema, and of packets
-    one dialect. Each alert names the model that made it.
-
-    Parameters
-    ----------
-    address, setting, stop
-        As of :func:`watch`.
-    on_news : callable, optional
-        Gets a line for people: which model detects, which one takes over, or why it cannot.
-    check_s : float
-        Seconds between looks at what is active.
-    **callbacks
-        ``on_start`` and ``on_batch`` of :func:`watch`.
-
-    Raises
-    ------
-    DataError
-        The store has no active model.
-    DeepIDEAError
-        As of :func:`watch`.
-    """
-    tell = on_news or (lambda _: None)
-    schema = source_of(address, follow=setting.follow).schema
-    with open_known_store(setting.store) as store:
-        fits = partial(refuse_other_reading, schema)
-        active = ActiveDetector(store, fpr=setting.fpr, fits=fits, tell=tell, every_s=check_s)
-        tell(f"detecting with the active model of {store.url}: {active.model.name} (detector {active.model.model})")
-        return watch(address, active.detector, setting, stop, newest=active.newest, **callbacks)
+        return DetectionResult(progress, tuple(delivery.status() for delivery in deliveries), resumed)
 
 
 def refuse_other_reading(source_schema: str, old: Detector, new: Detector) -> None:
     """Raise :class:`~deepidea.errors.DataError` where a detector does not read a source as the one before it did."""
-    apart = old.schema.features != new.schema.features if source_schema == "any" else False
+    apart = source_schema == "any" and old.schema.features != new.schema.features
     if apart or old.schema.name != new.schema.name:
         raise DataError(
-            f"a model must read the flows of the one before, of schema {old.schema.name}, however: it reads "
-            f"{new.schema.name} with {len(new.schema.features)} features; start detect anew"
+            f"it reads schema {new.schema.name} with {len(new.schema.features)} features, and the running model "
+            f"{old.schema.name} with {len(old.schema.features)}; restart detect"
         )
     if source_schema == "cicflow" and dialect_of(old) != dialect_of(new):
         raise DataError(
-            f"packets are metered in one dialect, {dialect_of(old)}, however: the model was trained on "
-            f"{dialect_of(new)}; start detect anew"
+            f"it was trained on dialect {dialect_of(new)}, and packets are metered in {dialect_of(old)}; restart detect"
         )
 
 
 def _take_rules(store: Store, path: Path | None) -> None:
-    """Take allow rules out of a file, and let go what rules that have ended kept quiet."""
+    """Take allow rules from a file, and restore the alerts of rules that have ended."""
     if path is not None:
         store.sync_rules(read_rules(path), origin=str(path))
     if store.rules():
         store.apply_to_store()
 
 
-def _told(
+def _after_batch(
     progress: Progress,
     deliveries: Sequence[Delivery],
     on_batch: Callable[[Progress, Sequence[Delivery]], None] | None,
@@ -265,8 +261,8 @@ def _told(
 
 
 @contextlib.contextmanager
-def _running(deliveries: Sequence[Delivery]) -> Iterator[None]:
-    """Run deliveries; at the end each gets a while for what is left."""
+def running(deliveries: Sequence[Delivery]) -> Iterator[None]:
+    """Run deliveries; at the end each has :data:`DRAIN_S` for what waits."""
     for delivery in deliveries:
         delivery.start()
     try:

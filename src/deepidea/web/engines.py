@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from deepidea.detection.engine import Progress, flow_adapter
-from deepidea.detection.runner import DRAIN_S, Setting, open_source_for, watch, watch_active
+from deepidea.detection.runner import DRAIN_S, DetectionConfig, run_detection
 from deepidea.detection.sinks.delivery import Delivery
-from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.store import Store
 from deepidea.errors import DataError, DeepIDEAError
-from deepidea.flows.datasets.installed import data_home
 from deepidea.model.detector import Detector
 
 log = logging.getLogger("deepidea.web")
@@ -56,47 +54,34 @@ class Engines:
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def start(
-        self,
-        addresses: Sequence[str],
-        detector: Detector,
-        setting: Setting,
-        store: Store,
-        *,
-        follows_active: bool = False,
-    ) -> None:
-        """Begin to watch sources; each in a thread of its own, all into one store.
+    def start(self, configs: Sequence[DetectionConfig], detector: Detector, store: Store) -> None:
+        """Start detections; each in a thread of its own, all into one store and with one configuration but the source.
 
         Parameters
         ----------
-        addresses : sequence of str
-            Of the sources.
+        configs : sequence of DetectionConfig
+            One a source. Without a model, each follows the active model of the store. Each sink is served once,
+            whatever the number of sources.
         detector : Detector
             Shared by all of them.
-        setting : Setting
-            Each sink is served once, whatever the number of sources.
         store : Store
-            Open at what ``setting.store`` names.
-        follows_active : bool
-            Whether the detector is the active model of the store, and the next one takes over when it is activated.
+            Open at what the configurations name.
 
         Raises
         ------
         DeepIDEAError
             A source or a sink cannot be used, or two addresses are the same source; nothing has begun then.
         """
-        names = [_name_of(address, detector, setting) for address in addresses]
+        names = [_name_of(config, detector) for config in configs]
         if len(set(names)) < len(names):
-            raise DataError(f"sources must differ, however: they are {', '.join(names)}; name each once")
-        letters = setting.dead_letters or data_home() / "dead-letters"
-        self._deliveries = [Delivery(store, open_sink(sink, format=setting.format), letters) for sink in setting.sinks]
+            raise DataError(f"sources must differ, got {', '.join(names)}; name each once")
+        self._deliveries = configs[0].open_deliveries(store) if configs else []
         for delivery in self._deliveries:
             delivery.start()
-        for address, name in zip(addresses, names, strict=True):
+        for config, name in zip(configs, names, strict=True):
             self.running.append(Running(name))
-            used = None if follows_active else detector
-            arguments = (self.running[-1], address, used, replace(setting, sinks=()))
-            self._threads.append(threading.Thread(target=self._watch, args=arguments, name=f"deepidea-{name}"))
+            arguments = (self.running[-1], replace(config, sinks=()), None if config.model is None else detector)
+            self._threads.append(threading.Thread(target=self._detect, args=arguments, name=f"deepidea-{name}"))
             self._threads[-1].start()
 
     def stop(self) -> None:
@@ -113,29 +98,26 @@ class Engines:
         """What ended sources that should still be watched, by source."""
         return {state.source: state.fault for state in self.running if state.fault}
 
-    def _watch(self, state: Running, address: str, detector: Detector | None, setting: Setting) -> None:
+    def _detect(self, state: Running, config: DetectionConfig, detector: Detector | None) -> None:
         def note(progress: Progress, _: object) -> None:
             state.progress = progress
             for delivery in self._deliveries:
                 delivery.wake()
 
         try:
-            if detector is None:
-                watch_active(address, setting, self._stop, on_news=log.info, on_batch=note)
-            else:
-                watch(address, detector, setting, self._stop, on_batch=note)
+            run_detection(config, self._stop, detector=detector, on_model=log.info, on_batch=note)
         except DeepIDEAError as error:
             state.fault = str(error)
-            log.error("%s is not watched any more: %s", state.source, error)
+            log.error("detection on %s ended: %s", state.source, error)
         except Exception as error:
             state.fault = f"a fault of the program: {type(error).__name__}"
-            log.exception("%s is not watched any more", state.source)
+            log.exception("detection on %s ended", state.source)
         finally:
             state.ended = True
 
 
-def _name_of(address: str, detector: Detector, setting: Setting) -> str:
-    """Return a source's name, once it is sure that its flows are what the detector reads."""
-    source = open_source_for(detector, address, follow=setting.follow, **setting.source_options)
+def _name_of(config: DetectionConfig, detector: Detector) -> str:
+    """Return a source's name; an error where its flows are not what the detector reads."""
+    source = config.open_source(detector)
     flow_adapter(source.schema, detector)
     return source.name

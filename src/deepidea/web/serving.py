@@ -9,13 +9,13 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepidea.detection.models import detector_of
-from deepidea.detection.runner import Setting, default_store
+from deepidea.detection.runner import DetectionConfig, default_store
 from deepidea.detection.store import Store, open_store
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.model.detector import Detector
@@ -36,7 +36,9 @@ class Serving:
     model
         Detector file: to watch ``sources`` with, and to explain alerts.
     sources, sinks, allow, follow
-        What to watch in this process, see :class:`~deepidea.detection.runner.Setting`.
+        What to detect in this process, see :class:`~deepidea.detection.runner.DetectionConfig`.
+    source_options
+        For the constructor of each source.
     host, port, host_names
         Where to listen, and what browsers call it.
     tls_cert, tls_key
@@ -53,6 +55,7 @@ class Serving:
     sinks: tuple[str, ...] = ()
     allow: Path | None = None
     follow: bool = False
+    source_options: Mapping[str, Any] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 8350
     host_names: tuple[str, ...] = ()
@@ -136,10 +139,16 @@ def _watching(serving: Serving, store: Store, detector: Detector | None) -> Iter
     engines = Engines()
     try:
         if detector is not None and serving.sources:
-            url = serving.store or default_store()
-            setting = Setting(store=url, sinks=serving.sinks, allow=serving.allow, follow=serving.follow)
-            setting = replace(setting, detector_name=serving.model.name if serving.model else "")
-            engines.start(serving.sources, detector, setting, store, follows_active=serving.model is None)
+            shared = DetectionConfig(
+                source="",
+                model=serving.model,
+                store=serving.store or default_store(),
+                sinks=serving.sinks,
+                allow=serving.allow,
+                follow=serving.follow,
+                source_options=serving.source_options,
+            )
+            engines.start([replace(shared, source=source) for source in serving.sources], detector, store)
         yield engines
     finally:
         engines.stop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import gzip
-import inspect
 import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -153,10 +152,9 @@ def open_source(address: str, *, follow: bool = False, **options: Any) -> Source
     bare = address.removeprefix(f"{info.name}:") if "://" not in address else address
     make = info.load()
     try:
-        inspect.signature(make).bind(bare, **options)
-    except TypeError as error:
+        return make(bare, **options)
+    except TypeError as error:  # an option that it does not have, or of another type
         raise DataError(f"cannot open {address}, {info.title}: {error}") from error
-    return make(bare, **options)
 
 
 def _content(address: str) -> str | None:
