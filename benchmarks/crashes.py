@@ -22,10 +22,10 @@ from typing import Any
 import polars as pl
 
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.detection.store import open_store
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.presets import train_detector
+from deepidea.store.store import open_store
 
 
 def write_inputs(folder: Path, n_flows: int) -> None:

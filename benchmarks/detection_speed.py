@@ -36,12 +36,12 @@ from deepidea.detection.alerting import Thresholds, fit_thresholds
 from deepidea.detection.engine import Engine
 from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch
-from deepidea.detection.store import open_store
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
+from deepidea.store.store import open_store
 
 ATTACKS = 0.05
 TELLS = 20  # times that memory is looked at during the soak
@@ -141,7 +141,7 @@ _SOAK = """
 import sys, threading
 from deepidea.detection.engine import Engine
 from deepidea.detection.sources.registry import open_source
-from deepidea.detection.store import open_store
+from deepidea.store.store import open_store
 from deepidea.model.detector import Detector
 
 folder, every = sys.argv[1], int(sys.argv[2])

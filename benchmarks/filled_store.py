@@ -24,12 +24,12 @@ import polars as pl
 import sqlalchemy as sa
 
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.detection.alerts import ALERT_COLUMNS
-from deepidea.detection.health import EngineState
-from deepidea.detection.incidents import MOST_LISTED
-from deepidea.detection.store import Store, open_store
-from deepidea.detection.store_schema import FLOW_COUNTS, INCIDENT_STATES, INCIDENTS
-from deepidea.detection.store_writing import add_to_incidents, add_up, count_alerts, insert_alerts, upsert
+from deepidea.store.alert_columns import ALERT_COLUMNS
+from deepidea.store.engines import EngineState
+from deepidea.store.grouping import MOST_LISTED
+from deepidea.store.store import Store, open_store
+from deepidea.store.tables import FLOW_COUNTS, INCIDENT_STATES, INCIDENTS
+from deepidea.store.writing import add_to_incidents, add_up, count_alerts, insert_alerts, upsert
 
 BEGINS = datetime(2026, 5, 4, tzinfo=UTC)
 DAYS = 28
@@ -175,8 +175,8 @@ def readings(store: Store) -> dict[str, Callable[[], Any]]:
         "flow_series_day": lambda: store.flow_series(day, step_s=600),
         "flow_series_weeks": lambda: store.flow_series(step_s=3600),
         "severity_counts": store.severity_counts,
-        "top_hosts": lambda: store.top_hosts(limit=20),
-        "top_hosts_day": lambda: store.top_hosts(day, limit=20),
+        "top_hosts": lambda: store.hosts(limit=20),
+        "top_hosts_day": lambda: store.hosts(since=day, limit=20),
         "engines": store.engines,
         "incidents_latest": store.incidents,
         "incidents_by_severity": lambda: store.incidents(order="severity", status="open"),

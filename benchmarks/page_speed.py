@@ -46,8 +46,8 @@ from benchmarks.filled_store import fill_store
 from benchmarks.result_files import RESULTS, write_result
 from benchmarks.sensor_speed import FIELDS, zeek_fields, zeek_text
 from deepidea.detection.calibrate import with_thresholds
-from deepidea.detection.store import open_store
 from deepidea.flows.simulate import simulate_flows
+from deepidea.store.store import open_store
 
 REPEATS = 60
 SEEN = 20

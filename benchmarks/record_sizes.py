@@ -30,7 +30,6 @@ from benchmarks.result_files import RESULTS, read_result, write_result
 from benchmarks.shared_stream import LAB_MINUTES, lab_flows
 from deepidea.detection.engine import Engine
 from deepidea.detection.sources.registry import open_source
-from deepidea.detection.store import open_store
 from deepidea.flows.context import add_context
 from deepidea.flows.flow_lines import flow_lines
 from deepidea.flows.labelled import labelled_flows_from_table
@@ -38,6 +37,7 @@ from deepidea.flows.schema import get_schema
 from deepidea.flows.writing import write_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
+from deepidea.store.store import open_store
 
 FRAME = 1_500  # bytes of an Ethernet frame's payload
 IP_UDP = 28

@@ -22,7 +22,6 @@ import numpy as np
 import polars as pl
 
 from benchmarks.result_files import RESULTS, write_result
-from deepidea.detection.store import open_store
 from deepidea.flows.context import add_context
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
@@ -30,6 +29,7 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import LabelJoin, label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
+from deepidea.store.store import open_store
 
 SCANNER = (203, 0, 113, 9)
 _HEADER = bytes.fromhex("d4c3b2a1020004000000000000000000ffff000001000000")

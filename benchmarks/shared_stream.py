@@ -45,7 +45,6 @@ from deepidea.detection.publish import publish
 from deepidea.detection.publishers import Publisher
 from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch, Position
-from deepidea.detection.store import Store, open_store
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext, add_context
 from deepidea.flows.flow_lines import pair_keys, partition_of
 from deepidea.flows.labelled import labelled_flows_from_table
@@ -56,6 +55,7 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
+from deepidea.store.store import Store, open_store
 
 SESSION_S = 2.0
 PARTITIONS = 8

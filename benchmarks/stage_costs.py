@@ -52,7 +52,7 @@ from benchmarks.shared_stream import (
 from deepidea.detection.sinks.delivery import Delivery
 from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.sources.source import BATCH_FLOWS
-from deepidea.detection.store import open_store
+from deepidea.store.store import open_store
 
 BATCHES = (0, 8, 64, 512, 4096)  # alerts in a transaction
 REPEATS = 12
@@ -218,7 +218,7 @@ _WATCH = """
 import sys, threading
 from deepidea.detection.engine import Engine
 from deepidea.detection.sources.registry import open_source
-from deepidea.detection.store import open_store
+from deepidea.store.store import open_store
 from deepidea.model.detector import Detector
 
 folder = sys.argv[1]

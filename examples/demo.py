@@ -29,7 +29,6 @@ import polars as pl
 from deepidea import Detector
 from deepidea.detection.calibrate import calibrate
 from deepidea.detection.runner import DetectionConfig, open_source_for, run_detection
-from deepidea.detection.store import Store, open_store
 from deepidea.flows.context import add_context
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
@@ -37,6 +36,7 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import LabelJoin, label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
+from deepidea.store.store import Store, open_store
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FPR = 0.005

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepidea.detection.store import Store, open_store
+from deepidea.store.store import Store, open_store
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepidea.detection.alerts import ALERT_COLUMNS, features_of, make_alerts
+from deepidea.detection.alerts import features_of, make_alerts
 from deepidea.errors import SchemaError
 from deepidea.flows.identity import community_id
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
+from deepidea.store.alert_columns import ALERT_COLUMNS
 from tests.detection.making import NOON, alerts_of, sweep
 
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepidea.detection.allow import AllowRule, read_rules, suppress
+from deepidea.detection.allow import read_rules
 from deepidea.errors import DataError
+from deepidea.store.allow_rules import AllowRule, suppress
 from tests.detection.making import NOON, alerts_of
 
 

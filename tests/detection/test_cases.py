@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from deepidea.detection.allow import AllowRule
-from deepidea.detection.store import Store
-from deepidea.detection.store_cases import MOST_CHANGED
 from deepidea.errors import DataError
+from deepidea.store.allow_rules import AllowRule
+from deepidea.store.cases import MOST_CHANGED
+from deepidea.store.store import Store
 from tests.detection.making import NOON, alerts_of, sweep
 
 

@@ -13,13 +13,13 @@ from deepidea.detection.calibrate import calibrate
 from deepidea.detection.engine import Engine, fingerprint, flow_adapter
 from deepidea.detection.sources.source import FlowBatch
 from deepidea.detection.sources.tables import TableSource, naming_flows
-from deepidea.detection.store import open_store
 from deepidea.errors import DataError, SourceError, StoreError
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
+from deepidea.store.store import open_store
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepidea.detection.allow import AllowRule
 from deepidea.detection.feedback_export import export_feedback, unpack_features
-from deepidea.detection.store import Store
 from deepidea.errors import DataError
 from deepidea.flows.feedback_columns import guard_cells, unguard_cells
+from deepidea.store.allow_rules import AllowRule
+from deepidea.store.store import Store
 from tests.detection.making import NOON, alerts_of, sweep
 
 
@@ -169,7 +169,7 @@ def test_what_retention_took_of_judged_incidents_is_counted(store: Store, tmp_pa
 def test_many_pages_are_one_table_whatever_the_columns(
     sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepidea.detection.store_judged.PAGE_ROWS", 7)
+    monkeypatch.setattr("deepidea.store.labelled_alerts.PAGE_ROWS", 7)
     plain, worded = sweep(20), sweep(20, src_ip="192.0.2.8")
     odd = pl.Series(['{"state":6,"rate":"inf"}', '{"state":"S0","rate":null}'] * 10)
     put(sqlite_store, plain)

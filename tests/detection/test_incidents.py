@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepidea.detection import incidents
-from deepidea.detection.incidents import INCIDENT_COLUMNS, MOST_LISTED, group_alerts, listing_of
+from deepidea.store import grouping as incidents
+from deepidea.store.grouping import INCIDENT_COLUMNS, MOST_LISTED, group_alerts, listing_of
 from tests.detection.making import alerts_of, sweep
 
 NONE = pl.DataFrame(schema=pl.Schema(INCIDENT_COLUMNS))

@@ -18,13 +18,13 @@ from deepidea.detection.engine import Engine
 from deepidea.detection.models import ActiveDetector, detector_of
 from deepidea.detection.runner import DetectionConfig, refuse_other_reading, run_detection
 from deepidea.detection.sources.source import FlowBatch
-from deepidea.detection.store import Store, open_store
-from deepidea.detection.store_schema import MODELS
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
+from deepidea.store.store import Store, open_store
+from deepidea.store.tables import MODELS
 from tests.conftest import TINY, Command
 
 
@@ -68,7 +68,7 @@ def test_what_is_no_detector_file_never_enters(
     for odd in (tmp_path / "p.idea", b"", files[0].read_bytes()[:-50], tmp_path / "none.idea"):
         with pytest.raises(ArtifactError, match="however"):
             sqlite_store.add_model(odd, analyst="ann")
-    monkeypatch.setattr("deepidea.detection.store_models.MOST_BYTES", 1000)
+    monkeypatch.setattr("deepidea.store.models.MOST_BYTES", 1000)
     with pytest.raises(DataError, match="a store takes detector files of"):
         sqlite_store.add_model(files[0], analyst="ann")
     assert sqlite_store.models() == []

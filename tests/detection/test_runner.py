@@ -13,7 +13,6 @@ from benchmarks.crashes import run
 from deepidea.detection.alerting import Thresholds
 from deepidea.detection.calibrate import with_thresholds
 from deepidea.detection.runner import dialect_of
-from deepidea.detection.store import open_store
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.schema import get_schema
 from deepidea.model.detector import Detector
@@ -21,6 +20,7 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
+from deepidea.store.store import open_store
 
 
 @pytest.fixture(scope="module")

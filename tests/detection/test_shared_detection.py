@@ -22,9 +22,9 @@ from deepidea.detection.publish import publish
 from deepidea.detection.sources.partitions import Share, Shares
 from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch
-from deepidea.detection.store import Store, open_store
 from deepidea.errors import StalePositionError
 from deepidea.model.detector import Detector
+from deepidea.store.store import Store, open_store
 from tests.detection.making import alerts_of
 from tests.detection.redis_server import running_redis
 from tests.detection.servers import eventually

@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepidea.detection import store_access
-from deepidea.detection.store import Store
-from deepidea.detection.store_access import MOST_NAME, PREFIX, ROLES, digest
-from deepidea.detection.store_schema import META, SESSIONS, TOKENS
 from deepidea.errors import DataError, StoreError
+from deepidea.store import access as store_access
+from deepidea.store.access import MOST_NAME, PREFIX, ROLES, digest
+from deepidea.store.store import Store
+from deepidea.store.tables import META, SESSIONS, TOKENS
 from tests.detection.making import sweep
 
 
@@ -118,7 +118,7 @@ def test_the_audit_log_is_read_page_by_page_the_newest_first(store: Store) -> No
 def test_whatever_was_done_can_be_written_down(subject: str, value: str) -> None:
     import tempfile
 
-    from deepidea.detection.store import open_store
+    from deepidea.store.store import open_store
 
     with tempfile.TemporaryDirectory() as folder, open_store(f"sqlite:///{folder}/a.db") as store:
         told = subject.encode("utf-8", "replace").decode()

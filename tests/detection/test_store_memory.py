@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deepidea.detection.sources.partitions import Share
-from deepidea.detection.store import Store
-from deepidea.detection.store_memory import MemoryChange
 from deepidea.errors import StalePositionError
+from deepidea.store.memory import MemoryChange
+from deepidea.store.store import Store
 from tests.detection.making import alerts_of
 
 

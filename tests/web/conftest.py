@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deepidea.detection.health import EngineState
-from deepidea.detection.store import Store, open_store
-from deepidea.detection.store_access import Role
+from deepidea.store.access import Role
+from deepidea.store.engines import EngineState
+from deepidea.store.store import Store, open_store
 from deepidea.web.desk import Desk
 from tests.detection.making import NOON, alerts_of, sweep
 from tests.web.running import Served, running

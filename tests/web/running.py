@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 from fastapi import APIRouter, FastAPI
 
-from deepidea.detection.store import Store
-from deepidea.detection.store_access import Role
+from deepidea.store.access import Role
+from deepidea.store.store import Store
 from deepidea.web.access import unmasked
 from deepidea.web.app import create_app
 from deepidea.web.server import PageServer

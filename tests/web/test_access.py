@@ -9,8 +9,8 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends
 
-from deepidea.detection.store import Store
-from deepidea.detection.store_access import ROLES, Role
+from deepidea.store.access import ROLES, Role
+from deepidea.store.store import Store
 from deepidea.web.access import Actor, admin, analyst, roles_of, viewer
 from deepidea.web.settings import WebSettings
 from tests.web.running import Served, running

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
 
-from deepidea.detection.store import open_store
+from deepidea.store.store import open_store
 from deepidea.web import api
 from deepidea.web.desk import Desk
 from tests.detection.making import NOON

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepidea.detection.incidents import Listing
-from deepidea.detection.store import IncidentOrder, open_store
 from deepidea.errors import DataError
 from deepidea.flows.simulate import simulate_flows
+from deepidea.store.grouping import Listing
+from deepidea.store.store import IncidentOrder, open_store
 from deepidea.web.desk import MOST_IN_BULK, ChangedError, Desk, NotThereError
 from deepidea.web.labels import duration_text, headline
 from deepidea.web.windows import LENGTHS, MOST_POINTS, Window, window_of

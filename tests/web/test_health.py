@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deepidea.detection.engine import Progress
-from deepidea.detection.store import Store
-from deepidea.detection.store_schema import META
+from deepidea.store.store import Store
+from deepidea.store.tables import META
 from deepidea.web import health
 from deepidea.web.engines import Engines, Running
 from deepidea.web.settings import WebSettings

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from deepidea.detection.health import EngineState
 from deepidea.errors import StoreError
+from deepidea.store.engines import EngineState
 from deepidea.web.live import MOST_KEPT, MOST_LISTENERS, MOST_QUEUED, Live, TooManyListenersError
 from tests.detection.making import sweep
 from tests.web.conftest import XSS

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deepidea.detection.store import Store, open_store
 from deepidea.errors import StoreError
+from deepidea.store.store import Store, open_store
 from deepidea.web.desk import Desk
 from deepidea.web.rendering import static_files
 from tests.detection.making import alerts_of, sweep

@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
-from deepidea.detection.store import Store
+from deepidea.store.store import Store
 from deepidea.web.access import open_to_all
 from tests.web.running import Served, running
 

@@ -14,8 +14,8 @@ import pytest
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import StreamingResponse
 
-from deepidea.detection.store import Store
 from deepidea.errors import DataError, StoreError
+from deepidea.store.store import Store
 from deepidea.web import security, server
 from deepidea.web.access import open_to_all
 from deepidea.web.app import static_files

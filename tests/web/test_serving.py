@@ -19,8 +19,8 @@ import httpx
 import polars as pl
 import pytest
 
-from deepidea.detection.store import open_store
 from deepidea.errors import DataError, DeepIDEAError, MissingExtraError, SourceError, StoreError
+from deepidea.store.store import open_store
 from deepidea.web import serving as module
 from deepidea.web.serving import Serving, serve_until
 from tests.conftest import Command

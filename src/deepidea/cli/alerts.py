@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,9 +86,9 @@ def allow_add(
     store: StoreUrl = "",
 ) -> None:
     """Keep alerts quiet to which all of the criteria apply: new ones, and those that are stored."""
-    from deepidea.detection.allow import AllowRule
     from deepidea.detection.runner import default_store
-    from deepidea.detection.store import open_store
+    from deepidea.store.allow_rules import AllowRule
+    from deepidea.store.store import open_store
 
     rule = AllowRule(src, dst, host, peer, port, class_name, expires, note)
     with open_store(store or default_store()) as opened:
@@ -121,13 +121,15 @@ def drift(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether the flows of the last 24 hours are like those that the detector was trained on."""
+    from deepidea.detection.drift import stored_drift
     from deepidea.detection.engine import fingerprint
     from deepidea.detection.runner import open_known_store
     from deepidea.model.detector import Detector
 
     named = None if model is None else fingerprint(Detector.load(model))
-    with open_known_store(store) as opened:
-        report = opened.drift(model=named, source=source, against=against.value if against else None)
+    kind: Any = against.value if against else None
+    with open_known_store(store) as opened, opened.read() as connection:
+        report = stored_drift(connection, model=named, source=source, against=kind)
     if as_json:
         write_json(report.to_dict())
     else:

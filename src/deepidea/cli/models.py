@@ -40,7 +40,7 @@ def models_add(
 ) -> None:
     """Keep a detector file in the store, after an audit."""
     from deepidea.detection.runner import default_store
-    from deepidea.detection.store import open_store
+    from deepidea.store.store import open_store
 
     who = named_analyst(analyst)
     with open_store(store or default_store()) as opened:
@@ -104,9 +104,10 @@ def models_compare(
 
 def _detector(model: str, store: str) -> tuple[Detector, str]:
     """Return a detector of a file or of the store, and the id that it has there, or would have."""
-    from deepidea.detection.models import detector_of, model_id_of
+    from deepidea.detection.models import detector_of
     from deepidea.detection.runner import open_known_store
     from deepidea.model.detector import Detector
+    from deepidea.store.stored_model import model_id_of
 
     if Path(model).is_file():
         return Detector.load(model), model_id_of(Path(model).read_bytes())

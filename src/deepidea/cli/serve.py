@@ -83,7 +83,7 @@ def tokens_add(
 ) -> None:
     """Make a token and print it once. From the first one on, nobody gets in without one."""
     from deepidea.detection.runner import default_store
-    from deepidea.detection.store import open_store
+    from deepidea.store.store import open_store
 
     with open_store(store or default_store()) as opened:
         token, secret = opened.add_token(name, role.value, expires=_as_utc(expires))

@@ -15,61 +15,9 @@ import polars as pl
 from deepidea.errors import SchemaError
 from deepidea.flows.attack_classes import attack_class_of
 from deepidea.flows.identity import IDENTITY, community_id, transport_name
+from deepidea.store.alert_columns import ALERT_COLUMNS, TIME
 
-__all__ = ["ALERT_COLUMNS", "SEVERITIES", "features_of", "make_alerts"]
-
-TIME = pl.Datetime("us", "UTC")
-
-ALERT_COLUMNS: Mapping[str, pl.DataType] = {
-    "alert_id": pl.String(),
-    "time": TIME,
-    **IDENTITY,
-    "class": pl.String(),
-    "label": pl.String(),
-    "score": pl.Float64(),
-    "anomaly": pl.Float64(),
-    "unknown": pl.Boolean(),
-    "severity": pl.Int16(),
-    "fwd_packets": pl.Int64(),
-    "bwd_packets": pl.Int64(),
-    "fwd_bytes": pl.Int64(),
-    "bwd_bytes": pl.Int64(),
-    "probabilities": pl.String(),
-    "features": pl.String(),
-    "model": pl.String(),
-    "suppressed_by": pl.String(),
-}
-"""Columns of an alert table, in order.
-
-``alert_id``
-    32 hexadecimal digits, see :func:`make_alerts`; sorts by time.
-``time``
-    End of the flow, else its start, else when the alert was made. Never null.
-``start`` .. ``community_id``
-    Identity of the flow (:data:`deepidea.flows.identity.IDENTITY`); ``protocol`` is a name, ``tcp``.
-``class``, ``label``, ``score``, ``anomaly``, ``unknown``
-    The verdict (:meth:`deepidea.model.detector.Detector.score`); null where the detector lacks that output.
-``severity``
-    1 (critical) to 4 (low), see :data:`SEVERITIES`.
-``fwd_packets`` .. ``bwd_bytes``
-    The features of these names; null where the schema has none.
-``probabilities``, ``features``
-    JSON objects: probability by class; every feature by canonical name, destination port and protocol as the schema
-    writes them included (:func:`features_of` parses it).
-``model``
-    Fingerprint of the detector.
-``suppressed_by``
-    Id of the allow rule that suppresses the alert, else null.
-"""
-
-SEVERITIES: Mapping[int, str] = {1: "critical", 2: "high", 3: "medium", 4: "low"}
-"""Names of severities: 1 is the most urgent, as in Suricata and Snort.
-
-The class gives the severity (:mod:`deepidea.flows.attack_classes`): 1 for activity from inside (botnet, infiltration,
-U2R, backdoor, worm, ...), 3 for reconnaissance (probe, scan, sweep, ...), 2 for every other attack. A score below
-:data:`SURE_SCORE` makes it one less urgent. A flow unlike benign flows and known attacks alike (``unknown``) is at
-least 3, whatever its class and score.
-"""
+__all__ = ["features_of", "make_alerts"]
 
 SURE_SCORE = 0.9
 COUNTS = ("fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes")
@@ -106,7 +54,7 @@ def make_alerts(
     Returns
     -------
     DataFrame
-        Columns of :data:`ALERT_COLUMNS`, ``(n_selected, ...)``.
+        Columns of :data:`~deepidea.store.alert_columns.ALERT_COLUMNS`, ``(n_selected, ...)``.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Drift: compare the distribution of today's flows with the flows that a detector was trained or calibrated on.
 
 A sample of every batch is counted in the bins of the detector's reference, one set for each feature and one for the
-score. The store keeps the counts by the hour (:mod:`deepidea.detection.store_drift`); a report compares their sum.
+score. The store keeps the counts by the hour (:mod:`deepidea.store.drift`); a report compares their sum.
 
 *PSI*, the population stability index, is the sum over bins of (q - p) ln(q / p) with p the share in the reference and q
 the share today: the symmetrised divergence of Kullback and Leibler (1951), used with these limits since Lewis, *An
@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from deepidea.detection.rates import flow_times_us
@@ -29,19 +30,20 @@ from deepidea.flows.schema import Schema
 from deepidea.model.detector import Detector
 from deepidea.model.features import read_numbers
 from deepidea.model.reference import Bins, Words
+from deepidea.store import engines
+from deepidea.store.drift import Against, BinnedFlows, Counts, baselines, hour_counts, latest_model
+from deepidea.store.engines import EngineState
 
 __all__ = [
-    "Against",
     "Baseline",
-    "BinnedFlows",
     "DriftMonitor",
     "DriftReport",
     "FeatureDrift",
     "drift_report",
+    "stored_drift",
     "unknown_drift",
 ]
 
-Against = Literal["training", "site"]
 Light = Literal["green", "amber", "red", "unknown"]
 Status = Literal["stable", "moved", "shifted"]
 
@@ -56,13 +58,13 @@ RULE = (
 )
 NO_REFERENCE = "the detector file has no reference; train again with this release"
 NO_SITE = "the detector file has no reference of the site; run deepidea calibrate"
+_UNUSABLE = "the counts in the store were made with other bins; new flows are counted with the new ones"
 
 SCORE = Column("score", "number", "", (), "how likely an attack the detector considers a flow")
 _EMPTY_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
 _RARE_WORD = 0.005  # words rarer than this are pooled: the PSI of each would be chance alone
 _FINEST_SCORE = 0.02  # narrower bins of the score are pooled: they hold sure verdicts thousandths apart
 _HOUR_US = 3_600_000_000
-Counts = NDArray[np.uint32]
 Floats = NDArray[np.float64]
 
 
@@ -147,28 +149,6 @@ def slots_of(kind: Bins | Words) -> Floats:
     return np.array([*(share * (1 - kind.missing) for share in kind.shares), kind.missing])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BinnedFlows:
-    """Counts of the sampled flows of one hour in the slots of a baseline.
-
-    Parameters
-    ----------
-    baseline : Baseline
-    layout : bytes
-        Hash of the bins: counts of different layouts cannot be added.
-    hour_us : int
-        The hour's beginning, in microseconds since 1970.
-    n_flows : int
-    counts : array, uint32, (n_slots,)
-    """
-
-    baseline: Baseline
-    layout: bytes
-    hour_us: int
-    n_flows: int
-    counts: Counts
-
-
 def layout_of(baseline: Baseline) -> bytes:
     """Return the 8-byte hash of a baseline's bins."""
     kinds = [(column.name, kind.contract()) for column, kind in zip(baseline.columns, baseline.kinds, strict=True)]
@@ -179,7 +159,8 @@ class _Binner:
     """Counts flows in the slots of one baseline."""
 
     def __init__(self, baseline: Baseline) -> None:
-        self.baseline, self._layout = baseline, layout_of(baseline)
+        self.baseline = baseline
+        self._about = (baseline.model, baseline.against, baseline.to_json(), layout_of(baseline))
         begins = dict(zip((column.name for column in baseline.columns), baseline.offsets.tolist(), strict=False))
         bins = {**baseline.bins, SCORE.name: baseline.score_bins}
         numeric = [(begins[name], bins[name]) for name in (*baseline.schema.numbers, SCORE.name)]
@@ -209,7 +190,7 @@ class _Binner:
 
     def _of_hour(self, hour: int, slots: NDArray[np.int64]) -> BinnedFlows:
         counts = np.bincount(slots.ravel(), minlength=int(self.baseline.offsets[-1])).astype(np.uint32)
-        return BinnedFlows(self.baseline, self._layout, hour, len(slots), counts)
+        return BinnedFlows(*self._about, hour, len(slots), counts)
 
 
 class DriftMonitor:
@@ -379,6 +360,58 @@ def drift_report(baseline: Baseline, hours_us: Sequence[int], flows: Sequence[in
         score,
         *_hour_tables(baseline, hours_us, flows, by_hour),
     )
+
+
+def stored_drift(
+    connection: sa.Connection,
+    *,
+    model: str | None = None,
+    source: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    against: Against | None = None,
+) -> DriftReport:
+    """Return whether flows in a store are like those that a detector was trained on.
+
+    Parameters
+    ----------
+    connection : Connection
+        Of a store.
+    model
+        Fingerprint of the detector; the one that scored last where absent.
+    source
+        Flows of one source; of all where absent.
+    since, until
+        Hours of flow time; the newest 24 that hold flows where absent.
+    against
+        Flows of training, or of the site that it was calibrated by; the latter where it was, where absent.
+    """
+    states = [state for state in engines.latest(connection) if source in (None, state.source)]
+    model = model or (states[0].model if states else latest_model(connection, source))
+    if model is None:
+        return unknown_drift("nothing has been watched with this store yet", against=against or "training")
+    kinds: tuple[Against, ...] = ("site", "training") if against is None else (against,)
+    known = baselines(connection, model)
+    found = next((known[kind] for kind in kinds if kind in known), None)
+    if found is None:
+        return unknown_drift(_why_nothing(states, model, kinds[-1]), model=model, against=kinds[-1])
+    baseline = Baseline.from_json(found)
+    hours = hour_counts(
+        connection, model, baseline.against, layout_of(baseline), source=source, since=since, until=until
+    )
+    if hours.hours_us:
+        return drift_report(baseline, hours.hours_us, hours.n_flows, hours.counts)
+    reason = _UNUSABLE if hours.n_unusable else "no flows fell into these hours"
+    return unknown_drift(reason, model=model, against=baseline.against)
+
+
+def _why_nothing(states: Sequence[EngineState], model: str, against: Against) -> str:
+    own = [state for state in states if state.model == model]
+    if not own:
+        return f"no flows of model {model} were counted: it did not watch, or its file keeps no reference"
+    if against == "site":
+        return NO_SITE
+    return NO_REFERENCE if not own[0].has_reference else "no flows came yet"
 
 
 class _Comparison:

@@ -21,17 +21,19 @@ import polars as pl
 
 from deepidea.detection.alerting import DEFAULT_THRESHOLDS, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
-from deepidea.detection.drift import BinnedFlows, DriftMonitor
-from deepidea.detection.health import EngineStatus, HealthTeller, told_bounds
+from deepidea.detection.drift import DriftMonitor
+from deepidea.detection.health import HealthTeller, told_bounds
 from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.sources.partitions import Share, SharedSource, Shares
 from deepidea.detection.sources.source import FlowBatch, Position, Source
-from deepidea.detection.store import Committed, Store
 from deepidea.errors import DataError, DeepIDEAError, StalePositionError, StoreError
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
 from deepidea.flows.flow_lines import has_context
 from deepidea.flows.sensors.projection import to_conn
 from deepidea.model.detector import Detector
+from deepidea.store.drift import BinnedFlows
+from deepidea.store.engines import EngineStatus
+from deepidea.store.store import Committed, Store
 
 QUEUED_BATCHES = 4
 STORE_PATIENCE_S = 300.0  # how long a store may be away before detection gives up

@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from deepidea.detection.store import Store
-from deepidea.detection.store_judged import JudgedCounts
 from deepidea.errors import DataError
 from deepidea.flows.feedback_columns import FEEDBACK_COLUMNS, feedback_column, guard_cells
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.writing import Format, format_of, write_flows
+from deepidea.store.labelled_alerts import JudgedCounts
+from deepidea.store.store import Store
 
 _ODD = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _OWN = {"label": "truth", "prediction": "class", "prediction_label": "label"}  # what alerts call it

@@ -20,12 +20,12 @@ from deepidea.detection.sinks.registry import open_sinks
 from deepidea.detection.sources.registry import open_source, source_of
 from deepidea.detection.sources.source import Source
 from deepidea.detection.sources.tables import fits
-from deepidea.detection.store import Store, open_store
 from deepidea.errors import DataError, SchemaError, StoreError
 from deepidea.flows.datasets.installed import data_home
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.model.detector import Detector
 from deepidea.packets.meter import DIALECTS
+from deepidea.store.store import Store, open_store
 
 DRAIN_S = 10.0  # for sinks to take what waits when detection ends
 

@@ -24,9 +24,9 @@ from fastapi import Depends, FastAPI, Request, routing
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
-from deepidea.detection.store import Store
-from deepidea.detection.store_access import ROLES, Role, Session
 from deepidea.errors import DeepIDEAError
+from deepidea.store.access import ROLES, Role, Session
+from deepidea.store.store import Store
 
 COOKIE = "deepidea"
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"

@@ -22,9 +22,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 import deepidea
-from deepidea.detection.store import Store
 from deepidea.errors import ArtifactError, DataError, DeepIDEAError, StoreError
 from deepidea.model.detector import Detector
+from deepidea.store.store import Store
 from deepidea.web import api, health, login, pages
 from deepidea.web.access import AccessError, is_admin, open_to_all
 from deepidea.web.engines import Engines

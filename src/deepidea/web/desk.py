@@ -15,16 +15,17 @@ from typing import Any, Literal, Protocol, Unpack
 
 import polars as pl
 
-from deepidea.detection.alerts import ALERT_COLUMNS, SEVERITIES
-from deepidea.detection.allow import AllowRule, rule_from
-from deepidea.detection.drift import Against
-from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
+from deepidea.detection.drift import stored_drift
 from deepidea.detection.feedback_export import export_feedback
 from deepidea.detection.sinks.formats.rendering import render
-from deepidea.detection.store import AlertFilters, IncidentFilters, IncidentOrder, IncidentStatus, Store
-from deepidea.detection.store_access import Role
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.model.detector import Detector
+from deepidea.store.access import Role
+from deepidea.store.alert_columns import ALERT_COLUMNS, SEVERITIES
+from deepidea.store.allow_rules import AllowRule, rule_from
+from deepidea.store.drift import Against
+from deepidea.store.judgement import Feedback, Judgement, Subject, Verdict
+from deepidea.store.store import AlertFilters, IncidentFilters, IncidentOrder, IncidentStatus, Store
 from deepidea.web import views
 from deepidea.web.explaining import Explainers, feature_values
 from deepidea.web.model_cards import Cards
@@ -78,7 +79,7 @@ class Desk:
     Examples
     --------
     >>> import tempfile
-    >>> from deepidea.detection.store import open_store
+    >>> from deepidea.store.store import open_store
     >>> store = open_store(f"sqlite:///{tempfile.mkdtemp()}/alerts.db")
     >>> desk = Desk(store)
     >>> desk.incidents().items, desk.overview("24h").n_open
@@ -186,7 +187,7 @@ class Desk:
         window: Window | str | None = None,
         **filters: Unpack[IncidentFilters],
     ) -> views.IncidentPage:
-        """Return a page of incidents; filters as of :meth:`deepidea.detection.store.Store.incidents`.
+        """Return a page of incidents; filters as of :meth:`deepidea.store.store.Store.incidents`.
 
         A window stands for ``since`` and ``until``.
         """
@@ -275,7 +276,7 @@ class Desk:
         suppressed: bool | None = False,
         **filters: Unpack[AlertFilters],
     ) -> views.AlertPage:
-        """Return a page of alerts, the latest first; filters as of :meth:`deepidea.detection.store.Store.alerts`."""
+        """Return a page of alerts, the latest first; filters as of :meth:`deepidea.store.store.Store.alerts`."""
         limit = min(limit, MOST_ROWS)
         page = self.store.alerts(limit=limit, after=after, incident=incident, suppressed=suppressed, **filters)
         return views.AlertPage(self._alert_rows(page.rows.iter_rows(named=True)), page.next)
@@ -393,12 +394,14 @@ class Desk:
         against: Against | None = None,
     ) -> views.DriftView:
         """Return whether the flows of today are like those of training; see ``Store.drift``."""
-        report = self.store.drift(model=model, source=source, since=since, until=until, against=against)
+        with self.store.read() as connection:
+            report = stored_drift(connection, model=model, source=source, since=since, until=until, against=against)
         return views.drift_view(report)
 
     def drift_light(self, model: str | None = None) -> views.DriftLight:
         """Return the light and the sentence of a drift report."""
-        report = self.store.drift(model=model)
+        with self.store.read() as connection:
+            report = stored_drift(connection, model=model)
         return views.DriftLight(report.light, report.sentence)
 
     # --- rules, verdicts, audit, tokens ------------------------------------------------------------------------------
@@ -537,7 +540,7 @@ class Desk:
         NotThereError
             The subject is not in the store.
         DataError
-            The verdict breaks a rule of :class:`deepidea.detection.feedback.Judgement`.
+            The verdict breaks a rule of :class:`deepidea.store.judgement.Judgement`.
         """
         Judgement(verdict, actor.name, class_name, note)
         detail = {"subject": subject, "verdict": verdict, "class": class_name}
@@ -553,7 +556,7 @@ class Desk:
     def allow(self, entry: Mapping[str, Any] | AllowRule, *, actor: Actor) -> tuple[views.RuleView, int]:
         """Keep an allow rule and apply it to what is stored; return it, and how many alerts that changed.
 
-        Fields of an entry are those of :class:`deepidea.detection.allow.AllowRule`; empty ones count as absent.
+        Fields of an entry are those of :class:`deepidea.store.allow_rules.AllowRule`; empty ones count as absent.
 
         Raises
         ------

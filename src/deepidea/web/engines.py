@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from deepidea.detection.engine import Progress, flow_adapter
 from deepidea.detection.runner import DRAIN_S, DetectionConfig, run_detection
 from deepidea.detection.sinks.delivery import Delivery
-from deepidea.detection.store import Store
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.model.detector import Detector
+from deepidea.store.store import Store
 
 log = logging.getLogger("deepidea.web")
 JOIN_S = 30.0

@@ -18,10 +18,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 import deepidea
-from deepidea.detection.alerts import SEVERITIES
 from deepidea.detection.engine import Progress
-from deepidea.detection.store import Store
 from deepidea.errors import StoreError
+from deepidea.store.alert_columns import SEVERITIES
+from deepidea.store.store import Store
 from deepidea.web.access import NeedsUnlessOpen, open_to_all
 from deepidea.web.engines import Engines
 from deepidea.web.security import App, Message, Receive, Scope, Send

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from deepidea.detection.incidents import Listing
 from deepidea.flows.attack_classes import attack_class_of, class_title
+from deepidea.store.grouping import Listing
 
 __all__ = ["duration_text", "headline", "port_text"]
 

@@ -23,8 +23,8 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from deepidea.detection.store_cases import Changes, Marks
 from deepidea.errors import DeepIDEAError, StoreError
+from deepidea.store.cases import Changes, Marks
 from deepidea.web.desk import Desk
 from deepidea.web.views import SourcesView
 

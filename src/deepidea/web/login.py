@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from deepidea.detection.store_access import Token
+from deepidea.store.access import Token
 from deepidea.web.access import Actor, address_of, cookie_name, open_to_all, record, refuse_other_origin, viewer
 from deepidea.web.rendering import render
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from deepidea.detection.alerting import CARD_ENTRY, Thresholds
 from deepidea.detection.health import told_bounds
-from deepidea.detection.models import Activation, StoredModel, open_detector
-from deepidea.detection.store import Store
 from deepidea.errors import ArtifactError, DeepIDEAError, StoreError
 from deepidea.evaluation.summary import EVALUATION_ENTRY
 from deepidea.model.detector import Detector
+from deepidea.store.store import Store
+from deepidea.store.stored_model import Activation, StoredModel, open_detector
 from deepidea.web.views import ActivationView, Compared, DriftLight, ModelRow, ModelsView, ModelView
 
 _KEPT = 4  # detectors that are held in memory

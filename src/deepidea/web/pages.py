@@ -18,10 +18,10 @@ from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Req
 from fastapi.responses import RedirectResponse, Response
 
 import deepidea
-from deepidea.detection.feedback import Subject, Verdict
-from deepidea.detection.store import IncidentOrder, IncidentStatus, Judged
-from deepidea.detection.store_access import Role
 from deepidea.errors import DataError
+from deepidea.store.access import Role
+from deepidea.store.judgement import Subject, Verdict
+from deepidea.store.store import IncidentOrder, IncidentStatus, Judged
 from deepidea.web import evaluated, plots
 from deepidea.web.access import Actor, admin, analyst, viewer
 from deepidea.web.advice import next_steps

@@ -20,7 +20,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup, escape
 
-from deepidea.detection.alerts import SEVERITIES
+from deepidea.store.alert_columns import SEVERITIES
 
 KINDS = {
     ".css": "text/css",

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from deepidea.detection.drift import Against
-from deepidea.detection.feedback import Subject, Verdict
-from deepidea.detection.store import IncidentOrder, IncidentStatus, Judged
-from deepidea.detection.store_access import MOST_NAME, Role
+from deepidea.store.access import MOST_NAME, Role
+from deepidea.store.drift import Against
+from deepidea.store.judgement import Subject, Verdict
+from deepidea.store.store import IncidentOrder, IncidentStatus, Judged
 from deepidea.web.desk import MOST_IN_BULK, MOST_ROWS
 from deepidea.web.views import LONGEST_NOTE
 from deepidea.web.windows import WindowName

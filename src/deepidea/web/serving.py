@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from deepidea.detection.models import detector_of
 from deepidea.detection.runner import DetectionConfig, default_store
-from deepidea.detection.store import Store, open_store
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.model.detector import Detector
+from deepidea.store.store import Store, open_store
 from deepidea.web.engines import Engines
 
 if TYPE_CHECKING:

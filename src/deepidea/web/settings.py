@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepidea.detection.store_access import IDLE_S, LASTS_S
+from deepidea.store.access import IDLE_S, LASTS_S
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 EVERYWHERE = ("0.0.0.0", "::", "")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from deepidea.detection.health import SILENT_S, EngineState
-from deepidea.detection.store import SinkCounters, SourceCounters
+from deepidea.store.engines import SILENT_S, EngineState
+from deepidea.store.store import SinkCounters, SourceCounters
 from deepidea.web.labels import duration_text
 from deepidea.web.views import Health, SinkView, SourceView, finite
 

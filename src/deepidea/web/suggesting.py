@@ -6,9 +6,9 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-from deepidea.detection.incidents import listing_of
-from deepidea.detection.store import Store
 from deepidea.flows.attack_classes import class_title
+from deepidea.store.grouping import listing_of
+from deepidea.store.store import Store
 from deepidea.web.labels import port_text
 from deepidea.web.views import Suggestion
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from deepidea.detection.alerts import SEVERITIES
 from deepidea.detection.drift import DriftReport, FeatureDrift
-from deepidea.detection.feedback import Feedback
-from deepidea.detection.incidents import listing_of
 from deepidea.model.explain import Explanation
+from deepidea.store.alert_columns import SEVERITIES
+from deepidea.store.grouping import listing_of
+from deepidea.store.judgement import Feedback
 from deepidea.web.labels import headline
 from deepidea.web.windows import Window
 
@@ -679,7 +679,7 @@ def listed_of(kept: str, n_distinct: int) -> Listed:
 
 
 def incident_row(row: Mapping[str, Any], verdict: Feedback | None) -> IncidentRow:
-    """Return a row of :meth:`deepidea.detection.store.Store.incidents` as it is shown."""
+    """Return a row of :meth:`deepidea.store.store.Store.incidents` as it is shown."""
     plain = ("incident_id", "note", "changed", "host", "role", "first", "last", "n_alerts", "n_hosts", "n_ports")
     listings: dict[str, Any] = {name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")}
     about: dict[str, Any] = {name: row[name] for name in ("n_alerts", "first", "last", "n_hosts", "n_ports")}
@@ -699,7 +699,7 @@ def incident_row(row: Mapping[str, Any], verdict: Feedback | None) -> IncidentRo
 
 
 def alert_row(row: Mapping[str, Any], verdict: Feedback | None) -> AlertRow:
-    """Return a row of :meth:`deepidea.detection.store.Store.alerts` as it is shown."""
+    """Return a row of :meth:`deepidea.store.store.Store.alerts` as it is shown."""
     given = ("class_name", "severity_name", "verdict", "model", "score", "anomaly")
     return AlertRow(
         **{name: row[name] for name in AlertRow.__slots__ if name not in given},

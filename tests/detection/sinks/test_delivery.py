@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from deepidea.detection.sinks.dead_letters import DeadLetters
 from deepidea.detection.sinks.delivery import Delivery, Patience
 from deepidea.detection.sinks.registry import open_sink
-from deepidea.detection.store import Store, open_store
 from deepidea.errors import SinkError, StorageError
+from deepidea.store.store import Store, open_store
 from tests.detection.making import NOON, sweep
 from tests.detection.servers import Receiver, Webhook, eventually, receiving
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from deepidea.detection.sinks.dead_letters import DeadLetters
 from deepidea.detection.sinks.formats.rendering import render
 from deepidea.detection.sinks.sink import Sink
-from deepidea.detection.store import Store
 from deepidea.errors import SinkError, StorageError, StoreError
+from deepidea.store.store import Store
 
 __all__ = ["Delivery", "DeliveryStatus", "Patience"]
 
@@ -121,7 +121,7 @@ class Delivery:
     --------
     >>> import tempfile
     >>> from deepidea.detection.sinks.registry import open_sink
-    >>> from deepidea.detection.store import open_store
+    >>> from deepidea.store.store import open_store
     >>> folder = tempfile.mkdtemp()
     >>> with open_store(f"sqlite:///{folder}/alerts.db") as store:
     ...     delivery = Delivery(store, open_sink(f"file://{folder}/alerts.json"), f"{folder}/dead-letters")

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any
 
 from deepidea import __version__
-from deepidea.detection.alerts import SEVERITIES
 from deepidea.detection.sinks.formats.alert_fields import (
     PRODUCT,
     VENDOR,
@@ -18,6 +17,7 @@ from deepidea.detection.sinks.formats.alert_fields import (
     sentence,
     signature_of,
 )
+from deepidea.store.alert_columns import SEVERITIES
 
 _CEF_SEVERITIES = MappingProxyType({1: 10, 2: 8, 3: 5, 4: 3})  # 9-10 very high, 7-8 high, 4-6 medium, 0-3 low
 _CEF_BREAKS = str.maketrans({"\r": "\\r", "\n": "\\n"})

@@ -10,17 +10,17 @@ from typing import get_args
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.feedback import Feedback, Judgement, Subject, Verdict
-from deepidea.detection.store_judged import JudgedCounts, feedback_of, holding, incidents_of, judged_pages
-from deepidea.detection.store_reading import lead
-from deepidea.detection.store_schema import ALERTS, FEEDBACK, INCIDENTS
 from deepidea.errors import DataError
+from deepidea.store.judgement import Feedback, Judgement, Subject, Verdict
+from deepidea.store.labelled_alerts import JudgedCounts, feedback_of, holding, incidents_of, judged_pages
+from deepidea.store.reading import lead
+from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENTS
 
 _MARK = FEEDBACK.c
 
 
 class StoredFeedback:
-    """The part of a :class:`~deepidea.detection.store.Store` that keeps what analysts say."""
+    """The part of a :class:`~deepidea.store.store.Store` that keeps what analysts say."""
 
     _gap_s: float
 
@@ -47,7 +47,7 @@ class StoredFeedback:
         subject, subject_id
             What is judged; an incident also under an earlier id of it.
         verdict, class_name, note, analyst
-            See :class:`~deepidea.detection.feedback.Judgement`.
+            See :class:`~deepidea.store.judgement.Judgement`.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class StoredFeedback:
     def judged_alerts(
         self, *, per_incident: int | None = None, counts: JudgedCounts | None = None
     ) -> Iterator[pl.DataFrame]:
-        """Yield alerts that were judged to be something, page by page; see :func:`deepidea.detection.store_judged`."""
+        """Yield alerts that were judged to be something, page by page; see :func:`deepidea.store.labelled_alerts`."""
         return judged_pages(self._transaction, self._gap_s, per_incident=per_incident, counts=counts or JudgedCounts())
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.store_reading import Condition, us
-from deepidea.detection.store_schema import ALERT_COUNTS, ALERTS, FLOW_COUNTS, INCIDENT_STATES, INCIDENTS
 from deepidea.errors import DataError
+from deepidea.store.reading import Condition, us
+from deepidea.store.tables import ALERT_COUNTS, ALERTS, FLOW_COUNTS, INCIDENT_STATES, INCIDENTS
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -49,21 +49,6 @@ def read_severity_counts(connection: sa.Connection, wanted: list[Condition]) -> 
     rows = connection.execute(query.where(*wanted).group_by(columns.severity, status)).all()
     types = {"severity": pl.Int16(), "status": pl.String(), "n_incidents": pl.Int64(), "n_alerts": pl.Int64()}
     return _frame(rows, types).sort("severity", "status")
-
-
-def read_top_hosts(connection: sa.Connection, wanted: list[Condition], limit: int) -> pl.DataFrame:
-    """Return hosts by how urgent their worst incident is, then by alerts.
-
-    Columns are ``host``, ``role``, ``n_incidents``, ``n_alerts``, ``severity`` (the worst) and ``last``.
-    """
-    columns = INCIDENTS.c
-    n_alerts, worst = sa.func.sum(columns.n_alerts), sa.func.min(columns.severity)
-    told = (sa.func.count(), n_alerts, worst, sa.func.max(columns.last_us))
-    query = sa.select(columns.host, columns.role, *told).where(*wanted).group_by(columns.host, columns.role)
-    rows = connection.execute(query.order_by(worst, n_alerts.desc(), columns.host, columns.role).limit(limit)).all()
-    types: dict[str, pl.DataType] = {"host": pl.String(), "role": pl.String()}
-    types |= {"n_incidents": pl.Int64(), "n_alerts": pl.Int64(), "severity": pl.Int16(), "us": pl.Int64()}
-    return _timed(_frame(rows, types), "last")
 
 
 def read_newest_time(connection: sa.Connection) -> datetime | None:

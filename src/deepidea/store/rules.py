@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.allow import AllowRule, suppress
-from deepidea.detection.store_schema import ALERTS, ALLOW_RULES, DELIVERIES, INCIDENTS, META
-from deepidea.detection.store_writing import add_to_incidents, alerts_from, count_alerts, slices, take_seqs, upsert
+from deepidea.store.allow_rules import AllowRule, suppress
+from deepidea.store.tables import ALERTS, ALLOW_RULES, DELIVERIES, INCIDENTS, META
+from deepidea.store.writing import add_to_incidents, alerts_from, count_alerts, slices, take_seqs, upsert
 
 PAGE_ROWS = 50_000  # alerts looked at together
 

@@ -21,29 +21,27 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from deepidea.detection import store_incidents as incidents
-from deepidea.detection import store_overview as overview
-from deepidea.detection import store_reading as reading
-from deepidea.detection.allow import AllowRule, suppress
-from deepidea.detection.drift import Against, BinnedFlows, DriftReport
-from deepidea.detection.health import EngineState
-from deepidea.detection.incidents import GAP_S
-from deepidea.detection.sources.partitions import Share
-from deepidea.detection.sources.source import Position
-from deepidea.detection.store_access import StoredAccess
-from deepidea.detection.store_cases import StoredCases
-from deepidea.detection.store_drift import count_drift, read_drift
-from deepidea.detection.store_feedback import StoredFeedback
-from deepidea.detection.store_incidents import IncidentOrder
-from deepidea.detection.store_memory import MemoryChange, read_memory, rename_source, write_memory
-from deepidea.detection.store_models import StoredModels
-from deepidea.detection.store_reading import Page
-from deepidea.detection.store_rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
-from deepidea.detection.store_schema import (
+from deepidea.errors import DataError, MissingExtraError, StoreError
+from deepidea.store import engines as engine_states
+from deepidea.store import incidents, reading
+from deepidea.store import series as overview
+from deepidea.store.access import StoredAccess
+from deepidea.store.allow_rules import AllowRule, suppress
+from deepidea.store.cases import StoredCases
+from deepidea.store.drift import BinnedFlows, count_drift
+from deepidea.store.engines import EngineState
+from deepidea.store.feedback import StoredFeedback
+from deepidea.store.grouping import GAP_S
+from deepidea.store.incidents import IncidentOrder
+from deepidea.store.memory import MemoryChange, read_memory, rename_source, write_memory
+from deepidea.store.models import StoredModels
+from deepidea.store.reading import Page
+from deepidea.store.rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
+from deepidea.store.sources import PartitionStart, Position
+from deepidea.store.tables import (
     ALERTS,
     ALLOW_RULES,
     DELIVERIES,
-    ENGINES,
     EVIDENCE,
     INCIDENT_ALIASES,
     INCIDENT_STATES,
@@ -52,7 +50,7 @@ from deepidea.detection.store_schema import (
     SOURCES,
     migrate,
 )
-from deepidea.detection.store_writing import (
+from deepidea.store.writing import (
     add_to_incidents,
     count_alerts,
     count_batch,
@@ -62,7 +60,6 @@ from deepidea.detection.store_writing import (
     refuse_stale,
     upsert,
 )
-from deepidea.errors import DataError, MissingExtraError, StoreError
 
 __all__ = [
     "Committed",
@@ -348,6 +345,14 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
             finally:
                 self._joined.connection = None
 
+    def read(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """Open a read transaction, which sees the store as of one moment."""
+        return self._transaction()
+
+    def write(self) -> contextlib.AbstractContextManager[sa.Connection]:
+        """Open a write transaction: whole or not at all; other writers wait meanwhile."""
+        return self._transaction(writes=True)
+
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
         joined = getattr(self._joined, "connection", None)
@@ -377,7 +382,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         flow_minutes: Mapping[int, int] | None = None,
         binned: Sequence[BinnedFlows] = (),
         now: datetime | None = None,
-        share: Share | None = None,
+        share: PartitionStart | None = None,
         memory: Sequence[MemoryChange] = (),
     ) -> Committed:
         """Store what a batch of flows led to, whole or not at all.
@@ -389,7 +394,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         position
             Where to go on; None leaves what stands.
         alerts
-            Alerts of the batch (:data:`deepidea.detection.alerts.ALERT_COLUMNS`); those that the store holds already
+            Alerts of the batch (:data:`deepidea.store.alert_columns.ALERT_COLUMNS`); those that the store holds already
             are counted as duplicates and change nothing. ``suppressed_by`` is set by the store's allow rules.
         n_flows
             Flows in the batch.
@@ -398,7 +403,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         flow_minutes
             Flows by the minute in which they fall, in microseconds: :func:`deepidea.detection.rates.flows_by_minute`.
         binned
-            A sample of the flows in the bins of the detector: :class:`deepidea.detection.drift.DriftMonitor`.
+            A sample of the flows in the bins of the detector: ``deepidea.detection.drift.DriftMonitor``.
         now
             Time for the expiry of allow rules; the clock's where absent.
         share
@@ -484,15 +489,13 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
 
     def tell_engine(self, state: EngineState) -> None:
         """Keep how the engine of a source stands, in place of what it told before."""
-        row = {"source": state.source, "updated_us": reading.us(state.updated), "state": state.to_json()}
         with self._transaction(writes=True) as connection:
-            upsert(connection, ENGINES, [row])
+            engine_states.put(connection, state)
 
     def engines(self) -> list[EngineState]:
         """Return how the engine of each source stood when it last told, by source."""
         with self._transaction() as connection:
-            rows = connection.execute(sa.select(ENGINES).order_by(ENGINES.c.source)).all()
-        return [EngineState.from_json(source, datetime.fromtimestamp(at / 1e6, UTC), text) for source, at, text in rows]
+            return sorted(engine_states.latest(connection), key=lambda state: state.source)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -523,7 +526,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         Returns
         -------
         Page
-            Columns of :data:`~deepidea.detection.alerts.ALERT_COLUMNS` and ``source``.
+            Columns of :data:`~deepidea.store.alert_columns.ALERT_COLUMNS` and ``source``.
         """
         wanted = reading.alert_conditions(suppressed=suppressed, **filters)
         with self._transaction() as connection:
@@ -568,7 +571,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         Returns
         -------
         Page
-            Columns of :data:`~deepidea.detection.incidents.INCIDENT_COLUMNS`, with ``first`` and ``last`` as times in
+            Columns of :data:`~deepidea.store.grouping.INCIDENT_COLUMNS`, with ``first`` and ``last`` as times in
             place of ``first_us`` and ``last_us``, and what people said: ``status``, ``note``, ``changed``.
         """
         wanted = incidents.incident_conditions(**filters)
@@ -662,42 +665,6 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         with self._transaction() as connection:
             return overview.read_severity_counts(connection, incidents.incident_conditions(**filters))
 
-    def top_hosts(
-        self, since: datetime | None = None, until: datetime | None = None, *, limit: int = 10
-    ) -> pl.DataFrame:
-        """Return the hosts with the most urgent incidents, then the most alerts.
-
-        Columns are ``host``, ``role``, ``n_incidents``, ``n_alerts``, ``severity`` (the worst), ``last``. Incidents
-        count that had their last alert in the time.
-        """
-        with self._transaction() as connection:
-            return overview.read_top_hosts(connection, incidents.incident_conditions(since, until), limit)
-
-    def drift(
-        self,
-        *,
-        model: str | None = None,
-        source: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        against: Against | None = None,
-    ) -> DriftReport:
-        """Return whether flows are like those that a detector was trained on.
-
-        Parameters
-        ----------
-        model
-            Fingerprint of the detector; the one that scored last where absent.
-        source
-            Flows of one source; of all where absent.
-        since, until
-            Hours of flow time; the newest 24 that hold flows where absent.
-        against
-            Flows of training, or of the site that it was calibrated by; these where it was, where absent.
-        """
-        with self._transaction() as connection:
-            return read_drift(connection, model=model, source=source, since=since, until=until, against=against)
-
     def newest_time(self) -> datetime | None:
         """Return when the latest flow or alert was, to the minute; None in an empty store.
 
@@ -757,11 +724,6 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
                 newest = connection.execute(sa.select(sa.func.max(ALERTS.c.seq))).scalar() or 0
                 last = 0 if from_start else max(newest, 0)
                 connection.execute(DELIVERIES.insert().values(sink=sink, last_seq=last))
-
-    def forget_sink(self, sink: str) -> None:
-        """Forget a sink and what it is owed."""
-        with self._transaction(writes=True) as connection:
-            connection.execute(DELIVERIES.delete().where(DELIVERIES.c.sink == sink))
 
     def undelivered(self, sink: str, *, limit: int = 1000) -> pl.DataFrame:
         """Return the first alerts that a sink has not got, in the order of storing.

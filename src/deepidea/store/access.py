@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from deepidea.detection.store_schema import (
+from deepidea.errors import DataError, StoreError
+from deepidea.store.tables import (
     AUDIT,
     INCIDENT_STATES,
     INCIDENTS,
@@ -25,7 +26,6 @@ from deepidea.detection.store_schema import (
     TOKENS,
     version_of,
 )
-from deepidea.errors import DataError, StoreError
 
 Role = Literal["viewer", "analyst", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -100,7 +100,7 @@ def digest(secret: str) -> str:
 
 
 class StoredAccess:
-    """The part of a :class:`~deepidea.detection.store.Store` that knows who may do what."""
+    """The part of a :class:`~deepidea.store.store.Store` that knows who may do what."""
 
     def _transaction(self, *, writes: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
         raise NotImplementedError

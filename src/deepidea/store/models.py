@@ -12,16 +12,9 @@ from typing import Any, cast, get_args
 
 import sqlalchemy as sa
 
-from deepidea.detection.models import (
-    MOST_BYTES,
-    Activation,
-    HowActivated,
-    StoredModel,
-    model_id_of,
-    open_detector,
-)
-from deepidea.detection.store_schema import ACTIVATIONS, MODELS
 from deepidea.errors import ArtifactError, DataError
+from deepidea.store.stored_model import MOST_BYTES, Activation, HowActivated, StoredModel, model_id_of, open_detector
+from deepidea.store.tables import ACTIVATIONS, MODELS
 
 _FILE = MODELS.c.file
 _TOLD = [column for column in MODELS.columns if column is not _FILE]
@@ -29,7 +22,7 @@ _VERDICTS = ("better", "no worse", "worse")
 
 
 class StoredModels:
-    """The part of a :class:`~deepidea.detection.store.Store` that keeps models."""
+    """The part of a :class:`~deepidea.store.store.Store` that keeps models."""
 
     def _transaction(self, *, writes: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
         raise NotImplementedError
@@ -51,7 +44,7 @@ class StoredModels:
         ArtifactError
             It is no detector file that can be used.
         DataError
-            It is larger than :data:`~deepidea.detection.models.MOST_BYTES`.
+            It is larger than :data:`~deepidea.store.stored_model.MOST_BYTES`.
         """
         data = file if isinstance(file, bytes) else _read(Path(file))
         if len(data) > MOST_BYTES:

@@ -14,15 +14,16 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.allow import AllowRule, suppress
-from deepidea.detection.feedback import Feedback, Subject
-from deepidea.detection.health import EngineState
-from deepidea.detection.store_access import AuditEntry, entry_of
-from deepidea.detection.store_incidents import incident_rows
-from deepidea.detection.store_judged import feedback_of, incidents_of
-from deepidea.detection.store_reading import Condition, check_limit, first_alert, lead, of_incident, time_of, us
-from deepidea.detection.store_rules import PAGE_ROWS
-from deepidea.detection.store_schema import (
+from deepidea.errors import DataError
+from deepidea.store.access import AuditEntry, entry_of
+from deepidea.store.allow_rules import AllowRule, suppress
+from deepidea.store.engines import EngineState
+from deepidea.store.incidents import incident_rows
+from deepidea.store.judgement import Feedback, Subject
+from deepidea.store.labelled_alerts import feedback_of, incidents_of
+from deepidea.store.reading import Condition, check_limit, first_alert, lead, of_incident, time_of, us
+from deepidea.store.rules import PAGE_ROWS
+from deepidea.store.tables import (
     ACTIVATIONS,
     ALERT_COUNTS,
     ALERTS,
@@ -36,8 +37,7 @@ from deepidea.detection.store_schema import (
     META,
     SOURCES,
 )
-from deepidea.detection.store_writing import alerts_from, slices
-from deepidea.errors import DataError
+from deepidea.store.writing import alerts_from, slices
 
 MOST_PEERS = 50
 MOST_CHANGED = 200  # incidents that are told of one by one; beyond, whoever listens reads anew
@@ -111,7 +111,7 @@ class Changes:
 
 
 class StoredCases:
-    """The part of a :class:`~deepidea.detection.store.Store` that looks into single cases and follows changes."""
+    """The part of a :class:`~deepidea.store.store.Store` that looks into single cases and follows changes."""
 
     def _transaction(self, *, writes: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
         raise NotImplementedError

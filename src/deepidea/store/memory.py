@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from deepidea.detection.store_schema import ALERTS, DRIFT_COUNTS, ENGINES, FLOW_COUNTS, LOSSES, SOURCE_MEMORY, SOURCES
+from deepidea.store.tables import ALERTS, DRIFT_COUNTS, ENGINES, FLOW_COUNTS, LOSSES, SOURCE_MEMORY, SOURCES
 
 __all__ = ["MAX_MEMORY_BYTES", "MemoryChange", "read_memory", "rename_source", "write_memory"]
 

@@ -142,7 +142,7 @@ def group_alerts(alerts: pl.DataFrame, known: pl.DataFrame, *, gap_s: float = GA
     Parameters
     ----------
     alerts
-        Alert table (:data:`deepidea.detection.alerts.ALERT_COLUMNS`), ``(n_alerts, ...)``, each new; those that an
+        Alert table (:data:`deepidea.store.alert_columns.ALERT_COLUMNS`), ``(n_alerts, ...)``, each new; those that an
         allow rule keeps quiet must have been taken out.
     known
         Incidents so far (:data:`INCIDENT_COLUMNS`): at least those with the alerts' keys that are within a gap of them.

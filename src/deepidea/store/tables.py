@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.alerts import ALERT_COLUMNS
-from deepidea.detection.incidents import INCIDENT_COLUMNS
 from deepidea.errors import StoreError
+from deepidea.store.alert_columns import ALERT_COLUMNS
+from deepidea.store.grouping import INCIDENT_COLUMNS
 
 __all__ = ["MIGRATIONS", "metadata", "migrate", "version_of"]
 
@@ -115,7 +115,7 @@ SOURCE_MEMORY = sa.Table(
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""What a source and everything behind it must remember beside its position: see `store_memory`."""
+"""What a source and everything behind it must remember beside its position: see :mod:`deepidea.store.memory`."""
 
 LOSSES = sa.Table(
     "losses",

@@ -1,4 +1,4 @@
-"""What analysts say of alerts and incidents: verdicts that stand beside the detector's own, and never over it."""
+"""Verdicts of analysts on alerts and incidents, which stand beside the detector's own."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.incidents import INCIDENT_COLUMNS
-from deepidea.detection.store_reading import Condition, Page, check_limit, us
-from deepidea.detection.store_schema import ALERTS, FEEDBACK, INCIDENT_STATES, INCIDENTS
 from deepidea.errors import DataError
+from deepidea.store.grouping import INCIDENT_COLUMNS
+from deepidea.store.reading import Condition, Page, check_limit, us
+from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENT_STATES, INCIDENTS
 
 IncidentOrder = Literal["latest", "severity", "alerts", "score", "host"]
 """Orders of incidents: the latest alert first; the most urgent; the most alerts; the highest score; by host's text.

@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.alerts import ALERT_COLUMNS
-from deepidea.detection.store_schema import (
+from deepidea.errors import DataError
+from deepidea.store.alert_columns import ALERT_COLUMNS
+from deepidea.store.tables import (
     ALERTS,
     DELIVERIES,
     EVIDENCE,
@@ -20,8 +21,7 @@ from deepidea.detection.store_schema import (
     INCIDENTS,
     TIMES,
 )
-from deepidea.detection.store_writing import alerts_from, slices
-from deepidea.errors import DataError
+from deepidea.store.writing import alerts_from, slices
 
 _STORED = [TIMES.get(name, name) for name in ALERT_COLUMNS if name != "features"] + ["source"]
 _WITH_EVIDENCE = [*_STORED, "evidence", "evidence_row"]

@@ -12,11 +12,11 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.detection.feedback import Feedback, Subject
-from deepidea.detection.incidents import incident_id_of
-from deepidea.detection.store_reading import Condition, lead, read_alerts, read_in_time
-from deepidea.detection.store_schema import ALERTS, FEEDBACK, INCIDENTS
-from deepidea.detection.store_writing import slices
+from deepidea.store.grouping import incident_id_of
+from deepidea.store.judgement import Feedback, Subject
+from deepidea.store.reading import Condition, lead, read_alerts, read_in_time
+from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENTS
+from deepidea.store.writing import slices
 
 PAGE_ROWS = 8_192
 _WALKED = 20_000  # times of alerts looked at together

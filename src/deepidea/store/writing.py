@@ -12,10 +12,11 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from deepidea.detection.alerts import ALERT_COLUMNS
-from deepidea.detection.incidents import INCIDENT_COLUMNS, group_alerts, with_keys
-from deepidea.detection.sources.partitions import Share
-from deepidea.detection.store_schema import (
+from deepidea.errors import StalePositionError
+from deepidea.store.alert_columns import ALERT_COLUMNS
+from deepidea.store.grouping import INCIDENT_COLUMNS, group_alerts, with_keys
+from deepidea.store.sources import PartitionStart
+from deepidea.store.tables import (
     ALERT_COUNTS,
     ALERTS,
     DRIFT_COUNTS,
@@ -30,7 +31,6 @@ from deepidea.detection.store_schema import (
     SOURCES,
     TIMES,
 )
-from deepidea.errors import StalePositionError
 
 IN_ONE_GO = 4_000  # values in one IN (...)
 MINUTE_US = 60_000_000
@@ -188,7 +188,7 @@ def _follow(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> N
     upsert(connection, INCIDENT_ALIASES, [{"old_id": old, "new_id": new} for old, new in replaced])
 
 
-def refuse_stale(connection: sa.Connection, share: Share) -> None:
+def refuse_stale(connection: sa.Connection, share: PartitionStart) -> None:
     """Raise :class:`StalePositionError` where the store does not stand at the beginning of a share's batch."""
     text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == share.name)).scalar()
     position = None if text is None else json.loads(text)
