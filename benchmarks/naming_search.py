@@ -34,7 +34,7 @@ MOST_ROWS = 8_000  # training rows of a class among which neighbours are looked 
 Floats = NDArray[np.float32]
 
 
-def judge(fold: TypeFold, seed: int) -> dict[str, Any]:
+def predict(fold: TypeFold, seed: int) -> dict[str, Any]:
     """Train on one fold and return, for each rule, the recalls by class (known) and by label (left out)."""
     network = DefaultNetwork(n_epochs=10).fit(fold.train, seed)
     trees = ExtraTrees(labels=True, n_trees=100, duplicates="drop").fit(fold.train, seed)
@@ -65,7 +65,7 @@ def _values(network: FittedNetwork, trees: Fitted, train: LabelledFlows, found: 
     told |= {f"temperature {t:g}": corrected(temperature=t) for t in SOFTENED}
     told |= {f"tau {tau:g}": corrected(tau=tau) for tau in WEAKENED}
     decision = replace(trees.decision, tau=1.0)
-    shares = decision.by_class(decision.corrected(cast(Floats, trees.judge(features).probabilities)))
+    shares = decision.by_class(decision.corrected(cast(Floats, trees.predict(features).probabilities)))
     told["extra trees on labels"] = shares[:, [trees.classes.index(name) for name in network.classes[1:]]]
     told["nearest neighbour, encoded"] = -_distances(network, train, found, hidden=False)
     told["nearest neighbour, last hidden layer"] = -_distances(network, train, found, hidden=True)
@@ -98,7 +98,7 @@ def main() -> None:
     options = parser.parse_args()
     for data in options.data:
         flows = training_flows(data)
-        folds = [judge(fold, seed) for seed in range(options.deals) for fold in iter_type_folds(flows, seed=seed)]
+        folds = [predict(fold, seed) for seed in range(options.deals) for fold in iter_type_folds(flows, seed=seed)]
         summary = summarise(folds)
         write_result(RESULTS / "naming_search" / f"{data}.json", {"data": data, "summary": summary})
         print(data, *(f"{name}: {told}" for name, told in summary.items()), sep="\n  ", flush=True)

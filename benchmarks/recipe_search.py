@@ -59,7 +59,7 @@ def decision_name(temperature: float, rate: float) -> str:
     return f"temperature {temperature:g}, rate {rate:g}"
 
 
-def judge(fold: TypeFold, changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def predict(fold: TypeFold, changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Train on one fold and return, for each decision, the recalls by class (known) and by label (left out)."""
     system = ForestStack(**changes) if "n_trees" in changes else DefaultNetwork(**{"n_epochs": 10, **changes})
     fitted = system.fit(fold.train, seed)
@@ -72,7 +72,7 @@ def verdicts(fitted: FittedNetwork | FittedStack, features: Any) -> Iterator[tup
     if isinstance(fitted, FittedStack):
         for name, forests in {"random forest": [0], "extra trees": [1], "both": [0, 1]}.items():
             beside = replace(fitted, forests=tuple(fitted.forests[place] for place in forests))
-            yield name, beside.judge(features).predicted
+            yield name, beside.predict(features).predicted
         return
     told = fitted.assess(features)
     logits, anomaly = told.logits, cast(NDArray[np.float64], told.anomaly)
@@ -111,7 +111,7 @@ def main() -> None:
             if not path.exists():
                 flows = training_flows(data)
                 folds = [
-                    judge(fold, CANDIDATES[name], seed)
+                    predict(fold, CANDIDATES[name], seed)
                     for seed in range(options.deals)
                     for fold in iter_type_folds(flows, seed=seed)
                 ]

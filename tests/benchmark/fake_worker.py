@@ -18,7 +18,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deepidea.benchmark import cell as benchmark_cell
-from deepidea.benchmark.systems import Judgement
+from deepidea.benchmark.systems import Predictions
 from deepidea.benchmark.tasks import Experiment
 from deepidea.errors import DataError
 from deepidea.model.decision import Decision
@@ -34,13 +34,13 @@ class FakeFitted:
     classes: tuple[str, ...] = CLASSES
     parameters: dict = field(default_factory=lambda: {"depth": 3})
 
-    def judge(self, features):
+    def predict(self, features):
         table = FakeDetector().score(features)
         stated = table.select([f"p_{name}" for name in CLASSES]).to_numpy()
         if not self.with_probabilities:
             margin = np.log(stated[:, 1:].sum(axis=1) / stated[:, 0])
-            return Judgement((margin > 0).astype(np.int64), None, margin.astype(np.float64))
-        return Judgement(stated.argmax(axis=1), stated, 1.0 - stated[:, 0].astype(np.float64))
+            return Predictions((margin > 0).astype(np.int64), None, margin.astype(np.float64))
+        return Predictions(stated.argmax(axis=1), stated, 1.0 - stated[:, 0].astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -66,5 +66,5 @@ def deal(data, protocol="auto", *, seed=0):
 
 if __name__ == "__main__":
     benchmark_cell.make_system = lambda name: FakeSystem(name.partition(":")[0])
-    benchmark_cell.deal_experiment = deal
+    benchmark_cell.load_experiment = deal
     benchmark_cell.main()

@@ -81,11 +81,11 @@ def test_the_prior_is_that_of_the_real_flows() -> None:
     """Whatever is generated; and a correction for it undoes what was generated."""
     few, many = (Generative(target_share=share, **QUICK).fit(FLOWS, 0) for share in (0.0, 0.2))
     assert few.decision == many.decision
-    judgement = many.judge(FLOWS.features)
+    predictions = many.predict(FLOWS.features)
     own = many.network.detector.score(FLOWS.features)["class"]
-    assert np.array_equal(np.array(many.classes)[judgement.predicted], own.to_numpy())
+    assert np.array_equal(np.array(many.classes)[predictions.predicted], own.to_numpy())
     plain = replace(many.network.decision, temperature=1.0).classify(many.network.assess(FLOWS.features).logits)
-    corrected = replace(many.decision, temperature=1.0).corrected(judgement.probabilities).argmax(axis=1)
+    corrected = replace(many.decision, temperature=1.0).corrected(predictions.probabilities).argmax(axis=1)
     assert (np.array(many.network.classes)[plain] == np.array(many.classes)[corrected]).mean() > 0.999
 
 
@@ -100,13 +100,13 @@ def test_the_generator_sees_training_flows_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(augmentation, "train_generator", watch)
     part = FLOWS.take(np.arange(500))
     system = Generative(**QUICK).fit(part, 0)
-    system.judge(FLOWS.features)
+    system.predict(FLOWS.features)
     assert seen == [part.features.with_columns(label=part.classes).unique().height]
 
 
 def test_order_of_training_flows_changes_nothing() -> None:
     mixed = FLOWS.take(np.random.default_rng(0).permutation(len(FLOWS)))
-    first, second = (Generative(**QUICK).fit(flows, 0).judge(FLOWS.features) for flows in (FLOWS, mixed))
+    first, second = (Generative(**QUICK).fit(flows, 0).predict(FLOWS.features) for flows in (FLOWS, mixed))
     np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-3)
 
 

@@ -16,7 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from deepidea.benchmark.baselines import KNN, SVM, ExtraTrees, Majority, RandomForest, Tree, count_votes
 from deepidea.benchmark.outputs import encode_rows, number_outputs
-from deepidea.benchmark.systems import SYSTEMS, Fitted, Judgement, make_system
+from deepidea.benchmark.systems import SYSTEMS, Fitted, Predictions, make_system
 from deepidea.errors import LabelError, MissingExtraError
 from deepidea.flows.labelled import LabelledFlows, labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
@@ -50,7 +50,7 @@ def fitted(name: str, seed: int = 0) -> Fitted:
     return make_system(f"{name}:{SMALL.get(name, '')}").fit(TRAIN, seed)
 
 
-def same(a: Judgement, b: Judgement) -> bool:
+def same(a: Predictions, b: Predictions) -> bool:
     known = a.probabilities is not None and b.probabilities is not None
     equal = np.array_equal(a.probabilities, b.probabilities) if known else a.probabilities is b.probabilities
     return equal and np.array_equal(a.predicted, b.predicted) and np.array_equal(a.attack_score, b.attack_score)
@@ -62,56 +62,58 @@ def same(a: Judgement, b: Judgement) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_flow_gets_one_judgement(name: str) -> None:
     system = fitted(name)
-    judgement = system.judge(TEST.features)
+    predictions = system.predict(TEST.features)
     assert system.classes == ("benign", "probe", "intrusion")
-    assert judgement.predicted.dtype == np.int64
-    assert judgement.predicted.shape == judgement.attack_score.shape == (len(TEST),)
-    assert judgement.attack_score.dtype == np.float64
-    assert set(judgement.predicted.tolist()) <= {0, 1, 2}
+    assert predictions.predicted.dtype == np.int64
+    assert predictions.predicted.shape == predictions.attack_score.shape == (len(TEST),)
+    assert predictions.attack_score.dtype == np.float64
+    assert set(predictions.predicted.tolist()) <= {0, 1, 2}
     assert json.loads(json.dumps(dict(system.parameters))) == dict(system.parameters)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_decision_is_what_the_probabilities_give(name: str) -> None:
     system = fitted(name)
-    judgement, decision = system.judge(TEST.features), system.decision
+    predictions, decision = system.predict(TEST.features), system.decision
     assert decision.n_classes == 3
-    if (p := judgement.probabilities) is not None:
+    if (p := predictions.probabilities) is not None:
         assert p.dtype == np.float32
         assert p.shape == (len(TEST), len(decision.prior))
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
-        np.testing.assert_allclose(judgement.attack_score, 1 - p[:, 0].astype(np.float64), atol=1e-5)
+        np.testing.assert_allclose(predictions.attack_score, 1 - p[:, 0].astype(np.float64), atol=1e-5)
         if decision.temperature == 1:
-            np.testing.assert_array_equal(decision.by_class(decision.corrected(p)).argmax(axis=1), judgement.predicted)
+            np.testing.assert_array_equal(
+                decision.by_class(decision.corrected(p)).argmax(axis=1), predictions.predicted
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_bits(name: str) -> None:
     again = make_system(f"{name}:{SMALL.get(name, '')}").fit(TRAIN, 0)
-    assert same(again.judge(TEST.features), fitted(name).judge(TEST.features))
+    assert same(again.predict(TEST.features), fitted(name).predict(TEST.features))
     assert again.parameters == fitted(name).parameters
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_judging_teaches_nothing(name: str) -> None:
-    before = fitted(name).judge(TEST.features)
+    before = fitted(name).predict(TEST.features)
     poison = TEST.features.with_columns(pl.lit(1e30).cast(pl.Float64).alias("duration_s"), service=pl.lit("poison"))
-    fitted(name).judge(poison)
-    assert same(fitted(name).judge(TEST.features), before)
+    fitted(name).predict(poison)
+    assert same(fitted(name).predict(TEST.features), before)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_flows_may_be_few_or_none(name: str) -> None:
-    whole = fitted(name).judge(TEST.features)
-    first = fitted(name).judge(TEST.features.head(100))
+    whole = fitted(name).predict(TEST.features)
+    first = fitted(name).predict(TEST.features.head(100))
     np.testing.assert_array_equal(first.predicted, whole.predicted[:100])
-    assert len(fitted(name).judge(TEST.features.clear()).predicted) == 0
+    assert len(fitted(name).predict(TEST.features.clear()).predicted) == 0
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "lstm" not in name])
 def test_order_of_flows_changes_nothing(name: str) -> None:
-    turned = fitted(name).judge(TEST.features.reverse())
-    np.testing.assert_array_equal(turned.predicted[::-1], fitted(name).judge(TEST.features).predicted)
+    turned = fitted(name).predict(TEST.features.reverse())
+    np.testing.assert_array_equal(turned.predicted[::-1], fitted(name).predict(TEST.features).predicted)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,14 +121,14 @@ def test_classes_that_training_lacks_are_no_outputs(name: str) -> None:
     two = TRAIN.take((TRAIN.classes != "probe").to_numpy())
     system = make_system(f"{name}:{SMALL.get(name, '')}").fit(two, 0)
     assert system.classes == ("benign", "intrusion")
-    assert set(system.judge(TEST.features).predicted.tolist()) <= {0, 1}
+    assert set(system.predict(TEST.features).predicted.tolist()) <= {0, 1}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SYSTEMS[name].home.startswith(CLASSIC)])
 def test_it_learns_something(name: str) -> None:
     """Guessing benign gets a third of class-balanced accuracy; the rule, which knows two classes, hardly more."""
     truth = number_outputs(TEST).target
-    predicted = fitted(name).judge(TEST.features).predicted
+    predicted = fitted(name).predict(TEST.features).predicted
     least = {"majority": 0.33, "one-rule": 0.4}.get(name, 0.5)
     assert np.mean([(predicted[truth == code] == code).mean() for code in range(3)]) > least
 
@@ -183,7 +185,7 @@ def test_knn_votes_as_over_all_flows() -> None:
     train = repeated(TRAIN)
     x, y, x_test = plain(train)
     expected = KNeighborsClassifier(5, algorithm="brute").fit(x, y).predict_proba(x_test)
-    given = KNN().fit(train, 0).judge(TEST.features).probabilities
+    given = KNN().fit(train, 0).predict(TEST.features).probabilities
     # where several flows are equally far as the fifth, either choice is right
     distances = np.sort(np.linalg.norm(x_test[:, None] - x[None], axis=2), axis=1)
     settled = distances[:, 5] - distances[:, 4] > 1e-6
@@ -195,7 +197,7 @@ def test_knn_on_its_training_flows_counts_copies() -> None:
     train = repeated(TRAIN)
     counts = train.features.with_columns(classes=train.classes).group_by(pl.all()).len()
     often = counts.filter(pl.col("len") == 7)
-    judged = KNN().fit(train, 0).judge(often.select(TRAIN.features.columns))
+    judged = KNN().fit(train, 0).predict(often.select(TRAIN.features.columns))
     vectors = counts.group_by(TRAIN.features.columns).len("n_classes")
     alone = often.join(vectors, on=TRAIN.features.columns, how="left", nulls_equal=True)["n_classes"] == 1
     truth = often["classes"].replace_strict({"benign": 0, "probe": 1, "intrusion": 2})
@@ -213,7 +215,7 @@ def test_weighted_rows_make_the_tree_of_all_flows() -> None:
     train = repeated(TRAIN)
     x, y, x_test = plain(train)
     expected = DecisionTreeClassifier(max_depth=10, random_state=3).fit(x, y).predict_proba(x_test)
-    given = Tree().fit(train, 3).judge(TEST.features).probabilities
+    given = Tree().fit(train, 3).predict(TEST.features).probabilities
     np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
@@ -221,7 +223,7 @@ def test_weighted_rows_make_the_extra_trees_of_all_flows() -> None:
     train = repeated(TRAIN)
     x, y, x_test = plain(train)
     expected = ExtraTreesClassifier(5, random_state=3).fit(x, y).predict_proba(x_test)
-    given = ExtraTrees(n_trees=5).fit(train, 3).judge(TEST.features).probabilities
+    given = ExtraTrees(n_trees=5).fit(train, 3).predict(TEST.features).probabilities
     np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
@@ -230,16 +232,16 @@ def test_svm_is_that_of_all_flows_and_tells_whether_it_converged() -> None:
     x, y, x_test = plain(train)
     expected = LinearSVC(max_iter=100, dual=False).fit(x, y).predict(x_test)
     system = SVM().fit(train, 0)
-    assert (system.judge(TEST.features).predicted == expected).mean() > 0.98
+    assert (system.predict(TEST.features).predicted == expected).mean() > 0.98
     assert SVM(max_iter=1).fit(train, 0).parameters["converged"] is False
 
 
 def test_a_forest_on_labels_adds_them_up() -> None:
     system = RandomForest(labels=True, n_trees=5).fit(TRAIN, 0)
-    judgement = system.judge(TEST.features)
+    predictions = system.predict(TEST.features)
     assert system.decision.class_of == (0, 1, 1, 2, 2, 2)
-    by_class = system.decision.by_class(judgement.probabilities)
-    np.testing.assert_array_equal(by_class.argmax(axis=1), judgement.predicted)
+    by_class = system.decision.by_class(predictions.probabilities)
+    np.testing.assert_array_equal(by_class.argmax(axis=1), predictions.predicted)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

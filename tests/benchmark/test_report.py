@@ -6,23 +6,25 @@ from itertools import count
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deepidea.benchmark import report as benchmark_report
 from deepidea.benchmark import tables as benchmark_tables
-from deepidea.benchmark.cell import score_judgement, write_record
+from deepidea.benchmark.cell import score_predictions, write_record
 from deepidea.benchmark.comparison import (
     Spread,
-    answers,
     baselines_ahead,
     best_baseline,
     compare,
-    paired_test,
+    rank_rows,
     read_comparison,
-    standings,
 )
+from deepidea.benchmark.findings import summarise_tasks
 from deepidea.benchmark.published import PUBLISHED, published_table
 from deepidea.benchmark.report import render_benchmark, render_markdown
 from deepidea.benchmark.runner import Cell
+from deepidea.benchmark.significance import paired_test, pooled_test, sign_flip_p
 from deepidea.errors import DataError
 from deepidea.evaluation.metrics import evaluate
 from tests.benchmark.fake_worker import FakeFitted, FakeSystem, deal
@@ -77,12 +79,12 @@ def comparison():
     return compare(records, {"kdd99/auto/cnn/seed-0.json": "cut off"})
 
 
-# --- standings and tests -----------------------------------------------------------------------------------------
+# --- rank_rows and tests -----------------------------------------------------------------------------------------
 
 
 def test_rows_stand_by_their_mean_under_each_rule(comparison):
-    (contest,) = comparison.contests
-    own = [(s.place, s.row.system) for s in standings(contest, "own")]
+    (task,) = comparison.tasks
+    own = [(s.place, s.row.system) for s in rank_rows(task, "own")]
     assert own == [
         (1, "deepidea"),
         (2, "random-forest"),
@@ -91,67 +93,108 @@ def test_rows_stand_by_their_mean_under_each_rule(comparison):
         (5, "knn"),
         (6, "majority"),
     ]
-    assert [s.row.system for s in standings(contest, "corrected")] == ["random-forest", "deepidea", "tree"]
-    assert best_baseline(contest).row.system == "random-forest"
-    assert {row.system for row in contest.sweeps} == {
+    assert [s.row.system for s in rank_rows(task, "corrected")] == ["random-forest", "deepidea", "tree"]
+    assert best_baseline(task).row.system == "random-forest"
+    assert {row.system for row in task.sweeps} == {
         f"deepidea:{c}" for c in ("attack_weight=0", "attack_weight=10", "tau=0")
     }
 
 
 def test_equal_rows_share_the_better_place():
-    (contest,) = compare([record("tree", 0.5), record("knn", 0.5), record("svm", 0.4)]).contests
-    assert [s.place for s in standings(contest, "own")] == [1, 1, 3]
+    (task,) = compare([record("tree", 0.5), record("knn", 0.5), record("svm", 0.4)]).tasks
+    assert [s.place for s in rank_rows(task, "own")] == [1, 1, 3]
 
 
-def test_paired_tests_are_those_of_scipy(comparison):
+def test_the_t_test_is_that_of_scipy(comparison):
     from scipy import stats
 
-    (contest,) = comparison.contests
-    ours, tree = contest.row("deepidea"), contest.row("tree")
+    (task,) = comparison.tasks
+    ours, tree = task.row("deepidea"), task.row("tree")
     test = paired_test(ours, tree)
     a, b = (list(row.by_seed("own").values()) for row in (ours, tree))
     assert (test.kind, test.n_seeds) == ("paired", 5)
     assert test.difference == pytest.approx(np.mean(a) - np.mean(b))
     assert test.t_p == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    assert test.wilcoxon_p == pytest.approx(stats.wilcoxon(a, b).pvalue)
+
+
+def test_five_seeds_can_decide_and_a_test_that_cannot_gives_no_p_value(comparison):
+    # the largest difference that there can be: a rank test of five pairs stops at p = 0.0625 even so
+    (task,) = compare([*seeds("deepidea", (0.9, 0.91, 0.92, 0.93, 0.94)), *seeds("tree", (0.1,) * 4 + (0.11,))]).tasks
+    test = paired_test(task.row("deepidea"), task.row("tree"))
+    assert test.decided
+    assert test.sign_flip_p is None
+    entries = [entry.text for entry in benchmark_tables.difference_table(task).lines[0]]
+    assert entries[3:5] == ["p < 0.0001", "5 seeds cannot decide at 5 %"]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=8))
+def test_the_sign_flip_test_is_the_permutation_test_of_scipy(differences):
+    from scipy import stats
+
+    exact = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(differences) == pytest.approx(exact.pvalue)
+
+
+def test_many_pairs_are_drawn_and_nearly_exact():
+    differences = np.random.default_rng(0).normal(0.3, 1, 20)
+    near = sign_flip_p([*differences, 0.0])  # a difference of 0 changes nothing
+    assert near == pytest.approx(sign_flip_p(differences), abs=0.01)
+    assert near == sign_flip_p([*differences, 0.0])
+
+
+def test_data_sets_are_pooled_with_equal_weight():
+    values = (0.70, 0.72, 0.71, 0.69, 0.73)
+    records = [*seeds("deepidea", values), *seeds("tree", (0.6, 0.61, 0.6, 0.62, 0.6))]
+    records += [record("deepidea", 0.5, data="nsl-kdd"), record("tree", 0.6, data="nsl-kdd")]
+    comparison = compare(records)
+    test = pooled_test(comparison.tasks, "deepidea", "tree")
+    assert (test.n_data, test.n_pairs) == (2, 6)
+    assert test.difference == pytest.approx((np.mean(values) - 0.606 - 0.1) / 2, abs=1e-3)
+    assert 0.03 < test.p <= 1
+    (line,) = benchmark_tables.pooled_table(comparison).lines
+    assert [entry.text for entry in line[:3]] == ["decision tree", "2", "6"]
+    assert pooled_test(comparison.tasks[:1], "deepidea", "tree") is None
+    assert benchmark_tables.pooled_table(compare(records[:10])) is None
 
 
 def test_a_row_that_never_changes_stands_for_all_seeds(comparison):
-    (contest,) = comparison.contests
-    ours, forest, majority = (contest.row(n) for n in ("deepidea", "random-forest", "majority"))
+    (task,) = comparison.tasks
+    ours, forest, majority = (task.row(n) for n in ("deepidea", "random-forest", "majority"))
     assert paired_test(ours, forest).kind == "one-sample"
     assert paired_test(forest, majority).t_p is None
 
 
 def test_a_single_run_proves_nothing(comparison):
-    (contest,) = comparison.contests
-    ours, knn, majority = (contest.row(n) for n in ("deepidea", "knn", "majority"))
+    (task,) = comparison.tasks
+    ours, knn, majority = (task.row(n) for n in ("deepidea", "knn", "majority"))
     once = paired_test(ours, knn)
-    assert (once.kind, once.n_seeds, once.t_p, once.wilcoxon_p) == ("paired", 1, None, None)
+    assert (once.kind, once.n_seeds, once.t_p, once.sign_flip_p) == ("paired", 1, None, None)
     assert paired_test(knn, majority).n_seeds == 1
 
 
 def test_few_seeds_are_not_tested():
-    (contest,) = compare([*seeds("deepidea", (0.7, 0.6, 0.8, 0.75)), *seeds("tree", (0.5, 0.4, 0.3, 0.6))]).contests
-    test = paired_test(contest.row("deepidea"), contest.row("tree"))
-    assert (test.n_seeds, test.t_p, test.wilcoxon_p) == (4, None, None)
+    (task,) = compare([*seeds("deepidea", (0.7, 0.6, 0.8, 0.75)), *seeds("tree", (0.5, 0.4, 0.3, 0.6))]).tasks
+    test = paired_test(task.row("deepidea"), task.row("tree"))
+    assert (test.n_seeds, test.t_p, test.sign_flip_p) == (4, None, None)
     assert (
-        "too few seeds to test" in answers(compare(seeds("deepidea", (0.7, 0.6)) + seeds("tree", (0.5, 0.4))))[0].text
+        "2 seeds cannot decide at 5 %"
+        in summarise_tasks(compare(seeds("deepidea", (0.7, 0.6)) + seeds("tree", (0.5, 0.4))))[0].text
     )
 
 
 def test_rows_without_a_common_seed_are_not_compared():
-    (contest,) = compare([record("deepidea", 0.7, 0), record("tree", 0.5, 1)]).contests
-    assert paired_test(contest.row("deepidea"), contest.row("tree")) is None
+    (task,) = compare([record("deepidea", 0.7, 0), record("tree", 0.5, 1)]).tasks
+    assert paired_test(task.row("deepidea"), task.row("tree")) is None
 
 
 def test_classes_are_found_by_name_whatever_the_order_of_a_system():
     other = ("benign", "u2r", "r2l", "dos", "probe")
     odd, plain = record("deepidea", 1.0, classes=other), record("deepidea", 1.0, 1)
     odd["decisions"]["own"]["confusion"]["counts"][1] = [0, 150, 50, 0, 0]  # u2r: a quarter called r2l
-    (contest,) = compare([odd, plain]).contests
-    assert contest.classes == ["benign", "dos", "probe", "u2r", "r2l"] == list(contest.published.classes)
-    counts = contest.confusion(contest.row("deepidea"))
+    (task,) = compare([odd, plain]).tasks
+    assert task.classes == ["benign", "dos", "probe", "u2r", "r2l"] == list(task.published.classes)
+    counts = task.confusion(task.row("deepidea"))
     assert counts[3] == [0, 0, 0, 350, 50]
     assert [counts[at][at] for at in (0, 1, 2, 4)] == [400] * 4
 
@@ -160,14 +203,14 @@ def test_classes_are_found_by_name_whatever_the_order_of_a_system():
 
 
 def test_the_answer_says_what_is_owed_to_the_decision(comparison):
-    (answer,) = answers(comparison)
+    (answer,) = summarise_tasks(comparison)
     assert answer.heading == "KDD Cup 1999, official split"
     for part in (
         "DeepIDEA reaches 71.0 ± 1.6 % class-balanced accuracy (mean ± standard deviation of 5 seeds): 11.0 points ",
         "11.0 points above the best baseline, each under its own decision: random forest, 60.0 ± 0.0 % (",
-        "(one-sample t-test over 5 seeds, p < 0.0001).",
+        "(one-sample t-test over 5 seeds: p < 0.0001).",
         "names its most probable class, DeepIDEA is 3rd of 6, 5.0 points below random forest",
-        "prior correction is given to every system, DeepIDEA is 2nd of 3, 4.0 points below random forest",
+        "system gets the prior correction, DeepIDEA is 2nd of 3, 4.0 points below random forest",
         "Always naming the majority class gives 20.0 %.",
         "The paper states 45.3 %; the paper's recipe gives 56.0 ± 0.7 % here.",
     ):
@@ -175,32 +218,33 @@ def test_the_answer_says_what_is_owed_to_the_decision(comparison):
 
 
 def test_a_doubtful_lead_is_called_doubtful():
-    told = answers(compare([*seeds("deepidea", (0.5, 0.7, 0.6, 0.4, 0.8)), *seeds("tree", (0.6, 0.5, 0.6, 0.6, 0.65))]))
-    assert "so seeds alone may explain it" in told[0].text
+    told = summarise_tasks(
+        compare([*seeds("deepidea", (0.5, 0.7, 0.6, 0.4, 0.8)), *seeds("tree", (0.6, 0.5, 0.6, 0.6, 0.65))])
+    )
+    assert "undecided at 5 %" in told[0].text
 
 
 def test_without_deepidea_the_best_is_told():
-    (answer,) = answers(compare([record("tree", 0.5)]))
+    (answer,) = summarise_tasks(compare([record("tree", 0.5)]))
     assert answer.text == "DeepIDEA was not measured here. The best of 1 systems is decision tree with 50.0 %."
 
 
 def test_where_the_first_is_no_baseline_the_best_baseline_is_told(comparison):
-    (contest,) = comparison.contests
-    assert [s.row.system for s in baselines_ahead(contest, "corrected")] == ["random-forest"]
+    (task,) = comparison.tasks
+    assert [s.row.system for s in baselines_ahead(task, "corrected")] == ["random-forest"]
     told = [*seeds("deepidea", (0.6,)), *seeds("deepidea-forests", (0.9,)), *seeds("tree", (0.7,))]
-    assert (
-        "30.0 points below DeepIDEA with forests (60.0 % against 90.0 %); 1 baseline is above it, decision tree by "
-        in (answers(compare(told))[0].text)
-    )
-    assert "; no baseline is above it." in answers(compare(told[:2]))[0].text
+    text = summarise_tasks(compare(told))[0].text
+    assert "30.0 points below DeepIDEA with forests (60.0 % against 90.0 %; 1 seed cannot decide at 5 %)" in text
+    assert "; 1 baseline is above it, decision tree by 10.0 points" in text
+    assert "; no baseline is above it." in summarise_tasks(compare(told[:2]))[0].text
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
 def test_the_markdown_of_a_table_is_exact():
-    (contest,) = compare([record("knn", 0.4, plain=0.4, corrected=0.45), record("one-rule", 0.3)]).contests
-    assert benchmark_tables.standing_table(contest).to_markdown().splitlines()[:5] == [
+    (task,) = compare([record("knn", 0.4, plain=0.4, corrected=0.45), record("one-rule", 0.3)]).tasks
+    assert benchmark_tables.rank_table(task).to_markdown().splitlines()[:5] == [
         "| System | CBA, its own decision | CBA, most probable class | CBA, corrected for the prior | "
         "CBA, unseen vectors | False alarms | PR-AUC | CBA in the paper | Training |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -208,7 +252,7 @@ def test_the_markdown_of_a_table_is_exact():
         "| one rule | 30.0 (#2) | 30.0 (#2) | – | 30.0 | 70.0 | 0.821 | – | 2.0 s |",
         "| majority class | not measured | – | – | – | – | – | – | – |",
     ]
-    line = next(line for line in benchmark_tables.class_table(contest).to_markdown().splitlines() if "KNN" in line)
+    line = next(line for line in benchmark_tables.class_table(task).to_markdown().splitlines() if "KNN" in line)
     assert line == (
         "| KNN | 40.0 / 40.0 (23.51 / 55.16) | 40.0 / 40.0 (90.97 / 100) | 40.0 / 40.0 (100 / 26.91) | "
         "40.0 / 40.0 (0 / 0) | 40.0 / 40.0 (0 / 0) | 40.0 (16.41\\*) |"
@@ -216,7 +260,7 @@ def test_the_markdown_of_a_table_is_exact():
 
 
 def test_the_row_that_contradicts_itself_is_starred(comparison):
-    caption = benchmark_tables.class_table(comparison.contests[0]).caption
+    caption = benchmark_tables.class_table(comparison.tasks[0]).caption
     assert caption.endswith("* KNN: the recalls of the published row average 36.4, not 16.41.")
     odd = {
         (data, name) for data, table in PUBLISHED.items() for name, row in table.rows.items() if row.contradicts_itself
@@ -230,9 +274,9 @@ def test_published_tables_are_whole_and_shown_only_where_they_compare():
         assert {"SVM", "KNN", "DT", "MLP+CE", "Cost-Sensitive", "CNN", "DeepIDEA"} <= set(table.rows)
     assert published_table("kdd99", "auto").number == "V"
     assert published_table("kdd99", "leave-types-out") is published_table("nsl-kdd", "auto") is None
-    (contest,) = compare([record("tree", 0.5, classes=("benign", "dos"), data="kdd99@native")]).contests
-    assert contest.published is None
-    assert contest.title == "KDD Cup 1999, taxonomy native, official split"
+    (task,) = compare([record("tree", 0.5, classes=("benign", "dos"), data="kdd99@native")]).tasks
+    assert task.published is None
+    assert task.title == "KDD Cup 1999, taxonomy native, official split"
 
 
 def test_what_has_no_figures_is_listed_with_its_reason(comparison):
@@ -244,21 +288,21 @@ def test_what_has_no_figures_is_listed_with_its_reason(comparison):
 
 
 def test_every_baseline_above_deepidea_by_the_same_decision_is_listed(comparison):
-    (contest,) = comparison.contests
-    lines = [[entry.text for entry in line] for line in benchmark_tables.ahead_table(contest).lines]
+    (task,) = comparison.tasks
+    lines = [[entry.text for entry in line] for line in benchmark_tables.ahead_table(task).lines]
     assert lines[0][:4] == ["most probable class", "random forest", "60.0 ± 0.0", "+5.0"]
     assert [line[:2] for line in lines[1:]] == [["corrected for the prior", "random forest"]]
-    (alone,) = compare(seeds("deepidea", (0.7,), corrected=0.7)).contests
+    (alone,) = compare(seeds("deepidea", (0.7,), corrected=0.7)).tasks
     assert [line[1].text for line in benchmark_tables.ahead_table(alone).lines] == ["none", "none"]
-    (without,) = compare(seeds("tree", (0.7,))).contests
+    (without,) = compare(seeds("tree", (0.7,))).tasks
     assert benchmark_tables.ahead_table(without) is None
 
 
 def test_new_labels_are_told_apart():
     labels = {"old": {"rows": 5, "right": 5, "alarms": 5, "in_training": True}}
     labels |= {f"new {at}": {"rows": at, "right": 0, "alarms": 1, "in_training": False} for at in range(1, 24)}
-    (contest,) = compare([record("deepidea", 0.7, labels=labels)]).contests
-    table = benchmark_tables.new_label_table(contest, [contest.row("deepidea")])
+    (task,) = compare([record("deepidea", 0.7, labels=labels)]).tasks
+    table = benchmark_tables.new_label_table(task, [task.row("deepidea")])
     assert [entry.text for entry in table.lines[0]] == ["new 23", "23", "4.3"]
     assert len(table.lines) == 20
     assert table.caption.endswith("3 rarer ones are not shown.")
@@ -312,8 +356,8 @@ def test_the_page_and_the_markdown_have_the_same_entries(comparison):
     for words in ("71.0 ± 1.6", "60.0 ± 0.0", "40.0 / 40.0", "23.51 / 55.16", "one-sample", "+11.0", "decision tree"):
         assert words in text
         assert words in markdown
-    assert answers(comparison)[0].lead in text
-    assert all(sentence in text for sentence in answers(comparison)[0].more)
+    assert summarise_tasks(comparison)[0].lead in text
+    assert all(sentence in text for sentence in summarise_tasks(comparison)[0].more)
 
 
 def test_hostile_names_stay_text():
@@ -341,10 +385,10 @@ def test_systems_of_real_records_make_a_page(tmp_path, command):
         fitted = FakeSystem(name).fit(experiment.train, seed)
         assert isinstance(fitted, FakeFitted)
         cell = Cell("kdd99", "auto", name, seed)
-        scores = score_judgement(experiment, fitted, fitted.judge(experiment.test.features))
+        scores = score_predictions(experiment, fitted, fitted.predict(experiment.test.features))
         head = cell.begin_record("measured", told={}, parameters={}, classes=list(fitted.classes), **scores)
         write_record(cell.path(tmp_path), {**head, "times": {"fit_s": 1.0}, "peak_memory_mib": 9, "run": RUN})
-    assert len(read_comparison(tmp_path).contests) == 1
+    assert len(read_comparison(tmp_path).tasks) == 1
     ran = command("benchmark", "report", tmp_path, "-o", tmp_path / "r.html", "--markdown", tmp_path / "r.md")
     assert ran.code == 0, ran.err
     assert "DeepIDEA was not measured here." in ran.out

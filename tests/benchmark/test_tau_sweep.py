@@ -71,7 +71,7 @@ def test_left_out_types_are_new_and_no_vector_is_on_both_sides():
 
 
 def test_all_taus_come_of_one_training_a_fold(invented, tmp_path):
-    sweep = sweep_tau("kdd99", "tree", tmp_path, n_deals=2)
+    sweep = sweep_tau("kdd99", "tree", tmp_path, n_repeats=2)
     assert len(invented) == 4
     assert tuple(sweep.by_tau) == TAUS
     assert all(len(values) == 2 for of in sweep.by_tau.values() for values in of.values())
@@ -81,8 +81,8 @@ def test_all_taus_come_of_one_training_a_fold(invented, tmp_path):
 
 
 def test_a_sweep_that_stands_there_is_not_measured_again(invented, tmp_path):
-    first = list(iter_sweeps(["kdd99"], ["tree", "tree"], tmp_path, n_deals=1))
-    again = list(iter_sweeps(["kdd99"], ["tree", "xgboost"], tmp_path, n_deals=1))
+    first = list(iter_sweeps(["kdd99"], ["tree", "tree"], tmp_path, n_repeats=1))
+    again = list(iter_sweeps(["kdd99"], ["tree", "xgboost"], tmp_path, n_repeats=1))
     assert first[0] == again[0]
     assert [name for name, _ in invented] == ["tree", "tree", "xgboost", "xgboost"]
     assert read_sweeps(tmp_path) == (again, {})
@@ -90,14 +90,14 @@ def test_a_sweep_that_stands_there_is_not_measured_again(invented, tmp_path):
 
 def test_systems_that_tau_does_not_change_are_refused(invented, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="needs probabilities, however: svm states none"):
-        sweep_tau("kdd99", "svm", tmp_path, n_deals=1)
+        sweep_tau("kdd99", "svm", tmp_path, n_repeats=1)
     even = Decision((1 / 3,) * 3, tau=0.0)
     fit = FakeSystem.fit
     monkeypatch.setattr(FakeSystem, "fit", lambda self, train, seed: replace(fit(self, train, seed), decision=even))
     with pytest.raises(DataError, match="needs a prior to correct for, however: deepidea-forests states"):
-        sweep_tau("kdd99", "deepidea-forests", tmp_path, n_deals=1)
+        sweep_tau("kdd99", "deepidea-forests", tmp_path, n_repeats=1)
     with pytest.raises(DataError, match="at least one deal"):
-        sweep_tau("kdd99", "tree", tmp_path, n_deals=0)
+        sweep_tau("kdd99", "tree", tmp_path, n_repeats=0)
     assert not list(tmp_path.iterdir())
 
 
@@ -114,9 +114,9 @@ def test_a_damaged_sweep_is_told(tmp_path, text):
 
 
 def test_the_report_shows_a_sweep_beside_the_contest_of_its_data(invented, tmp_path):
-    sweep = sweep_tau("kdd99", "tree", tmp_path, n_deals=2)
+    sweep = sweep_tau("kdd99", "tree", tmp_path, n_repeats=2)
     comparison = compare([record("tree", 0.5), record("tree", 0.6, data="nsl-kdd")], {}, [sweep])
-    assert [contest.taus for contest in comparison.contests] == [(sweep,), ()]
+    assert [task.taus for task in comparison.tasks] == [(sweep,), ()]
     figure = figures_in(render_benchmark(comparison))["0-tau-held-out"]
     assert figure["data"][0]["x"] == list(TAUS)
     assert figure["data"][0]["y"] == pytest.approx([sweep.mean(tau, "mixed") / 100 for tau in TAUS], abs=1e-4)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from deepidea.benchmark.cell import write_record
-from deepidea.benchmark.comparison import compare, read_comparison, told_in_full
-from deepidea.benchmark.report import answers, render_benchmark, render_markdown
+from deepidea.benchmark.comparison import compare, read_comparison
+from deepidea.benchmark.findings import summarise_tasks
+from deepidea.benchmark.report import render_benchmark, render_markdown
 from deepidea.benchmark.runner import Cell
 from deepidea.benchmark.transfer import (
-    journeys,
+    describe_transfer,
     left_out_table,
     ranking_table,
-    tell_journey,
-    travel_table,
+    transfer_table,
+    transfers,
 )
 from tests.benchmark.test_report import record
 from tests.evaluation.test_report import figures_in
@@ -65,8 +66,8 @@ def cells(table):
 
 
 def test_lines_stand_in_the_order_in_which_likeness_is_taken_away(comparison):
-    (journey,) = journeys(comparison)  # kdd99 was dealt in one way alone
-    assert [leg.title for leg in journey.legs] == [
+    (transfer,) = transfers(comparison)  # kdd99 was dealt in one way alone
+    assert [step.title for step in transfer.steps] == [
         "at random, repeats kept",
         "at random, repeats dropped",
         "end of each day",
@@ -75,12 +76,12 @@ def test_lines_stand_in_the_order_in_which_likeness_is_taken_away(comparison):
         "an attack label left out, mean of 2",
         "another data set: cicids18",
     ]
-    assert journey.systems == ["tree", "deepidea"]
+    assert transfer.systems == ["tree", "deepidea"]
 
 
 def test_figures_are_means_over_seeds_and_the_best_of_a_line_leads(comparison):
-    table = travel_table(journeys(comparison)[0])
-    assert table.head == ["Dealt", "decision tree", "DeepIDEA"]
+    table = transfer_table(transfers(comparison)[0])
+    assert table.head == ["Split", "decision tree", "DeepIDEA"]
     name, tree, ours = cells(table)[1]
     assert name == ("at random, repeats dropped", "3 classes; 200 + 400 flows")
     assert (tree[0], ours[0]) == ("95.0", "85.0 ± 7.1")
@@ -90,18 +91,18 @@ def test_figures_are_means_over_seeds_and_the_best_of_a_line_leads(comparison):
 
 
 def test_a_line_says_which_classes_its_test_has(comparison):
-    asked = [line[0][1].partition(";")[0] for line in cells(travel_table(journeys(comparison)[0]))]
+    asked = [line[0][1].partition(";")[0] for line in cells(transfer_table(transfers(comparison)[0]))]
     assert asked[1:4] == ["3 classes", "2 of 3 classes", "attack or benign"]
 
 
 def test_a_left_out_label_is_judged_by_its_own_flows(comparison):
-    (journey,) = journeys(comparison)
-    told, tree, ours = cells(travel_table(journey))[5]
+    (transfer,) = transfers(comparison)
+    told, tree, ours = cells(transfer_table(transfer))[5]
     assert told[1] == "attack or benign; 200 + 100 flows"
     # benign recall is 0.9; the mean of (0.2 + 0.9) / 2 and (0.6 + 0.9) / 2
     assert ours == ("65.0 ± 14.1", "40.0 / 10.0 / 0.700")
     assert tree == ("–", "")  # it was not measured on both
-    assert cells(left_out_table(journey)) == [
+    assert cells(left_out_table(transfer)) == [
         [("bot", ""), ("50", ""), ("40.0", "0.800"), ("20.0", "0.700")],
         [("xss", ""), ("50", ""), ("–", ""), ("60.0", "")],
     ]
@@ -111,54 +112,54 @@ def test_rankings_are_by_score_and_where_it_is_told_by_anomaly():
     ranked = {"roc_auc": 0.9, "recall_at_fpr": {"0.01": 0.5}}
     records = [dealt(way, "deepidea", 0.9) | {"anomaly": ranked} for way in ("by-time", "by-day-friday")]
     records += [dealt(way, "tree", 0.9) for way in ("by-time", "by-day-friday")]
-    table = ranking_table(journeys(compare(records))[0])
-    assert table.head == ["Dealt", "decision tree", "DeepIDEA", "DeepIDEA, by anomaly"]
+    table = ranking_table(transfers(compare(records))[0])
+    assert table.head == ["Split", "decision tree", "DeepIDEA", "DeepIDEA, by anomaly"]
     own = records[0]["decisions"]["own"]
     area, recall = f"{own['roc_auc']:.3f}", f"{100 * own['recall_at_fpr']['0.01']:.1f}"
     assert cells(table)[0] == [("end of each day", ""), (area, recall), (area, recall), ("0.900", "50.0")]
 
 
 def test_a_left_out_label_is_ranked_by_its_own_flows(comparison):
-    _, tree, ours = cells(ranking_table(journeys(comparison)[0]))[5]
+    _, tree, ours = cells(ranking_table(transfers(comparison)[0]))[5]
     assert (tree, ours) == (("–", ""), ("0.700", ""))
     old = [left_out(label, "deepidea", 0.5, 0.7) for label in ("bot", "xss")]
     for number, of in enumerate(old):
         of["labels"][("bot", "xss")[number]]["anomaly_auroc"] = 0.8 + 0.1 * number
-    table = ranking_table(journeys(compare([*old, dealt("by-time", "deepidea", 0.9)]))[0])
+    table = ranking_table(transfers(compare([*old, dealt("by-time", "deepidea", 0.9)]))[0])
     assert cells(table)[1][1:] == [("0.700", ""), ("0.850", "")]
 
 
 def test_it_is_told_in_words(comparison):
-    told = tell_journey(journeys(comparison)[0])
+    told = describe_transfer(transfers(comparison)[0])
     assert told.startswith("DeepIDEA finds 99.5 % of attacks at 1.0 % false alarms in the first line (at random")
-    assert "lowest, 40.0 %, for “an attack label left out, mean of 2” (there its score has an area under " in told
+    assert "lowest, 40.0 %, for “an attack label left out, mean of 2” (area under " in told
 
 
 def test_a_page_tells_in_full_what_is_dealt_as_papers_do(comparison):
-    in_full = [(contest.data, contest.dealing) for contest in told_in_full(comparison)]
+    in_full = [(task.data, task.split_name) for task in comparison.main_tasks]
     assert in_full == [(DATA, "stratified"), ("kdd99", "official")]
-    assert [answer.heading.rpartition(", ")[2] for answer in answers(comparison)] == [
+    assert [answer.heading.rpartition(", ")[2] for answer in summarise_tasks(comparison)] == [
         "stratified split",
         "official split",
     ]
     markup = render_benchmark(comparison)
     assert {key.partition("-")[0] for key in figures_in(markup)} == {"0", "8"}
-    assert markup.count("<details id=contest-") == len(comparison.contests) - 2
+    assert markup.count("<details id=task-") == len(comparison.tasks) - 2
     assert "### CICIDS2017, corrected" in render_markdown(comparison)
 
 
 def test_one_protocol_is_no_journey():
     comparison = compare([record("deepidea", 0.7), record("tree", 0.6)])
-    assert journeys(comparison) == []
-    assert "How far a number travels" not in render_benchmark(comparison) + render_markdown(comparison)
-    (only,) = compare([dealt("by-time", "deepidea", 0.7)]).contests
-    assert told_in_full(compare([dealt("by-time", "deepidea", 0.7)])) == [only]
+    assert transfers(comparison) == []
+    assert "Transfer to other splits" not in render_benchmark(comparison) + render_markdown(comparison)
+    (only,) = compare([dealt("by-time", "deepidea", 0.7)]).tasks
+    assert compare([dealt("by-time", "deepidea", 0.7)]).main_tasks == [only]
 
 
 def test_several_folders_are_one_comparison_and_the_first_record_of_a_cell_counts(tmp_path):
     for folder, cba in (("a", 0.7), ("b", 0.4)):
         for system in ("deepidea", "tree") if folder == "b" else ("deepidea",):
             write_record(Cell("kdd99", "auto", system, 0).path(tmp_path / folder), record(system, cba))
-    (contest,) = read_comparison(tmp_path / "a", tmp_path / "b").contests
-    assert contest.row("deepidea").spread("own").mean == pytest.approx(0.7)
-    assert contest.row("tree").spread("own").mean == pytest.approx(0.4)
+    (task,) = read_comparison(tmp_path / "a", tmp_path / "b").tasks
+    assert task.row("deepidea").spread("own").mean == pytest.approx(0.7)
+    assert task.row("tree").spread("own").mean == pytest.approx(0.4)

@@ -33,7 +33,7 @@ def typed(flows):
 
 
 def balanced_recall(fitted, flows):
-    predicted = np.array(fitted.classes)[fitted.judge(flows.features).predicted]
+    predicted = np.array(fitted.classes)[fitted.predict(flows.features).predicted]
     truth = flows.classes.to_numpy()
     return np.mean([np.mean(predicted[truth == name] == name) for name in fitted.classes])
 
@@ -51,47 +51,47 @@ def small(name):
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_trains_and_judges(name, flows):
     fitted = small(name).fit(flows, seed=0)
-    judgement = fitted.judge(flows.features)
+    predictions = fitted.predict(flows.features)
     assert fitted.classes == ("benign", *sorted(flows.class_order[1:]))
-    assert judgement.probabilities.dtype == np.float32
-    assert judgement.probabilities.sum(axis=1) == pytest.approx(np.ones(len(flows)), abs=1e-5)
-    assert judgement.attack_score == pytest.approx(1 - judgement.probabilities[:, 0].astype(float))
-    assert len(fitted.decision.prior) == judgement.probabilities.shape[1]
+    assert predictions.probabilities.dtype == np.float32
+    assert predictions.probabilities.sum(axis=1) == pytest.approx(np.ones(len(flows)), abs=1e-5)
+    assert predictions.attack_score == pytest.approx(1 - predictions.probabilities[:, 0].astype(float))
+    assert len(fitted.decision.prior) == predictions.probabilities.shape[1]
     assert json.loads(json.dumps(fitted.parameters)) == fitted.parameters
     assert balanced_recall(fitted, flows) > 0.25  # a guess has 1/6
 
 
 @pytest.mark.parametrize("name", ["mlp-under", "deepidea-forests"])
 def test_a_seed_decides_all(name, flows):
-    first, again, other = (small(name).fit(flows, seed).judge(flows.features).probabilities for seed in (3, 3, 4))
+    first, again, other = (small(name).fit(flows, seed).predict(flows.features).probabilities for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_its_own_verdicts_are_those_of_the_detector(flows):
     fitted = DefaultNetwork(**SMALL).fit(flows, seed=0)
-    judgement = fitted.judge(flows.features)
+    predictions = fitted.predict(flows.features)
     assert (
-        np.array(fitted.classes)[judgement.predicted].tolist()
+        np.array(fitted.classes)[predictions.predicted].tolist()
         == fitted.detector.score(flows.features)["class"].to_list()
     )
-    logits = np.log(judgement.probabilities)
-    assert np.mean(fitted.decision.classify(logits) == judgement.predicted) > 0.999
+    logits = np.log(predictions.probabilities)
+    assert np.mean(fitted.decision.classify(logits) == predictions.predicted) > 0.999
 
 
 def test_a_judgement_keeps_the_order_of_flows_across_blocks(flows, monkeypatch):
     fitted = ForestStack(n_trees=3, **SMALL).fit(flows, seed=0)
-    whole = fitted.judge(flows.features).probabilities
+    whole = fitted.predict(flows.features).probabilities
     for module in (variants, outputs):
         monkeypatch.setattr(module, "BLOCK_FLOWS", 500)
-    assert np.array_equal(fitted.judge(flows.features).probabilities, whole)
+    assert np.array_equal(fitted.predict(flows.features).probabilities, whole)
 
 
 def test_labels_are_outputs_of_their_class(typed):
     fitted = DefaultNetwork(labels=True, **SMALL).fit(typed, seed=0)
     assert fitted.classes == ("benign", "attack")
     assert fitted.decision.class_of == (0, 1, 1, 1, 1, 1)
-    assert fitted.judge(typed.features).probabilities.shape == (len(typed), 6)
+    assert fitted.predict(typed.features).probabilities.shape == (len(typed), 6)
 
 
 def test_parameters_reach_the_classifier_and_those_unknown_are_refused():
@@ -187,12 +187,12 @@ def test_the_stack_is_the_mean_of_what_each_says_after_its_correction(typed):
     stack = ForestStack(n_trees=10, **SMALL).fit(typed, seed=0)
     parts = [stack.network.assess(typed.features).shares]
     for forest in stack.forests:
-        q = forest.judge(typed.features).probabilities / forest.decision.prior
+        q = forest.predict(typed.features).probabilities / forest.decision.prior
         parts.append(np.stack([q[:, 0], q[:, 1:].sum(axis=1)], axis=1) / q.sum(axis=1, keepdims=True))
-    judgement = stack.judge(typed.features)
-    assert judgement.probabilities == pytest.approx(sum(parts) / 3, abs=1e-5)
-    assert np.array_equal(judgement.predicted, judgement.probabilities.argmax(axis=1))
-    assert np.array_equal(stack.decision.classify(np.log(judgement.probabilities + 1e-9)), judgement.predicted)
+    predictions = stack.predict(typed.features)
+    assert predictions.probabilities == pytest.approx(sum(parts) / 3, abs=1e-5)
+    assert np.array_equal(predictions.predicted, predictions.probabilities.argmax(axis=1))
+    assert np.array_equal(stack.decision.classify(np.log(predictions.probabilities + 1e-9)), predictions.predicted)
 
 
 def test_the_forests_tell_labels_apart_and_know_one_benign(typed):
@@ -208,7 +208,7 @@ def test_the_forests_tell_labels_apart_and_know_one_benign(typed):
 def test_the_forests_do_not_depend_on_the_order_of_rows(flows):
     shuffled = flows.take(np.random.default_rng(0).permutation(len(flows)))
     for forest in ForestStack(n_trees=3, **SMALL).forests:
-        first, second = (forest.fit(part, seed=0).judge(flows.features) for part in (flows, shuffled))
+        first, second = (forest.fit(part, seed=0).predict(flows.features) for part in (flows, shuffled))
         assert np.allclose(first.probabilities, second.probabilities)
 
 
@@ -216,7 +216,7 @@ def test_the_stack_brings_forests_into_the_order_of_the_network(flows):
     flows = replace(flows, class_order=("benign", *reversed(flows.class_order[1:])))
     stack = ForestStack(n_trees=10, **SMALL).fit(flows, seed=0)
     assert stack.classes != stack.forests[0].classes
-    named = np.array(stack.classes)[stack.judge(flows.features).predicted]
+    named = np.array(stack.classes)[stack.predict(flows.features).predicted]
     assert np.mean(named == flows.classes.to_numpy()) > 0.9  # in another order, fewer than half
 
 
@@ -226,10 +226,10 @@ def test_the_stack_brings_forests_into_the_order_of_the_network(flows):
 def test_a_network_judges_as_its_detector_does(flows):
     fitted = DefaultNetwork(novelty_rate=0.3, **SMALL).fit(flows, seed=0)
     verdicts = fitted.detector.score(flows.features)
-    judgement = fitted.judge(flows.features)
-    assert np.array(fitted.classes)[judgement.predicted].tolist() == verdicts["class"].to_list()
+    predictions = fitted.predict(flows.features)
+    assert np.array(fitted.classes)[predictions.predicted].tolist() == verdicts["class"].to_list()
     refused = verdicts["anomaly"].to_numpy() > 0.7
     assert refused.any()
-    assert (judgement.predicted[refused] > 0).all()
+    assert (predictions.predicted[refused] > 0).all()
     by_network = fitted.decision.classify(fitted.assess(flows.features).logits)
-    assert np.array_equal(by_network[~refused], judgement.predicted[~refused])
+    assert np.array_equal(by_network[~refused], predictions.predicted[~refused])

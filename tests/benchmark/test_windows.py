@@ -26,10 +26,10 @@ def flows_in_turn(n_flows: int, seed: int) -> LabelledFlows:
 def test_the_lstm_uses_the_order_of_the_table() -> None:
     train, test = flows_in_turn(1500, 0), flows_in_turn(600, 1)
     truth = (test.classes == "echo").to_numpy()
-    in_order = WindowLSTM(**QUICK, batch_size=2).fit(train, 0).judge(test.features).predicted == truth
+    in_order = WindowLSTM(**QUICK, batch_size=2).fit(train, 0).predict(test.features).predicted == truth
     assert in_order.mean() > 0.95
     mixed = np.random.default_rng(0).permutation(len(train))
-    out_of_order = WindowLSTM(**QUICK, batch_size=2).fit(train.take(mixed), 0).judge(test.features).predicted == truth
+    out_of_order = WindowLSTM(**QUICK, batch_size=2).fit(train.take(mixed), 0).predict(test.features).predicted == truth
     assert out_of_order.mean() < 0.7
 
 
@@ -46,15 +46,15 @@ def test_the_cnn_learns_what_two_features_say_together() -> None:
         pl.DataFrame({"fwd_bytes": size, "duration_s": duration, "label": label}), "label", "benign"
     )
     network = WindowCNN(channels=4, d_hidden=16, learning_rate=3e-3, batch_size=32).fit(flows, 0)
-    assert (network.judge(flows.features).predicted == (label == "burst")).mean() > 0.9
+    assert (network.predict(flows.features).predicted == (label == "burst")).mean() > 0.9
 
 
 def test_a_flow_is_judged_by_the_window_it_stands_in() -> None:
     flows = flows_in_turn(250, 0)
     system = WindowLSTM(d_hidden=4, n_epochs=1).fit(flows, 0)
-    whole = system.judge(flows.features).probabilities
-    np.testing.assert_allclose(system.judge(flows.features[100:]).probabilities, whole[100:], atol=1e-6)
-    assert np.abs(system.judge(flows.features[50:]).probabilities[:50] - whole[50:100]).max() > 1e-6
+    whole = system.predict(flows.features).probabilities
+    np.testing.assert_allclose(system.predict(flows.features[100:]).probabilities, whole[100:], atol=1e-6)
+    assert np.abs(system.predict(flows.features[50:]).probabilities[:50] - whole[50:100]).max() > 1e-6
 
 
 def test_the_encoder_learns_from_training_flows_alone() -> None:
@@ -62,5 +62,5 @@ def test_the_encoder_learns_from_training_flows_alone() -> None:
     system = WindowLSTM(d_hidden=4, n_epochs=1).fit(flows, 0)
     far = replace(flows, table=flows.table.with_columns(pl.col("fwd_bytes") * 1e6))
     before = system.encoder.contract()
-    system.judge(far.features)
+    system.predict(far.features)
     assert system.encoder.contract() == before

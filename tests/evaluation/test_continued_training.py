@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from deepidea.errors import ArtifactError, DataError, LabelError, SchemaError
-from deepidea.evaluation.analyst_labels import read_judged
+from deepidea.evaluation.analyst_labels import read_analyst_labels
 from deepidea.evaluation.continued_training import compare_on, compare_with_start, gather
-from deepidea.evaluation.model_comparison import compare_detectors, judge_differences, paired_differences
+from deepidea.evaluation.model_comparison import compare_detectors, decide_outcome, paired_differences
 from deepidea.evaluation.protocol import flows_to_test
 from deepidea.evaluation.splits import is_among
 from deepidea.flows.feedback_columns import guard_cells
@@ -171,7 +171,7 @@ def test_judged_flows_are_read_as_the_detector_reads_them(judged_file: Path, det
     path = judged_file.with_suffix(f".{suffix}")
     if suffix == "csv":
         guard_cells(table).write_csv(path)
-    found = read_judged([path], detector.schema, {name: name for name in detector.classes}, only_known=True)
+    found = read_analyst_labels([path], detector.schema, {name: name for name in detector.classes}, only_known=True)
     assert found.flows.features.columns == list(detector.schema.features)
     assert found.contract()["class_rows"] == {"benign": 30}
     assert detector.score(found.flows.features).equals(detector.score(table))
@@ -183,8 +183,8 @@ def test_a_class_that_the_detector_does_not_know_is_refused_only_where_it_goes_o
     pl.read_parquet(judged_file).with_columns(label=pl.lit("worm")).write_parquet(judged_file)
     known = {name: name for name in detector.classes}
     with pytest.raises(LabelError, match=r"it does not know worm \(30\); train anew with --extra and without"):
-        read_judged([judged_file], detector.schema, known, only_known=True)
-    found = read_judged([judged_file], detector.schema, known)
+        read_analyst_labels([judged_file], detector.schema, known, only_known=True)
+    found = read_analyst_labels([judged_file], detector.schema, known)
     assert found.flows.class_order == ("worm",)
     new = train_detector(labelled(), extra=found.flows, random_state=0, **TINY)
     assert "worm" in new.classes
@@ -194,14 +194,14 @@ def test_flows_that_a_schema_cannot_tell_are_left_out_by_origin(judged_file: Pat
     good = pl.read_parquet(judged_file)
     other = pl.DataFrame({"history": ["Sh"] * 5, "label": ["benign"] * 5, "model": ["other"] * 5})
     pl.concat([good, other], how="diagonal").write_parquet(judged_file)
-    found = read_judged([judged_file], detector.schema, {}, only_known=False)
+    found = read_analyst_labels([judged_file], detector.schema, {}, only_known=False)
     assert len(found.flows) == 30
     ((origin, n),) = found.left_out.items()
     assert n == 5
     assert "detector other" in origin
     other.write_parquet(judged_file)
     with pytest.raises(SchemaError, match=r"judged flows must be of schema custom, however: .*they lack"):
-        read_judged([judged_file], detector.schema, {})
+        read_analyst_labels([judged_file], detector.schema, {})
 
 
 def test_flows_of_cicflow_are_projected_beside_those_of_conn(tmp_path: Path) -> None:
@@ -210,11 +210,13 @@ def test_flows_of_cicflow_are_projected_beside_those_of_conn(tmp_path: Path) -> 
     conn = pl.DataFrame({"duration_s": [1.0], "protocol": ["tcp"], "fwd_packets": [3.0], "source": ["zeek"]})
     whole = pl.concat([flows.with_columns(source=pl.lit("pcap")), conn], how="diagonal_relaxed")
     whole.with_columns(label=pl.lit("benign")).write_parquet(tmp_path / "j.parquet")
-    found = read_judged([tmp_path / "j.parquet"], get_schema("conn").restrict(["duration_s", "fwd_packets"]), {})
+    found = read_analyst_labels(
+        [tmp_path / "j.parquet"], get_schema("conn").restrict(["duration_s", "fwd_packets"]), {}
+    )
     assert found.flows.features.height == 21
     assert found.flows.features["duration_s"].null_count() == 0
     with pytest.raises(SchemaError, match="which single flows cannot tell"):
-        read_judged([tmp_path / "j.parquet"], get_schema("conn+context"), {})
+        read_analyst_labels([tmp_path / "j.parquet"], get_schema("conn+context"), {})
 
 
 def test_a_label_is_asked_for(judged_file: Path, detector: Detector) -> None:
@@ -222,7 +224,7 @@ def test_a_label_is_asked_for(judged_file: Path, detector: Detector) -> None:
     for odd, told in ((table.drop("label"), "must have a column label"), (table.with_columns(label=None), "30 have")):
         odd.write_parquet(judged_file)
         with pytest.raises(LabelError, match=told):
-            read_judged([judged_file], detector.schema, {})
+            read_analyst_labels([judged_file], detector.schema, {})
 
 
 # --- comparison ------------------------------------------------------------------------------------------------------
@@ -242,8 +244,8 @@ def test_differences_are_those_of_drawing_flows_again() -> None:
     assert [found["cba"].low, found["cba"].high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.006)
     swapped = paired_differences(truth, new, old)
     assert swapped["cba"].value == pytest.approx(-found["cba"].value)
-    assert judge_differences(found["cba"], None)[0] == "better"
-    assert judge_differences(swapped["cba"], None)[0] == "worse"
+    assert decide_outcome(found["cba"], None)[0] == "better"
+    assert decide_outcome(swapped["cba"], None)[0] == "worse"
 
 
 def test_a_detector_is_no_worse_than_itself_and_rows_trained_on_are_left_out(detector: Detector) -> None:

@@ -130,7 +130,7 @@ def test_figures_are_valid_for_plotly(evaluation):
     def painted(value):
         return json.loads(re.sub(r'"@\w+"', '"#123456"', json.dumps(value)))
 
-    for figure in report._figures(evaluation).values():
+    for figure in figures_in(report.render_report(evaluation)).values():
         assert go.Figure(painted(figure)).data
 
 
@@ -181,7 +181,7 @@ def test_no_alarm_at_all_and_no_attack_at_all_are_told():
     quiet = notes_of(evaluation_of(np.repeat([0, 1], [100, 10]), np.zeros(110, int)))["In use"]
     assert "It would raise no true alert" in quiet
     peaceful = notes_of(evaluation_of(np.zeros(50, int), np.zeros(50, int)))["In use"]
-    assert "cannot be told" in peaceful
+    assert "is unknown" in peaceful
 
 
 def test_memory_is_told(evaluation):

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from deepidea.evaluation.evaluate import evaluate_detector
-from deepidea.evaluation.summary import EVALUATION_ENTRY, MOST_POINTS, compact
+from deepidea.evaluation.summary import EVALUATION_ENTRY, MOST_POINTS, summarise_evaluation
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from tests.benchmark.fakes import FakeDetector, draw_flows
@@ -21,7 +21,7 @@ NOW = datetime(2026, 5, 4, tzinfo=UTC)
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_are_those_of_the_evaluation(seed):
     evaluation = evaluate_detector(FakeDetector(), draw_flows(2000, seed, grid=0.01))
-    told = json.loads(json.dumps(compact(evaluation, now=NOW), allow_nan=False))
+    told = json.loads(json.dumps(summarise_evaluation(evaluation, now=NOW), allow_nan=False))
     scores, kept = evaluation.scores, told["subsets"]["all"]
     assert kept["confusion"]["counts"] == scores.confusion.tolist()
     assert kept["cba"] == pytest.approx(scores.cba, rel=1e-5)
@@ -35,7 +35,7 @@ def test_figures_are_those_of_the_evaluation(seed):
 
 def test_a_curve_keeps_its_ends_and_its_course():
     evaluation = evaluate_detector(FakeDetector(), draw_flows(5000, 1, grid=0.001))
-    curve, kept = evaluation.scores.curve, compact(evaluation, now=NOW)["subsets"]["all"]["curve"]
+    curve, kept = evaluation.scores.curve, summarise_evaluation(evaluation, now=NOW)["subsets"]["all"]["curve"]
     assert len(kept["recall"]) == min(len(curve.recall), MOST_POINTS)
     for name in ("recall", "precision", "false_positive_rate", "threshold"):
         whole = getattr(curve, name)
@@ -44,7 +44,7 @@ def test_a_curve_keeps_its_ends_and_its_course():
 
 
 def test_it_is_a_few_kilobytes():
-    told = compact(evaluate_detector(FakeDetector(), draw_flows(3000, 2, grid=0.01)), now=NOW)
+    told = summarise_evaluation(evaluate_detector(FakeDetector(), draw_flows(3000, 2, grid=0.01)), now=NOW)
     assert len(json.dumps(told)) < 40_000
 
 

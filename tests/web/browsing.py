@@ -73,7 +73,7 @@ def train_site_detector(path: Path) -> None:
     """Train a detector of what sensors tell, set thresholds by benign flows, and keep how it did on others."""
     from deepidea.detection.calibrate import with_thresholds
     from deepidea.evaluation.evaluate import evaluate_detector
-    from deepidea.evaluation.summary import EVALUATION_ENTRY, compact
+    from deepidea.evaluation.summary import EVALUATION_ENTRY, summarise_evaluation
     from deepidea.model.presets import train_detector
 
     table, others = simulate_flows(n_flows=5000), simulate_flows(n_flows=2000, seed=21)
@@ -82,6 +82,6 @@ def train_site_detector(path: Path) -> None:
     detector = train_detector(flows, random_state=0, n_epochs=5, min_steps=500)
     held_out, _ = labelled_flows_from_table(others, "label", "benign", schema=schema)
     kept = detector.with_options(
-        card={**detector.card, EVALUATION_ENTRY: compact(evaluate_detector(detector, held_out))}
+        card={**detector.card, EVALUATION_ENTRY: summarise_evaluation(evaluate_detector(detector, held_out))}
     )
     with_thresholds(kept, site_thresholds(kept)).save(path)

@@ -354,7 +354,7 @@ def test_a_replay_is_told_to_be_old(tmp_path: Path) -> None:
 def with_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Server over a store with an active model that keeps its evaluation, and another that compares worse."""
     from deepidea.evaluation.evaluate import evaluate_detector
-    from deepidea.evaluation.summary import EVALUATION_ENTRY, compact
+    from deepidea.evaluation.summary import EVALUATION_ENTRY, summarise_evaluation
     from deepidea.flows.labelled import labelled_flows_from_table
     from deepidea.flows.simulate import simulate_flows
     from deepidea.model.presets import train_detector
@@ -362,7 +362,7 @@ def with_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("models")
     flows, _ = labelled_flows_from_table(simulate_flows(n_flows=400), "label", "benign")
     detector = train_detector(flows, random_state=0, min_steps=60)
-    kept = detector.with_card(**{EVALUATION_ENTRY: compact(evaluate_detector(detector, flows))})
+    kept = detector.with_card(**{EVALUATION_ENTRY: summarise_evaluation(evaluate_detector(detector, flows))})
     with open_store(f"sqlite:///{folder}/a.db") as store, running(store) as server:
         ids = []
         for name, one in (("one.idea", kept), ("two.idea", detector)):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.benchmark.outputs import Outputs, attack_score, collapse_rows, number_outputs
-from deepidea.benchmark.systems import Fitted, Judgement
+from deepidea.benchmark.systems import Fitted, Predictions
 from deepidea.benchmark.variants import FittedNetwork
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.decision import Decision, softmax
@@ -135,8 +135,8 @@ class _Rebalanced:
             outputs.classes, decision, told, FittedNetwork(detector), order, (prior / trained).astype(np.float32)
         )
 
-    def judge(self, features: pl.DataFrame) -> Judgement:
+    def predict(self, features: pl.DataFrame) -> Predictions:
         told = self.network.assess(features)
         shifted = softmax(told.logits)[:, np.argsort(self.order)] * self.shift
         p = shifted / shifted.sum(axis=1, keepdims=True)
-        return Judgement(self.order[told.shares.argmax(axis=1)], p, attack_score(p), anomaly=told.anomaly)
+        return Predictions(self.order[told.shares.argmax(axis=1)], p, attack_score(p), anomaly=told.anomaly)

@@ -21,7 +21,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from deepidea.benchmark.outputs import FittedModel, Matrix, Outputs, decide_by_margin, encode_rows, number_outputs
-from deepidea.benchmark.systems import Fitted, Judgement
+from deepidea.benchmark.systems import Fitted, Predictions
 from deepidea.evaluation.metrics import OneRule, majority_class, one_rule
 from deepidea.flows.fingerprint import mix_array
 from deepidea.flows.labelled import LabelledFlows
@@ -44,9 +44,9 @@ class _Reference:
     def on(cls, outputs: Outputs, told: Mapping[str, Any], rule: OneRule | None, verdicts: Any) -> _Reference:
         return cls(outputs.classes, outputs.decision(), told, rule, verdicts)
 
-    def judge(self, features: pl.DataFrame) -> Judgement:
+    def predict(self, features: pl.DataFrame) -> Predictions:
         alarms = np.zeros(len(features), bool) if self.rule is None else self.rule.predict(features)
-        return Judgement(np.array(self.verdicts)[alarms.astype(np.int64)], None, alarms.astype(np.float64))
+        return Predictions(np.array(self.verdicts)[alarms.astype(np.int64)], None, alarms.astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class OneRuleSystem:
     >>> from deepidea.flows.labelled import labelled_flows_from_table
     >>> table = pl.DataFrame({"bytes": [1, 9, 2, 9, 9], "label": ["benign", "scan", "benign", "scan", "benign"]})
     >>> fitted = OneRuleSystem().fit(labelled_flows_from_table(table, "label", "benign")[0], seed=0)
-    >>> fitted.parameters["rule"], fitted.judge(table).predicted
+    >>> fitted.parameters["rule"], fitted.predict(table).predicted
     ('bytes > 2', array([0, 1, 0, 1, 1]))
     """
 
@@ -125,7 +125,7 @@ class KNN:
     The same votes as over all training flows, found among distinct vectors: a vector that training holds three times
     is three neighbours. Where only some copies of a vector that has several classes still count, they vote by share.
 
-    Cost: distinct flows to judge times distinct training vectors.
+    Cost: distinct flows to predict times distinct training vectors.
     """
 
     n_neighbors: int = 5

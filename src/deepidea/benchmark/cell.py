@@ -26,8 +26,8 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.benchmark.provenance import about_this_run
-from deepidea.benchmark.systems import Fitted, Judgement, find_system, make_system
-from deepidea.benchmark.tasks import Experiment, deal_experiment
+from deepidea.benchmark.systems import Fitted, Predictions, find_system, make_system
+from deepidea.benchmark.tasks import Experiment, load_experiment
 from deepidea.errors import DataError, DeepIDEAError, FileFormatError
 from deepidea.evaluation.evaluate import codes_of, in_brief, refuse_unknown_classes, subset_rows
 from deepidea.evaluation.metrics import Ints, OperatingCurve, Reliability, Scores, evaluate
@@ -61,6 +61,11 @@ class Cell:
     protocol: str
     system: str
     seed: int
+
+    @classmethod
+    def of(cls, record: Record) -> Cell:
+        """Return the cell that a record is of."""
+        return cls(record["data"], record["protocol"], record["system"], record["seed"])
 
     def __str__(self) -> str:
         return f"{self.data}, {self.protocol}: {self.system}, seed {self.seed}"
@@ -144,7 +149,7 @@ def _fault_of_record(record: Record) -> str:
 
 
 def measure(cell: Cell) -> Record:
-    """Train a cell's system, judge its test flows, and return its record.
+    """Train a cell's system, predict its test flows, and return its record.
 
     Raises
     ------
@@ -154,18 +159,18 @@ def measure(cell: Cell) -> Record:
     times: dict[str, float] = {}
     system = make_system(cell.system)
     with _timed(times, "load_s"):
-        experiment = deal_experiment(cell.data, cell.protocol, seed=cell.seed)
+        experiment = load_experiment(cell.data, cell.protocol, seed=cell.seed)
     _refuse_unfit(experiment)
     with _timed(times, "fit_s"):
         fitted = system.fit(experiment.train, cell.seed)
     with _timed(times, "judge_s"):
-        judgement = fitted.judge(experiment.test.features)
+        predictions = fitted.predict(experiment.test.features)
     return cell.begin_record(
         "measured",
-        told=in_brief(experiment.told),
+        told=in_brief(experiment.facts),
         parameters=in_brief(fitted.parameters),
         classes=list(fitted.classes),
-        **score_judgement(experiment, fitted, judgement),
+        **score_predictions(experiment, fitted, predictions),
         times={**times, "cpu_s": _cpu_seconds()},
         peak_memory_mib=_peak_memory_mib(),
         run=about_this_run(),
@@ -206,14 +211,14 @@ def _peak_memory_mib() -> float:
 # --- scoring -----------------------------------------------------------------------------------------------------
 
 
-def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement) -> Record:
-    """Return the scores of a judgement under each decision, the curves of its own, and counts.
+def score_predictions(experiment: Experiment, fitted: Fitted, predictions: Predictions) -> Record:
+    """Return the scores of a predictions under each decision, the curves of its own, and counts.
 
     Parameters
     ----------
     experiment : Experiment
     fitted : Fitted
-    judgement : Judgement
+    predictions : Predictions
         Of the test flows.
 
     Returns
@@ -227,13 +232,13 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
         "labels" each of them ("anomaly_auroc"). "curve", "reliability", "attack_reliability": of its own decision.
     """
     test, classes = experiment.test, fitted.classes
-    _refuse_other_length(judgement, len(test))
+    _refuse_other_length(predictions, len(test))
     truth = codes_of(test.classes, classes)
     known = np.unique(row_fingerprints(experiment.train.features, test.schema))
     subsets = subset_rows(truth, row_fingerprints(test.features, test.schema), known)
-    verdicts = decide(judgement, fitted.decision)
-    stated = None if judgement.probabilities is None else fitted.decision.by_class(judgement.probabilities)
-    score = _unit_score(judgement)
+    verdicts = decide(predictions, fitted.decision)
+    stated = None if predictions.probabilities is None else fitted.decision.by_class(predictions.probabilities)
+    score = _unit_score(predictions)
     scores = {name: evaluate(truth, predicted, stated, score, classes) for name, predicted in verdicts.items()}
     told = {name: {**of.to_dict(), "subsets": _subset_cba(truth, verdicts[name], subsets, classes)}
             for name, of in scores.items()}  # fmt: skip
@@ -245,21 +250,23 @@ def score_judgement(experiment: Experiment, fitted: Fitted, judgement: Judgement
             **{name: None if at is None else len(at) for name, at in subsets.items()},
         },
         "decisions": told if stated is not None else {name: _without_calibration(of) for name, of in told.items()},
-        **_ranked_by_anomaly(truth, judgement, classes),
+        **_ranked_by_anomaly(truth, predictions, classes),
         "labels": _by_label(
-            test, judgement.predicted == truth, judgement.predicted != benign, score, seen, judgement.anomaly
+            test, predictions.predicted == truth, predictions.predicted != benign, score, seen, predictions.anomaly
         ),
         **_curves(scores["own"], stated is not None),
     }
 
 
-def _refuse_other_length(judgement: Judgement, n_flows: int) -> None:
-    if len(judgement.predicted) != n_flows:
-        raise DataError(f"a system must judge every flow, however: {len(judgement.predicted)} verdicts on {n_flows}")
+def _refuse_other_length(predictions: Predictions, n_flows: int) -> None:
+    if len(predictions.predicted) != n_flows:
+        raise DataError(
+            f"a system must predict every flow, however: {len(predictions.predicted)} verdicts on {n_flows}"
+        )
 
 
-def decide(judgement: Judgement, decision: Decision) -> dict[str, Ints]:
-    """Return the verdicts of a judgement under each decision, as places of classes, ``(n_flows,)``.
+def decide(predictions: Predictions, decision: Decision) -> dict[str, Ints]:
+    """Return the verdicts of a predictions under each decision, as places of classes, ``(n_flows,)``.
 
     "own" is the system's. "plain" names the most probable class, and is its own again where a system knows no
     probabilities. "corrected" divides the probability of each output by its prior among the training flows, adds the
@@ -267,11 +274,11 @@ def decide(judgement: Judgement, decision: Decision) -> dict[str, Ints]:
 
     Examples
     --------
-    >>> judgement = Judgement(np.array([0]), np.array([[0.9, 0.1]], np.float32), np.array([0.1]))
-    >>> {name: codes.tolist() for name, codes in decide(judgement, Decision((0.99, 0.01))).items()}
+    >>> predictions = Predictions(np.array([0]), np.array([[0.9, 0.1]], np.float32), np.array([0.1]))
+    >>> {name: codes.tolist() for name, codes in decide(predictions, Decision((0.99, 0.01))).items()}
     {'own': [0], 'plain': [0], 'corrected': [1]}
     """
-    own, stated = judgement.predicted, judgement.probabilities
+    own, stated = predictions.predicted, predictions.probabilities
     if stated is None:
         return {"own": own, "plain": own}
     balanced = replace(decision, temperature=1.0, tau=1.0)
@@ -279,10 +286,10 @@ def decide(judgement: Judgement, decision: Decision) -> dict[str, Ints]:
     return {"own": own, "plain": plain.argmax(axis=1), "corrected": corrected.argmax(axis=1)}
 
 
-def _unit_score(judgement: Judgement) -> Floats:
+def _unit_score(predictions: Predictions) -> Floats:
     """Return the attack score in 0..1: a margin, which may be any number, becomes its rank."""
-    score = judgement.attack_score
-    if judgement.probabilities is not None:
+    score = predictions.attack_score
+    if predictions.probabilities is not None:
         return np.clip(score, 0.0, 1.0)  # sums of float32 shares may pass 1 by a rounding error
     if np.isnan(score).any():
         raise DataError("an attack score must be a number, however: it is NaN for some flows")
@@ -304,10 +311,10 @@ def _subset_cba(
     }
 
 
-def _ranked_by_anomaly(truth: Ints, judgement: Judgement, classes: tuple[str, ...]) -> Record:
-    if judgement.anomaly is None:
+def _ranked_by_anomaly(truth: Ints, predictions: Predictions, classes: tuple[str, ...]) -> Record:
+    if predictions.anomaly is None:
         return {}
-    told = evaluate(truth, judgement.predicted, None, judgement.anomaly, classes).to_dict()
+    told = evaluate(truth, predictions.predicted, None, predictions.anomaly, classes).to_dict()
     return {"anomaly": {name: told[name] for name in ("roc_auc", "pr_auc", "recall_at_fpr")}}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from deepidea.benchmark.systems import Judgement
+from deepidea.benchmark.systems import Predictions
 from deepidea.errors import LabelError
 from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
@@ -123,7 +123,7 @@ def encode_rows(train: LabelledFlows, *, labels: bool = False, duplicates: Dupli
     return EncodedRows(encoder, outputs, outputs.decision(target, weight), encoder.transform(table), target, weight)
 
 
-def decide(probabilities: npt.NDArray[Any], decision: Decision) -> Judgement:
+def decide(probabilities: npt.NDArray[Any], decision: Decision) -> Predictions:
     """Judge flows by the probability of each output, ``(n_flows, n_outputs)``.
 
     Examples
@@ -133,7 +133,7 @@ def decide(probabilities: npt.NDArray[Any], decision: Decision) -> Judgement:
     """
     p = np.asarray(probabilities, np.float32)
     predicted = decision.by_class(decision.corrected(p)).argmax(axis=1)
-    return Judgement(np.asarray(predicted, np.int64), p, attack_score(p))
+    return Predictions(np.asarray(predicted, np.int64), p, attack_score(p))
 
 
 def attack_score(p: Matrix) -> npt.NDArray[np.float64]:
@@ -149,13 +149,13 @@ def attack_score(p: Matrix) -> npt.NDArray[np.float64]:
     return np.asarray(1.0 - p[:, 0].astype(np.float64), np.float64)
 
 
-def decide_by_margin(margins: npt.NDArray[Any], _: Decision) -> Judgement:
+def decide_by_margin(margins: npt.NDArray[Any], _: Decision) -> Predictions:
     """Judge flows by one margin a class, ``(n_flows, n_classes)``, where there are no probabilities.
 
     The attack score is how far the best attack is ahead of benign.
     """
     predicted = np.asarray(margins.argmax(axis=1), np.int64)
-    return Judgement(predicted, None, margins[:, 1:].max(axis=1).astype(np.float64) - margins[:, 0])
+    return Predictions(predicted, None, margins[:, 1:].max(axis=1).astype(np.float64) - margins[:, 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class FittedModel:
     parameters: Mapping[str, Any]
     encoder: FlowEncoder
     values: Callable[[Matrix], npt.NDArray[Any]]
-    verdict: Callable[[npt.NDArray[Any], Decision], Judgement] = decide
+    verdict: Callable[[npt.NDArray[Any], Decision], Predictions] = decide
 
     @classmethod
     def on(cls, rows: EncodedRows, parameters: Mapping[str, Any], values: Any, verdict: Any = decide) -> FittedModel:
@@ -188,7 +188,7 @@ class FittedModel:
         told = {**parameters, "n_rows": len(rows.target)}
         return cls(rows.outputs.classes, rows.decision, told, rows.encoder, values, verdict)
 
-    def judge(self, features: pl.DataFrame) -> Judgement:
+    def predict(self, features: pl.DataFrame) -> Predictions:
         """Judge flows, in their order."""
         prints = row_fingerprints(features, self.encoder.schema)
         _, first, place = np.unique(prints, return_index=True, return_inverse=True)

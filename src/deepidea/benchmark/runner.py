@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -151,7 +151,7 @@ def _record_of(cell: Cell, folder: Path) -> Record | None:
     if not path.exists():
         return None
     record = read_record(path)
-    told = Cell(record["data"], record["protocol"], record["system"], record["seed"])
+    told = Cell.of(record)
     if told != cell:
         raise FileFormatError(f"a record must stand where its cell belongs, however: {path} is of {told}")
     return record
@@ -351,12 +351,6 @@ def _reason_of_death(at: _Process) -> str:
         return f"its process was ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
     lines = at.log.read_text(errors="replace").strip().splitlines()
     return f"its process ended with exit code {code}" + (f": {lines[-1][:500]}" if lines else "")
-
-
-def count_status(records: Collection[Record] | Collection[Outcome]) -> dict[str, int]:
-    """Return how many were measured, cut and failed."""
-    statuses = [r["status"] if isinstance(r, dict) else r.status for r in records]
-    return {status: statuses.count(status) for status in get_args(Status)}
 
 
 # --- all records of a folder -------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ Group = Literal["paper", "reference", "trees", "losses", "beyond", "deepidea"]
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Predictions:
     """What a fitted system says of flows, in their order.
 
     Attributes
@@ -68,7 +68,7 @@ class Fitted(Protocol):
     def parameters(self) -> Mapping[str, Any]:
         """What it was trained with, and what training told, as JSON values."""
 
-    def judge(self, features: pl.DataFrame) -> Judgement:
+    def predict(self, features: pl.DataFrame) -> Predictions:
         """Judge flows; the table holds the features of the training schema."""
 
 

@@ -17,17 +17,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from deepidea.errors import DataError, LabelError
 from deepidea.evaluation.protocol import list_files
 from deepidea.evaluation.splits import is_among
-from deepidea.evaluation.splitters import DEALS, View, deal_rows, find_deal, label_slug
+from deepidea.evaluation.splitters import SPLITTERS, View, find_splitter, split_rows
 from deepidea.flows.datasets.loading import Dataset, load_dataset
 from deepidea.flows.datasets.specs import DATASET_SPECS, get_dataset_spec
 from deepidea.flows.fingerprint import row_fingerprints
@@ -44,7 +43,7 @@ TAXONOMY = {"cicids17": "paper", "cicids17-improved": "paper", "cicids18": "pape
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Training and test flows under one schema, and what has to be told of how they were dealt.
+    """Training and test flows under one schema, and what has to be facts of how they were dealt.
 
     Attributes
     ----------
@@ -52,7 +51,7 @@ class Experiment:
         Of the same schema and with the same class order; every class of it occurs in training. Where a whole attack may
         be new to the test (by day, a label left out, another data set), there are two classes, benign and attack;
         `labels` still tells the native labels.
-    told : mapping
+    facts : mapping
         JSON values: data set, taxonomy, files with hashes, protocol and its parameters, rows by class on either side
         and of what was dropped, by reason; ``twins_in_training`` counts test rows that repeat a training row, and
         ``sha256`` digests what both sides hold.
@@ -60,10 +59,10 @@ class Experiment:
 
     train: LabelledFlows
     test: LabelledFlows
-    told: Mapping[str, Any]
+    facts: Mapping[str, Any]
 
 
-def deal_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Experiment:
+def load_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Experiment:
     """Return the flows of an experiment; the same for the same arguments and files, on every machine.
 
     Parameters
@@ -72,7 +71,7 @@ def deal_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Expe
         Name of a registered data set, with a taxonomy behind an at sign where it is not the protocol's own:
         ``cicids17@native``.
     protocol : str
-        One of :func:`list_protocols`; see the module's table.
+        See the module's table.
     seed : int
         Of what is drawn. Splits that are official, by time, by day or across data sets do not depend on it.
 
@@ -90,14 +89,14 @@ def deal_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Expe
         return _across(name, protocol.removeprefix("to-"), taxonomy or None, seed)
     chosen = _resolve(name, protocol)
     dataset = load_dataset(name, taxonomy=taxonomy or _own_taxonomy(name, _view(chosen)))
-    told = {**_source(dataset), "protocol": protocol, "seed": seed}
+    facts = {**_source(dataset), "protocol": protocol, "seed": seed}
     if chosen == "official":
-        return _official(dataset, told)
-    split = deal_rows(dataset.train, chosen, seed=seed)
+        return _official(dataset, facts)
+    split = split_rows(dataset.train, chosen, seed=seed)
     train, test = dataset.train.take(split.train), dataset.train.take(split.test)
     dropped = {"twin": split.dropped, **split.left_out}
-    told |= {"split": split.to_contract(), "dropped": {reason: dict(of) for reason, of in dropped.items() if of}}
-    return _experiment(train, replace(test, source=f"{name}/{chosen}/test"), told, _view(chosen))
+    facts |= {"split": split.to_contract(), "dropped": {reason: dict(of) for reason, of in dropped.items() if of}}
+    return _experiment(train, replace(test, source=f"{name}/{chosen}/test"), facts, _view(chosen))
 
 
 def _resolve(name: str, protocol: str) -> str:
@@ -107,8 +106,8 @@ def _resolve(name: str, protocol: str) -> str:
         return "official" if has_test else "stratified"
     if protocol == "official" and not has_test:
         raise DataError(f"an official split must be the publisher's, however: {name} has none; use stratified")
-    if protocol != "official" and find_deal(protocol) is None:
-        known = ("auto", "official", *(deal.spelling for deal in DEALS), "to-<data set>")
+    if protocol != "official" and find_splitter(protocol) is None:
+        known = ("auto", "official", *(deal.spelling for deal in SPLITTERS), "to-<data set>")
         near = suggest(protocol, known)
         raise DataError(
             f"a protocol must be one of {', '.join(known)}, however: {protocol!r}{near}; choose one of them"
@@ -117,7 +116,7 @@ def _resolve(name: str, protocol: str) -> str:
 
 
 def _view(protocol: str) -> View:
-    found = find_deal(protocol)
+    found = find_splitter(protocol)
     return found[0].view if found else "published"
 
 
@@ -129,15 +128,17 @@ def _source(dataset: Dataset) -> dict[str, Any]:
     return {"source": dataset.name, "taxonomy": dataset.taxonomy.name, "files": list_files(dataset)}
 
 
-def _official(dataset: Dataset, told: dict[str, Any]) -> Experiment:
+def _official(dataset: Dataset, facts: dict[str, Any]) -> Experiment:
     if dataset.test is None:
         raise DataError(f"an official split needs its test file, however: {dataset.name} is registered without one")
-    return _experiment(dataset.train, dataset.test, {**told, "split": {"kind": "official"}, "dropped": {}}, "published")
+    return _experiment(
+        dataset.train, dataset.test, {**facts, "split": {"kind": "official"}, "dropped": {}}, "published"
+    )
 
 
-def _experiment(train: LabelledFlows, test: LabelledFlows, told: dict[str, Any], view: View) -> Experiment:
+def _experiment(train: LabelledFlows, test: LabelledFlows, facts: dict[str, Any], view: View) -> Experiment:
     """Return the experiment with what its sides come to."""
-    _refuse_one_kind(train, test, told)
+    _refuse_one_kind(train, test, facts)
     if view == "two":
         train, test = attack_or_benign(train), attack_or_benign(test)
     present = set(train.classes.unique())
@@ -156,16 +157,16 @@ def _experiment(train: LabelledFlows, test: LabelledFlows, told: dict[str, Any],
         "twins_in_training": int(is_among(prints[1], prints[0]).sum()),
         "sha256": _digest(prints, (train, test)),
     }
-    return Experiment(train, test, {**told, **counts})
+    return Experiment(train, test, {**facts, **counts})
 
 
-def _refuse_one_kind(train: LabelledFlows, test: LabelledFlows, told: dict[str, Any]) -> None:
+def _refuse_one_kind(train: LabelledFlows, test: LabelledFlows, facts: dict[str, Any]) -> None:
     for side, flows in (("training", train), ("test", test)):
         if (flows.classes == BENIGN).n_unique() < 2:
             raise LabelError(
-                f"each side of an experiment needs benign flows and attacks, however: {side} of {told['source']} by "
-                f"{told['protocol']} has {_counts(flows.classes)} under taxonomy {told['taxonomy']}; name another, "
-                f"as in {told['source']}@native, or another protocol"
+                f"each side of an experiment needs benign flows and attacks, however: {side} of {facts['source']} by "
+                f"{facts['protocol']} has {_counts(flows.classes)} under taxonomy {facts['taxonomy']}; name another, "
+                f"as in {facts['source']}@native, or another protocol"
             )
 
 
@@ -212,14 +213,14 @@ def _across(name: str, other: str, taxonomy: str | None, seed: int) -> Experimen
     sides = [load_dataset(name, taxonomy=taxonomy), load_dataset(other, taxonomy=taxonomy)]
     train, test = _by_shared_features(sides[0].train, sides[1].train)
     lost = [sorted(set(sides[j].schema.features) - set(train.schema.features)) for j in (0, 1)]
-    told = {
+    facts = {
         **_source(sides[0]),
         "protocol": f"to-{other}",
         "seed": seed,
         "split": {"kind": "across", "test": _source(sides[1]), "only_in_training": lost[0], "only_in_test": lost[1]},
         "dropped": {},
     }
-    return _experiment(train, replace(test, source=f"{name}/to-{other}"), told, "two")
+    return _experiment(train, replace(test, source=f"{name}/to-{other}"), facts, "two")
 
 
 def _others(name: str) -> tuple[str, ...]:
@@ -237,42 +238,3 @@ def _by_shared_features(train: LabelledFlows, test: LabelledFlows) -> tuple[Labe
     schema = Schema(train.schema.name, columns)
     both = (replace(flows, table=flows.table.select(schema.features), schema=schema) for flows in (train, test))
     return next(both), next(both)
-
-
-# --- what there is -----------------------------------------------------------------------------------------------
-
-
-def list_protocols(data: str) -> list[str]:
-    """Return the protocols that a data set can be dealt by, as its files are registered here.
-
-    Of folds the five are listed, of gaps in time the default one; ``to-`` needs the other data set registered.
-
-    Parameters
-    ----------
-    data : str
-        As of :func:`deal_experiment`.
-    """
-    name, _, taxonomy = data.partition("@")
-    listed = ["auto", "official"] if _resolve(name, "auto") == "official" else ["auto"]
-    chosen = {deal: taxonomy or _own_taxonomy(name, deal.view) for deal in DEALS}
-    loaded = {each: load_dataset(name, taxonomy=each).train for each in set(chosen.values())}
-    for deal, of in chosen.items():
-        listed += deal.names(loaded[of]) if len(loaded[of].class_order) > 1 else []
-    return listed + [f"to-{other}" for other in _others(name)]
-
-
-def leave_one_type_out(data: str, *, seed: int = 0, least_rows: int = 10) -> Iterator[Experiment]:
-    """Yield an experiment for each attack label, left out of training.
-
-    Parameters
-    ----------
-    data, seed
-        As of :func:`deal_experiment`.
-    least_rows : int
-        Labels with fewer rows than that are passed over: too few to tell a share of them.
-    """
-    name, _, taxonomy = data.partition("@")
-    flows = load_dataset(name, taxonomy=taxonomy or None).train
-    rows = _counts(flows.labels.filter(np.asarray(flows.classes != BENIGN)))
-    for label in (label for label, count in rows.items() if count >= least_rows):
-        yield deal_experiment(data, f"leave-out-{label_slug(label)}", seed=seed)

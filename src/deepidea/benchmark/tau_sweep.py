@@ -21,7 +21,7 @@ import numpy.typing as npt
 from deepidea.benchmark.cell import file_name, write_record
 from deepidea.benchmark.provenance import about_this_run
 from deepidea.benchmark.runner import choose_systems
-from deepidea.benchmark.systems import Judgement, find_system, make_system
+from deepidea.benchmark.systems import Predictions, find_system, make_system
 from deepidea.benchmark.tasks import TAXONOMY
 from deepidea.benchmark.unseen_types import TypeFold, distinct_flows, iter_type_folds, summarise_recalls, type_recalls
 from deepidea.errors import DataError, FileFormatError
@@ -100,14 +100,14 @@ def training_flows(data: str) -> LabelledFlows:
     return distinct_flows(flows_to_train(name, taxonomy=taxonomy or TAXONOMY.get(name)).flows)
 
 
-def iter_sweeps(data: Sequence[str], systems: Sequence[str], folder: Path, *, n_deals: int = 3) -> Iterator[TauSweep]:
+def iter_sweeps(data: Sequence[str], systems: Sequence[str], folder: Path, *, n_repeats: int = 3) -> Iterator[TauSweep]:
     """Yield the sweep of every system on every data set; one that stands under the folder is not measured again.
 
     Parameters
     ----------
     data, systems : sequence of str
         Systems and groups as in :func:`~deepidea.benchmark.runner.choose_systems`.
-    folder, n_deals
+    folder, n_repeats
         As in :func:`sweep_tau`, which tells what is raised, too.
     """
     for name in dict.fromkeys(data):
@@ -118,11 +118,11 @@ def iter_sweeps(data: Sequence[str], systems: Sequence[str], folder: Path, *, n_
                 yield read_sweep(path)
                 continue
             flows = training_flows(name) if flows is None else flows
-            yield sweep_tau(name, system, folder, n_deals=n_deals, flows=flows)
+            yield sweep_tau(name, system, folder, n_repeats=n_repeats, flows=flows)
 
 
 def sweep_tau(
-    data: str, system: str, folder: Path, *, n_deals: int = 3, flows: LabelledFlows | None = None
+    data: str, system: str, folder: Path, *, n_repeats: int = 3, flows: LabelledFlows | None = None
 ) -> TauSweep:
     """Measure a system at every tau, and keep what it came to under a folder of benchmark records.
 
@@ -134,7 +134,7 @@ def sweep_tau(
         As in `deepidea.benchmark.systems`; it must state probabilities and a prior.
     folder : path
         See :func:`sweep_path`.
-    n_deals : int
+    n_repeats : int
         How often the types are dealt out; two trainings a deal.
     flows : LabelledFlows, optional
         :func:`training_flows` of the data set, where they are at hand.
@@ -146,11 +146,11 @@ def sweep_tau(
     LabelError
         No attack class has two types.
     """
-    if n_deals < 1:
-        raise DataError(f"a sweep needs at least one deal of the types, however: {n_deals}")
+    if n_repeats < 1:
+        raise DataError(f"a sweep needs at least one deal of the types, however: {n_repeats}")
     flows = training_flows(data) if flows is None else flows
     deals, decision = [], None
-    for seed in range(n_deals):
+    for seed in range(n_repeats):
         judged = [_judge_fold(fold, system, seed) for fold in iter_type_folds(flows, seed=seed)]
         decision = judged[0][0]
         deals.append(summarise_recalls([recalls for _, recalls in judged]))
@@ -160,10 +160,10 @@ def sweep_tau(
 
 def _judge_fold(fold: TypeFold, system: str, seed: int) -> tuple[Decision, dict[str, Any]]:
     fitted = make_system(system).fit(fold.train, seed)
-    judgement = fitted.judge(fold.test.features)
-    _refuse_uncorrectable(system, fitted.decision, judgement)
+    predictions = fitted.predict(fold.test.features)
+    _refuse_uncorrectable(system, fitted.decision, predictions)
     names = np.array(fitted.classes)
-    own, stated, unlike = judgement.predicted, judgement.probabilities, judgement.unlike_benign
+    own, stated, unlike = predictions.predicted, predictions.probabilities, predictions.unlike_benign
     plain = decide_at(stated, replace(fitted.decision, temperature=1.0), 0.0, unlike)
     told = {f"{tau:g}": type_recalls(names[decide_at(stated, fitted.decision, tau, unlike)], fold) for tau in TAUS}
     # trees state a decision at tau 1 that they do not take: what they say decides
@@ -171,8 +171,8 @@ def _judge_fold(fold: TypeFold, system: str, seed: int) -> tuple[Decision, dict[
     return replace(fitted.decision, tau=own_tau), told
 
 
-def _refuse_uncorrectable(system: str, decision: Decision, judgement: Judgement) -> None:
-    if judgement.probabilities is None:
+def _refuse_uncorrectable(system: str, decision: Decision, predictions: Predictions) -> None:
+    if predictions.probabilities is None:
         raise DataError(f"a sweep over tau needs probabilities, however: {system} states none; choose another system")
     if len(set(decision.prior)) == 1:
         raise DataError(

@@ -1,8 +1,8 @@
-"""How far a number travels: the same systems on one data set, dealt by one protocol after another.
+"""How well results transfer: the same systems on one data set, split by one protocol after another.
 
-A figure from a random split says how a system does on flows like those that it was trained on. Each further protocol
-takes one likeness away: exact repeats, the same minutes, the same hosts, the same day, the same kind of attack, the
-same network. Lines stand in that order.
+A score from a random split holds for flows like those of training. Each further protocol takes one likeness away: exact
+repeats, the same minutes, the same hosts, the same day, the same kind of attack, the same network. Steps stand in that
+order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepidea.benchmark.cell import Record
-from deepidea.benchmark.comparison import OURS, Comparison, Contest, Row, Spread, data_title, points
+from deepidea.benchmark.comparison import OURS, BenchmarkTask, Comparison, Row, Spread, data_title
 from deepidea.benchmark.systems import SYSTEMS
 from deepidea.benchmark.tables import NONE, Entry, Table
 from deepidea.evaluation.capture_splits import WEEKDAYS
@@ -21,6 +21,7 @@ from deepidea.evaluation.capture_splits import WEEKDAYS
 AT_RATE = "0.01"
 """The share of benign flows that rankings are compared at, as records spell it."""
 _LEAVE_OUT, _TO, _DAY = "leave-out-", "to-", "by-day-"
+_ORDER = ("stratified-keep", "stratified", "fold-", "official", "by-time", "by-host-pair", _DAY, _LEAVE_OUT, _TO)
 _TITLES = {
     "stratified-keep": "at random, repeats kept",
     "stratified": "at random, repeats dropped",
@@ -47,8 +48,8 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What a system comes to under one protocol, as shares; None where there is none.
+class StepScores:
+    """Scores of a system at one step, as shares; None where there is none.
 
     Attributes
     ----------
@@ -70,45 +71,43 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
-    """One line: contests that are one way of dealing, which are several where labels are left out in turn."""
+class TransferStep:
+    """One way to split: a task, or several where labels are left out in turn."""
 
     title: str
-    contests: tuple[Contest, ...]
+    tasks: tuple[BenchmarkTask, ...]
 
     @property
     def asks(self) -> str:
-        """What the systems are asked for, and how many of the classes the test has."""
-        told = self.contests[0].sample["told"]
-        if told.get("view") == "attack or benign":
+        """What the systems tell apart, and how many of the classes the test has."""
+        task = self.tasks[0]
+        if task.facts.get("view") == "attack or benign":
             return "attack or benign"
-        known, tested = (len(told.get(key, self.contests[0].classes)) for key in ("class_rows", "test_class_rows"))
+        known, tested = (len(task.facts.get(key, task.classes)) for key in ("class_rows", "test_class_rows"))
         return f"{known} classes" if tested == known else f"{tested} of {known} classes"
 
     @property
     def test_flows(self) -> tuple[int, int]:
-        """Benign and attack flows of the test: of the first seed, of labels left out all of them together."""
-        counts = [contest.sample["told"].get("test_class_rows", {}) for contest in self.contests]
-        benign = counts[0].get("benign", 0)
-        if self.contests[0].protocol.startswith(_LEAVE_OUT):
-            return benign, sum(of["rows"] for contest in self.contests for of in _left_out(contest.sample))
-        return benign, sum(counts[0].values()) - benign
+        """Benign and attack flows of the test, first seed; the flows of all labels that are left out in turn."""
+        counts = self.tasks[0].facts.get("test_class_rows", {})
+        benign = counts.get("benign", 0)
+        if self.tasks[0].protocol.startswith(_LEAVE_OUT):
+            return benign, sum(of["rows"] for task in self.tasks for of in _left_out(task.sample).values())
+        return benign, sum(counts.values()) - benign
 
-    def figures(self, system: str) -> Figures | None:
-        """Return what a system comes to; None where it was not measured on all of the contests."""
-        rows = [contest.row(system) for contest in self.contests]
-        if any(row is None for row in rows):
-            return None
-        told = [_figures_of(contest, row) for contest, row in zip(self.contests, rows, strict=True) if row]
-        return told[0] if len(told) == 1 else _mean_figures(told)
+    def scores(self, system: str) -> StepScores | None:
+        """Return a system's scores; None where it was not measured on all of the tasks."""
+        rows = [task.row(system) for task in self.tasks]
+        found = [_scores(task, row) for task, row in zip(self.tasks, rows, strict=True) if row]
+        return None if len(found) < len(rows) else found[0] if len(found) == 1 else _mean_scores(found)
 
 
 @dataclass(frozen=True, slots=True)
-class Journey:
-    """A data set that several protocols deal; lines in the order in which likeness is taken away."""
+class Transfer:
+    """A data set that several protocols split; steps in the order in which likeness is taken away."""
 
     data: str
-    legs: tuple[Leg, ...]
+    steps: tuple[TransferStep, ...]
 
     @property
     def title(self) -> str:
@@ -117,109 +116,94 @@ class Journey:
 
     @property
     def systems(self) -> list[str]:
-        """Systems that two lines or more have, in the registry's order."""
-        told = [{row.system for row in leg.contests[0].measured} for leg in self.legs]
-        return [name for name in SYSTEMS if sum(name in names for names in told) > 1]
+        """Systems that two steps or more have, in the registry's order."""
+        measured = [{row.system for row in step.tasks[0].measured} for step in self.steps]
+        return [name for name in SYSTEMS if sum(name in names for names in measured) > 1]
 
 
-def journeys(comparison: Comparison) -> list[Journey]:
-    """Return the data sets that were dealt in more than one way.
+def transfers(comparison: Comparison) -> list[Transfer]:
+    """Return the data sets that were split in more than one way.
 
     Examples
     --------
     >>> from deepidea.benchmark.comparison import compare
-    >>> journeys(compare([]))
+    >>> transfers(compare([]))
     []
     """
-    by_data: dict[str, list[Contest]] = {}
-    for contest in comparison.contests:
-        by_data.setdefault(contest.data, []).append(contest)
-    found = (Journey(data, tuple(_legs(contests))) for data, contests in by_data.items())
-    return [journey for journey in found if len(journey.legs) > 1 and journey.systems]
+    by_data: dict[str, list[BenchmarkTask]] = {}
+    for task in comparison.tasks:
+        by_data.setdefault(task.data, []).append(task)
+    found = (Transfer(data, tuple(_steps(tasks))) for data, tasks in by_data.items())
+    return [transfer for transfer in found if len(transfer.steps) > 1 and transfer.systems]
 
 
-def _legs(contests: Sequence[Contest]) -> Iterable[Leg]:
-    ways = {contest.dealing: contest for contest in contests}
-    left_out = tuple(contest for way, contest in ways.items() if way.startswith(_LEAVE_OUT) and _left_out_once(contest))
-    legs = [(_order(way), Leg(_title(way), (of,))) for way, of in ways.items() if not way.startswith(_LEAVE_OUT)]
+def _steps(tasks: Sequence[BenchmarkTask]) -> Iterable[TransferStep]:
+    named = {task.split_name: task for task in tasks}
+    left_out = tuple(t for name, t in named.items() if name.startswith(_LEAVE_OUT) and _left_out(t.sample))
+    steps = {name: TransferStep(_title(name), (t,)) for name, t in named.items() if not name.startswith(_LEAVE_OUT)}
     if left_out:
-        title = (
-            f"an attack label left out, mean of {len(left_out)}" if len(left_out) > 1 else "an attack label left out"
-        )
-        legs.append((_order(_LEAVE_OUT), Leg(title, left_out)))
-    return [leg for _, leg in sorted(legs, key=lambda at: at[0])]
+        mean = f", mean of {len(left_out)}" if len(left_out) > 1 else ""
+        steps[_LEAVE_OUT] = TransferStep(f"an attack label left out{mean}", left_out)
+    return [steps[name] for name in sorted(steps, key=_order)]
 
 
-def _order(way: str) -> tuple[int, int, str]:
-    order = ["stratified-keep", "stratified", "fold-", "official", "by-time", "by-host-pair", _DAY, _LEAVE_OUT, _TO]
-    places = [at for at, prefix in enumerate(order) if way == prefix or (prefix[-1] == "-" and way.startswith(prefix))]
-    day = way.removeprefix(_DAY)
-    return places[0] if places else len(order), WEEKDAYS.index(day) if day in WEEKDAYS else 0, way
+def _order(name: str) -> tuple[int, int, str]:
+    places = [at for at, key in enumerate(_ORDER) if name == key or (key[-1] == "-" and name.startswith(key))]
+    day = name.removeprefix(_DAY)
+    return places[0] if places else len(_ORDER), WEEKDAYS.index(day) if day in WEEKDAYS else 0, name
 
 
-def _title(way: str) -> str:
-    if way.startswith(_TO):
-        return f"another data set: {way.removeprefix(_TO)}"
-    return f"another day: {way.removeprefix(_DAY).capitalize()}" if way.startswith(_DAY) else _TITLES.get(way, way)
+def _title(name: str) -> str:
+    if name.startswith(_TO):
+        return f"another data set: {name.removeprefix(_TO)}"
+    return f"another day: {name.removeprefix(_DAY).capitalize()}" if name.startswith(_DAY) else _TITLES.get(name, name)
 
 
-# --- figures -----------------------------------------------------------------------------------------------------
+# --- scores ------------------------------------------------------------------------------------------------------
 
 
-def _figures_of(contest: Contest, row: Row) -> Figures:
-    if contest.protocol.startswith(_LEAVE_OUT):
-        return _figures_of_left_out(row)
-    cba = row.spread("own") or Spread(0.0, 0.0, 0)
-    recall, alarms = (_mean_known([_own(record).get(name) for record in row.records]) for name in _RATES)
-    by_anomaly = _ranking_of([record.get("anomaly", {}) for record in row.records])
-    return Figures(cba, recall, alarms, _ranking_of([_own(record) for record in row.records]), by_anomaly)
+def _scores(task: BenchmarkTask, row: Row) -> StepScores:
+    if task.protocol.startswith(_LEAVE_OUT):
+        return _left_out_scores(row)
+    own: list[Record] = [record["decisions"]["own"] for record in row.records]
+    return StepScores(
+        row.spread("own") or Spread(0.0, 0.0, 0),
+        _mean(of.get("detection_rate") for of in own),
+        _mean(of.get("false_alarm_rate") for of in own),
+        _ranking(own),
+        _ranking([record.get("anomaly", {}) for record in row.records]),
+    )
 
 
-_RATES = ("detection_rate", "false_alarm_rate")
+def _ranking(scores: Sequence[Mapping[str, Any]]) -> Ranking:
+    recalls = (of.get("recall_at_fpr", {}).get(AT_RATE) for of in scores)
+    return Ranking(_mean(of.get("roc_auc") for of in scores), _mean(recalls))
 
 
-def _own(record: Record) -> dict[str, Any]:
-    own: dict[str, Any] = record["decisions"]["own"]
-    return own
-
-
-def _ranking_of(told: Sequence[Mapping[str, Any]]) -> Ranking:
-    recalls = [of.get("recall_at_fpr", {}).get(AT_RATE) for of in told]
-    return Ranking(_mean_known([of.get("roc_auc") for of in told]), _mean_known(recalls))
-
-
-def _figures_of_left_out(row: Row) -> Figures:
-    """Return figures of the left-out label against benign flows; known attacks of the test do not count."""
-    labels = [of for record in row.records for of in _left_out(record)]
-    alarms = _mean_known([_own(record).get("false_alarm_rate") for record in row.records]) or 0.0
+def _left_out_scores(row: Row) -> StepScores:
+    """Return scores of the left-out label against benign flows; known attacks of the test do not count."""
+    labels = [of for record in row.records for of in _left_out(record).values()]
+    alarms = _mean(record["decisions"]["own"].get("false_alarm_rate") for record in row.records) or 0.0
     recalls = [of["alarms"] / of["rows"] for of in labels]
     cba = Spread.of([(recall + 1 - alarms) / 2 for recall in recalls]) or Spread(0.0, 0.0, 0)
-    by_score, by_anomaly = (
-        Ranking(_mean_known([of.get(name) for of in labels])) for name in ("auroc", "anomaly_auroc")
+    by_score, by_anomaly = (Ranking(_mean(of.get(name) for of in labels)) for name in ("auroc", "anomaly_auroc"))
+    return StepScores(cba, statistics.fmean(recalls), alarms, by_score, by_anomaly)
+
+
+def _left_out(record: Record) -> dict[str, dict[str, Any]]:
+    return {name: of for name, of in record.get("labels", {}).items() if not of["in_training"]}
+
+
+def _mean_scores(scores: Sequence[StepScores]) -> StepScores:
+    rankings = (
+        Ranking(_mean(one.auroc for one in of), _mean(one.recall for one in of))
+        for of in ([s.by_score for s in scores], [s.by_anomaly for s in scores])
     )
-    return Figures(cba, statistics.fmean(recalls), alarms, by_score, by_anomaly)
+    cba = Spread.of([of.cba.mean for of in scores]) or Spread(0.0, 0.0, 0)
+    return StepScores(cba, _mean(of.recall for of in scores), _mean(of.false_alarms for of in scores), *rankings)
 
 
-def _left_out(record: Record) -> list[dict[str, Any]]:
-    return [of for of in record.get("labels", {}).values() if not of["in_training"]]
-
-
-def _left_out_once(contest: Contest) -> bool:
-    return len(_left_out(contest.sample)) > 0
-
-
-def _mean_figures(told: Sequence[Figures]) -> Figures:
-    cba = Spread.of([figures.cba.mean for figures in told]) or Spread(0.0, 0.0, 0)
-    recall, alarms = (_mean_known([f.recall for f in told]), _mean_known([f.false_alarms for f in told]))
-    rankings = (_mean_ranking([f.by_score for f in told]), _mean_ranking([f.by_anomaly for f in told]))
-    return Figures(cba, recall, alarms, *rankings)
-
-
-def _mean_ranking(of: Sequence[Ranking]) -> Ranking:
-    return Ranking(_mean_known([one.auroc for one in of]), _mean_known([one.recall for one in of]))
-
-
-def _mean_known(values: Sequence[float | None]) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
 
@@ -227,54 +211,53 @@ def _mean_known(values: Sequence[float | None]) -> float | None:
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def travel_tables(journey: Journey) -> list[Table]:
-    """Return what a report shows of a data set: what systems decide, how they rank, how left-out labels fare."""
-    left_out = left_out_table(journey)
-    return [travel_table(journey), ranking_table(journey), *([left_out] if left_out else [])]
+def transfer_tables(transfer: Transfer) -> list[Table]:
+    """Return the tables of a data set: decisions, rankings, left-out labels where there are some."""
+    left_out = left_out_table(transfer)
+    return [transfer_table(transfer), ranking_table(transfer), *([left_out] if left_out else [])]
 
 
-def travel_table(journey: Journey) -> Table:
-    """Return the lines of a data set: for each protocol what each system comes to."""
-    systems = journey.systems
-    head = ["Dealt", *(SYSTEMS[name].title for name in systems)]
-    lines = [_line(leg, systems) for leg in journey.legs]
-    return Table(head, lines, _travel_caption(journey), small_below=True)
+def transfer_table(transfer: Transfer) -> Table:
+    """Return, for each protocol, the scores of each system."""
+    lines = [_line(step, transfer.systems) for step in transfer.steps]
+    head = ["Split", *(SYSTEMS[name].title for name in transfer.systems)]
+    return Table(head, lines, _transfer_caption(transfer), small_below=True)
 
 
-def _line(leg: Leg, systems: Sequence[str]) -> list[Entry]:
-    benign, attacks = leg.test_flows
-    told = {name: leg.figures(name) for name in systems}
-    best = max((figures.cba.mean for figures in told.values() if figures), default=0.0)
-    entries = (_entry(figures, best) for figures in told.values())
-    return [Entry(leg.title, f"{leg.asks}; {benign:,} + {attacks:,} flows"), *entries]
+def _line(step: TransferStep, systems: Sequence[str]) -> list[Entry]:
+    benign, attacks = step.test_flows
+    scores = [step.scores(name) for name in systems]
+    best = max((of.cba.mean for of in scores if of), default=0.0)
+    return [Entry(step.title, f"{step.asks}; {benign:,} + {attacks:,} flows"), *(_entry(of, best) for of in scores)]
 
 
-def _entry(figures: Figures | None, best: float) -> Entry:
-    if figures is None:
+def _entry(scores: StepScores | None, best: float) -> Entry:
+    if scores is None:
         return Entry(NONE)
-    rates = (NONE if rate is None else f"{100 * rate:.1f}" for rate in (figures.recall, figures.false_alarms))
-    area = NONE if figures.by_score.auroc is None else f"{figures.by_score.auroc:.3f}"
-    return Entry(points(figures.cba), " / ".join([*rates, area]), figures.cba.mean == best)
+    small = f"{_percent(scores.recall)} / {_percent(scores.false_alarms)} / {_area(scores.by_score)}"
+    return Entry(str(scores.cba), small, scores.cba.mean == best)
 
 
-def _travel_caption(journey: Journey) -> str:
-    seeds = sorted({row.spread("own").n_seeds for leg in journey.legs for row in _ours(leg)})  # type: ignore[union-attr]
-    several = any(len(leg.contests) > 1 for leg in journey.legs)
+def _percent(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}"
+
+
+def _area(ranking: Ranking) -> str:
+    return NONE if ranking.auroc is None else f"{ranking.auroc:.3f}"
+
+
+def _transfer_caption(transfer: Transfer) -> str:
+    rows = (task.row(OURS) for step in transfer.steps for task in step.tasks)
+    seeds = sorted({spread.n_seeds for row in rows if row and (spread := row.spread("own"))})
+    several = any(len(step.tasks) > 1 for step in transfer.steps)
     return (
         "Class-balanced accuracy by each system's own decision, percent, the highest of a line in bold; small: recall "
         "of attacks (called any attack) and false alarms, percent, and area under the ROC curve of the attack score; "
-        "beside a protocol, what it asks for and the test flows, benign + attacks. "
+        "beside a split, what it asks for and the test flows, benign + attacks. "
         f"{_spell_seeds(seeds)} The average of CBA is over the classes that a line asks for, so CBA of two lines "
         "compares only where they ask for the same; the small figures always ask for attack or benign."
         + (_LEFT_OUT_NOTE if several else "")
     )
-
-
-def _ours(leg: Leg) -> Iterable[Row]:
-    for contest in leg.contests:
-        row = contest.row(OURS)
-        if row and row.spread("own"):
-            yield row
 
 
 _LEFT_OUT_NOTE = (
@@ -289,28 +272,21 @@ def _spell_seeds(seeds: Sequence[int]) -> str:
     return f"Mean ± standard deviation over seeds ({' or '.join(map(str, seeds))}); without a deviation it is one seed."
 
 
-def ranking_table(journey: Journey) -> Table:
+def ranking_table(transfer: Transfer) -> Table:
     """Return how each system ranks attacks above benign flows, whatever it decides."""
-    columns: dict[str, list[Ranking]] = {}
-    for name in journey.systems:
-        columns[SYSTEMS[name].title] = [_by_score(leg.figures(name)) for leg in journey.legs]
-    for name in journey.systems:
-        by_anomaly = [_by_anomaly(leg.figures(name)) for leg in journey.legs]
+    scores = {name: [step.scores(name) for step in transfer.steps] for name in transfer.systems}
+    columns = {
+        SYSTEMS[name].title: [of.by_score if of else Ranking() for of in found] for name, found in scores.items()
+    }
+    for name, found in scores.items():
+        by_anomaly = [of.by_anomaly if of else Ranking() for of in found]
         if any(ranking.auroc is not None for ranking in by_anomaly):
             columns[f"{SYSTEMS[name].title}, by anomaly"] = by_anomaly
     lines = [
-        [Entry(leg.title), *_ranking_entries([of[place] for of in columns.values()])]
-        for place, leg in enumerate(journey.legs)
+        [Entry(step.title), *_ranking_entries(rankings)]
+        for step, *rankings in zip(transfer.steps, *columns.values(), strict=True)
     ]
-    return Table(["Dealt", *columns], lines, _RANKING_CAPTION, small_below=True)
-
-
-def _by_score(figures: Figures | None) -> Ranking:
-    return figures.by_score if figures else Ranking()
-
-
-def _by_anomaly(figures: Figures | None) -> Ranking:
-    return figures.by_anomaly if figures else Ranking()
+    return Table(["Split", *columns], lines, _RANKING_CAPTION, small_below=True)
 
 
 _RANKING_CAPTION = (
@@ -322,27 +298,17 @@ _RANKING_CAPTION = (
 
 
 def _ranking_entries(rankings: Sequence[Ranking]) -> list[Entry]:
-    best = max((ranking.auroc for ranking in rankings if ranking.auroc is not None), default=None)
-    return [_ranking_entry(ranking, best) for ranking in rankings]
+    best = max((ranking.auroc for ranking in rankings if ranking.auroc is not None), default=-1.0)
+    return [Entry(_area(r), "" if r.recall is None else _percent(r.recall), r.auroc == best) for r in rankings]
 
 
-def _ranking_entry(ranking: Ranking, best: float | None) -> Entry:
-    if ranking.auroc is None:
-        return Entry(NONE)
-    return Entry(
-        f"{ranking.auroc:.3f}",
-        "" if ranking.recall is None else f"{100 * ranking.recall:.1f}",
-        ranking.auroc == best,
-    )
-
-
-def left_out_table(journey: Journey) -> Table | None:
-    """Return how each label fared that was left out of training; None where none was."""
-    contests = [contest for leg in journey.legs for contest in leg.contests if contest.protocol.startswith(_LEAVE_OUT)]
-    if not contests:
+def left_out_table(transfer: Transfer) -> Table | None:
+    """Return the detection of each label that was left out of training; None where none was."""
+    tasks = [task for step in transfer.steps for task in step.tasks if task.protocol.startswith(_LEAVE_OUT)]
+    if not tasks:
         return None
-    systems = [name for name in journey.systems if any(contest.row(name) for contest in contests)]
-    lines = [_left_out_line(contest, systems) for contest in contests]
+    systems = [name for name in transfer.systems if any(task.row(name) for task in tasks)]
+    lines = [_left_out_line(task, systems) for task in tasks]
     return Table(["Left out", "Flows", *(SYSTEMS[name].title for name in systems)], lines, _LEFT_OUT_CAPTION)
 
 
@@ -353,43 +319,31 @@ _LEFT_OUT_CAPTION = (
 )
 
 
-def _left_out_line(contest: Contest, systems: Sequence[str]) -> list[Entry]:
-    labels = {name: of for name, of in contest.sample["labels"].items() if not of["in_training"]}
+def _left_out_line(task: BenchmarkTask, systems: Sequence[str]) -> list[Entry]:
+    labels = _left_out(task.sample)
     rows = sum(of["rows"] for of in labels.values())
-    told = (contest.row(name) for name in systems)
-    return [Entry(", ".join(labels)), Entry(f"{rows:,}"), *(_left_out_entry(row) for row in told)]
-
-
-def _left_out_entry(row: Row | None) -> Entry:
-    if row is None:
-        return Entry(NONE)
-    figures = _figures_of_left_out(row)
-    recall = NONE if figures.recall is None else f"{100 * figures.recall:.1f}"
-    return Entry(recall, "" if figures.by_score.auroc is None else f"{figures.by_score.auroc:.3f}")
+    scores = [_left_out_scores(row) if (row := task.row(name)) else None for name in systems]
+    entries = (
+        Entry(_percent(of.recall), "" if of.by_score.auroc is None else _area(of.by_score)) if of else Entry(NONE)
+        for of in scores
+    )
+    return [Entry(", ".join(labels)), Entry(f"{rows:,}"), *entries]
 
 
 # --- in words ----------------------------------------------------------------------------------------------------
 
 
-def tell_journey(journey: Journey) -> str:
-    """Say what becomes of DeepIDEA's recall and false alarms from the first line to the worst, and of its ranking."""
-    told = [(leg, figures) for leg in journey.legs if (figures := leg.figures(OURS)) and figures.recall is not None]
-    if len(told) < 2:
+def describe_transfer(transfer: Transfer) -> str:
+    """Return DeepIDEA's recall and false alarms at the first step and at the worst ones, in sentences."""
+    found = [(step, of) for step in transfer.steps if (of := step.scores(OURS)) and of.recall is not None]
+    if len(found) < 2:
         return "DeepIDEA was not measured under two protocols."
-    (first, start), *rest = told
+    (first, start), *rest = found
     low, worst = min(rest, key=lambda at: at[1].recall or 0.0)
-    loud, loudest = max(told, key=lambda at: at[1].false_alarms or 0.0)
-    area = (
-        ""
-        if worst.by_score.auroc is None
-        else f" (there its score has an area under the ROC curve of {worst.by_score.auroc:.3f})"
-    )
+    loud, loudest = max(found, key=lambda at: at[1].false_alarms or 0.0)
+    area = f" (area under the ROC curve of its score: {_area(worst.by_score)})" if worst.by_score.auroc else ""
     return (
-        f"DeepIDEA finds {_share(start.recall)} % of attacks at {_share(start.false_alarms)} % false alarms in the "
-        f"first line ({first.title}). Its recall is lowest, {_share(worst.recall)} %, for “{low.title}”{area}. "
-        f"Its false alarms are most, {_share(loudest.false_alarms)} %, for “{loud.title}”."
+        f"DeepIDEA finds {_percent(start.recall)} % of attacks at {_percent(start.false_alarms)} % false alarms in the "
+        f"first line ({first.title}). Its recall is lowest, {_percent(worst.recall)} %, for “{low.title}”{area}. "
+        f"Its false alarms are most, {_percent(loudest.false_alarms)} %, for “{loud.title}”."
     )
-
-
-def _share(share: float | None) -> str:
-    return NONE if share is None else f"{100 * share:.1f}"

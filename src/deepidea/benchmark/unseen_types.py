@@ -19,12 +19,12 @@ from deepidea.flows.labelled import LabelledFlows
 
 N_FOLDS = 2
 KNOWN_HELD_OUT = 0.2
-"""Share of a fold's training rows that judge it on the types it knows."""
+"""Share of a fold's training rows that predict it on the types it knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypeFold:
-    """Flows to train on and to judge by, and which of the latter are of a type that training does not show.
+    """Flows to train on and to predict by, and which of the latter are of a type that training does not show.
 
     Attributes
     ----------

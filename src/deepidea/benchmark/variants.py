@@ -13,7 +13,7 @@ import polars as pl
 
 from deepidea.benchmark.baselines import ExtraTrees, RandomForest
 from deepidea.benchmark.outputs import BLOCK_FLOWS, attack_score, collapse_rows, number_outputs
-from deepidea.benchmark.systems import Fitted, Judgement
+from deepidea.benchmark.systems import Fitted, Predictions
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.decision import Decision, softmax
 from deepidea.model.detector import Assessment, Detector
@@ -50,12 +50,14 @@ class FittedNetwork:
         """What the detector's card tells of its training, and how the training rows were sampled."""
         return {"sampling": self.sampling, **self.detector.card["training"]}
 
-    def judge(self, features: pl.DataFrame) -> Judgement:
+    def predict(self, features: pl.DataFrame) -> Predictions:
         """Judge flows; the probabilities are the softmax of the outputs, at temperature 1."""
         told = self.assess(features)
         probabilities, shares = softmax(told.logits), told.shares
         unlike_benign = shares[:, 0] == 0  # a share of exactly 0 is one that was taken away, or has no weight
-        return Judgement(shares.argmax(axis=1), probabilities, attack_score(probabilities), unlike_benign, told.anomaly)
+        return Predictions(
+            shares.argmax(axis=1), probabilities, attack_score(probabilities), unlike_benign, told.anomaly
+        )
 
     def assess(self, features: pl.DataFrame) -> Assessment:
         """Return what the detector's verdicts are made of, block by block."""
@@ -227,7 +229,7 @@ class FittedStack:
         """What each of the forests was grown with, and the network's parameters."""
         return {"forests": [forest.parameters for forest in self.forests], "network": self.network.parameters}
 
-    def judge(self, features: pl.DataFrame) -> Judgement:
+    def predict(self, features: pl.DataFrame) -> Predictions:
         """Judge flows; the probabilities are those of balanced classes, and the largest decides."""
         conformed = self.network.detector.schema.conform(features)
         shares = [
@@ -235,12 +237,12 @@ class FittedStack:
             *(self._balanced(forest, conformed) for forest in self.forests),
         ]
         mean = np.asarray(np.mean(shares, axis=0), np.float32)
-        return Judgement(np.asarray(mean.argmax(axis=1), np.int64), mean, attack_score(mean))
+        return Predictions(np.asarray(mean.argmax(axis=1), np.int64), mean, attack_score(mean))
 
     def _balanced(self, forest: Fitted, conformed: pl.DataFrame) -> Floats:
         """Return the class shares of a forest, corrected by label at tau 1, in the order of the classes here."""
         decision = replace(forest.decision, tau=1.0)
-        corrected = decision.by_class(decision.corrected(cast(Floats, forest.judge(conformed).probabilities)))
+        corrected = decision.by_class(decision.corrected(cast(Floats, forest.predict(conformed).probabilities)))
         order = [forest.classes.index(name) for name in self.classes]
         return np.asarray(corrected[:, order] / corrected.sum(axis=1, keepdims=True), np.float32)
 
@@ -267,7 +269,7 @@ class ForestStack:
     >>> from deepidea.flows.simulate import simulate_flows
     >>> flows, _ = labelled_flows_from_table(simulate_flows(n_flows=500), "label", "benign")
     >>> stack = ForestStack(n_trees=5, hidden=(16,), n_epochs=1).fit(flows, seed=0)
-    >>> stack.judge(flows.features).probabilities.shape
+    >>> stack.predict(flows.features).probabilities.shape
     (500, 6)
     """
 

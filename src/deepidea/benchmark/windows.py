@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from deepidea.benchmark.outputs import BLOCK_FLOWS, EncodedRows, FittedModel, decide, encode_rows
-from deepidea.benchmark.systems import Fitted, Judgement
+from deepidea.benchmark.systems import Fitted, Predictions
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.batches import RowsInMemory
 from deepidea.model.decision import Decision
@@ -112,7 +112,7 @@ class _FittedLSTM:
     def on(cls, rows: EncodedRows, told: Mapping[str, Any], network: FlowLSTM, window: int) -> _FittedLSTM:
         return cls(rows.outputs.classes, rows.decision, told, rows.encoder, network, window)
 
-    def judge(self, features: pl.DataFrame) -> Judgement:
+    def predict(self, features: pl.DataFrame) -> Predictions:
         parts = [np.zeros((0, len(self.decision.prior)), np.float32)]
         n_block = BLOCK_FLOWS // self.window * self.window or self.window  # whole windows
         for block in features.iter_slices(n_block):

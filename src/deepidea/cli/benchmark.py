@@ -44,7 +44,7 @@ def benchmark_tau(
     """Try every strength of the prior correction on training flows, types left out; the report shows it."""
     from deepidea.benchmark.tau_sweep import iter_sweeps
 
-    for sweep in iter_sweeps(data, models, out, n_deals=deals):
+    for sweep in iter_sweeps(data, models, out, n_repeats=deals):
         show_sweep(sweep)
 
 
@@ -55,11 +55,12 @@ def benchmark_report(
 ) -> None:
     """Compare what was measured: tables beside the paper's, tests over seeds, plots."""
     from deepidea.benchmark.comparison import read_comparison
-    from deepidea.benchmark.report import answers, write_benchmark_markdown, write_benchmark_report
+    from deepidea.benchmark.findings import summarise_tasks
+    from deepidea.benchmark.report import write_benchmark_markdown, write_benchmark_report
 
     comparison = read_comparison(*folder)
     write_benchmark_report(comparison, output)
     if markdown is not None:
         write_benchmark_markdown(comparison, markdown)
-    show_answers(answers(comparison))
+    show_answers(summarise_tasks(comparison))
     say(f"wrote {output}")

@@ -26,7 +26,7 @@ def evaluate(
     from deepidea.evaluation.evaluate import evaluate_detector
     from deepidea.evaluation.protocol import flows_to_test
     from deepidea.evaluation.report import trust_notes, write_report
-    from deepidea.evaluation.summary import EVALUATION_ENTRY, compact
+    from deepidea.evaluation.summary import EVALUATION_ENTRY, summarise_evaluation
     from deepidea.flows.atomic import replacing
     from deepidea.model.detector import Detector
 
@@ -40,5 +40,5 @@ def evaluate(
     if report is not None:
         write_report(evaluation, report)
     if keep:
-        detector.with_card(**{EVALUATION_ENTRY: compact(evaluation)}).save(model)
+        detector.with_card(**{EVALUATION_ENTRY: summarise_evaluation(evaluation)}).save(model)
     show_evaluation(evaluation, trust_notes(evaluation))

@@ -24,7 +24,7 @@ _FITS = 0.5  # least share of a schema's features that flows of another origin m
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedFlows:
+class AnalystFlows:
     """Judged flows under a schema, and what must be kept of where they come from.
 
     Parameters
@@ -53,13 +53,13 @@ def label_map(flows: LabelledFlows) -> dict[str, str]:
     return dict(pairs.iter_rows())
 
 
-def read_judged(
+def read_analyst_labels(
     paths: Sequence[str | Path],
     schema: Schema,
     labels: Mapping[str, str],
     *,
     only_known: bool = False,
-) -> JudgedFlows:
+) -> AnalystFlows:
     """Read flows that analysts judged, as `deepidea feedback export` writes them, or any table like it.
 
     Parameters
@@ -94,7 +94,7 @@ def read_judged(
     order = tuple(name for name in dict.fromkeys((BENIGN, *sorted(present))) if name in present)
     flows = LabelledFlows(table.select(schema.features), named["label"], named["class"], schema, order, source)
     hashes = [{"name": path.name, "sha256": file_sha256(path)} for path in files]
-    return JudgedFlows(flows, hashes, left_out)
+    return AnalystFlows(flows, hashes, left_out)
 
 
 def _fitted(path: Path, table: pl.DataFrame, schema: Schema, left_out: dict[str, int]) -> Iterator[pl.DataFrame]:

@@ -215,7 +215,7 @@ def host_pairs(table: pl.DataFrame) -> pl.Series:
 def by_host_pair_split(
     pairs: pl.Series, labels: Column, classes: Column, *, test_fraction: float = 1 / 6, seed: int = 0
 ) -> Split:
-    """Deal pairs of hosts out, so that no pair is on both sides and each label comes as near to its share as it can.
+    """Split by pairs of hosts: no pair is on both sides, and each label comes as near to its share as it can.
 
     Pairs are visited in shuffled order, and one is tested where no label gets more test rows by it than its share.
     A label whose pairs are all too large for that is then tested on its smallest pair, where half of the rows of each

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepidea.errors import DataError
-from deepidea.evaluation.analyst_labels import JudgedFlows, label_map, read_judged
+from deepidea.evaluation.analyst_labels import AnalystFlows, label_map, read_analyst_labels
 from deepidea.evaluation.evaluate import refuse_unknown_classes
 from deepidea.evaluation.model_comparison import ModelComparison, compare_detectors
 from deepidea.evaluation.protocol import (
@@ -74,7 +74,7 @@ class Gathered:
 
     part: TrainingFlows
     start: Detector | None
-    extra: JudgedFlows | None
+    extra: AnalystFlows | None
     card: dict[str, Any]
 
 
@@ -97,7 +97,7 @@ def gather(
     continued : path, optional
         Detector file to go on from.
     extra : sequence of paths
-        Files of judged flows, see `read_judged`. They join the training rows; what is
+        Files of judged flows, see `read_analyst_labels`. They join the training rows; what is
         held out stays as it is.
     fresh : mapping
         What training anew alone may choose: ``keep``, ``use_port`` and ``schema`` of its flows, and by other names
@@ -137,12 +137,12 @@ def _refuse_fresh(fresh: Mapping[str, Any]) -> None:
         )
 
 
-def _read_extra(paths: Sequence[str | Path], part: TrainingFlows, start: Detector | None) -> JudgedFlows | None:
+def _read_extra(paths: Sequence[str | Path], part: TrainingFlows, start: Detector | None) -> AnalystFlows | None:
     if not paths:
         return None
     if start is None:
-        return read_judged(paths, part.flows.schema, label_map(part.flows))
-    return read_judged(paths, start.schema, _labels_of(start), only_known=True)
+        return read_analyst_labels(paths, part.flows.schema, label_map(part.flows))
+    return read_analyst_labels(paths, start.schema, _labels_of(start), only_known=True)
 
 
 def compare_on(
@@ -164,7 +164,7 @@ def compare_on(
     data : str or sequence of paths
         Name of a data set, or files of labelled flows.
     judged : sequence of paths
-        See :func:`deepidea.evaluation.analyst_labels.read_judged`.
+        See :func:`deepidea.evaluation.analyst_labels.read_analyst_labels`.
     **options
         ``taxonomy``, ``label`` and ``benign`` as of :func:`deepidea.evaluation.protocol.flows_to_test`.
 
@@ -177,7 +177,7 @@ def compare_on(
     contract = next((told for told in contracts if is_recorded(data, told)), contracts[0] if contracts else {})
     flows = flows_to_test(data, new.schema, contract, **options)
     labels = {**dict(zip(old.classes, old.classes, strict=True)), **_labels_of(new)}
-    said = read_judged(judged, new.schema, labels).flows if judged else None
+    said = read_analyst_labels(judged, new.schema, labels).flows if judged else None
     return compare_detectors(old, new, flows, judged=said)
 
 

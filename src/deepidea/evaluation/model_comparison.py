@@ -65,7 +65,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedPart:
+class AnalystPart:
     """Both on flows that analysts judged: how many, and the share that each gets right as attack or benign."""
 
     n_flows: int
@@ -94,7 +94,7 @@ class ModelComparison:
         By stratified bootstrap of the flows; a class with few flows, all of them judged alike, looks surer than it is.
     verdict, reason
         By :data:`RULE`, and in words what decided.
-    judged : JudgedPart, optional
+    judged : AnalystPart, optional
         On flows that analysts judged.
     """
 
@@ -111,7 +111,7 @@ class ModelComparison:
     false_alarm_rate: Difference | None
     verdict: Standing
     reason: str
-    judged: JudgedPart | None = None
+    judged: AnalystPart | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON values, with the rule."""
@@ -171,7 +171,7 @@ def compare_detectors(
     verdicts = [_verdicts(one, kept, classes) for one in (old, new)]
     before, after = (Side.of(evaluate(truth, codes, None, score, classes)) for codes, score in verdicts)
     differences = paired_differences(truth, verdicts[0][0], verdicts[1][0], seed)
-    verdict, reason = judge_differences(differences["cba"], differences["false_alarm_rate"])
+    verdict, reason = decide_outcome(differences["cba"], differences["false_alarm_rate"])
     counts = dict(kept.classes.value_counts().iter_rows())
     return ModelComparison(
         old=old.fingerprint,
@@ -256,14 +256,14 @@ def _difference(values: Sequence[float], samples: Sequence[Floats]) -> Differenc
     return Difference(float(np.mean(values)), float(low), float(high))
 
 
-def judge_differences(cba: Difference, false_alarms: Difference | None) -> tuple[Standing, str]:
+def decide_outcome(cba: Difference, false_alarms: Difference | None) -> tuple[Standing, str]:
     """Return how the new detector stands by :data:`RULE`, and what decided.
 
     Examples
     --------
-    >>> judge_differences(Difference(0.02, 0.01, 0.03), Difference(0.0, -0.001, 0.001))[0]
+    >>> decide_outcome(Difference(0.02, 0.01, 0.03), Difference(0.0, -0.001, 0.001))[0]
     'better'
-    >>> judge_differences(Difference(0.0, -0.001, 0.001), Difference(0.002, 0.001, 0.003))[0]
+    >>> decide_outcome(Difference(0.0, -0.001, 0.001), Difference(0.002, 0.001, 0.003))[0]
     'worse'
     """
     if cba.low <= -CBA_MARGIN:
@@ -278,11 +278,11 @@ def judge_differences(cba: Difference, false_alarms: Difference | None) -> tuple
     return "no worse", "neither class-balanced accuracy nor the false-alarm rate is worse by more than their margins"
 
 
-def _judged_part(judged: LabelledFlows, old: Detector, new: Detector) -> JudgedPart:
+def _judged_part(judged: LabelledFlows, old: Detector, new: Detector) -> AnalystPart:
     kept = judged.take(_fresh(judged, old, new))
     left_out = len(judged) - len(kept)
     if not len(kept):
-        return JudgedPart(0, left_out, None, None)
+        return AnalystPart(0, left_out, None, None)
     attack = kept.classes != BENIGN
     rights = [float(((one.score(kept.features)["class"] != BENIGN) == attack).mean() or 0.0) for one in (old, new)]  # type: ignore[arg-type]
-    return JudgedPart(len(kept), left_out, *rights)
+    return AnalystPart(len(kept), left_out, *rights)

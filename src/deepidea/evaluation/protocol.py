@@ -18,7 +18,7 @@ import polars as pl
 from deepidea.errors import CellError, DataError, LabelError, SchemaError
 from deepidea.evaluation.evaluate import Baselines
 from deepidea.evaluation.splits import stratified_split
-from deepidea.evaluation.splitters import deal_rows, replay_rows
+from deepidea.evaluation.splitters import replay_rows, split_rows
 from deepidea.flows.custom import words_among_numbers
 from deepidea.flows.datasets.installed import file_sha256
 from deepidea.flows.datasets.loading import Dataset, load_dataset
@@ -151,7 +151,7 @@ def _split_dataset(
         kind = "none" if split == "none" else "official"
         return TrainingFlows(dataset.train, _told(contract, dataset.train, {"kind": kind}))
     kind = "stratified" if split == "auto" else split
-    dealt = deal_rows(dataset.train, kind, seed=seed, test_fraction=test_fraction)
+    dealt = split_rows(dataset.train, kind, seed=seed, test_fraction=test_fraction)
     training = dataset.train.take(dealt.train)
     return TrainingFlows(training, _told(contract, training, dealt.to_contract()))
 
@@ -165,7 +165,7 @@ def _split_table(
         raise DataError("an official split must be a data set's own, however: the input is a table; use stratified")
     if split != "stratified":
         raise DataError(f"a {split} split must be of a data set, however: the input is a table; use stratified")
-    dealt = deal_rows(flows, split, seed=seed, test_fraction=test_fraction)
+    dealt = split_rows(flows, split, seed=seed, test_fraction=test_fraction)
     training = flows.take(dealt.train)
     return TrainingFlows(training, _told(contract, training, dealt.to_contract()))
 

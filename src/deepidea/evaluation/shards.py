@@ -68,7 +68,7 @@ def shards_to_train(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ShardsToTrain:
-    """Deal a user's table to shards.
+    """Write a user's table to shards.
 
     Parameters
     ----------

@@ -118,7 +118,7 @@ def shuffle_keys(n_rows: int, seed: int) -> npt.NDArray[np.uint64]:
 
 
 def _places(codes: Ints, n_codes: int, seed: int) -> Ints:
-    """Deal each group's rows out in shuffled order: return every row's place in its group, from 0."""
+    """Return every row's place in its group in shuffled order, from 0."""
     order = np.lexsort((shuffle_keys(codes.size, seed), codes))
     starts = np.searchsorted(codes[order], np.arange(n_codes))
     places = np.empty_like(codes)
@@ -137,7 +137,7 @@ def stratified_split(
     seed: int = 0,
     duplicates: Literal["drop", "keep"] = "drop",
 ) -> Split:
-    """Deal each class's rows out to training and test in the same proportion.
+    """Split each class's rows into training and test in the same proportion.
 
     A test row that repeats a training row's features asks only whether the network remembers. With
     ``duplicates="drop"`` such rows leave the test side, whatever their class, and are counted; the shares of the

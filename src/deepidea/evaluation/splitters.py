@@ -51,7 +51,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Deal:
+class Splitter:
     """A way to split.
 
     Parameters
@@ -62,8 +62,6 @@ class Deal:
         Regular expression of its names.
     split
         Called with flows, match, and what it draws by.
-    names
-        The names under which the flows can be split so; empty where they lack what it needs.
     view
         Which classes are asked for: ``published`` those of papers, ``all`` those of the data set's default taxonomy,
         ``two`` benign and attack, because an attack that training never shows has no class there.
@@ -72,7 +70,6 @@ class Deal:
     spelling: str
     pattern: str
     split: Callable[[LabelledFlows, re.Match[str], Drawn], Split]
-    names: Callable[[LabelledFlows], list[str]]
     view: View
 
 
@@ -90,23 +87,11 @@ def _stratified(flows: LabelledFlows, match: re.Match[str], by: Drawn) -> Split:
     )
 
 
-def _stratified_offered(flows: LabelledFlows) -> list[str]:
-    return ["stratified", "stratified-keep"] if _least_rows(flows) > 1 else []
-
-
-def _least_rows(flows: LabelledFlows) -> int:
-    return int(flows.classes.value_counts()["count"].min() or 0)  # type: ignore[arg-type]
-
-
 def _fold(flows: LabelledFlows, match: re.Match[str], by: Drawn) -> Split:
     fold, n_folds = int(match["fold"]) - 1, int(match["folds"])
     return stratified_fold(
         flows.classes, _prints(flows), fold=fold, n_folds=n_folds, seed=by.seed, duplicates=_duplicates(match)
     )
-
-
-def _folds_offered(flows: LabelledFlows) -> list[str]:
-    return [f"fold-{fold}-of-5" for fold in range(1, 6)] if _least_rows(flows) >= 5 else []
 
 
 def _by_time(flows: LabelledFlows, match: re.Match[str], by: Drawn) -> Split:
@@ -123,32 +108,14 @@ def _times(flows: LabelledFlows) -> pl.Series:
     return flows.table["timestamp"]
 
 
-def _by_time_offered(flows: LabelledFlows) -> list[str]:
-    return ["by-time"] if "timestamp" in flows.table.columns else []
-
-
 def _by_day(flows: LabelledFlows, match: re.Match[str], _: Drawn) -> Split:
     return by_day_split(capture_days(flows.table), flows.classes, day=match["day"])
-
-
-def _days_offered(flows: LabelledFlows) -> list[str]:
-    try:
-        days = capture_days(flows.table)
-    except DataError:
-        return []
-    kinds = pl.DataFrame({"day": days, "attack": flows.classes != BENIGN})
-    both = kinds.group_by("day").agg(pl.col("attack").n_unique()).filter(pl.col("attack") == 2)["day"].sort()
-    return [f"by-day-{day}" for day in both] if days.n_unique() > 1 else []
 
 
 def _by_host_pair(flows: LabelledFlows, _: re.Match[str], by: Drawn) -> Split:
     return by_host_pair_split(
         host_pairs(flows.table), flows.labels, flows.classes, test_fraction=by.test_fraction, seed=by.seed
     )
-
-
-def _host_pairs_offered(flows: LabelledFlows) -> list[str]:
-    return ["by-host-pair"] if {"src_ip", "dst_ip"} <= set(flows.table.columns) else []
 
 
 def label_slug(label: str) -> str:
@@ -184,44 +151,38 @@ def _attack_labels(flows: LabelledFlows) -> list[str]:
     return sorted(flows.labels.filter(flows.classes != BENIGN).unique())
 
 
-def _labels_offered(flows: LabelledFlows) -> list[str]:
-    labels = _attack_labels(flows)
-    return [f"leave-out-{label_slug(label)}" for label in labels] if len(labels) > 1 else []
-
-
 _KEEP = "(?P<keep>-keep)?"
 
-DEALS = (
-    Deal("stratified[-keep]", f"stratified{_KEEP}", _stratified, _stratified_offered, "published"),
-    Deal(
+SPLITTERS = (
+    Splitter("stratified[-keep]", f"stratified{_KEEP}", _stratified, "published"),
+    Splitter(
         "fold-<i>-of-<k>[-keep]",
         rf"fold-(?P<fold>\d{{1,3}})-of-(?P<folds>\d{{1,3}}){_KEEP}",
         _fold,
-        _folds_offered,
         "published",
     ),
-    Deal("by-time[-<n>-min]", r"by-time(-(?P<minutes>\d{1,5})-min)?", _by_time, _by_time_offered, "all"),
-    Deal("by-day-<day>", r"by-day-(?P<day>[a-z0-9-]+)", _by_day, _days_offered, "two"),
-    Deal("by-host-pair", "by-host-pair", _by_host_pair, _host_pairs_offered, "all"),
-    Deal("leave-out-<label>", r"leave-out-(?P<label>.+)", _leave_out, _labels_offered, "two"),
+    Splitter("by-time[-<n>-min]", r"by-time(-(?P<minutes>\d{1,5})-min)?", _by_time, "all"),
+    Splitter("by-day-<day>", r"by-day-(?P<day>[a-z0-9-]+)", _by_day, "two"),
+    Splitter("by-host-pair", "by-host-pair", _by_host_pair, "all"),
+    Splitter("leave-out-<label>", r"leave-out-(?P<label>.+)", _leave_out, "two"),
 )
 """Every way to split one table, in the order in which they are listed."""
 
 
-def find_deal(name: str) -> tuple[Deal, re.Match[str]] | None:
+def find_splitter(name: str) -> tuple[Splitter, re.Match[str]] | None:
     """Return the way to split that has a name, and what the name says of it; None where none has.
 
     Examples
     --------
-    >>> deal, match = find_deal("fold-2-of-5")
+    >>> deal, match = find_splitter("fold-2-of-5")
     >>> deal.spelling, match["fold"]
     ('fold-<i>-of-<k>[-keep]', '2')
     """
-    matches = ((deal, re.fullmatch(deal.pattern, name)) for deal in DEALS)
+    matches = ((deal, re.fullmatch(deal.pattern, name)) for deal in SPLITTERS)
     return next(((deal, match) for deal, match in matches if match), None)
 
 
-def deal_rows(flows: LabelledFlows, name: str, *, seed: int = 0, test_fraction: float = 1 / 6) -> Split:
+def split_rows(flows: LabelledFlows, name: str, *, seed: int = 0, test_fraction: float = 1 / 6) -> Split:
     """Split a flow table as a name says.
 
     Parameters
@@ -229,7 +190,7 @@ def deal_rows(flows: LabelledFlows, name: str, *, seed: int = 0, test_fraction: 
     flows : LabelledFlows
         With the columns that the split needs beside the features: ``timestamp``, ``src_ip`` and ``dst_ip``, ``file``.
     name : str
-        One that :data:`DEALS` knows.
+        One that :data:`SPLITTERS` knows.
     seed : int
         Of what is drawn; a split by time or day draws nothing.
     test_fraction : float
@@ -247,13 +208,13 @@ def deal_rows(flows: LabelledFlows, name: str, *, seed: int = 0, test_fraction: 
     >>> from deepidea.flows.labelled import labelled_flows_from_table
     >>> from deepidea.flows.simulate import simulate_flows
     >>> flows, _ = labelled_flows_from_table(simulate_flows(n_flows=1500), "label", "benign")
-    >>> split = deal_rows(flows, "fold-1-of-5")
+    >>> split = split_rows(flows, "fold-1-of-5")
     >>> split.kind, len(split.train) + len(split.test) + sum(split.dropped.values())
     ('fold', 1500)
     """
-    found = find_deal(name)
+    found = find_splitter(name)
     if found is None:
-        known = ", ".join(deal.spelling for deal in DEALS)
+        known = ", ".join(deal.spelling for deal in SPLITTERS)
         raise DataError(f"a split must be one of {known}, however: {name!r}; choose one of them")
     deal, match = found
     return deal.split(flows, match, Drawn(seed, test_fraction))

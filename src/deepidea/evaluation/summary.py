@@ -16,7 +16,7 @@ from deepidea.evaluation.evaluate import Evaluation
 from deepidea.evaluation.metrics import OperatingCurve, Reliability, Scores
 from deepidea.evaluation.report import trust_notes
 
-__all__ = ["EVALUATION_ENTRY", "compact"]
+__all__ = ["EVALUATION_ENTRY", "summarise_evaluation"]
 
 EVALUATION_ENTRY = "evaluation"
 """Of the card of a detector file."""
@@ -28,7 +28,7 @@ _WHOLE = ("n_rows", "cba", "cba_interval", "macro_f1", "accuracy", "detection_ra
 _BASELINE = ("cba", "detection_rate", "false_alarm_rate", "macro_f1")
 
 
-def compact(evaluation: Evaluation, *, now: datetime | None = None) -> dict[str, Any]:
+def summarise_evaluation(evaluation: Evaluation, *, now: datetime | None = None) -> dict[str, Any]:
     """Return an evaluation as JSON values: what a page draws and tells of it, a few kilobytes.
 
     Parameters

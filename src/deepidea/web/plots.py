@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from deepidea.evaluation.page import Figure, class_axis, floats, layout, line, plot_text
+from deepidea.evaluation.plots import Figure, class_axis, floats, layout, line, plot_text
 from deepidea.web.rendering import number, share, short
 from deepidea.web.views import DriftHour, Series
 
