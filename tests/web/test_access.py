@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends
 
+from deepidea.errors import DataError
 from deepidea.store.access import ROLES, Role
 from deepidea.store.store import Store
 from deepidea.web.access import Actor, admin, analyst, roles_of, viewer
@@ -270,7 +271,7 @@ def test_without_a_token_nobody_gets_in_through_a_proxy(shared: Served, header: 
 )
 def test_a_name_that_was_bent_to_this_server_gets_no_answer(shared: Served, host: str) -> None:
     answer = httpx.get(f"{shared.url}/api/v1/me", headers={"Host": host})
-    assert answer.status_code == 421
+    assert answer.status_code == 400
     assert answer.headers["content-security-policy"]
 
 
@@ -278,6 +279,11 @@ def test_a_server_answers_to_the_names_that_it_was_given(stocked: Store) -> None
     with running(stocked, settings=WebSettings(host_names=("ids.site.example",))) as server:
         for host in ("IDS.site.example", "localhost:8350", "[::1]:80", "127.0.0.1"):
             assert httpx.get(f"{server.url}/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_a_host_name_with_a_wildcard_is_refused() -> None:
+    with pytest.raises(DataError, match=r"--host-name .*'\*\.example'"):
+        WebSettings(host_names=("ids.example", "*.example"))
 
 
 def test_roles_are_in_order() -> None:

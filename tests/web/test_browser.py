@@ -99,13 +99,13 @@ def test_the_day_of_an_analyst(page: Any, site: Site, tmp_path: Path) -> None:
     # says that it is a false positive, and why
     page.locator("#judge label", has_text="False positive").click()
     page.fill("#verdict-note", "the scanner of the audit team <b>")
-    page.locator("#judge button", has_text="Save verdict").click()
+    page.locator("#judge button", has_text="Save label").click()
     expect(page.locator("#verdicts")).to_contain_text("the scanner of the audit team <b>")
     # allow-lists it, having seen what that silences
     incident = page.url.partition("?")[0].partition("#")[0]
     page.locator("#allow button").click()
     expect(page.locator("#silenced")).to_contain_text("stored alert")
-    page.locator("button", has_text="Add the rule").click()
+    page.locator("button", has_text="Add rule").click()
     # sees it gone, and quiet from now on
     page.goto(f"/incidents?q={SCANNER}")
     expect(page.locator("main")).to_contain_text("No incident matches")

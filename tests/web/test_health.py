@@ -92,7 +92,7 @@ def test_whether_it_is_ready_is_told_to_everyone_and_why_not_without_names(stock
     stocked.add_token("ann", "admin")
     engines = Engines([Running("eth0")])
     with running(stocked, engines=engines) as server:
-        assert httpx.get(f"{server.url}/readyz").json() == {"ready": True, "reasons": []}
+        assert httpx.get(f"{server.url}/readyz").json() == {"status": "ok", "ready": True, "reasons": []}
         engines.running[0].fault = "the cable of eth0 is out"
         answer = httpx.get(f"{server.url}/readyz")
         assert (answer.status_code, "eth0" in answer.text, len(answer.json()["reasons"])) == (503, False, 1)

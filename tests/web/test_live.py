@@ -85,7 +85,7 @@ def test_a_stream_ends_when_its_token_is_revoked(filled, desk, ann):
         listening(served.url, Authorization=f"Bearer {made.secret}") as reader,
     ):
         desk.revoke_token(made.token.token_id, actor=ann)
-        assert "opens nothing" in reader.until("bye")["why"]
+        assert "no longer valid" in reader.until("bye")["why"]
         with pytest.raises(StopIteration):
             reader.next()
 
@@ -159,7 +159,7 @@ def test_a_slow_listener_gets_a_reset_and_holds_little(desk):
         await first(slow, 2)
         await first(quick, 2)
         for number in range(3 * MOST_QUEUED):
-            live.tell("alerts", {"total": number})
+            live.publish("alerts", {"total": number})
             assert f'"total":{number}' in (await anext(quick)).decode()
         waiting = [len(one.waiting) for one in live._listeners]
         assert max(waiting) <= MOST_QUEUED
@@ -177,7 +177,7 @@ def test_what_is_kept_for_the_absent_is_bounded(desk):
         live = Live(desk)
         known = live.last_id
         for number in range(MOST_KEPT + 1):
-            live.tell("alerts", {"total": number})
+            live.publish("alerts", {"total": number})
         stream = await live.stream(known)
         assert "event: reset" in (await first(stream, 3))[-1]
         await stream.aclose()
@@ -248,6 +248,37 @@ def test_a_store_that_is_away_is_told_and_followed_again(desk, filled, monkeypat
             await stream.aclose()
 
     run(scene())
+
+
+def test_an_unexpected_error_is_logged_and_counted_and_live_updates_go_on(desk, filled, monkeypatch, caplog):
+    real, broken = desk.rows_of, threading.Event()
+
+    def rows_of(incidents):
+        if broken.is_set():
+            broken.clear()
+            raise ValueError("a row that cannot be shown")
+        return real(incidents)
+
+    async def scene():
+        monkeypatch.setattr(desk, "rows_of", rows_of)
+        live = Live(desk, poll_s=0.02)
+        async with live.running():
+            stream = await live.stream()
+            await first(stream, 2)
+            await asyncio.sleep(0.1)
+            broken.set()
+            while "event: reset" not in (await anext(stream)).decode():
+                pass
+            await asyncio.sleep(0.3)
+            filled.commit_batch("eth0", None, sweep(3, src_ip="192.0.2.203"), n_flows=3)
+            while '"host":"192.0.2.203"' not in (await anext(stream)).decode():
+                pass
+            assert live.n_faults == 1
+            await stream.aclose()
+
+    monkeypatch.setattr("deepidea.web.live.IDLE_POLL_S", 0.05)
+    run(scene())
+    assert "a row that cannot be shown" in caplog.text
 
 
 def test_looking_where_nothing_has_changed_reads_through_no_table_of_alerts(filled):

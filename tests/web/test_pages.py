@@ -252,7 +252,7 @@ def test_an_incident_is_judged_noted_and_closed(at_work: tuple[Served, httpx.Cli
     base = f"/incidents/{row.incident_id}"
     for action, given, told in (
         ("verdict", {"verdict": "true_positive", "class_name": "botnet", "note": "C2 seen"}, "C2 seen"),
-        ("note", {"note": "ticket 7"}, "The note was saved"),
+        ("note", {"note": "ticket 7"}, "Note saved"),
         ("status", {"status": "closed"}, "The incident was closed"),
     ):
         sent = {**form_of(page_at(server, base, client), f"{base}/{action}"), **given}
@@ -276,11 +276,11 @@ def test_a_change_of_what_somebody_else_has_changed_is_refused(at_work: tuple[Se
 def test_a_rule_tells_what_it_silences_before_it_is_added(at_work: tuple[Served, httpx.Client]) -> None:
     server, client = at_work
     page = page_at(server, "/rules/new?dst=198.51.100.0/24&class=DDoS&note=drill", client)
-    assert "250 stored alerts go quiet at once" in page.text
+    assert "Suppresses 250 stored alerts at once" in page.text
     assert not server.store.rules()
     sent = {**form_of(page, "/rules"), "csrf": form_of(page, "/rules")["csrf"]}
     answer = client.post("/rules", data=sent, follow_redirects=True)
-    assert "silences 250 stored alerts" in read_page(str(answer.url), answer.text).text
+    assert "250 stored alerts suppressed" in read_page(str(answer.url), answer.text).text
     [rule] = server.store.rules()
     again = page_at(server, "/rules", client)
     client.post(f"/rules/{rule.rule_id}/remove", data=form_of(again, f"/rules/{rule.rule_id}/remove"))
@@ -326,7 +326,7 @@ def test_a_token_is_shown_once(stocked: Store) -> None:
 def test_an_incident_that_is_no_more_is_not_found(empty: Served) -> None:
     answer = httpx.get(f"{empty.url}/incidents/{'0' * 32}")
     assert answer.status_code == 404
-    assert "There is no such page" in answer.text
+    assert "Page not found" in answer.text
 
 
 def test_a_store_that_is_away_is_told(stocked: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,13 +338,13 @@ def test_a_store_that_is_away_is_told(stocked: Store, monkeypatch: pytest.Monkey
         monkeypatch.setattr(server.app.state.desk, "overview", gone)
         answer = httpx.get(server.url)
     assert answer.status_code == 503
-    assert "The store does not answer" in answer.text
+    assert "The store is unavailable" in answer.text
 
 
 def test_a_replay_is_told_to_be_old(tmp_path: Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/a.db") as store, running(store) as server:
         store.commit_batch("old.pcap", None, sweep(20), n_flows=20)
-        assert "This is old traffic" in page_at(server, "/?window=1h").text
+        assert "Old data" in page_at(server, "/?window=1h").text
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -181,14 +181,6 @@ def test_a_slow_answer_is_waited_for(shared: Served, monkeypatch: pytest.MonkeyP
         assert sum(bool(next(lines)) for _ in range(40)) == 20
 
 
-def test_streams_end_when_the_server_does(stocked: Store) -> None:
-    with running(stocked, routers=[odd]) as served, httpx.stream("GET", f"{served.url}/api/odd/events") as stream:
-        lines = stream.iter_lines()
-        next(lines)
-        served.stop.set()
-        assert {*lines} == {"", ": still here"}  # to its end, without an error
-
-
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 

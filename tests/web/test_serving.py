@@ -118,6 +118,23 @@ def test_sources_are_watched_and_each_alert_is_delivered_once(
     assert len(lines) > 10
 
 
+def test_a_sink_that_rejects_alerts_degrades_the_health(plain: Serving, model_file: Path, flow_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        sink = f"syslog+tcp://127.0.0.1:{closed.getsockname()[1]}"
+    with serving(replace(plain, model=model_file, sources=(str(flow_file),), sinks=(sink,))) as url:
+        deadline = time.monotonic() + 60
+        while (health := httpx.get(f"{url}/api/v1/sources", timeout=60).json())["health"] != "degraded":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        ready = httpx.get(f"{url}/readyz", timeout=60)
+    assert [row["health"] for row in health["sinks"]] == ["degraded"]
+    assert health["sinks"][0]["name"] in health["says"]
+    assert "refused" in health["says"]
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert ready.json()["reasons"] == ["sinks that reject alerts: 1"]
+    assert "127.0.0.1" not in ready.text
+
+
 def _has_read(url: str, n_flows: int) -> bool:
     text = httpx.get(f"{url}/metrics").text
     told = [line.split()[1] for line in text.splitlines() if line.startswith("deepidea_flows_total{")]

@@ -6,7 +6,6 @@ events alone is a coroutine.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -94,11 +93,10 @@ def _problem(says: str) -> dict[str, Any]:
 
 
 REFUSED: dict[int | str, dict[str, Any]] = {
-    400: _problem("The body is no JSON text."),
+    400: _problem("The body is not JSON, or the request names a host that is not this server's."),
     401: _problem("No valid token or session."),
     403: _problem("The role does not suffice, or a browser's change lacks the page's secret."),
     405: _problem("The path does not know this method."),
-    421: _problem("The server is not called by this name."),
     422: _problem("The request is not as this document says, or breaks a rule."),
     503: _problem("The store does not answer, or the server is full."),
 }
@@ -119,7 +117,7 @@ def desk_of(request: Request) -> Desk:
 
 def _desk_over(state: Any) -> Desk:
     options = {name: getattr(state, name) for name in ("detector", "detector_name") if getattr(state, name, None)}
-    return Desk(state.store, **options)
+    return Desk(state.store, sink_errors=lambda: state.engines.sink_errors, **options)
 
 
 AtDesk = Annotated[Desk, Depends(desk_of)]
@@ -132,17 +130,7 @@ async def running(app: FastAPI) -> AsyncIterator[None]:
         app.state.desk = _desk_over(app.state)
     live = app.state.live = Live(app.state.desk)
     async with live.running():
-        ending = asyncio.create_task(_end_with(app, live))
-        try:
-            yield
-        finally:
-            ending.cancel()
-
-
-async def _end_with(app: FastAPI, live: Live) -> None:
-    """End the streams as soon as the server is told to end: it waits for them before it leaves."""
-    await app.state.ending.wait()
-    live.stop()
+        yield
 
 
 def _there(found: T | None, what: str, name: str) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import logging
@@ -20,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import deepidea
 from deepidea.errors import ArtifactError, DataError, DeepIDEAError, StoreError
@@ -31,8 +31,6 @@ from deepidea.web.engines import Engines
 from deepidea.web.rendering import KINDS, render, static_files
 from deepidea.web.security import (
     App,
-    EndingStreams,
-    KnownHosts,
     LimitedBodies,
     LoginLimit,
     Message,
@@ -76,8 +74,7 @@ def create_app(
     Returns
     -------
     FastAPI
-        Its ``state`` has ``store``, ``settings``, ``engines``, ``detector``, ``desk``, and ``ending``, an
-        :class:`asyncio.Event` that is set when the server ends.
+        Its ``state`` has ``store``, ``settings``, ``engines``, ``detector`` and ``desk``.
     """
     settings = settings or WebSettings()
     app = FastAPI(
@@ -92,7 +89,6 @@ def create_app(
     app.state.store, app.state.settings, app.state.engines = store, settings, engines or Engines()
     app.state.detector, app.state.detector_name, app.state.desk = detector, detector_name, desk
     app.state.login_limit, app.state.refused_tokens = LoginLimit(), LoginLimit()
-    app.state.ending = asyncio.Event()
     for router in (health.router, login.router, api.router, pages.router):
         app.include_router(router)
     app.add_api_route("/static/{name}", static_file, dependencies=[open_to_all], include_in_schema=False)
@@ -105,9 +101,8 @@ def _surround(app: FastAPI, settings: WebSettings) -> None:
     """Put around the routes what every request passes; the last one added is the first to see it."""
     app.add_middleware(ToldFaults)
     app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=5)
-    app.add_middleware(EndingStreams, ending=app.state.ending)
     app.add_middleware(LimitedBodies, may_upload=is_admin)
-    app.add_middleware(KnownHosts, names=settings.names)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
     health.count_requests(app)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, Unpack
@@ -75,6 +75,8 @@ class Desk:
         That runs from a file: it explains its alerts, and is shown among the models.
     detector_name : str
         What its file is called.
+    sink_errors : callable, optional
+        Returns the last errors of the sinks of this process that reject alerts, by sink.
 
     Examples
     --------
@@ -87,8 +89,16 @@ class Desk:
     >>> store.close()
     """
 
-    def __init__(self, store: Store, *, detector: Detector | None = None, detector_name: str = "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        detector: Detector | None = None,
+        detector_name: str = "",
+        sink_errors: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.store = store
+        self._sink_errors = sink_errors
         self._class_names: tuple[float, tuple[str, ...]] = (0.0, ())
         self._cards = Cards(store, detector, detector_name)
         self._explainers = Explainers(self._cards)
@@ -365,7 +375,7 @@ class Desk:
         """Return how sources, sinks and the store stand."""
         engines = self.store.engines()
         sources = sources_of(self.store.counters(), engines, now=datetime.now(UTC))
-        sinks = sinks_of(self.store.sink_counters(), engines)
+        sinks = sinks_of(self.store.sink_counters(), engines, self._sink_errors())
         return views.SourcesView(sources, sinks, self.store.url, *health_of(sources, sinks))
 
     def models(self) -> views.ModelsView:

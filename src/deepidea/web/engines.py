@@ -98,6 +98,11 @@ class Engines:
         """What ended sources that should still be watched, by source."""
         return {state.source: state.fault for state in self.running if state.fault}
 
+    @property
+    def sink_errors(self) -> dict[str, str]:
+        """Last errors of the sinks that reject alerts now, by sink."""
+        return dict(fault for delivery in self._deliveries if (fault := delivery.fault) is not None)
+
     def _detect(self, state: Running, config: DetectionConfig, detector: Detector | None) -> None:
         def note(progress: Progress, _: object) -> None:
             state.progress = progress

@@ -24,11 +24,11 @@ def facts_of(view: ModelView) -> Facts:
     if bounds:
         known = {name: bound for name, bound in bounds.get("bounds", {}).items() if bound is not None}
         told = [f"{name} above {number(bound, 4)}" for name, bound in known.items()]
-        facts.append(("Alerts at", " or ".join(told) or "what is likelier an attack"))
+        facts.append(("Alerts at", " or ".join(told) or "attack more likely than benign"))
         if bounds.get("fpr") is not None:
-            facts.append(("Set for", f"{share(bounds['fpr'])} false alarms, by {number(bounds.get('n_flows'))} flows"))
+            facts.append(("Set for", f"{share(bounds['fpr'])} false alarms (n = {number(bounds.get('n_flows'))})"))
     else:
-        facts.append(("Alerts at", "what is likelier an attack than not; deepidea calibrate sets a rate"))
+        facts.append(("Alerts at", "attack more likely than benign; set a false alarm rate with deepidea calibrate"))
     training = view.training
     if training.get("epochs"):
         facts.append(("Trained", f"{len(training['epochs'])} epochs in {duration(training.get('seconds'))}"))
@@ -77,7 +77,7 @@ def _precision(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     told = [(name, of["pr_auc"]) for name, of in subsets.items() if of.get("pr_auc") is not None]
     plot = curves_plot(curves, "recall of attacks", "area under the curve", y_named="precision", told=told)
-    return {"key": "precision", "title": "Precision and recall", "told": "as the threshold moves", "plot": plot}
+    return {"key": "precision", "title": "Precision and recall", "told": "over all thresholds", "plot": plot}
 
 
 def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -86,12 +86,17 @@ def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
     if whole is None:
         return None
     curve = whole["curve"]
-    lines = {"attacks caught": (curve["threshold"], curve["recall"]),
+    lines = {"attacks detected": (curve["threshold"], curve["recall"]),
              "false alarms": (curve["threshold"], curve["false_positive_rate"])}  # fmt: skip
-    told = [(f"attacks caught at {share(float(rate))} false alarms", at)
+    told = [(f"attacks detected at {share(float(rate))} false alarms", at)
             for rate, at in whole.get("recall_at_fpr", {}).items() if at is not None]  # fmt: skip
     plot = curves_plot(lines, "threshold of the score", "share of flows", told=told)
-    return {"key": "thresholds", "title": "Thresholds", "told": "what each would catch, and cost", "plot": plot}
+    return {
+        "key": "thresholds",
+        "title": "Thresholds",
+        "told": "effect of each threshold",
+        "plot": plot,
+    }
 
 
 def _calibration(kept: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -102,8 +107,8 @@ def _calibration(kept: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     errors = {"verdict's class": "calibration_error", "attack score": "attack_calibration_error"}
     told = [(name, whole[errors[name]]) for name in curves if whole.get(errors[name]) is not None]
-    plot = curves_plot(curves, "stated probability", "calibration error", y_named="came true", told=told, diagonal=True)
-    return {"key": "calibration", "title": "Calibration", "told": "dotted: probabilities that come true", "plot": plot}
+    plot = curves_plot(curves, "stated probability", "calibration error", y_named="observed", told=told, diagonal=True)
+    return {"key": "calibration", "title": "Calibration", "told": "dotted line: perfectly calibrated", "plot": plot}
 
 
 def _recall_by_class(kept: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -115,7 +120,7 @@ def _recall_by_class(kept: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "key": "recall",
         "title": "Recall by class",
-        "told": "right among those that are",
+        "told": "share of each class that is detected",
         "plot": bars_plot(recalls),
     }
 
@@ -129,9 +134,9 @@ def summary_of(view: ModelView) -> dict[str, Any] | None:
     data = kept.get("data", {})
     facts = [
         ("Class-balanced accuracy", _with_span(whole, "cba")),
-        ("Attacks caught", _with_span(whole, "detection_rate")),
+        ("Attacks detected", _with_span(whole, "detection_rate")),
         ("False alarms", _with_span(whole, "false_alarm_rate")),
-        ("Area under precision and recall", share(whole.get("pr_auc"))),
+        ("PR AUC", share(whole.get("pr_auc"))),
     ]
     return {
         "told": f"{number(data.get('rows'))} flows of {data.get('source', 'unknown data')}",

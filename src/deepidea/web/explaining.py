@@ -61,8 +61,8 @@ class Explainers:
 
 def _no_file(model: str | None) -> str:
     return (
-        f"an alert is explained by the detector that made it, however: the file of {model or 'that one'} is not among "
-        "the models of the store; add it: deepidea models add FILE"
+        f"no explanation: detector {model or '?'} of this alert is not in the store; "
+        "add its file with: deepidea models add FILE"
     )
 
 

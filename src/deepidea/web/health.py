@@ -34,23 +34,28 @@ NEWEST_BATCHES = 1_000  # that delays are told of
 
 @router.get("/healthz", dependencies=[open_to_all], include_in_schema=False)
 def healthz() -> Response:
-    """Say that the process lives."""
+    """Return 200 as long as the process lives (liveness)."""
     return PlainTextResponse("ok\n")
 
 
 @router.get("/readyz", dependencies=[open_to_all], include_in_schema=False)
 def readyz(request: Request) -> Response:
-    """Say whether the store answers and what should be watched is watched.
+    """Return 200 where the store answers and all sources run, else 503 (readiness).
 
-    Everyone may ask, so that the reasons name no source and no address; the log and the page do.
+    A sink that rejects alerts makes the server ``degraded`` but leaves it ready: its alerts wait in the store. The
+    answer is public, so that reasons name no source, sink or address; the log, the page and the API do.
     """
-    reasons = [f"{n} of the sources is not watched any more" for n in [len(request.app.state.engines.faults)] if n]
+    engines: Engines = request.app.state.engines
+    stopped, rejecting = len(engines.faults), len(engines.sink_errors)
+    faults = [f"sources that failed: {stopped}"] if stopped else []
     try:
         request.app.state.store.check()
     except StoreError as error:
         log.warning("%s", error)
-        reasons.append("the store does not answer, or another release has changed it")
-    return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        faults.append("the store is unavailable, or another release has changed its tables")
+    reasons = [*faults, *([f"sinks that reject alerts: {rejecting}"] if rejecting else [])]
+    status = "unavailable" if faults else "degraded" if reasons else "ok"
+    return JSONResponse({"status": status, "ready": not faults, "reasons": reasons}, 503 if faults else 200)
 
 
 @router.get("/metrics", dependencies=[Depends(NeedsUnlessOpen("viewer"))], include_in_schema=False)

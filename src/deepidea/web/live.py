@@ -1,10 +1,9 @@
-"""What happens in a store, told to every browser that looks, as it happens: server-sent events.
+"""Server-sent events: what changes in a store, sent to every open page.
 
-One task of the process asks the store a few times a second what has changed (:meth:`Store.changes`, less than a
-millisecond where nothing has) and hands each event to all who listen. Each has a queue of bounded length. Whoever reads
-too slowly to keep up loses the queue and gets a ``reset`` in its place, which says: load the page anew. So memory is
-bounded, and nobody waits for anybody. Events carry numbers, and the latest are kept, so that whoever was cut off goes
-on behind the last one that it got (the ``Last-Event-ID`` of the HTML standard).
+One task polls the store a few times a second (:meth:`Store.changes`, under a millisecond where nothing changed) and
+publishes each event to all listeners. A listener has a bounded queue; one that falls behind loses the queue and gets a
+``reset`` in its place: reload the page. So memory is bounded, and no listener waits for another. Events are numbered
+and the latest are kept, so that a client that reconnects continues after its ``Last-Event-ID`` (HTML standard, 9.2).
 """
 
 from __future__ import annotations
@@ -36,62 +35,61 @@ EVENTS = ("hello", "incident", "alerts", "sources", "change", "rules", "models",
 ``hello``
     First of each stream: ``time``.
 ``incident``
-    An incident is new or has changed: ``incident`` as lists show it, ``new``, and ``replaces``, ids that it had before.
+    A new or changed incident: ``incident`` as in lists, ``new``, and ``replaces``, its earlier ids.
 ``alerts``
-    New alerts that no rule keeps quiet: ``total``, and ``classes`` with the number of each.
+    New alerts that no rule suppresses: ``total``, and their number by class, ``classes``.
 ``sources``
-    How sources and sinks stand, about once a second while something is watched: ``sources``, ``sinks``, ``health``,
-    ``says``.
+    Health of sources and sinks, at most once a second: ``sources``, ``sinks``, ``health``, ``says``.
 ``change``
-    Somebody did something: ``actor``, ``action``, ``subject``, ``time``.
+    A user changed something: ``actor``, ``action``, ``subject``, ``time``.
 ``rules``, ``models``
     Allow rules, or the active model, have changed.
 ``store``
     Whether the store answers: ``up``.
 ``reset``
-    Events were missed: load the page anew; ``why``.
+    Events were missed, reload the page: ``why``.
 ``bye``
-    The stream ends, and asking again will not help: ``why``.
+    The stream ends, and reconnecting will not help: ``why``.
 """
 POLL_S = 0.3
-IDLE_POLL_S = 1.0  # while nobody listens
+IDLE_POLL_S = 1.0  # without listeners, and after an error
 HEARTBEAT_S = 15.0
 SOURCES_EVERY_S = 1.0
-_LOOK_ANEW_S = 4.0  # at how sources stand, where none has told anything
-MOST_KEPT = 2_000  # events for those who were cut off
-MOST_QUEUED = 256  # events that somebody may be behind
+SILENCE_CHECK_S = 4.0  # how often health is computed where no engine reports: silence changes it, too
+MOST_KEPT = 2_000  # events for clients that reconnect
+MOST_QUEUED = 256  # events that a listener may be behind
 MOST_LISTENERS = 500
-_TOLD_ACTIONS = ("incident.", "verdict.", "rule.", "model.", "store.")
-_RIGHTS = ("token.revoke", "revoke token", "logout")
+_SHOWN_ACTIONS = ("incident.", "verdict.", "rule.", "model.", "store.")
+_REVOKING_ACTIONS = ("token.revoke", "revoke token", "logout")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: its number, its kind, and JSON."""
+    """One event: its number, its kind, and its data as JSON."""
 
     number: int
     kind: str
     data: str
 
-    def text(self, epoch: str) -> bytes:
-        """Return it as it goes over the wire."""
+    def encode(self, epoch: str) -> bytes:
+        """Return the event in wire format."""
         return f"id: {epoch}-{self.number}\nevent: {self.kind}\ndata: {self.data}\n\n".encode("utf-8", "replace")
 
 
 class TooManyListenersError(DeepIDEAError):
-    """As many listen as may (HTTP 503)."""
+    """The limit of listeners is reached (HTTP 503)."""
 
     status = 503
 
 
 @dataclass(eq=False, slots=True)
 class _Listener:
-    """Whoever listens: what it has not got yet, and whether it fell behind or is to go."""
+    """An open stream: events to be sent, and flags that its coroutine acts on when it wakes."""
 
     waiting: deque[Event] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     missed: bool = False
-    must_show_rights: bool = False
+    recheck_access: bool = False
 
     def put(self, event: Event) -> None:
         if len(self.waiting) >= MOST_QUEUED:
@@ -102,43 +100,49 @@ class _Listener:
 
 
 class Live:
-    """Follows a store, and tells all who listen.
+    """Polls a store and publishes its changes to all listeners.
 
     Parameters
     ----------
     desk : Desk
     poll_s : float
-        Seconds between looks while somebody listens.
+        Seconds between polls while there are listeners.
     heartbeat_s : float
-        Seconds of silence after which a stream says that it is alive, and rights are looked at anew.
+        Seconds of silence after which a stream sends a comment and checks again whether its listener has access.
+
+    Attributes
+    ----------
+    n_faults : int
+        Unexpected errors; after each, polling starts anew and every listener gets a ``reset``.
     """
 
     def __init__(self, desk: Desk, *, poll_s: float = POLL_S, heartbeat_s: float = HEARTBEAT_S) -> None:
         self._desk, self._poll_s, self._heartbeat_s = desk, poll_s, heartbeat_s
-        self._epoch = secrets.token_hex(4)  # numbers of another process mean nothing to this one
+        self._epoch = secrets.token_hex(4)  # so that ids of another process are recognised as foreign
         self._kept: deque[Event] = deque(maxlen=MOST_KEPT)
         self._next = 1
         self._listeners: set[_Listener] = set()
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
-        self._up = True
-        self._sources: Any = None
-        self._sources_due, self._moved = 0.0, True
+        self._is_up = True
+        self._shown_health: Any = None
+        self._health_due, self._has_news = 0.0, True
+        self.n_faults = 0
 
     @property
     def n_listeners(self) -> int:
-        """How many listen."""
+        """Number of open streams."""
         return len(self._listeners)
 
     @property
     def last_id(self) -> str:
-        """Id of the latest event: a page that is made now asks for what comes after it."""
+        """Id of the latest event: a page rendered now continues after it."""
         return f"{self._epoch}-{self._next - 1}"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow the store within the block; at its end every stream ends."""
+        """Poll the store within the block; at its end every stream ends."""
         self._loop = asyncio.get_running_loop()
         task = asyncio.create_task(self._follow(), name="deepidea-live")
         try:
@@ -150,7 +154,7 @@ class Live:
                 await task
 
     def stop(self) -> None:
-        """End every stream, from whichever thread: a server waits for open streams before it is done."""
+        """End every stream, from any thread: a server waits for open streams before it exits."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end)
 
@@ -160,102 +164,99 @@ class Live:
         for listener in self._listeners:
             listener.wake.set()
 
-    # --- following ---------------------------------------------------------------------------------------------------
+    # --- polling -----------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
         marks: Marks | None = None
         while not self._ended:
             try:
-                marks, told = await run_in_threadpool(self._look, marks)
-                for kind, data in [*([] if self._up else [("store", {"up": True})]), *told]:
-                    self.tell(kind, data)
-                self._up = True
+                marks, events = await run_in_threadpool(self._poll, marks)
+                for kind, data in [*([] if self._is_up else [("store", {"up": True})]), *events]:
+                    self.publish(kind, data)
+                self._is_up = True
             except StoreError as error:
-                if self._up:
+                if self._is_up:
                     log.warning("%s", error)
-                    self.tell("store", {"up": False})
-                self._up = False
-            await self._pause(self._poll_s if self._listeners and self._up else IDLE_POLL_S)
+                    self.publish("store", {"up": False})
+                self._is_up = False
+            except Exception:
+                # The same changes may fail again: skip them, and let the pages load what they missed.
+                self.n_faults += 1
+                marks, self._shown_health = None, None
+                log.exception("live updates failed (fault %d), starting anew", self.n_faults)
+                self.publish("reset", {"why": "live updates failed and have started anew"})
+                await self._pause(IDLE_POLL_S)
+                continue
+            await self._pause(self._poll_s if self._listeners and self._is_up else IDLE_POLL_S)
 
     async def _pause(self, seconds: float) -> None:
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
 
-    def _look(self, marks: Marks | None) -> tuple[Marks, list[tuple[str, Any]]]:
-        """Return what has happened since the last look."""
+    def _poll(self, marks: Marks | None) -> tuple[Marks, list[tuple[str, Any]]]:
+        """Return the events since the last poll."""
         if marks is None:
             return self._desk.store.marks(), []
         changes = self._desk.store.changes(marks)
-        return changes.marks, [*self._events_of(changes), *self._standing(changes)]
+        return changes.marks, [*self._events_of(changes), *self._health_events(changes)]
 
     def _events_of(self, changes: Changes) -> Iterator[tuple[str, Any]]:
         if changes.n_alerts:
             yield "alerts", {"total": sum(changes.n_alerts.values()), "classes": changes.n_alerts}
         if changes.too_many:
-            yield "reset", {"why": "more has changed than can be told one by one"}
+            yield "reset", {"why": "too many changes at once"}
         else:
-            rows = self._desk.rows_of(changes.incidents)
-            for row in rows:
+            for row in self._desk.rows_of(changes.incidents):
                 replaced = changes.replaced.get(row.incident_id, [])
                 is_new = row.incident_id in changes.new
                 yield "incident", {"incident": asdict(row), "new": is_new, "replaces": replaced}
         for entry in changes.audit:
-            if entry.action.startswith(_TOLD_ACTIONS):
-                names = ("actor", "action", "subject", "time")
-                yield "change", {name: getattr(entry, name) for name in names}
-            if entry.action in _RIGHTS:
+            if entry.action.startswith(_SHOWN_ACTIONS):
+                yield "change", {name: getattr(entry, name) for name in ("actor", "action", "subject", "time")}
+            if entry.action in _REVOKING_ACTIONS:
                 yield "rights", None
         yield from ((kind, {}) for kind in ("rules", "models") if getattr(changes, f"{kind}_changed"))
 
-    def _standing(self, changes: Changes) -> Iterator[tuple[str, Any]]:
-        """Tell how sources stand, where that is due and has changed; that an engine is silent is a change too."""
-        self._moved = self._moved or bool(changes.engines) or changes.counters_changed
+    def _health_events(self, changes: Changes) -> Iterator[tuple[str, Any]]:
+        """Yield the health of sources and sinks where it is due and has changed."""
+        self._has_news = self._has_news or bool(changes.engines) or changes.counters_changed
         now = time.monotonic()
-        if now < self._sources_due + (0.0 if self._moved else _LOOK_ANEW_S):
+        if now < self._health_due + (0.0 if self._has_news else SILENCE_CHECK_S):
             return
-        self._moved = False
-        self._sources_due = now + SOURCES_EVERY_S
-        standing = self._desk.sources()
-        told = _gist(standing)
-        if told != self._sources:
-            self._sources = told
-            about = {"health": standing.health, "says": standing.says}
-            yield (
-                "sources",
-                {
-                    "sources": [asdict(one) for one in standing.sources],
-                    "sinks": [asdict(one) for one in standing.sinks],
-                    **about,
-                },
-            )
+        self._has_news, self._health_due = False, now + SOURCES_EVERY_S
+        view = self._desk.sources()
+        if (shown := _visible_health(view)) != self._shown_health:
+            self._shown_health = shown
+            parts = {name: [asdict(row) for row in getattr(view, name)] for name in ("sources", "sinks")}
+            yield "sources", {**parts, "health": view.health, "says": view.says}
 
-    def tell(self, kind: str, data: Any) -> None:
-        """Hand an event to all who listen; in the loop's thread alone."""
+    def publish(self, kind: str, data: Any) -> None:
+        """Send an event to all listeners; call it in the event loop's thread only."""
         if kind == "rights":
             for listener in self._listeners:
-                listener.must_show_rights = True
+                listener.recheck_access = True
                 listener.wake.set()
             return
-        event = Event(self._next, kind, json.dumps(data, default=_plain, separators=(",", ":")))
+        event = Event(self._next, kind, _json(data))
         self._next += 1
         self._kept.append(event)
         for listener in self._listeners:
             listener.put(event)
 
-    # --- listening ---------------------------------------------------------------------------------------------------
+    # --- streams -----------------------------------------------------------------------------------------------------
 
     async def stream(
         self, last_id: str | None = None, *, may: Callable[[], Awaitable[bool]] | None = None
     ) -> AsyncIterator[bytes]:
-        """Yield the events from now on, or those that came after one, as they go over the wire.
+        """Return the events from now on, or those after one, in wire format.
 
         Parameters
         ----------
         last_id : str, optional
-            Of the last event that was got; where it is not known any more, a ``reset`` comes first.
+            Id of the last event received; where it is no longer known, a ``reset`` comes first.
         may : callable, optional
-            Whether the listener still may; asked at each heartbeat, and when rights were taken from anybody.
+            Whether the listener still has access; called at each heartbeat, and when anybody's access was revoked.
 
         Raises
         ------
@@ -263,23 +264,21 @@ class Live:
             At once.
         """
         if len(self._listeners) >= MOST_LISTENERS:
-            raise TooManyListenersError(
-                f"at most {MOST_LISTENERS} may listen at once, however: as many do; try again later"
-            )
+            raise TooManyListenersError(f"too many open event streams, the limit is {MOST_LISTENERS}; try again later")
         return self._stream(last_id, may)
 
     async def _stream(self, last_id: str | None, may: Callable[[], Awaitable[bool]] | None) -> AsyncIterator[bytes]:
         listener = _Listener()
-        missed = self._behind(last_id)
+        missed = self._missed_since(last_id)
         self._listeners.add(listener)
         self._wake.set()
         try:
             yield b"retry: 2000\n\n"
-            yield self._aside("hello", {"time": datetime.now().astimezone()})
+            yield self._unnumbered("hello", {"time": datetime.now().astimezone()})
             if missed is None:
-                yield self._aside("reset", {"why": "events were missed while the stream was away"})
+                yield self._unnumbered("reset", {"why": "events were missed while disconnected"})
             for event in missed or ():
-                yield event.text(self._epoch)
+                yield event.encode(self._epoch)
             async for chunk in self._chunks(listener, may):
                 yield chunk
         finally:
@@ -287,24 +286,24 @@ class Live:
 
     async def _chunks(self, listener: _Listener, may: Callable[[], Awaitable[bool]] | None) -> AsyncIterator[bytes]:
         while not self._ended:
-            silent = not await self._waited(listener)
+            is_silent = not await self._wait(listener)
             if self._ended:
                 break
-            if (silent or listener.must_show_rights) and may is not None:
-                listener.must_show_rights = False
+            if (is_silent or listener.recheck_access) and may is not None:
+                listener.recheck_access = False
                 if not await may():
-                    yield self._aside("bye", {"why": "the token or session opens nothing any more"})
+                    yield self._unnumbered("bye", {"why": "the token or session is no longer valid"})
                     return
             if listener.missed:
                 listener.missed = False
-                yield self._aside("reset", {"why": "events came faster than they were read"})
+                yield self._unnumbered("reset", {"why": "events came faster than they were read"})
             while listener.waiting:
-                yield listener.waiting.popleft().text(self._epoch)
-            if silent:
+                yield listener.waiting.popleft().encode(self._epoch)
+            if is_silent:
                 yield b": still here\n\n"
 
-    async def _waited(self, listener: _Listener) -> bool:
-        """Wait until there is something to do; return False where a heartbeat is due first."""
+    async def _wait(self, listener: _Listener) -> bool:
+        """Wait until the listener has something to do; return False where a heartbeat is due first."""
         try:
             await asyncio.wait_for(listener.wake.wait(), self._heartbeat_s)
         except TimeoutError:
@@ -312,8 +311,8 @@ class Live:
         listener.wake.clear()
         return True
 
-    def _behind(self, last_id: str | None) -> list[Event] | None:
-        """Return the events after one, None where they cannot be told."""
+    def _missed_since(self, last_id: str | None) -> list[Event] | None:
+        """Return the events after one; None where some are no longer kept."""
         if not last_id:
             return []
         epoch, _, number = last_id.partition("-")
@@ -323,23 +322,17 @@ class Live:
         after = int(number)
         return [event for event in self._kept if event.number > after] if first - 1 <= after < self._next else None
 
-    def _aside(self, kind: str, data: Any) -> bytes:
-        """Return an event of one stream alone, which has no number of its own: where it goes on stays as it was."""
-        at = self._next - 1
-        return Event(at, kind, json.dumps(data, default=_plain, separators=(",", ":"))).text(self._epoch)
+    def _unnumbered(self, kind: str, data: Any) -> bytes:
+        """Return an event of one stream only; its id is that of the latest event, where a reconnect continues."""
+        return Event(self._next - 1, kind, _json(data)).encode(self._epoch)
 
 
-def _gist(standing: SourcesView) -> Any:
-    """Return what makes it worth telling anew how sources stand: not that a minute has gone by."""
-    sources = [
-        (one.name, one.health, one.n_flows, one.n_alerts, one.n_lost, one.flows_per_s) for one in standing.sources
-    ]
-    sinks = [(one.name, one.health, one.n_delivered, one.n_waiting, one.n_dead, one.n_lost) for one in standing.sinks]
+def _visible_health(view: SourcesView) -> Any:
+    """Return what a page shows of the health, without times: a passing minute alone is no event."""
+    sources = [(one.name, one.health, one.n_flows, one.n_alerts, one.n_lost, one.flows_per_s) for one in view.sources]
+    sinks = [(one.name, one.health, one.n_delivered, one.n_waiting, one.n_dead, one.n_lost) for one in view.sinks]
     return sources, sinks
 
 
-def _plain(value: Any) -> Any:
-    """Return what JSON has no type for."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no value of an event")
+def _json(data: Any) -> str:
+    return json.dumps(data, default=datetime.isoformat, separators=(",", ":"))

@@ -119,11 +119,11 @@ def _file_row(model: str, name: str, in_use: bool) -> ModelRow:
 
 def _view(row: ModelRow, detector: Detector | None, light: DriftLight) -> ModelView:
     if detector is None:
-        fault = "the file of this detector is not at hand; add it: deepidea models add FILE"
+        fault = "the detector file is not in the store; add it with: deepidea models add FILE"
         return ModelView(row, {}, (), "", 0, False, None, {}, None, fault, light)
     card = detector.card
     evaluation = card.get(EVALUATION_ENTRY)
-    fault = "" if evaluation else "the file keeps no evaluation; make one: deepidea evaluate FILE DATA --keep"
+    fault = "" if evaluation else "this file has no evaluation; add one with: deepidea evaluate FILE DATA --keep"
     training = card.get("training")
     return ModelView(
         row=row,

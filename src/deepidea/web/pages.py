@@ -29,7 +29,7 @@ from deepidea.web.api import desk_of
 from deepidea.web.desk import ChangedError, Desk
 from deepidea.web.login import own_page
 from deepidea.web.plots import Plot, step_told
-from deepidea.web.rendering import number, plural, query, render
+from deepidea.web.rendering import plural, query, render
 from deepidea.web.views import Overview, SourceView
 from deepidea.web.windows import WindowName
 
@@ -322,7 +322,7 @@ def set_note(
 
     def done() -> str:
         desk_of(request).note(incident_id, note, actor=actor, version=version)
-        return "The note was saved"
+        return "Note saved"
 
     return _after(_incident_page(incident_id), done)
 
@@ -345,7 +345,7 @@ def judge(
         desk_of(request).judge(
             subject, alert or incident_id, cast(Verdict, verdict), actor=actor, class_name=named or None, note=note
         )
-        return "The verdict was saved" + ("" if verdict == "unsure" else "; it is a label for the next training")
+        return "Label saved" + ("" if verdict == "unsure" else "; the next training uses it")
 
     return _after(_incident_page(incident_id) + (query({"flow": alert}) + "#flow" if alert else ""), done)
 
@@ -463,7 +463,7 @@ def add_rule(
 
     def done() -> str:
         _, n_alerts = desk_of(request).allow(entry, actor=actor)
-        return f"The rule was added and silences {plural(n_alerts, 'stored alert')}"
+        return f"Rule added; {plural(n_alerts, 'stored alert')} suppressed"
 
     return _after("/rules", done)
 
@@ -474,7 +474,7 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
 
     def done() -> str:
         n_alerts = desk_of(request).disallow(rule_id, actor=actor)
-        return f"The rule was removed; alerts that it kept quiet and that are back: {number(n_alerts)}"
+        return f"Rule removed; {plural(n_alerts, 'alert')} restored"
 
     return _after("/rules", done)
 
@@ -510,7 +510,7 @@ def model(request: Request, features: Literal["", "all"] = "") -> Response:
 def confirm_rollback(request: Request) -> Response:
     """Ask before the model that was active before becomes so again."""
     view = {
-        "title": "Roll back to the model before?",
+        "title": "Roll back to the previous model?",
         "facts": [("Active now", _named_active(desk_of(request)))],
         "refused": "",
         "action": "/models/rollback",
@@ -565,7 +565,7 @@ def activate(
 
     def done() -> str:
         desk_of(request).activate(model_id, actor=actor, note=note, force=force == "yes")
-        return f"{_named_active(desk_of(request))} is active; detections take it over within seconds"
+        return f"{_named_active(desk_of(request))} is active; running detections switch to it within seconds"
 
     return _after("/model#models", done)
 
@@ -623,6 +623,6 @@ def revoke_token(request: Request, actor: Admin, token_id: str) -> Response:
 
     def done() -> str:
         desk_of(request).revoke_token(token_id, actor=actor)
-        return "The token was revoked, and the sessions that it opened"
+        return "Token revoked, its sessions ended"
 
     return _after("/tokens", done)

@@ -95,13 +95,15 @@ def _iso(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
 
 
-def _over_time(series: Series, **more: Any) -> Figure:
+def _over_time(series: Series, *, of_rates: bool = False, **more: Any) -> Figure:
     """Return a layout whose time axis is that of a series."""
     edge = timedelta(seconds=series.step_s)
     ends = {"range": [_iso(series.times[0]), _iso(series.times[-1] + edge)]} if series.times else {}
     axis = {"type": "date", "hoverformat": "%Y-%m-%d %H:%M", "showgrid": False, "ticks": "outside",
             "tickcolor": "@rule", "nticks": 8, **ends}  # fmt: skip
-    made = layout(axis, {"rangemode": "tozero", "tickformat": "~s", "nticks": 5, "ticks": ""}, **more)
+    highest = max((sum(at) for at in zip(*series.lines.values(), strict=True)), default=0)
+    steps = {"dtick": 1} if highest < 5 and not of_rates else {"nticks": 5}  # counts of 1 would get a tick at "500m"
+    made = layout(axis, {"rangemode": "tozero", "tickformat": "~s", "ticks": "", **steps}, **more)
     made["font"]["size"] = 12
     top = 30 if more.get("showlegend", True) else 6
     return made | {"margin": {"l": 4, "r": 6, "t": top, "b": 4}, "hovermode": "x unified", "bargap": 0}
@@ -128,9 +130,9 @@ def rates_plot(series: Series, name: str = "flows") -> Plot:
         "line": {"color": "@benign", "width": 1.5, "shape": "hvh"},
         "hovertemplate": "%{y:,.3s} flows/s<extra></extra>",
     }
-    told = [(time, rate) for time, rate in zip(series.times, rates, strict=True) if rate]
-    rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in told]
-    made = _over_time(series, showlegend=False)
+    pairs = zip(series.times, rates, strict=True)
+    rows = [[f"{time:%Y-%m-%d %H:%M}", short(rate)] for time, rate in pairs if rate]
+    made = _over_time(series, of_rates=True, showlegend=False)
     made["yaxis"]["tickformat"] = "~s" if max(rates, default=0) >= 1000 else ",.2~f"  # "500m" is read as millions
     return Plot({"data": [trace], "layout": made}, Table(("From (UTC)", "Flows/s"), rows))
 
@@ -144,7 +146,7 @@ def drift_plot(hours: Sequence[DriftHour]) -> Plot:
          "line": {"color": colour, "width": 2}, "marker": {"size": 5}, "hovertemplate": "%{y:.3f}"}
         for name, told, colour in (("score", "score", "@c2"), ("mean", "mean of features", "@c3"))
     ]  # fmt: skip
-    made = _over_time(Series(3600, (), {}), shapes=limits)
+    made = _over_time(Series(3600, (), {}), of_rates=True, shapes=limits)
     made["yaxis"] |= {"title": {**made["yaxis"]["title"], "text": "PSI"}, "tickformat": ""}
     rows = [[f"{hour.time:%Y-%m-%d %H:%M}", number(hour.score, 3), number(hour.mean, 3)] for hour in hours]
     head = ("Hour (UTC)", "PSI of the score", "Mean PSI of features")

@@ -1,4 +1,4 @@
-"""What surrounds every request: which hosts it may name, how large and slow it may be, what browsers are to allow."""
+"""Limits of requests: size and time of a body, attempts to log in; and the headers that restrict browsers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,9 +26,8 @@ MOST_UPLOADED = 64 << 20
 UPLOADS = ("/api/v1/models", "/models")
 MOST_URL = 8192
 MOST_HEAD_BYTES = 32 << 10
-DRAINED_BYTES, DRAINED_S = 4 << 20, 2.0  # read and forgotten of what is refused
+DRAINED_BYTES, DRAINED_S = 4 << 20, 2.0  # read and discarded of a refused request
 BODY_WITHIN_S, UPLOAD_WITHIN_S = 30.0, 600.0
-STREAMS_END_S = 1.0  # for streams to say good-bye when the server ends, before they are cut
 
 POLICY = "; ".join(
     (
@@ -47,8 +46,8 @@ POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    # Not "no-referrer": that makes browsers tell "Origin: null" with a form of our own, too (Fetch, "append a request
-    # Origin header"), and changes are judged by it. To other sites neither tells anything.
+    # Not "no-referrer": with it browsers send "Origin: null" with our own forms, too (Fetch, "append a request Origin
+    # header"), and refuse_other_origin needs the origin. Other sites get no referrer either way.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -57,7 +56,7 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds the headers that keep a page to itself; nothing that it answers is cached unless it says so."""
+    """Adds security headers; a response is not cached unless it sets ``Cache-Control`` itself."""
 
     def __init__(self, app: App, *, tls: bool = False) -> None:
         self.app = app
@@ -77,42 +76,14 @@ class SecurityHeaders:
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-class KnownHosts:
-    """Refuses requests that name another host than this server's: a page elsewhere whose name was bent to it."""
-
-    def __init__(self, app: App, *, names: Sequence[str]) -> None:
-        self.app, self.names = app, {name.lower().strip("[]") for name in names}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        if scope["type"] == "http" and _host_of(Headers(scope=scope).get("host", "")) not in self.names:
-            refused = "a request must name a host of this server, however: it names another; see --host-name"
-            await PlainTextResponse(refused, 421)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-
-def _host_of(header: str) -> str:
-    """Return the name in a Host header, without port and brackets.
-
-    Examples
-    --------
-    >>> _host_of("[::1]:8350"), _host_of("Site.example:80"), _host_of("localhost")
-    ('::1', 'site.example', 'localhost')
-    """
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
-
-
 class LimitedBodies:
-    """Refuses requests that are too large or too slow, as soon as that shows, told beforehand or not.
+    """Refuses requests that are too large or too slow as soon as that shows, whatever they declare.
 
     Parameters
     ----------
     app
     may_upload
-        Whether whoever asks may send as much as a detector file; asked before any of it is read.
+        Whether the sender may upload a detector file; called before any of the body is read.
     """
 
     def __init__(self, app: App, *, may_upload: Callable[[Request], Awaitable[bool]]) -> None:
@@ -123,13 +94,12 @@ class LimitedBodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most, within_s = await self._limits(scope)
-        refused = _too_long(scope) or _too_large(scope, most)
-        if refused is not None:
+        max_bytes, timeout_s = await self._limits(scope)
+        if (refusal := _refusal(scope, max_bytes)) is not None:
             await _drain(receive)
-            await refused(scope, receive, send)
+            await refusal(scope, receive, send)
             return
-        await self.app(scope, _Limited(receive, most, within_s), send)
+        await self.app(scope, _LimitedBody(receive, max_bytes, timeout_s), send)
 
     async def _limits(self, scope: Scope) -> tuple[int, float]:
         is_upload = scope["method"] in ("POST", "PUT") and scope["path"].rstrip("/") in UPLOADS
@@ -138,80 +108,51 @@ class LimitedBodies:
         return MOST_BYTES, BODY_WITHIN_S
 
 
-class _Limited:
-    """The messages of a request's body, as long as they are few and come in time."""
+def _refusal(scope: Scope, max_bytes: int) -> PlainTextResponse | None:
+    """Return the answer to a request whose address, headers or declared length are over a limit."""
+    if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MOST_URL:
+        return PlainTextResponse(f"the address is longer than {MOST_URL} bytes", 414)
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD_BYTES:
+        return PlainTextResponse(f"the headers are longer than {MOST_HEAD_BYTES} bytes", 431)
+    declared = Headers(scope=scope).get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > max_bytes:
+        return PlainTextResponse(_too_large(max_bytes), 413, {"Connection": "close"})
+    return None
 
-    def __init__(self, receive: Receive, most: int, within_s: float) -> None:
-        self.receive, self.most, self.within_s = receive, most, within_s
-        self.n_bytes, self.is_whole = 0, False
-        self.ends = asyncio.get_running_loop().time() + within_s
+
+def _too_large(max_bytes: int) -> str:
+    return f"the request body is larger than {max_bytes:,} bytes"
+
+
+class _LimitedBody:
+    """Receives the messages of a request's body while they are within the limits of size and time."""
+
+    def __init__(self, receive: Receive, max_bytes: int, timeout_s: float) -> None:
+        self.receive, self.max_bytes, self.timeout_s = receive, max_bytes, timeout_s
+        self.n_bytes, self.is_complete = 0, False
+        self.deadline = asyncio.get_running_loop().time() + timeout_s
 
     async def __call__(self) -> Message:
         """Return the next message."""
-        if self.is_whole:  # only the end of the connection is still to come, which may take as long as an answer does
+        if self.is_complete:  # what follows is the disconnect, which may come as late as the answer ends
             return await self.receive()
         try:
-            async with asyncio.timeout_at(self.ends):
+            async with asyncio.timeout_at(self.deadline):
                 message = await self.receive()
         except TimeoutError as error:
-            told = f"a request must come within {self.within_s:g} s, however: this one did not"
-            raise HTTPException(408, told, {"Connection": "close"}) from error
+            detail = f"the request body took longer than {self.timeout_s:g} s"
+            raise HTTPException(408, detail, {"Connection": "close"}) from error
         self.n_bytes += len(message.get("body", b""))
-        self.is_whole = not message.get("more_body", False)
-        if self.n_bytes > self.most:
-            if not self.is_whole:
+        self.is_complete = not message.get("more_body", False)
+        if self.n_bytes > self.max_bytes:
+            if not self.is_complete:
                 await _drain(self.receive)
-            raise HTTPException(413, _allowed(self.most), {"Connection": "close"})
+            raise HTTPException(413, _too_large(self.max_bytes), {"Connection": "close"})
         return message
 
 
-class EndingStreams:
-    """Ends streams of events when the server ends, which browsers would listen to for ever.
-
-    Parameters
-    ----------
-    app
-    ending
-        Set when the server ends.
-    """
-
-    def __init__(self, app: App, *, ending: asyncio.Event) -> None:
-        self.app, self.ending = app, ending
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        streams, is_whole = False, False
-
-        async def noted(message: Message) -> None:
-            nonlocal streams, is_whole
-            if message["type"] == "http.response.start":
-                streams = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
-            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
-            await send(message)
-
-        answering = asyncio.ensure_future(self.app(scope, receive, noted))
-        ending = asyncio.ensure_future(self.ending.wait())
-        try:
-            await asyncio.wait((answering, ending), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done() and streams:
-                await asyncio.wait((answering,), timeout=STREAMS_END_S)
-            if not answering.done() and streams:
-                answering.cancel()
-                await asyncio.wait((answering,))
-                if not is_whole:
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return
-            await answering
-        finally:
-            ending.cancel()
-            answering.cancel()
-
-
 async def _drain(receive: Receive) -> None:
-    """Read on for a while, so that whoever still sends gets to read why nobody listens: a closed socket resets it."""
+    """Discard what is still being sent, for a while: closing at once would reset the client before it reads why."""
     n_bytes, more = 0, True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAINED_S):
@@ -221,29 +162,8 @@ async def _drain(receive: Receive) -> None:
                 more = message.get("more_body", False)
 
 
-def _too_long(scope: Scope) -> PlainTextResponse | None:
-    """Return the answer to an address, or a head, that is too long."""
-    if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MOST_URL:
-        return PlainTextResponse(f"an address may have {MOST_URL} bytes, however: this one has more", 414)
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD_BYTES:
-        return PlainTextResponse(f"a head may have {MOST_HEAD_BYTES} bytes, however: this one has more", 431)
-    return None
-
-
-def _too_large(scope: Scope, most: int) -> PlainTextResponse | None:
-    """Return the answer to a body that says itself that it is too large."""
-    declared = Headers(scope=scope).get("content-length", "0")
-    if declared.isdecimal() and int(declared) <= most:
-        return None
-    return PlainTextResponse(_allowed(most), 413, {"Connection": "close"})
-
-
-def _allowed(most: int) -> str:
-    return f"a request may hold at most {most:,} bytes, however: this one holds more"
-
-
 class LoginLimit:
-    """Counts what somebody tries, by address and in all, and says how long to wait; in bounded memory.
+    """Limits attempts by address and in total within a sliding window, in bounded memory.
 
     Parameters
     ----------
@@ -271,7 +191,7 @@ class LoginLimit:
         self._lock = threading.Lock()
 
     def attempt(self, address: str, *, now: float | None = None) -> float:
-        """Count an attempt; where there were too many already, do not, and return how long to wait, in seconds."""
+        """Count an attempt and return 0; over the limit, return the seconds to wait and do not count it."""
         now = time.monotonic() if now is None else now
         with self._lock:
             own = self._of.setdefault(address, deque(maxlen=self._most))
@@ -286,7 +206,7 @@ class LoginLimit:
         return wait_s
 
     def forgive(self, address: str) -> None:
-        """Take back the last attempt of an address: it was right."""
+        """Remove the last attempt of an address, which succeeded."""
         with self._lock:
             for times in (self._all, self._of.get(address)):
                 if times:

@@ -111,5 +111,4 @@ class PageServer(uvicorn.Server):
         live: Any = getattr(self._state, "live", None)
         if live is not None:
             live.stop()
-        self._state.ending.set()
         await super().shutdown(sockets)

@@ -1,8 +1,8 @@
-"""How sources and sinks stand, in a word and a sentence."""
+"""Health of sources and sinks: a state and one sentence each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from deepidea.store.engines import SILENT_S, EngineState
@@ -16,13 +16,13 @@ SLOW_S = 10.0  # a delay that people should know of
 def sources_of(
     counters: Sequence[SourceCounters], engines: Sequence[EngineState], *, now: datetime
 ) -> tuple[SourceView, ...]:
-    """Return all sources that counters or engines tell of, by name."""
-    counted, told = {row.name: row for row in counters}, {state.source: state for state in engines}
-    return tuple(_source(name, counted.get(name), told.get(name), now) for name in sorted({*counted, *told}))
+    """Return all sources that have counters or an engine, by name."""
+    rows, states = {row.name: row for row in counters}, {state.source: state for state in engines}
+    return tuple(_source(name, rows.get(name), states.get(name), now) for name in sorted({*rows, *states}))
 
 
 def _source(name: str, row: SourceCounters | None, engine: EngineState | None, now: datetime) -> SourceView:
-    health, says = _standing(engine, now)
+    health, says = _health(engine, now)
     skipped, dropped = (row.skipped, row.dropped) if row is not None else ({}, {})
     running = engine is not None and engine.is_running_at(now)
     lags = (engine.latency_p50_s, engine.latency_p99_s) if engine is not None else (None, None)
@@ -53,48 +53,50 @@ def _source(name: str, row: SourceCounters | None, engine: EngineState | None, n
     )
 
 
-def _standing(engine: EngineState | None, now: datetime) -> tuple[Health, str]:
+def _health(engine: EngineState | None, now: datetime) -> tuple[Health, str]:
     if engine is None:
-        return "stopped", "not watched now"
+        return "stopped", "not running"
     ago = duration_text((now - engine.updated).total_seconds())
     if engine.status == "failed":
-        return "trouble", f"failed {ago} ago: {engine.error or 'it did not say why'}"
+        return "degraded", f"failed {ago} ago: {engine.error or 'no error message'}"
     if engine.status == "ended":
         return "stopped", f"ended {ago} ago"
     if not engine.is_running_at(now):
-        return "trouble", f"silent for {ago}, though it should tell within {duration_text(SILENT_S)}: look at its host"
+        return "degraded", f"no heartbeat for {ago} (limit {duration_text(SILENT_S)}): check its host"
     if engine.n_dropped:
-        return "trouble", f"live, and {engine.n_dropped:,} flows or packets were lost: it cannot keep up"
+        return "degraded", f"overloaded: {engine.n_dropped:,} flows or packets lost"
     if engine.latency_p99_s > SLOW_S:
-        return "trouble", f"live, but {duration_text(engine.latency_p99_s)} behind"
-    return "ok", f"live: {engine.flows_per_s:,.0f} flows a second"
+        return "degraded", f"running {duration_text(engine.latency_p99_s)} late"
+    return "ok", f"live, {engine.flows_per_s:,.0f} flows/s"
 
 
-def sinks_of(counters: Sequence[SinkCounters], engines: Sequence[EngineState]) -> tuple[SinkView, ...]:
-    """Return all sinks, by name."""
-    errors = {sink: error for state in engines for sink, error in state.sink_errors.items()}
+def sinks_of(
+    counters: Sequence[SinkCounters], engines: Sequence[EngineState], own_errors: Mapping[str, str]
+) -> tuple[SinkView, ...]:
+    """Return all sinks, by name; errors come from the engines' states and from this process's deliveries."""
+    errors = {sink: error for state in engines for sink, error in state.sink_errors.items()} | dict(own_errors)
     return tuple(_sink(row, errors.get(row.sink)) for row in counters)
 
 
 def _sink(row: SinkCounters, error: str | None) -> SinkView:
     faults = [
-        *([f"takes nothing: {error}"] if error is not None and row.n_waiting else []),
-        *([f"{row.n_dead:,} alerts in dead letters"] if row.n_dead > 0 else []),
-        *([f"{row.n_lost:,} alerts deleted before it got them"] if row.n_lost else []),
+        *([f"rejects alerts: {error}"] if error is not None and row.n_waiting else []),
+        *([f"{row.n_dead:,} alerts in the dead-letter file"] if row.n_dead > 0 else []),
+        *([f"{row.n_lost:,} alerts deleted before delivery"] if row.n_lost else []),
     ]
-    waiting = f"{row.n_waiting:,} alerts wait" if row.n_waiting else "has got all"
+    waiting = f"{row.n_waiting:,} alerts waiting" if row.n_waiting else "all alerts delivered"
     says = "; ".join(faults) or waiting
-    health: Health = "trouble" if faults else "ok"
+    health: Health = "degraded" if faults else "ok"
     return SinkView(row.sink, health, says, row.n_delivered, row.n_waiting, row.n_dead, row.n_lost, error)
 
 
 def health_of(sources: Sequence[SourceView], sinks: Sequence[SinkView]) -> tuple[Health, str]:
-    """Return how all of it stands: in trouble where anything is, stopped where nothing is watched."""
+    """Return the overall health: degraded where anything is, stopped where no source runs."""
     all_of_them: list[SourceView | SinkView] = [*sources, *sinks]
-    faults = [f"{one.name}: {one.says}" for one in all_of_them if one.health == "trouble"]
+    faults = [f"{one.name}: {one.says}" for one in all_of_them if one.health == "degraded"]
     if faults:
-        return "trouble", faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else "")
+        return "degraded", faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else "")
     live = sum(one.health == "ok" for one in sources)
     if not live:
-        return "stopped", "nothing is watched now" if sources else "nothing has been watched yet"
-    return "ok", f"{live} source{'' if live == 1 else 's'} watched"
+        return "stopped", "no source is running" if sources else "no source has run yet"
+    return "ok", f"{live} source{'' if live == 1 else 's'} running"

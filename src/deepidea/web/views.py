@@ -23,7 +23,7 @@ from deepidea.web.windows import Window
 
 SeverityName = Literal["critical", "high", "medium", "low"]
 Status = Literal["open", "acknowledged", "closed", "false_alarm"]
-Health = Literal["ok", "trouble", "stopped"]
+Health = Literal["ok", "degraded", "stopped"]
 LONGEST_NOTE = 10_000
 MOST_SHOWN = 20  # hosts and ports of an incident, by alerts
 

@@ -102,7 +102,7 @@ def window_of(
     >>> window.anchor, window.step_s, len(window.times)
     ('now', 600, 144)
     >>> window_of("1h", newest=datetime(2017, 7, 7, 20, tzinfo=UTC), now=now).note
-    'the newest data are of 2017-07-07 20:00 UTC; this is the hour up to then'
+    'the latest data are from 2017-07-07 20:00 UTC; shown: the hour before'
     """
     now = now or datetime.now(UTC)
     if since is not None or until is not None:
@@ -113,14 +113,14 @@ def window_of(
     end, anchor, note = now, "now", ""
     if newest is not None and newest < now - (length or timedelta(days=30)):
         end, anchor = newest + _MINUTE, "newest"
-        note = f"the newest data are of {newest:%Y-%m-%d %H:%M} UTC; this is {_stretch(name)} up to then"
+        note = f"the latest data are from {newest:%Y-%m-%d %H:%M} UTC; shown: {_stretch(name)} before"
     begin = end - length if length is not None else min(oldest or end - timedelta(hours=1), end - timedelta(hours=1))
     return Window(name, TITLES[name], begin, end, step_of(end - begin), "now" if anchor == "now" else "newest", note)
 
 
 def _stretch(name: str) -> str:
     stretches = {"1h": "the hour", "24h": "the 24 hours", "7d": "the 7 days", "30d": "the 30 days"}
-    return stretches.get(name, "all")
+    return stretches.get(name, "everything")
 
 
 def _given(since: datetime | None, until: datetime | None, oldest: datetime | None, now: datetime) -> Window:

@@ -184,6 +184,11 @@ class Delivery:
         counts = (at.n_delivered, at.n_waiting, at.n_dead, at.n_lost)
         return DeliveryStatus(at.sink, *counts, self._last.error, self._last.at)
 
+    @property
+    def fault(self) -> tuple[str, str] | None:
+        """Name of the sink and its last error, while it rejects alerts; None otherwise."""
+        return None if self._failures.error is None else (self._sink.name, self._failures.error)
+
     # --- the thread --------------------------------------------------------------------------------------------------
     # Whatever fails, the thread lives until stop(): alerts stay owed in the store, the failure is in the status, and
     # the next attempt waits. What is no error of a sink, a store or the disk is a fault of the program, and is logged.

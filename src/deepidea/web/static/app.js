@@ -1,5 +1,5 @@
-// What pages do beyond links and forms: a theme, keys, a selection, and figures that stay up to date. Everything from
-// outside reaches the page through the server's templates, which escape it; nothing here makes mark-up of text.
+// Theme, keyboard shortcuts, selection and live updates. Text from outside reaches the page only through the server's
+// templates, which escape it; nothing here turns text into mark-up.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -13,7 +13,7 @@
 
   one("#theme")?.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("deepidea-theme", root.dataset.theme); } catch { /* then it lasts for this page */ }
+    try { localStorage.setItem("deepidea-theme", root.dataset.theme); } catch { /* storage is off: the theme lasts for this page */ }
     dispatchEvent(new Event("deepidea:theme"));
   });
 
@@ -66,9 +66,9 @@
   const picks = () => all("input[data-pick]");
   const countPicked = () => {
     const n = picks().filter(box => box.checked).length;
-    const told = one("[data-picked]");
-    if (!told) return;
-    told.textContent = n ? `${n} selected` : "None selected";
+    const count = one("[data-picked]");
+    if (!count) return;
+    count.textContent = n ? `${n} selected` : "None selected";
     for (const button of all("[data-needs-pick]")) button.disabled = n === 0;
     const whole = one("input[data-pick-all]");
     if (whole) { whole.checked = n > 0 && n === picks().length; whole.indeterminate = n > 0 && n < picks().length; }
@@ -93,7 +93,7 @@
     } else one("button[data-acknowledge]")?.click();
   };
 
-  // Filters that nobody set stay out of the address.
+  // Empty filters stay out of the address.
   document.addEventListener("submit", event => {
     if (event.target.matches("form[method=get]"))
       for (const input of all("input, select", event.target)) if (!input.value) input.disabled = true;
@@ -134,7 +134,7 @@
 
   for (const button of all("[data-copy]"))
     button.addEventListener("click", async () => {
-      try { await navigator.clipboard.writeText(button.dataset.copy); say("Copied"); } catch { say("The browser did not let it be copied"); }
+      try { await navigator.clipboard.writeText(button.dataset.copy); say("Copied"); } catch { say("Copying failed"); }
     });
 
   // --- live ---------------------------------------------------------------------------------------------------------
@@ -152,10 +152,10 @@
   const showState = (kind, text) => {
     state.hidden = false;
     one(".dot", state).classList.toggle("live", kind === "live");
-    one(".told", state).textContent = text;
+    one(".text", state).textContent = text;
   };
 
-  // Parts of the page are taken from the page itself, asked for anew: one template makes both, and escapes both.
+  // Live parts are cut out of a fresh copy of the page, so that one template makes and escapes both.
   let asked = 0, waiting = 0;
   const refresh = async () => {
     waiting = 0;
@@ -173,7 +173,7 @@
       shown.textContent = figures.textContent;
       dispatchEvent(new Event("deepidea:figures"));
     }
-    tellArrived(page);
+    countArrived(page);
   };
   const put = fresh => {
     const old = one(`[data-live="${CSS.escape(fresh.dataset.live)}"]`);
@@ -184,7 +184,7 @@
     if (badge && fresh.dataset.live === "urgent") badge.hidden = fresh.textContent.trim() === "0";
   };
 
-  // Rows that came while somebody reads wait behind one line: the list does not move under their eyes.
+  // New rows wait behind one line, so that the list does not move while somebody reads.
   const known = new Set(rows().map(row => row.dataset.id));
   const showArrived = text => {
     const bar = one("#arrived");
@@ -193,14 +193,14 @@
     bar.hidden = false;
     say(text);
   };
-  const tellArrived = page => {
+  const countArrived = page => {
     if (!one("#arrived")) return;
     const n = all("table[data-keys] tbody tr[data-id]", page).filter(row => !known.has(row.dataset.id)).length;
     if (!n) return;
     const many = all("table[data-keys] tbody tr[data-id]", page).length === n ? `${n} or more` : String(n);
     showArrived(`${many} new ${n === 1 ? "incident" : "incidents"}`);
   };
-  // Of a list without filters an event says enough; how many there are is told when the page has been asked for anew.
+  // Without filters the event alone shows the line; the next refresh counts the rows.
   const arrived = event => {
     const { incident, new: isNew } = JSON.parse(event.data);
     if (isNew && one("#arrived") && one("#arrived").hidden && !location.search && !known.has(incident.incident_id))
@@ -215,10 +215,10 @@
   const listen = () => {
     const stream = new EventSource(source);
     stream.addEventListener("open", () => showState("live", "Live"));
-    stream.addEventListener("error", () => showState("away", "Not connected; trying again"));
+    stream.addEventListener("error", () => showState("away", "Disconnected, reconnecting"));
     for (const kind of ["incident", "alerts", "sources", "change", "rules", "models", "reset"]) stream.addEventListener(kind, changed);
-    stream.addEventListener("store", event => JSON.parse(event.data).up ? (showState("live", "Live"), changed()) : showState("away", "The store does not answer"));
-    stream.addEventListener("bye", () => { stream.close(); showState("away", "Logged out; load the page anew"); });
+    stream.addEventListener("store", event => JSON.parse(event.data).up ? (showState("live", "Live"), changed()) : showState("away", "Store unavailable"));
+    stream.addEventListener("bye", () => { stream.close(); showState("away", "Logged out; reload the page"); });
     stream.addEventListener("incident", arrived);
     addEventListener("pagehide", () => stream.close());
   };
