@@ -22,11 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deepidea.errors import DataError, MissingExtraError, StoreError
-from deepidea.store import tables as store_schema
 from deepidea.store.allow_rules import AllowRule
 from deepidea.store.grouping import group_alerts
 from deepidea.store.store import Committed, Store, open_store
-from deepidea.store.tables import ALERT_COUNTS, MIGRATIONS, metadata
+from deepidea.store.tables import ALERT_COUNTS
 from tests.detection.making import NOON, alerts_of, sweep
 from tests.detection.test_incidents import ALERT, NONE
 
@@ -379,19 +378,6 @@ def test_many_may_open_a_new_store_at_once(store_url: str) -> None:
     assert failures == []
 
 
-def test_an_older_store_is_migrated_and_a_newer_one_refused(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_store(store_url) as store:
-        put(store, sweep(3))
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            store_schema, "MIGRATIONS", [*MIGRATIONS, "CREATE TABLE extra (x {key}); INSERT INTO extra VALUES (1)"]
-        )
-        with open_store(store_url) as store, open_store(store_url):
-            assert len(stored(store)) == 3
-    with pytest.raises(StoreError, match=f"version {len(MIGRATIONS)} or older, however: it is of version"):
-        open_store(store_url)
-
-
 def test_minutes_count_what_is_told_whatever_becomes_of_it(store: Store) -> None:
     def counted() -> dict[tuple[int, str, int], int]:
         with store._engine.connect() as connection:
@@ -412,15 +398,6 @@ def test_minutes_count_what_is_told_whatever_becomes_of_it(store: Store) -> None
     ):
         change()
         assert counted() == recounted()
-
-
-def test_migrations_make_the_tables_that_are_asked(store: Store) -> None:
-    inspector = sa.inspect(store._engine)
-    assert set(inspector.get_table_names()) == set(metadata.tables)
-    for name, table in metadata.tables.items():
-        assert {column["name"] for column in inspector.get_columns(name)} == {column.name for column in table.columns}
-        keys = inspector.get_pk_constraint(name)["constrained_columns"]
-        assert sorted(keys) == sorted(column.name for column in table.primary_key)
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

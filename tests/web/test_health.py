@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deepidea.detection.engine import Progress
 from deepidea.store.store import Store
-from deepidea.store.tables import META
+from deepidea.store.tables import VERSION
 from deepidea.web import health
 from deepidea.web.engines import Engines, Running
 from deepidea.web.settings import WebSettings
@@ -97,7 +97,7 @@ def test_whether_it_is_ready_is_told_to_everyone_and_why_not_without_names(stock
         answer = httpx.get(f"{server.url}/readyz")
         assert (answer.status_code, "eth0" in answer.text, len(answer.json()["reasons"])) == (503, False, 1)
         with stocked._transaction(writes=True) as connection:
-            connection.execute(META.update().where(META.c.key == "version").values(value="99"))
+            connection.execute(VERSION.update().values(version_num="0099"))
         assert len(httpx.get(f"{server.url}/readyz").json()["reasons"]) == 2
         assert httpx.get(f"{server.url}/healthz").text == "ok\n"
 

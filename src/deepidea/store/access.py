@@ -15,16 +15,15 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from deepidea.errors import DataError, StoreError
+from deepidea.errors import DataError
+from deepidea.store.migrating import check_current
 from deepidea.store.tables import (
     AUDIT,
     INCIDENT_STATES,
     INCIDENTS,
     META,
-    MIGRATIONS,
     SESSIONS,
     TOKENS,
-    version_of,
 )
 
 Role = Literal["viewer", "analyst", "admin"]
@@ -234,12 +233,7 @@ class StoredAccess:
             It does not, or another release has changed its tables meanwhile.
         """
         with self._transaction() as connection:
-            version = version_of(connection)
-        if version != len(MIGRATIONS):
-            raise StoreError(
-                f"a store must be of version {len(MIGRATIONS)}, however: it is of version {version} by now; "
-                "run the release that changed it"
-            )
+            check_current(connection)
 
     def open_incidents(self) -> dict[int, int]:
         """Return how many incidents are open, by severity."""

@@ -34,6 +34,7 @@ from deepidea.store.feedback import StoredFeedback
 from deepidea.store.grouping import GAP_S
 from deepidea.store.incidents import IncidentOrder
 from deepidea.store.memory import MemoryChange, read_memory, rename_source, write_memory
+from deepidea.store.migrating import HEAD, migrate, revision_of
 from deepidea.store.models import StoredModels
 from deepidea.store.reading import Page
 from deepidea.store.rules import apply_rules, put_rules, rules_in, rules_in_force, rules_version
@@ -48,7 +49,6 @@ from deepidea.store.tables import (
     INCIDENTS,
     LOSSES,
     SOURCES,
-    migrate,
 )
 from deepidea.store.writing import (
     add_to_incidents,
@@ -317,8 +317,11 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         return self._engine.url.render_as_string(hide_password=True)
 
     def migrate(self) -> None:
-        """Bring the tables to the newest version; what :func:`open_store` does first."""
-        with self._transaction(writes=True) as connection:
+        """Bring the schema to the newest revision; :func:`open_store` does it first."""
+        with self.read() as connection:
+            if revision_of(connection) == HEAD:
+                return
+        with self.write() as connection:
             migrate(connection)
 
     @contextlib.contextmanager

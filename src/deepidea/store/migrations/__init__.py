@@ -1,0 +1,1 @@
+"""Alembic environment of the store, see :mod:`deepidea.store.migrating`."""

@@ -1,0 +1,1 @@
+"""Revisions of the schema, oldest first. A published one never changes: add another."""
