@@ -73,7 +73,7 @@ def test_what_is_said_passes_in_order_and_whole(route, script, ending, seed):
     assert all(one.time_s <= other.time_s for one, other in pairwise(packets))
     passed = both_ways(packets, route)
     for way in (CLIENT, SERVER):
-        said = b"".join(message.body for message in script if message.way == way)
+        said = b"".join(message.body for message in script if message.sender == way)
         assert reassembled([(s, again) for to, s, again in passed if to == way]) == said
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepidea.simulation.frames import ACK, Envelope, TcpFramer, UdpFramer, arp_frame, echo_frame, tcp_options
+from deepidea.simulation.frames import ACK, Envelope, Framer, arp_frame, echo_frame, tcp_options
 from tests.packets.wire import take_apart
 
 V6 = st.booleans()
@@ -27,7 +27,7 @@ def envelopes(draw):
 @given(envelopes(), PORT, PORT, WORD, WORD, PORT, st.binary(max_size=99), st.none() | st.tuples(WORD, WORD))
 def test_tcp_holds_what_was_put_in(envelope, src_port, dst_port, seq, ack, window, payload, times):
     options = tcp_options(times=times, mss=1400, scale=7)
-    frame = TcpFramer(envelope, src_port, dst_port).frame(seq, ack, ACK, window, payload, options=options)
+    frame = Framer(envelope, src_port, dst_port).tcp(seq, ack, ACK, window, payload, options=options)
     seen = take_apart(0, frame)
     tcp = seen.transport
     assert (seen.src, seen.src_port, seen.dst, seen.dst_port) == (envelope.src_ip, src_port, envelope.dst_ip, dst_port)
@@ -39,7 +39,7 @@ def test_tcp_holds_what_was_put_in(envelope, src_port, dst_port, seq, ack, windo
 
 @given(envelopes(), PORT, PORT, st.binary(max_size=99))
 def test_udp_holds_what_was_put_in(envelope, src_port, dst_port, payload):
-    seen = take_apart(0, UdpFramer(envelope, src_port, dst_port).frame(payload))
+    seen = take_apart(0, Framer(envelope, src_port, dst_port).udp(payload))
     assert (seen.src_port, seen.dst_port, seen.payload) == (src_port, dst_port, payload)
 
 
@@ -52,8 +52,8 @@ def test_pings_are_right(envelope, reply, ident, sequence, payload):
 
 
 def test_each_ipv4_packet_has_a_number_of_its_own():
-    envelope = Envelope(*MACS, bytes(4), bytes(4), ttl=64, ident=0xFFFF)
-    frames = [UdpFramer(envelope, 1, 2).frame(b"") for _ in range(3)]
+    envelope = Envelope(*MACS, bytes(4), bytes(4), ttl=64, vlan=None, ident=0xFFFF)
+    frames = [Framer(envelope, 1, 2).udp(b"") for _ in range(3)]
     assert [int.from_bytes(frame[18:20], "big") for frame in frames] == [0, 1, 2]
 
 

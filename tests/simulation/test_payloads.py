@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from deepidea.simulation.payloads import (
     Bulk,
-    answer_name,
-    ask_name,
     client_hello,
+    dns_query,
+    dns_response,
     http_request,
     http_response,
     ntp_packet,
-    sealed,
     server_hello,
+    tls_data,
 )
 
 
@@ -32,7 +32,7 @@ def test_slices_are_those_of_the_whole(size, head, records, begin, end):
 
 @given(st.integers(30, 100_000).filter(lambda size: size % 16_389 > 5))
 def test_sealed_data_are_records_without_gaps(size):
-    data, at = sealed(size)[:], 0
+    data, at = tls_data(size)[:], 0
     while at < len(data):
         assert data[at : at + 3] == b"\x17\x03\x03"
         at += 5 + int.from_bytes(data[at + 3 : at + 5], "big")
@@ -51,8 +51,8 @@ def test_a_handshake_is_one():
 def test_names_are_asked_for_and_answered(kind):
     size = {"A": 4, "AAAA": 16}.get(kind, 3)
     data = b"\x02hi" if kind != "PTR" else b"\x01a\x00"
-    question = dpkt.dns.DNS(ask_name(7, "www.example", kind))
-    answer = dpkt.dns.DNS(answer_name(7, "www.example", kind, (bytes(size) if size > 3 else data,)))
+    question = dpkt.dns.DNS(dns_query(7, "www.example", kind))
+    answer = dpkt.dns.DNS(dns_response(7, "www.example", kind, (bytes(size) if size > 3 else data,)))
     assert (question.id, answer.id, question.qd[0].name) == (7, 7, "www.example")
     assert (question.qr, answer.qr, len(answer.an)) == (0, 1, 1)
 

@@ -1,4 +1,4 @@
-"""Ground truth joined to flows: which flow belongs to which conversation that somebody named."""
+"""Join ground truth to flows: label each flow by the labelled conversation that it belongs to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GROUND_TRUTH: dict[str, pl.DataType] = {
     "label": pl.String(),
     "class": pl.String(),
 }
-"""Columns of ground truth. A null address, port or protocol stands for any; a null class is the label's own name."""
+"""Columns of ground truth. A null address, port or protocol matches any; a null class is the label itself."""
 
 _NEEDED = ("start", "end", "label")
 _TUPLE = ("src_ip", "src_port", "dst_ip", "dst_port", "protocol")
@@ -39,20 +39,20 @@ _WITH_PORTS = (6, 17, 132)
 
 @dataclass(slots=True)
 class LabelJoin:
-    """How ground truth fitted flows.
+    """Counts of a join of ground truth to flows.
 
     Attributes
     ----------
     flows
-        In all.
-    unmatched
-        Flows that no row of the ground truth fits, by reason.
+        In total.
+    rows, unused
+        Rows of the ground truth, and those that no flow matches.
     contested
-        Flows that rows of different labels fit; the one that overlaps the longest was taken.
+        Flows that match rows of different labels; the row with the longest overlap is taken.
+    unmatched
+        Flows that match no row, by reason.
     labels
         Flows by label.
-    rows, unused
-        Rows of the ground truth, and those that fit no flow.
 
     Examples
     --------
@@ -68,15 +68,12 @@ class LabelJoin:
     labels: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        without = sum(self.unmatched.values())
-        told = [
-            f"{self.flows - without:,} flows labelled by {self.rows - self.unused:,} of {self.rows:,} rows "
-            "of ground truth"
-        ]
-        told += [f"{count:,} without a label: {reason}" for reason, count in self.unmatched.most_common()]
+        labelled, used = self.flows - self.unmatched.total(), self.rows - self.unused
+        parts = [f"{labelled:,} flows labelled by {used:,} of {self.rows:,} rows of ground truth"]
+        parts += [f"{count:,} without a label: {reason}" for reason, count in self.unmatched.most_common()]
         if self.contested:
-            told.append(f"{self.contested:,} fit rows of different labels")
-        return "; ".join(told)
+            parts.append(f"{self.contested:,} match rows of different labels")
+        return "; ".join(parts)
 
 
 def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.DataFrame:
@@ -85,11 +82,10 @@ def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.Dat
     Parameters
     ----------
     path
-        CSV with at least ``start``, ``end`` (ISO 8601; UTC unless they say otherwise) and ``label``. Other columns of
-        `GROUND_TRUTH` may be absent or empty, which stands for any address, port or protocol; what else is in the file
-        is left out.
+        CSV with at least ``start``, ``end`` (ISO 8601, UTC without an offset) and ``label``. Other columns of
+        `GROUND_TRUTH` may be absent or empty and then match anything; further columns are ignored.
     skipped
-        Counts rows that cannot be read; without it they are an error.
+        Counts unreadable rows; without it they are an error.
 
     Raises
     ------
@@ -98,7 +94,7 @@ def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.Dat
     SchemaError
         A column is missing.
     CellError
-        A row has no label, no time, or what is no address, port or protocol.
+        A row has no label or time, or an invalid address, port or protocol.
 
     Examples
     --------
@@ -112,14 +108,12 @@ def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.Dat
     try:
         raw = pl.read_csv(path, infer_schema=False)
     except OSError as error:
-        raise FileFormatError(
-            f"a file of labels must be readable, however: {path}: {error.strerror or error}"
-        ) from error
+        raise FileFormatError(f"cannot read {path}: {error.strerror or error}") from error
     except PolarsError as error:
-        raise FileFormatError(f"a file of labels must be CSV, however: {path}: {error}; see read_labels") from error
+        raise FileFormatError(f"cannot read {path} as CSV: {error}") from error
     missing = [name for name in _NEEDED if name not in raw.columns]
     if missing:
-        raise SchemaError(f"a file of labels must have {', '.join(_NEEDED)}, however: {path} lacks {missing[0]}")
+        raise SchemaError(f"{path} lacks the column {missing[0]}; labels need {', '.join(_NEEDED)}")
     raw = raw.select(
         pl.col(name) if name in raw.columns else pl.lit(None, pl.String).alias(name) for name in GROUND_TRUTH
     )
@@ -127,10 +121,8 @@ def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.Dat
     typed = raw.with_columns(_typed(raw))
     bad = _bad_rows(raw, typed)
     for row, name in bad.iter_rows():
-        value = raw[name][row]
-        skip_or_raise(
-            f"{name} cannot be read", 1, f"{name} must be one, however: {name}={value!r} (row {row + 1})", skipped
-        )
+        fact = f"cannot read {path}, row {row + 1}: {name} {raw[name][row]!r} is not valid"
+        skip_or_raise(f"{name} cannot be read", 1, fact, skipped)
     rows = pl.int_range(typed.height, eager=True)
     return typed.filter(~rows.is_in(bad["row"].to_list())).with_columns(pl.col("class").fill_null(pl.col("label")))
 
@@ -139,11 +131,11 @@ def _typed(raw: pl.DataFrame) -> Iterator[pl.Expr | pl.Series]:
     for name in ("start", "end"):
         yield _times(raw[name])
     for name in ("src_ip", "dst_ip"):
-        yield _addresses(raw[name])
-    for name in ("src_port", "dst_port"):
+        yield _mapped(raw[name], _address, pl.String())
+    for name in _PORTS:
         port = pl.col(name).cast(pl.Int32, strict=False)
         yield pl.when(port.is_between(0, 65535)).then(port).alias(name)
-    yield _protocols(raw["protocol"])
+    yield _mapped(raw["protocol"], transport_number, pl.Int32())
 
 
 def _times(texts: pl.Series) -> pl.Series:
@@ -154,38 +146,30 @@ def _times(texts: pl.Series) -> pl.Series:
     return with_offset.fill_null(without).alias(texts.name)
 
 
-def _addresses(texts: pl.Series) -> pl.Series:
-    """Return addresses in one spelling; null where they are none."""
-    return _mapped(texts.cast(pl.String), _address, pl.String())
-
-
 def _address(text: str) -> str | None:
+    """Return an address in its canonical spelling, None where it is invalid."""
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
         return None
 
 
-def _protocols(texts: pl.Series) -> pl.Series:
-    return _mapped(texts.cast(pl.String), transport_number, pl.Int32())
-
-
 def _mapped(values: pl.Series, of: Callable[[str], str | int | None], dtype: pl.DataType) -> pl.Series:
-    """Return what becomes of each value; each distinct one is looked at once."""
-    distinct = values.drop_nulls().unique()
-    became = pl.Series([of(value) for value in distinct], dtype=dtype)
-    return values.replace_strict(distinct, became, default=None, return_dtype=dtype)
+    """Return a function of each value as text, called once for each distinct one."""
+    texts = values.cast(pl.String)
+    distinct = texts.drop_nulls().unique()
+    results = pl.Series([of(text) for text in distinct], dtype=dtype)
+    return texts.replace_strict(distinct, results, default=None, return_dtype=dtype)
 
 
 def _bad_rows(raw: pl.DataFrame, typed: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows that cannot be read, each with the first column that is at fault."""
+    """Return the rows that cannot be read, each with its first invalid column."""
     faults = [
         typed[name].is_null() if name in _NEEDED else typed[name].is_null() & raw[name].is_not_null()
         for name in GROUND_TRUTH
     ]
-    table = pl.DataFrame(faults)
     first = pl.coalesce(pl.when(name).then(pl.lit(name)) for name in GROUND_TRUTH)
-    return table.select(pl.int_range(pl.len()).alias("row"), first.alias("column")).drop_nulls()
+    return pl.DataFrame(faults).select(pl.int_range(pl.len()).alias("row"), first.alias("column")).drop_nulls()
 
 
 def label_flows(
@@ -198,30 +182,29 @@ def label_flows(
 ) -> pl.DataFrame:
     """Return flows with the columns ``label`` and ``class`` of the ground truth.
 
-    A row fits a flow of the same addresses, ports and protocol, in either direction, at an overlapping time. Where
-    several fit, the one that overlaps the longest is taken, of equal ones the earlier row.
+    A flow matches a row of the same addresses, ports and protocol, in either direction, that overlaps in time. Of
+    several rows, the one with the longest overlap is taken, of equal ones the first.
 
     Parameters
     ----------
     flows
-        With the columns of `deepidea.flows.identity.IDENTITY`, ``community_id`` aside. Ports of what is neither TCP,
-        UDP nor SCTP do not count.
+        With the columns of `deepidea.flows.identity.IDENTITY`, ``community_id`` aside. Ports are ignored unless the
+        protocol is TCP, UDP or SCTP.
     labels
         Ground truth, as `read_labels` returns it.
     otherwise
-        Label and class of flows that nothing fits, such as ``benign`` where the ground truth lists attacks alone.
-        Without it such flows are unmatched.
+        Label and class of flows that match nothing, such as ``benign`` where the ground truth lists attacks alone.
     slack_s
-        How far clocks may be apart.
+        Largest difference of clocks.
     join
-        Told how well it went; unmatched flows have null labels then. Without it they are an error.
+        Filled with counts; unmatched flows then get null labels. Without it they are an error.
 
     Raises
     ------
     SchemaError
         A column is missing.
     LabelError
-        Flows are unmatched and nobody counts them.
+        Flows are unmatched, with neither `join` nor `otherwise`.
 
     Examples
     --------
@@ -234,35 +217,38 @@ def label_flows(
     >>> label_flows(flows, truth)["label", "class"].row(0)
     ('scan', 'probe')
     """
-    flow_keys, truth = _keys_of(flows, "flows"), _keys_of(labels, "labels", ("label", "class"))
-    pairs = _overlapping(flow_keys, truth, round(slack_s * 1e6))
+    keys, truth = _keys_of(flows, "flow"), _keys_of(labels, "row", ("label", "class"))
+    pairs = _overlapping(keys, truth, round(slack_s * 1e6))
     best = pairs.sort("flow", "overlap_us", "row", descending=[False, True, False]).unique("flow", keep="first")
     chosen = best.join(truth.select("row", "label", "class"), on="row", how="left").select("flow", "label", "class")
-    found = flow_keys.select("flow").join(chosen, on="flow", how="left", maintain_order="left")
-    labelled = flows.with_columns(
-        found["label"].fill_null(otherwise) if otherwise else found["label"],
-        found["class"].fill_null(otherwise) if otherwise else found["class"],
-    )
-    _tell(join, flow_keys, pairs, truth, labelled)
+    found = keys.select("flow").join(chosen, on="flow", how="left", maintain_order="left")
+    named = found.select(pl.col("label", "class").fill_null(otherwise) if otherwise else pl.col("label", "class"))
+    labelled = flows.with_columns(named["label"], named["class"])
+    n_without = labelled["label"].null_count()
+    if join is not None:
+        _count(join, keys, pairs, truth, labelled["label"])
+    elif n_without:
+        raise LabelError(
+            f"{n_without:,} of {flows.height:,} flows match no row of the ground truth; count them with join=, or "
+            "label them with otherwise="
+        )
     return labelled
 
 
-def _keys_of(table: pl.DataFrame, told: str, more: tuple[str, ...] = ()) -> pl.DataFrame:
-    """Return what is compared, in one spelling: times in microseconds, addresses, ports that count, numbers."""
+def _keys_of(table: pl.DataFrame, index: str, more: tuple[str, ...] = ()) -> pl.DataFrame:
+    """Return the columns to compare in canonical form, with an index: times in us, addresses, ports, protocol."""
     missing = [name for name in ("start", "end", *_TUPLE, *more) if name not in table.columns]
     if missing:
-        raise SchemaError(f"{told} must have the columns of an identity, however: {', '.join(missing)} missing")
-    numbers = _protocols(table["protocol"])
-    counts = numbers.is_null() | numbers.is_in(_WITH_PORTS)
-    return pl.DataFrame(
-        [
-            pl.int_range(table.height, dtype=pl.UInt32, eager=True).alias("row" if more else "flow"),
-            *(table[name].dt.epoch("us").alias(f"{name}_us") for name in ("start", "end")),
-            *(_addresses(table[name]) for name in ("src_ip", "dst_ip")),
-            *(pl.select(pl.when(counts).then(table[name].cast(pl.Int32)).alias(name)).to_series() for name in _PORTS),
-            numbers,
-            *(table[name] for name in more),
-        ]
+        raise SchemaError(f"cannot match {index}s: the column {missing[0]} is missing")
+    protocol = _mapped(table["protocol"], transport_number, pl.Int32())
+    has_ports = protocol.is_null() | protocol.is_in(_WITH_PORTS)
+    return table.select(
+        pl.int_range(pl.len(), dtype=pl.UInt32).alias(index),
+        *(pl.col(name).dt.epoch("us").alias(f"{name}_us") for name in ("start", "end")),
+        *(_mapped(table[name], _address, pl.String()) for name in ("src_ip", "dst_ip")),
+        *(pl.when(has_ports).then(pl.col(name).cast(pl.Int32)).alias(name) for name in _PORTS),
+        protocol,
+        *more,
     )
 
 
@@ -270,46 +256,35 @@ _NO_PAIRS = pl.DataFrame(schema={"flow": pl.UInt32, "row": pl.UInt32, "overlap_u
 
 
 def _overlapping(flows: pl.DataFrame, truth: pl.DataFrame, slack_us: int) -> pl.DataFrame:
-    """Return flows and the rows that fit them; overlap is negative within the slack.
+    """Return pairs of flows and rows that match, with their overlap, which is negative within the slack.
 
-    Rows are joined by what they name: rows that leave the same columns open go together, in both directions.
+    Rows with the same columns null, which match anything, are joined together on the others, in both directions.
     """
     found = [_NO_PAIRS]
     for _, rows in truth.group_by([pl.col(name).is_null().alias(f"no_{name}") for name in _TUPLE], maintain_order=True):
         named = [name for name in _TUPLE if rows[name].null_count() == 0]
-        for right in (named, [_SWAPPED.get(name, name) for name in named]):
-            found.append(_fitting(flows, rows, named, right, slack_us))
+        for of_flow in (named, [_SWAPPED.get(name, name) for name in named]):
+            found.append(_matching(flows, rows, named, of_flow, slack_us))
     return pl.concat(found).unique(["flow", "row"], maintain_order=True)
 
 
-def _fitting(
+def _matching(
     flows: pl.DataFrame, rows: pl.DataFrame, named: list[str], of_flow: list[str], slack_us: int
 ) -> pl.DataFrame:
-    theirs = rows.select("row", *named, since="start_us", until="end_us")
-    pairs = (
-        flows.join(theirs, left_on=of_flow, right_on=named, how="inner") if named else flows.join(theirs, how="cross")
-    )
+    rows = rows.select("row", *named, since="start_us", until="end_us")
+    pairs = flows.join(rows, left_on=of_flow, right_on=named) if named else flows.join(rows, how="cross")
     overlap = pl.min_horizontal("end_us", "until") - pl.max_horizontal("start_us", "since")
     return pairs.select("flow", "row", overlap_us=overlap).filter(pl.col("overlap_us") >= -slack_us)
 
 
-def _tell(
-    join: LabelJoin | None, flows: pl.DataFrame, pairs: pl.DataFrame, truth: pl.DataFrame, labelled: pl.DataFrame
-) -> None:
-    without = flows.filter(labelled["label"].is_null())
+def _count(join: LabelJoin, flows: pl.DataFrame, pairs: pl.DataFrame, truth: pl.DataFrame, labels: pl.Series) -> None:
+    without = flows.filter(labels.is_null())
     known = pl.concat([truth.select("src_ip", "dst_ip"), truth.select(src_ip="dst_ip", dst_ip="src_ip")]).unique()
-    strangers = without.join(known, on=["src_ip", "dst_ip"], how="anti").height
-    if join is None:
-        if without.height:
-            raise LabelError(
-                f"every flow must have a label, however: {without.height:,} of {flows.height:,} fit no row; "
-                "count them (join=), or say what they are (otherwise=)"
-            )
-        return
+    n_strangers = without.join(known, on=["src_ip", "dst_ip"], how="anti").height
+    labels_of_flow = pairs.join(truth.select("row", "label"), on="row").group_by("flow").agg(pl.col("label").n_unique())
     join.flows, join.rows = flows.height, truth.height
     join.unused = truth.height - pairs["row"].n_unique()
-    of_rows = pairs.join(truth.select("row", "label"), on="row").group_by("flow").agg(pl.col("label").n_unique())
-    join.contested = of_rows.filter(pl.col("label") > 1).height
-    join.labels = Counter(labelled["label"].drop_nulls().to_list())
-    reasons = {"no such pair of addresses": strangers, "other ports or times": without.height - strangers}
+    join.contested = labels_of_flow.filter(pl.col("label") > 1).height
+    join.labels = Counter(labels.drop_nulls().to_list())
+    reasons = {"no such pair of addresses": n_strangers, "other ports or times": without.height - n_strangers}
     join.unmatched = Counter({reason: count for reason, count in reasons.items() if count})

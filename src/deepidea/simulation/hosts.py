@@ -1,4 +1,4 @@
-"""Hosts as a capture shows them: addresses, the habits of an operating system's stack, how far away they are."""
+"""Hosts and the routes between them: addresses, TCP/IP stack, distance from the capture point."""
 
 from __future__ import annotations
 
@@ -9,48 +9,22 @@ from random import Random
 
 from deepidea.simulation.frames import Envelope
 
-__all__ = ["STACKS", "Host", "Route", "Stack"]
-
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """How an operating system's TCP/IP shows on the wire.
-
-    Parameters
-    ----------
-    name
-        For people.
-    ttl
-        Of the packets that it sends.
-    syn_window, window
-        Receive window told in SYN packets, and about what it tells later, both in bytes.
-    scale
-        Binary exponent of the window, None where it has none.
-    mss
-        Largest segment that it takes over IPv4 on an Ethernet.
-    times
-        Whether it puts time stamps on every segment.
-    sack
-        Whether it says that it takes selective acknowledgements.
-    first_window
-        Segments that it sends before the first acknowledgement.
-    delay_s
-        How long it holds an acknowledgement back.
-    ports
-        From where it takes the ports of what it opens.
-    """
+    """The TCP/IP stack of an operating system as it appears on the wire."""
 
     name: str
-    ttl: int
-    syn_window: int
+    ttl: int  # initial
+    syn_window: int  # bytes; later packets announce about `window`
     window: int
-    scale: int | None
-    mss: int
-    times: bool
-    sack: bool
-    first_window: int
-    delay_s: float
-    ports: tuple[int, int]
+    scale: int | None  # binary exponent of the window; None for no window scaling
+    mss: int  # over IPv4 on Ethernet
+    times: bool  # uses TCP timestamps
+    sack: bool  # permits selective acknowledgements
+    first_window: int  # initial congestion window in segments
+    delay_s: float  # of delayed acknowledgements
+    ports: tuple[int, int]  # first and last ephemeral port
 
 
 STACKS = (
@@ -70,33 +44,6 @@ STACKS = (
 class Host:
     """A host, inside the site or outside.
 
-    Parameters
-    ----------
-    name
-        For people and for DNS.
-    mac
-        As the capture sees it: of a host outside, the router's.
-    ipv4, ipv6
-        Its addresses; not every host has the second.
-    stack
-        Its operating system.
-    inside
-        Whether it belongs to the site.
-    hops
-        Routers between it and the point of capture.
-    distance_s
-        One way to the point of capture, without queues.
-    jitter_s
-        Mean wait in queues on that way.
-    bytes_per_s
-        Its line.
-    mtu_loss
-        Bytes that tunnels on its way take from each segment.
-    open_ports
-        TCP ports that answer.
-    silent
-        Share of its other ports that a filter keeps silent; the rest is refused.
-
     Examples
     --------
     >>> host = Host("pc", b"123456", ipaddress.ip_address("10.0.0.9"), None, STACKS[0])
@@ -104,72 +51,59 @@ class Host:
     (1460, True)
     """
 
-    name: str
-    mac: bytes
+    name: str  # also in DNS
+    mac: bytes  # at the capture point: the router's for hosts outside
     ipv4: ipaddress.IPv4Address
     ipv6: ipaddress.IPv6Address | None
     stack: Stack
     inside: bool = True
-    hops: int = 0
-    distance_s: float = 0.0002
-    jitter_s: float = 0.00003
-    bytes_per_s: float = 1.25e7
-    mtu_loss: int = 0
-    open_ports: frozenset[int] = frozenset()
-    silent: float = 0.0
+    hops: int = 0  # routers between it and the capture point
+    distance_s: float = 0.0002  # one-way delay to the capture point, without queues
+    jitter_s: float = 0.00003  # mean queueing delay on that way
+    bytes_per_s: float = 1.25e7  # of its line
+    mtu_loss: int = 0  # bytes of each segment that tunnels on its way take
+    open_ports: frozenset[int] = frozenset()  # TCP
+    silent: float = 0.0  # share of the closed ports that drop packets instead of refusing
     _port: int = 0
 
     def next_port(self, rng: Random) -> int:
-        """Return a port for something that it opens; one comes again only after nearly all others."""
+        """Return an ephemeral port; one is reused only after nearly all others."""
         low, high = self.stack.ports
         before = self._port or low + int(self.ipv4) * 7919 % (high - low)
         self._port = low + (before - low + rng.randrange(1, 8)) % (high - low + 1)
         return self._port
 
     def mss(self, *, v6: bool) -> int:
-        """Return the largest segment that it takes."""
+        """Return the maximum segment size that it announces."""
         return self.stack.mss - self.mtu_loss - (20 if v6 else 0)
 
-    def wait(self, rng: Random) -> float:
-        """Return the time of one packet between it and the point of capture."""
+    def delay(self, rng: Random) -> float:
+        """Return the time of one packet between it and the capture point."""
         return self.distance_s - self.jitter_s * log(1.0 - rng.random())
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way between two hosts that talk.
-
-    Parameters
-    ----------
-    src, dst
-        Who opens, and who answers.
-    v6
-        Whether over IPv6.
-    vlan
-        Tag of the frames, None for none.
-    loss
-        Share of data segments that get lost.
-    """
+    """The path between a client and a server."""
 
     src: Host
     dst: Host
     v6: bool = False
-    vlan: int | None = None
-    loss: float = 0.0
+    vlan: int | None = None  # 802.1Q identifier, None for untagged frames
+    loss: float = 0.0  # share of data segments that are lost
 
     @property
     def addresses(self) -> tuple[str, str]:
-        """Both addresses as text."""
-        src, dst = (self._ip(host) for host in (self.src, self.dst))
-        return str(src), str(dst)
+        """Source and destination address."""
+        return str(self._ip(self.src)), str(self._ip(self.dst))
 
     @property
     def bytes_per_s(self) -> float:
-        """The narrower line."""
+        """Bandwidth of the narrower line."""
         return min(self.src.bytes_per_s, self.dst.bytes_per_s)
 
     def envelopes(self, rng: Random) -> tuple[Envelope, Envelope]:
-        """Return what the packets there and those back have in common."""
+        """Return the headers of the packets from client to server and back."""
         return self._envelope(self.src, self.dst, rng), self._envelope(self.dst, self.src, rng)
 
     def _envelope(self, src: Host, dst: Host, rng: Random) -> Envelope:

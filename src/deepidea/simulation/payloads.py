@@ -1,4 +1,4 @@
-"""What hosts say: beginnings that tools know a protocol by, and noise where real content would be sealed."""
+"""Payloads: message formats by which tools recognise a protocol, and noise in place of encrypted content."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import struct
 from functools import cache
 from random import Random
 
-__all__ = [
-    "Bulk",
-    "answer_name",
-    "ask_name",
-    "client_hello",
-    "http_request",
-    "http_response",
-    "ntp_packet",
-    "sealed",
-    "server_hello",
-    "ssh_packet",
-]
-
 _NOISE_BYTES = 1 << 18
-_RECORD_BYTES = 1 << 14  # most that a TLS record holds
+_RECORD_BYTES = 1 << 14  # most content of a TLS record (RFC 8446, 5.1)
 _WHOLE_BYTES = _RECORD_BYTES + 5  # with its header
-_HANDSHAKE, _SEALED, _CHANGE = 22, 23, 20
+_CHANGE_CIPHER_SPEC, _HANDSHAKE, _APPLICATION_DATA = 20, 22, 23
 
 
 @cache
@@ -39,22 +26,16 @@ def _noise_part(begin: int, size: int) -> bytes:
 
 
 class Bulk:
-    """A long content that is made slice by slice: a head, then noise, in TLS records where asked for.
+    """A long content generated slice by slice: a head, then noise, which can be cut into TLS records.
 
     Parameters
     ----------
     size
-        Bytes in all.
+        Bytes in total.
     head
-        What it begins with.
+        First bytes.
     records
-        Whether the noise is cut into records of application data, each with its header.
-
-    Examples
-    --------
-    >>> body = Bulk(100_000, records=True)
-    >>> len(body), body[0:5].hex(), body[16_389:16_394].hex(), len(body[99_990:200_000])
-    (100000, '1703034000', '1703034000', 10)
+        Whether the content is TLS records of application data, each with its header.
     """
 
     __slots__ = ("_begin", "_head", "_records", "_size")
@@ -78,24 +59,18 @@ class Bulk:
         return piece
 
     def _with_headers(self, piece: bytes, begin: int) -> bytes:
-        """Write the headers that lie in a piece, whole or in part."""
+        """Write the record headers that overlap a piece."""
         end = begin + len(piece)
         for at in range(begin - begin % _WHOLE_BYTES, end, _WHOLE_BYTES):
-            header = struct.pack(">BHH", _SEALED, 0x303, min(_RECORD_BYTES, max(self._size - at - 5, 0)))
+            header = struct.pack(">BHH", _APPLICATION_DATA, 0x303, min(_RECORD_BYTES, max(self._size - at - 5, 0)))
             low, high = max(at, begin), min(at + 5, end)
             if low < high:
                 piece = piece[: low - begin] + header[low - at : high - at] + piece[high - begin :]
         return piece
 
 
-def sealed(size: int) -> Bulk:
-    """Return TLS application data of so many bytes on the wire, at least one record's.
-
-    Examples
-    --------
-    >>> sealed(100)[0:5].hex()
-    '170303005f'
-    """
+def tls_data(size: int) -> Bulk:
+    """Return TLS application data of so many bytes on the wire, at least 30."""
     return Bulk(max(size, 30), records=True)
 
 
@@ -112,53 +87,34 @@ def _extension(kind: int, body: bytes) -> bytes:
 
 
 def client_hello(name: str, rng: Random, *, size: int = 512) -> bytes:
-    """Return a TLS 1.3 ClientHello for a server's name, padded to about a size (RFC 8446, 6066, 7685).
-
-    Examples
-    --------
-    >>> hello = client_hello("www.example", Random(0))
-    >>> hello[:3].hex(), b"www.example" in hello, len(hello)
-    ('160301', True, 517)
-    """
+    """Return a TLS 1.3 ClientHello for a server's name, padded to about a size (RFC 8446, 6066, 7685)."""
     server = name.encode()
     listed = struct.pack(">HBH", len(server) + 3, 0, len(server)) + server
     extensions = (
-        _extension(0, listed)
-        + _extension(10, bytes.fromhex("0004001d0017"))
-        + _extension(13, bytes.fromhex("0006040308040401"))
-        + _extension(43, bytes.fromhex("0403040303"))
-        + _extension(51, bytes.fromhex("0024001d0020") + rng.randbytes(32))
+        _extension(0, listed)  # server_name
+        + _extension(10, bytes.fromhex("0004001d0017"))  # supported_groups
+        + _extension(13, bytes.fromhex("0006040308040401"))  # signature_algorithms
+        + _extension(43, bytes.fromhex("0403040303"))  # supported_versions: 1.3, 1.2
+        + _extension(51, bytes.fromhex("0024001d0020") + rng.randbytes(32))  # key_share
     )
     ciphers = bytes.fromhex("0008130113021303c02f")
     fixed = b"\x03\x03" + rng.randbytes(32) + b"\x20" + rng.randbytes(32) + ciphers + b"\x01\x00"
     room = size - 4 - len(fixed) - 2 - len(extensions) - 4
     if room >= 0:
-        extensions += _extension(21, bytes(room))
+        extensions += _extension(21, bytes(room))  # padding
     return _record(_HANDSHAKE, _handshake(1, fixed + struct.pack(">H", len(extensions)) + extensions), 0x301)
 
 
 def server_hello(rng: Random, *, certificate: int = 3000) -> bytes:
-    """Return a ServerHello, then what hides the certificate.
-
-    Examples
-    --------
-    >>> server_hello(Random(0))[:3].hex()
-    '160303'
-    """
+    """Return a TLS 1.3 ServerHello with the encrypted messages that follow it."""
     extensions = _extension(43, b"\x03\x04") + _extension(51, bytes.fromhex("001d0020") + rng.randbytes(32))
     fixed = b"\x03\x03" + rng.randbytes(32) + b"\x20" + rng.randbytes(32) + b"\x13\x01\x00"
     hello = _record(_HANDSHAKE, _handshake(2, fixed + struct.pack(">H", len(extensions)) + extensions))
-    return hello + _record(_CHANGE, b"\x01") + sealed(certificate)[:]
+    return hello + _record(_CHANGE_CIPHER_SPEC, b"\x01") + tls_data(certificate)[:]
 
 
 def http_request(name: str, path: str, agent: str, *, method: str = "GET", length: int | None = None) -> bytes:
-    r"""Return the head of a request.
-
-    Examples
-    --------
-    >>> http_request("www.example", "/", "test")[:16]
-    b'GET / HTTP/1.1\r\n'
-    """
+    """Return the head of an HTTP request."""
     more = "" if length is None else f"Content-Length: {length}\r\n"
     return (
         f"{method} {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: {agent}\r\nAccept: */*\r\n"
@@ -167,29 +123,18 @@ def http_request(name: str, path: str, agent: str, *, method: str = "GET", lengt
 
 
 def http_response(size: int, status: str = "200 OK", kind: str = "text/html") -> Bulk:
-    r"""Return a response whose content is noise of so many bytes.
-
-    Examples
-    --------
-    >>> http_response(10)[0:17]
-    b'HTTP/1.1 200 OK\r\n'
-    """
+    """Return an HTTP response with so many bytes of noise."""
     head = f"HTTP/1.1 {status}\r\nServer: lab\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n\r\n".encode()
     return Bulk(len(head) + size, head)
 
 
 def ssh_packet(size: int) -> Bulk:
-    """Return sealed SSH data: noise of so many bytes, a multiple of four.
-
-    Examples
-    --------
-    >>> len(ssh_packet(33))
-    36
-    """
+    """Return encrypted SSH data: noise of so many bytes, rounded up to a multiple of four."""
     return Bulk(-(-size // 4) * 4)
 
 
 _DNS_TYPES = {"A": 1, "NS": 2, "PTR": 12, "TXT": 16, "AAAA": 28, "NULL": 10}
+_EDNS = struct.pack(">BHHIH", 0, 41, 1232, 0, 0)
 
 
 def _question(name: str, kind: str) -> bytes:
@@ -197,40 +142,20 @@ def _question(name: str, kind: str) -> bytes:
     return b"".join(bytes([len(label)]) + label for label in labels) + struct.pack(">BHH", 0, _DNS_TYPES[kind], 1)
 
 
-def ask_name(ident: int, name: str, kind: str = "A") -> bytes:
-    """Return a DNS query (RFC 1035) with room for large answers (RFC 6891).
-
-    Examples
-    --------
-    >>> len(ask_name(1, "www.example"))
-    40
-    """
-    edns = struct.pack(">BHHIH", 0, 41, 1232, 0, 0)
-    return struct.pack(">HHHHHH", ident, 0x0100, 1, 0, 0, 1) + _question(name, kind) + edns
+def dns_query(ident: int, name: str, kind: str = "A") -> bytes:
+    """Return a DNS query (RFC 1035) with EDNS (RFC 6891)."""
+    return struct.pack(">HHHHHH", ident, 0x0100, 1, 0, 0, 1) + _question(name, kind) + _EDNS
 
 
-def answer_name(ident: int, name: str, kind: str, answers: tuple[bytes, ...], *, code: int = 0) -> bytes:
-    """Return a DNS response with some answers' data; code 3 says that there is no such name.
-
-    Examples
-    --------
-    >>> len(answer_name(1, "www.example", "A", (bytes(4),)))
-    56
-    """
+def dns_response(ident: int, name: str, kind: str, answers: tuple[bytes, ...], *, code: int = 0) -> bytes:
+    """Return a DNS response with the data of some answers; code 3 is NXDOMAIN."""
     records = b"".join(struct.pack(">HHHIH", 0xC00C, _DNS_TYPES[kind], 1, 300, len(data)) + data for data in answers)
-    edns = struct.pack(">BHHIH", 0, 41, 1232, 0, 0)
     head = struct.pack(">HHHHHH", ident, 0x8180 | code, 1, len(answers), 0, 1)
-    return head + _question(name, kind) + records + edns
+    return head + _question(name, kind) + records + _EDNS
 
 
 def ntp_packet(time_s: float, *, server: bool) -> bytes:
-    """Return a packet of NTP, version 4 (RFC 5905).
-
-    Examples
-    --------
-    >>> len(ntp_packet(0.0, server=True)), ntp_packet(0.0, server=False)[0] & 7
-    (48, 3)
-    """
+    """Return an NTP packet, version 4 (RFC 5905)."""
     first = 0x24 if server else 0x23
     stamp = struct.pack(">II", (int(time_s) + 2_208_988_800) & 0xFFFFFFFF, int(time_s % 1 * 2**32))
     head = struct.pack(">BBbbII4s", first, 2 if server else 0, 6, -20, 0, 0, b"LAB\0" if server else bytes(4))

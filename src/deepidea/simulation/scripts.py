@@ -1,44 +1,31 @@
-"""What is said in a conversation of each application protocol, turn by turn; benign traffic and attacks share these."""
+"""Message by message, the conversations of each application protocol; benign traffic and attacks share them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
-from deepidea.simulation.chance import count, heavy, skewed
 from deepidea.simulation.conversations import CLIENT, SERVER, Ending, Message
+from deepidea.simulation.draws import geometric, lognormal, pareto
 from deepidea.simulation.payloads import (
     Bulk,
-    answer_name,
-    ask_name,
     client_hello,
+    dns_query,
+    dns_response,
     http_request,
     http_response,
-    sealed,
     server_hello,
     ssh_packet,
+    tls_data,
 )
-
-__all__ = [
-    "Exchange",
-    "any_ending",
-    "browsing",
-    "dns_script",
-    "ftp_script",
-    "http_script",
-    "mail_script",
-    "ssh_login",
-    "tls_script",
-    "typing",
-]
 
 _AGENTS = ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0 (Windows NT 10.0; Win64; x64)", "curl/8.5.0", "python/3.11")
 _SSH_BANNERS = (b"SSH-2.0-OpenSSH_9.6\r\n", b"SSH-2.0-OpenSSH_8.4p1\r\n", b"SSH-2.0-libssh2_1.11.0\r\n")
 
 
 class Exchange(NamedTuple):
-    """A request and its response, in bytes; `pause_s` goes by before the request."""
+    """Sizes of a request and its response, and the pause before the request."""
 
     request_bytes: int
     response_bytes: int
@@ -46,67 +33,63 @@ class Exchange(NamedTuple):
 
 
 def any_ending(rng: Random, *, idle_s: float = 4.0) -> Ending:
-    """Return one of the ways in which applications leave a conversation, mostly after it has been idle."""
-    pause_s = heavy(rng, idle_s * rng.random(), tail=1.1, most=65.0)
+    """Return an ending as applications choose them, mostly after an idle time."""
+    pause_s = pareto(rng, idle_s * rng.random(), tail=1.1, most=65.0)
     kind = rng.choices(("fin", "fin-server", "rst", "rst-server"), (50, 32, 14, 4))[0]
     return Ending("rst" if kind.startswith("rst") else "fin", SERVER if kind.endswith("server") else CLIENT, pause_s)
 
 
-def _thinking(rng: Random) -> float:
-    """Return how long a server works at an answer."""
-    return skewed(rng, 0.012, 1.1, most=3.0)
+def _service_time(rng: Random) -> float:
+    """Return the time that a server takes for a response."""
+    return lognormal(rng, 0.012, 1.1, most=3.0)
 
 
 def browsing(rng: Random, mean_requests: float = 2.5) -> Iterator[Exchange]:
-    """Yield what a browser asks of one server for a page."""
-    for at in range(count(rng, mean_requests)):
-        pause_s = heavy(rng, 0.01, tail=1.0, most=20.0) if at else 0.0
-        yield Exchange(int(skewed(rng, 480, 0.5, most=6000)), int(skewed(rng, 4000, 1.5, most=1_000_000)), pause_s)
+    """Yield the requests of a browser to one server for a page."""
+    for at in range(geometric(rng, mean_requests)):
+        pause_s = pareto(rng, 0.01, tail=1.0, most=20.0) if at else 0.0
+        yield Exchange(
+            int(lognormal(rng, 480, 0.5, most=6000)), int(lognormal(rng, 4000, 1.5, most=1_000_000)), pause_s
+        )
 
 
 def tls_script(name: str, exchanges: Iterable[Exchange], rng: Random) -> Iterator[Message]:
-    """Yield a TLS conversation: its handshake, then requests and responses."""
+    """Yield a TLS conversation: handshake, then requests and responses."""
     yield Message(CLIENT, client_hello(name, rng, size=rng.choice((230, 320, 512, 512, 590))))
-    yield Message(SERVER, server_hello(rng, certificate=int(skewed(rng, 2900, 0.35, most=7000))), _thinking(rng) / 4)
-    yield Message(CLIENT, sealed(rng.choice((80, 86, 126))), 0.001)
+    yield Message(
+        SERVER, server_hello(rng, certificate=int(lognormal(rng, 2900, 0.35, most=7000))), _service_time(rng) / 4
+    )
+    yield Message(CLIENT, tls_data(rng.choice((80, 86, 126))), 0.001)
     for request, response, pause_s in exchanges:
-        yield Message(CLIENT, sealed(request), pause_s)
-        yield Message(SERVER, sealed(response), _thinking(rng))
+        yield Message(CLIENT, tls_data(request), pause_s)
+        yield Message(SERVER, tls_data(response), _service_time(rng))
 
 
 def http_script(name: str, exchanges: Iterable[Exchange], rng: Random) -> Iterator[Message]:
-    """Yield HTTP requests and responses in the clear."""
+    """Yield HTTP requests and responses without TLS."""
     agent = rng.choice(_AGENTS)
     for request, response, pause_s in exchanges:
         path = "/" + "x" * max(0, min(request - 180, 900))
         status = rng.choices(("200 OK", "304 Not Modified", "404 Not Found"), (85, 10, 5))[0]
         yield Message(CLIENT, http_request(name, path, agent), pause_s)
-        yield Message(SERVER, http_response(response if status == "200 OK" else 160, status), _thinking(rng))
+        yield Message(SERVER, http_response(response if status == "200 OK" else 160, status), _service_time(rng))
 
 
 def dns_script(name: str, kind: str, rng: Random, *, cached: float = 0.6) -> Iterator[Message]:
-    """Yield a question for a name and its answer."""
+    """Yield a DNS query and its response."""
     ident = rng.getrandbits(16)
     size = {"A": 4, "AAAA": 16, "PTR": 24, "TXT": rng.randrange(30, 220)}.get(kind, 16)
     missing = rng.random() < 0.06
-    answers = tuple(rng.randbytes(size) for _ in range(0 if missing else count(rng, 1.6)))
-    yield Message(CLIENT, ask_name(ident, name, kind))
+    answers = tuple(rng.randbytes(size) for _ in range(0 if missing else geometric(rng, 1.6)))
+    yield Message(CLIENT, dns_query(ident, name, kind))
     known = rng.random() < cached
-    wait_s = skewed(rng, 0.0004, 0.5) if known else skewed(rng, 0.03, 0.8, most=2.0)
-    yield Message(SERVER, answer_name(ident, name, kind, answers, code=3 if missing else 0), wait_s)
+    wait_s = lognormal(rng, 0.0004, 0.5) if known else lognormal(rng, 0.03, 0.8, most=2.0)
+    yield Message(SERVER, dns_response(ident, name, kind, answers, code=3 if missing else 0), wait_s)
 
 
-def ssh_login(rng: Random, waits_s: Iterable[float], *, succeeds: bool) -> Iterator[Message]:
-    """Yield an SSH conversation up to its login.
-
-    Parameters
-    ----------
-    waits_s
-        How long the client takes for each try of a password or key.
-    succeeds
-        Whether the last try is the right one.
-    """
-    yield Message(SERVER, _SSH_BANNERS[rng.randrange(2)], skewed(rng, 0.008, 0.8, most=0.5))
+def ssh_login(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Iterator[Message]:
+    """Yield an SSH conversation up to its login: a try of a password or key after each wait; the last can succeed."""
+    yield Message(SERVER, _SSH_BANNERS[rng.randrange(2)], lognormal(rng, 0.008, 0.8, most=0.5))
     yield Message(CLIENT, rng.choice(_SSH_BANNERS), 0.0002)
     yield Message(CLIENT, ssh_packet(rng.randrange(1100, 1540)), 0.0003)
     yield Message(SERVER, ssh_packet(rng.randrange(900, 1120)), 0.0004)
@@ -114,70 +97,66 @@ def ssh_login(rng: Random, waits_s: Iterable[float], *, succeeds: bool) -> Itera
     yield Message(SERVER, ssh_packet(rng.randrange(420, 620)), 0.004)
     yield Message(CLIENT, ssh_packet(60), 0.002)
     yield Message(SERVER, ssh_packet(44), 0.0005)
-    tries = [*waits_s]
-    for at, wait_s in enumerate(tries):
-        right = succeeds and at == len(tries) - 1
+    for at, wait_s in enumerate(waits_s):
+        right = succeeds and at == len(waits_s) - 1
         yield Message(CLIENT, ssh_packet(rng.choice((84, 100, 148, 372))), wait_s)
-        refused_s = skewed(rng, 1.6, 0.3, most=4.0)
-        yield Message(SERVER, ssh_packet(36 if right else 52), skewed(rng, 0.02, 0.6) if right else refused_s)
+        refused_s = lognormal(rng, 1.6, 0.3, most=4.0)
+        yield Message(SERVER, ssh_packet(36 if right else 52), lognormal(rng, 0.02, 0.6) if right else refused_s)
 
 
 def typing(rng: Random, until_s: float) -> Iterator[Message]:
-    """Yield keys with their echoes and commands with their output, for about a time."""
+    """Yield keystrokes with their echoes and commands with their output, for about a time."""
     spent_s = 0.0
     while spent_s < until_s:
-        pause_s = heavy(rng, 0.9, tail=1.1, most=90.0)
-        for _ in range(count(rng, 9)):
+        pause_s = pareto(rng, 0.9, tail=1.1, most=90.0)
+        for _ in range(geometric(rng, 9)):
             yield Message(CLIENT, ssh_packet(36), pause_s)
             yield Message(SERVER, ssh_packet(36), 0.0008)
             spent_s += pause_s
-            pause_s = skewed(rng, 0.16, 0.6, most=3.0)
-        yield Message(SERVER, ssh_packet(int(skewed(rng, 420, 1.4, most=80_000))), skewed(rng, 0.03, 1.0, most=5.0))
+            pause_s = lognormal(rng, 0.16, 0.6, most=3.0)
+        yield Message(
+            SERVER, ssh_packet(int(lognormal(rng, 420, 1.4, most=80_000))), lognormal(rng, 0.03, 1.0, most=5.0)
+        )
 
 
 def mail_script(rng: Random, *, sender: str, receiver: str) -> Iterator[Message]:
-    """Yield the handing over of mail by SMTP, some of it sealed by STARTTLS."""
-    yield _line(SERVER, f"220 {receiver} ESMTP", skewed(rng, 0.05, 0.8, most=5.0))
+    """Yield an SMTP conversation that delivers a mail, mostly with STARTTLS."""
+    yield _line(SERVER, f"220 {receiver} ESMTP", lognormal(rng, 0.05, 0.8, most=5.0))
     yield _line(CLIENT, f"EHLO {sender}", 0.002)
     yield _line(SERVER, f"250-{receiver}\r\n250-SIZE 52428800\r\n250-STARTTLS\r\n250 8BITMIME", 0.001)
     if rng.random() < 0.7:
         yield _line(CLIENT, "STARTTLS", 0.001)
         yield _line(SERVER, "220 2.0.0 Ready", 0.001)
-        sizes = [(90, 130), (70, 60), (60, 60), (int(skewed(rng, 14_000, 1.6, most=4_000_000)), 70), (40, 50)]
+        sizes = [(90, 130), (70, 60), (60, 60), (int(lognormal(rng, 14_000, 1.6, most=4_000_000)), 70), (40, 50)]
         yield from tls_script(receiver, (Exchange(*pair) for pair in sizes), rng)
         return
-    for said, told in (
-        (f"MAIL FROM:<a@{sender}>", "250 Ok"),
-        (f"RCPT TO:<b@{receiver}>", "250 Ok"),
-        ("DATA", "354"),
-    ):
-        yield _line(CLIENT, said, 0.001)
-        yield _line(SERVER, told, skewed(rng, 0.01, 1.0, most=2.0))
-    yield Message(CLIENT, Bulk(int(skewed(rng, 9_000, 1.5, most=2_000_000)), b"Subject: note\r\n"), 0.002)
-    yield _line(SERVER, "250 Ok: queued", skewed(rng, 0.08, 0.9, most=4.0))
+    envelope = (f"MAIL FROM:<a@{sender}>", "250 Ok"), (f"RCPT TO:<b@{receiver}>", "250 Ok"), ("DATA", "354")
+    for command, reply in envelope:
+        yield _line(CLIENT, command, 0.001)
+        yield _line(SERVER, reply, lognormal(rng, 0.01, 1.0, most=2.0))
+    yield Message(CLIENT, Bulk(int(lognormal(rng, 9_000, 1.5, most=2_000_000)), b"Subject: note\r\n"), 0.002)
+    yield _line(SERVER, "250 Ok: queued", lognormal(rng, 0.08, 0.9, most=4.0))
     yield _line(CLIENT, "QUIT", 0.001)
     yield _line(SERVER, "221 Bye", 0.0005)
 
 
-def ftp_script(rng: Random, waits_s: Iterable[float], *, succeeds: bool) -> Iterator[Message]:
-    """Yield an FTP control conversation: tries of a password, then a few commands if the last one is right."""
-    yield _line(SERVER, "220 FTP server ready", skewed(rng, 0.02, 0.8, most=2.0))
-    tries = [*waits_s]
-    for at, wait_s in enumerate(tries):
-        right = succeeds and at == len(tries) - 1
+def ftp_script(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Iterator[Message]:
+    """Yield an FTP control conversation: password tries after `waits_s`, then a few commands if the last succeeds."""
+    yield _line(SERVER, "220 FTP server ready", lognormal(rng, 0.02, 0.8, most=2.0))
+    for at, wait_s in enumerate(waits_s):
+        right = succeeds and at == len(waits_s) - 1
         yield _line(CLIENT, "USER " + "u" * rng.randrange(3, 10), wait_s)
         yield _line(SERVER, "331 Please specify the password.", 0.001)
-        yield _line(CLIENT, "PASS " + "p" * rng.randrange(4, 14), skewed(rng, 0.002, 0.5))
-        refused_s = skewed(rng, 1.5, 0.4, most=4.0)
-        told, after_s = ("230 Login successful.", 0.01) if right else ("530 Login incorrect.", refused_s)
-        yield _line(SERVER, told, after_s)
+        yield _line(CLIENT, "PASS " + "p" * rng.randrange(4, 14), lognormal(rng, 0.002, 0.5))
+        refused_s = lognormal(rng, 1.5, 0.4, most=4.0)
+        yield _line(SERVER, *(("230 Login successful.", 0.01) if right else ("530 Login incorrect.", refused_s)))
     if succeeds:
-        for said, told in (("TYPE I", "200 Binary"), ("PASV", "227 Entering Passive Mode"), ("LIST", "226 Done")):
-            yield _line(CLIENT, said, skewed(rng, 0.3, 1.2, most=20.0))
-            yield _line(SERVER, told, 0.002)
-    yield _line(CLIENT, "QUIT", skewed(rng, 0.05, 1.0, most=20.0))
+        for command, reply in (("TYPE I", "200 Binary"), ("PASV", "227 Entering Passive Mode"), ("LIST", "226 Done")):
+            yield _line(CLIENT, command, lognormal(rng, 0.3, 1.2, most=20.0))
+            yield _line(SERVER, reply, 0.002)
+    yield _line(CLIENT, "QUIT", lognormal(rng, 0.05, 1.0, most=20.0))
     yield _line(SERVER, "221 Goodbye.", 0.0005)
 
 
-def _line(way: int, text: str, pause_s: float) -> Message:
-    return Message(way, text.encode() + b"\r\n", pause_s)
+def _line(sender: int, text: str, pause_s: float) -> Message:
+    return Message(sender, text.encode() + b"\r\n", pause_s)

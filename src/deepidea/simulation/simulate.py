@@ -1,7 +1,7 @@
-"""Simulated captures: a site's traffic with attacks in it, and the ground truth of every conversation.
+"""Simulated captures: the traffic of a small site with attacks in it, and the ground truth of every conversation.
 
-They are for trying things out and for tests. No number measured on them says anything about a real network: what
-tells the classes apart is what is written down in `deepidea.simulation.applications` and `deepidea.simulation.attacks`.
+They are for demonstrations and tests. No result measured on them holds for a real network: the classes differ in what
+`deepidea.simulation.applications` and `deepidea.simulation.attacks` define.
 """
 
 from __future__ import annotations
@@ -26,46 +26,38 @@ from deepidea.simulation.lab import Activity, Lab, build_lab
 __all__ = ["LABEL_COLUMNS", "Simulated", "choose_attacks", "simulate_capture"]
 
 LABEL_COLUMNS = (
-    "start",
-    "end",
-    "src_ip",
-    "src_port",
-    "dst_ip",
-    "dst_port",
-    "protocol",
-    "label",
-    "class",
-    "packets",
-)
-"""Columns of a file of labels, one conversation a row: who opened it is ``src``; ports are empty for ICMP."""
+    *("start", "end", "src_ip", "src_port", "dst_ip", "dst_port", "protocol"),
+    *("label", "class", "packets"),
+)  # fmt: skip
+"""Columns of the ground truth, one conversation a row: ``src`` opened it; ports are empty for ICMP."""
 
 FIRST_SECOND = datetime(2024, 1, 15, 9, tzinfo=UTC)
-_TOLD_EVERY = 5_000  # packets
+_PROGRESS_EVERY = 5_000  # packets
 _MOST_MINUTES = 24 * 60
 
 
 def choose_attacks(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the attacks of a choice in which ``all`` and ``none`` may stand for all and none of them.
+    """Return the attacks of these names, among which ``all`` and ``none`` may be.
 
     Examples
     --------
     >>> choose_attacks(["beacon"]), choose_attacks(["none"]), len(choose_attacks(["beacon", "all"]))
     (('beacon',), (), 9)
     """
-    named = set(names)
-    return tuple(ATTACKS) if "all" in named else tuple(label for label in ATTACKS if label in named)
+    chosen = set(names)
+    return tuple(ATTACKS) if "all" in chosen else tuple(label for label in ATTACKS if label in chosen)
 
 
 @dataclass(slots=True)
 class Simulated:
-    """What a simulation wrote.
+    """Counts of a simulation.
 
     Attributes
     ----------
     packets
         In the capture.
     without_label
-        Of these, packets that belong to no conversation: ARP.
+        Of these, packets of no conversation: ARP.
     conversations
         By label.
     """
@@ -89,53 +81,52 @@ def simulate_capture(
     nanoseconds: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Simulated:
-    """Write a capture of a simulated site, and what each of its conversations is.
+    """Write a capture of a simulated site, and the ground truth of its conversations.
 
-    The same arguments give the same bytes. Packets are in order of time and made as they are written; memory holds
-    the conversations under way. Both files appear when they are whole.
+    The same arguments give the same bytes. Packets are generated in order of time while they are written; memory holds
+    the open conversations. Both files appear when they are complete.
 
     Parameters
     ----------
     path
         Capture to write: pcap, Ethernet.
     labels_path
-        Ground truth to write: CSV of `LABEL_COLUMNS`, in the order in which conversations ended. Times are UTC and
-        those of a conversation's first and last packet. A conversation that goes on when the capture ends has the
-        packets that are in it.
+        Ground truth to write: CSV of `LABEL_COLUMNS` in the order in which conversations end, with the UTC times of
+        their first and last packet. A conversation that outlasts the capture counts as far as it is in it.
     seed
-        Of chance.
+        Of all random draws.
     minutes
-        How long the capture goes on, at most a day.
+        Duration of the capture, at most a day.
     hosts
         Hosts of the site, six of them servers.
     attacks
-        Labels of the attacks that take place.
+        Labels of the attacks to simulate.
     start
-        Time of the beginning.
+        Time of the first second.
     vlan
         802.1Q identifier of all frames, 1 to 4094; None for untagged ones.
     snaplen
-        Bytes kept of each packet. Checksums cannot be verified on packets that are cut.
+        Most bytes kept of each packet. Checksums of cut packets cannot be verified.
     nanoseconds
-        Whether times are written to the nanosecond.
+        Whether to write times in nanoseconds.
     progress
-        Called with the packets written so far.
+        Called with the number of packets so far.
 
     Returns
     -------
     Simulated
-        What was written.
+        Counts.
 
     Raises
     ------
     ValueError
-        An argument is out of its range, or an attack is not known.
+        An argument is out of its range, or an attack is unknown.
     StorageError
-        The system refuses to write.
+        A file cannot be written.
 
     Notes
     -----
-    Some 60,000 packets a second on one core. Ten minutes of twenty hosts are 200,000 to 400,000, by the seed.
+    About 60,000 packets a second on one core. Ten minutes of twenty hosts are 200,000 to 400,000 packets.
 
     Examples
     --------
@@ -145,7 +136,7 @@ def simulate_capture(
     >>> sorted(done.conversations)
     ['benign', 'port_scan']
     """
-    _refuse_bad(minutes, attacks, vlan)
+    _check_options(minutes, attacks, vlan)
     lab = build_lab(seed=seed, hosts=hosts, duration_s=60.0 * minutes, vlan=vlan)
     start_ns = round((start - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1000
     with (
@@ -158,27 +149,27 @@ def simulate_capture(
         return _write(_in_order(_activities(lab, seed, attacks), lab.duration_s), start_ns, capture, rows, progress)
 
 
-def _refuse_bad(minutes: float, attacks: Collection[str], vlan: int | None) -> None:
+def _check_options(minutes: float, attacks: Collection[str], vlan: int | None) -> None:
     if not 0 < minutes <= _MOST_MINUTES:
-        raise ValueError(f"minutes must be above 0 and at most {_MOST_MINUTES}, however: minutes={minutes}")
+        raise ValueError(f"minutes must be above 0 and at most {_MOST_MINUTES}, got {minutes}")
     unknown = [label for label in attacks if label not in ATTACKS]
     if unknown:
-        raise ValueError(f"attacks must be of {', '.join(ATTACKS)}, however: {unknown[0]!r} is none of them")
+        raise ValueError(f"unknown attack {unknown[0]!r}; choose from {', '.join(ATTACKS)}")
     if vlan is not None and not 1 <= vlan <= 4094:
-        raise ValueError(f"vlan must be in 1..4094, however: vlan={vlan}")
+        raise ValueError(f"vlan must be in 1..4094, got {vlan}")
 
 
 def _activities(lab: Lab, seed: int, attacks: Collection[str]) -> Iterator[Activity]:
-    """Yield all that goes on; each kind has chance of its own, so that an attack more changes no other."""
-    for name, benign in APPLICATIONS.items():
-        yield from benign(lab, Random(f"{name} {seed}"))
+    """Yield all activities; each kind has a seed of its own, so that a further attack changes no other traffic."""
+    for name, application in APPLICATIONS.items():
+        yield from application(lab, Random(f"{name} {seed}"))
     for label, attack in ATTACKS.items():
         if label in attacks:
             yield from attack.activities(lab, label, Random(f"{label} {seed}"))
 
 
 class _Passing(NamedTuple):
-    """A packet, its conversation, the conversation's number, and whether there are no more."""
+    """A packet, its conversation, the number of the conversation, and whether it is the last packet."""
 
     packet: Packet
     conversation: Conversation
@@ -189,7 +180,8 @@ class _Passing(NamedTuple):
 def _in_order(activities: Iterable[Activity], until_s: float) -> Iterator[_Passing]:
     """Merge activities and the conversations that they start into packets in order of time.
 
-    The heap has one entry for each activity and conversation under way, at the time of its next item.
+    A heap has the next item of every open activity and conversation, each of which is an iterator in order of time.
+    Numbers are unique, so equal times never compare the items.
     """
     heap: list[tuple[float, int, Iterator[Any], Any, Conversation | None]] = []
     number = 0
@@ -207,8 +199,8 @@ def _in_order(activities: Iterable[Activity], until_s: float) -> Iterator[_Passi
             yield _Passing(item, owner, at, following is None)
         else:
             number += 1
-            begun = item[1]
-            _push(heap, number, *((begun.packets, begun) if isinstance(begun, Conversation) else (begun, None)))
+            started = item[1]
+            _push(heap, number, *((started.packets, started) if isinstance(started, Conversation) else (started, None)))
 
 
 def _push(heap: list[Any], number: int, items: Iterator[Any], owner: Conversation | None) -> None:
@@ -219,22 +211,19 @@ def _push(heap: list[Any], number: int, items: Iterator[Any], owner: Conversatio
 
 @dataclass(slots=True)
 class _Row:
-    """A conversation under way."""
+    """Ground truth of an open conversation."""
 
     conversation: Conversation
     start_us: int
     end_us: int = 0
     packets: int = 0
 
-    def told(self) -> tuple[object, ...]:
+    def write(self, rows: Any, done: Simulated) -> None:
         talk = self.conversation
-        ends = (talk.src_ip, _told(talk.src_port), talk.dst_ip, _told(talk.dst_port), talk.protocol)
+        ends = talk.src_ip, talk.src_port, talk.dst_ip, talk.dst_port, talk.protocol  # csv writes None as nothing
         class_name = BENIGN if talk.label == BENIGN else ATTACKS[talk.label].class_name
-        return (_iso(self.start_us), _iso(self.end_us), *ends, talk.label, class_name, self.packets)
-
-
-def _told(port: int | None) -> int | str:
-    return "" if port is None else port
+        rows.writerow((_iso(self.start_us), _iso(self.end_us), *ends, talk.label, class_name, self.packets))
+        done.conversations[talk.label] += 1
 
 
 def _iso(time_us: int) -> str:
@@ -249,29 +238,22 @@ def _write(
     rows: Any,
     progress: Callable[[int], None] | None,
 ) -> Simulated:
-    """Write packets as they pass, and each conversation when it ends or the capture does."""
+    """Write packets in order, and each conversation when it or the capture ends."""
     done, open_rows = Simulated(), dict[int, _Row]()
     for packet, conversation, number, last in passing:
         time_ns = start_ns + int(packet.time_s * 1e9)
         capture.write(time_ns, packet.frame)
         done.packets += 1
-        if progress is not None and done.packets % _TOLD_EVERY == 0:
+        if progress is not None and done.packets % _PROGRESS_EVERY == 0:
             progress(done.packets)
         if conversation.protocol is None:
             done.without_label += 1
             continue
-        row = open_rows.get(number)
-        if row is None:
-            row = open_rows[number] = _Row(conversation, time_ns // 1000)
+        row = open_rows.setdefault(number, _Row(conversation, time_ns // 1000))
         row.end_us = time_ns // 1000
         row.packets += 1
         if last:
-            _tell(open_rows.pop(number), rows, done)
+            open_rows.pop(number).write(rows, done)
     for row in open_rows.values():
-        _tell(row, rows, done)
+        row.write(rows, done)
     return done
-
-
-def _tell(row: _Row, rows: Any, done: Simulated) -> None:
-    rows.writerow(row.told())
-    done.conversations[row.conversation.label] += 1
