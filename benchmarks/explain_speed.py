@@ -43,17 +43,17 @@ def labelled_flows() -> LabelledFlows:
 
 
 def timed_reference() -> list[float]:
-    """Let training note how long it takes to tell what its flows look like; return where it is noted."""
+    """Make training record how long its reference takes; return the list of these times."""
     seconds: list[float] = []
-    original = DeepIDEAClassifier._tell_reference
+    original = DeepIDEAClassifier._summarise
 
     def timed(self: DeepIDEAClassifier, *arguments: Any) -> Any:
         started = time.perf_counter()
-        told = original(self, *arguments)
+        reference = original(self, *arguments)
         seconds.append(time.perf_counter() - started)
-        return told
+        return reference
 
-    DeepIDEAClassifier._tell_reference = timed  # type: ignore[method-assign, assignment]
+    DeepIDEAClassifier._summarise = timed  # type: ignore[method-assign, assignment]
     return seconds
 
 

@@ -21,7 +21,7 @@ from benchmarks.result_files import RESULTS, write_result
 from benchmarks.scoring_speed import random_flows
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.model.presets import train_detector
-from deepidea.model.workers import joined, launch
+from deepidea.model.workers import join_workers, launch
 
 N_EPOCHS = 3
 CELLS = ((256, 128), (4096, 128), (16_384, 128), (4096, 1024))
@@ -33,7 +33,7 @@ def train(path: Path, batch_size: int, width: int, output: Path) -> None:
     table = pl.read_parquet(path)
     flows, _ = labelled_flows_from_table(table, "label", "benign")
     told: list[tuple[float, float]] = []
-    with joined() as workers:
+    with join_workers() as workers:
         train_detector(
             flows,
             random_state=0,

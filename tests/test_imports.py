@@ -69,7 +69,7 @@ def test_training_without_torch_names_the_line_to_install(flow_file: Path, tmp_p
     model = tmp_path / "m.idea"
     ran = without_extras("train", flow_file, "--label", "label", "--benign", "benign", "-o", model)
     assert ran.returncode == 6
-    assert "error: training needs torch and scikit-learn, however: " in ran.stderr
+    assert "error: cannot train without torch and scikit-learn: " in ran.stderr
     assert ran.stderr.endswith("install them with: pip install 'deepidea[train]'\n")
     assert not model.exists()
 

@@ -109,14 +109,14 @@ def test_extra_flows_are_never_held_out_and_weigh_what_they_are_told(detector: D
 def test_a_file_that_lacks_what_training_goes_on_with_is_refused(detector: Detector, member: str) -> None:
     bare = detector.with_card()
     setattr(bare, member, None)
-    with pytest.raises(ArtifactError, match=r"a detector to go on from must hold .*train anew"):
+    with pytest.raises(ArtifactError, match=r"continue training: the detector has no .*train without --continue"):
         train_detector(labelled(), start=bare, random_state=0)
 
 
 def test_weights_of_another_network_are_refused(detector: Detector) -> None:
     table = simulate_flows(n_flows=800).drop(detector.schema.numbers[0])
     other = train_detector(labelled_flows_from_table(table, "label", "benign")[0], random_state=0, **TINY)
-    for weights, told in ((b"junk", "must be whole"), (other.weights, "must fit encoder and outputs")):
+    for weights, told in ((b"junk", "cannot read weights"), (other.weights, "does not fit encoder and outputs")):
         odd = detector.with_card()
         odd.weights = weights
         with pytest.raises(ArtifactError, match=told):
@@ -126,11 +126,11 @@ def test_weights_of_another_network_are_refused(detector: Detector) -> None:
 def test_classes_that_would_be_unlearnt_or_are_new_are_refused(detector: Detector) -> None:
     flows = labelled()
     fewer = flows.take((flows.classes != detector.classes[-1]).to_numpy())
-    with pytest.raises(LabelError, match=f"none of {detector.classes[-1]}, which it would unlearn"):
+    with pytest.raises(LabelError, match=f"no flows of {detector.classes[-1]}, which the detector would unlearn"):
         train_detector(fewer, start=detector, random_state=0)
     new = LabelledFlows(flows.table, flows.labels, flows.classes.replace({detector.classes[-1]: "worm"}),
                         flows.schema, flows.class_order, "t")  # fmt: skip
-    with pytest.raises(LabelError, match=r"stay within the detector's classes .*however: there are flows of worm"):
+    with pytest.raises(LabelError, match=r"cannot continue training with flows of worm"):
         train_detector(new, start=detector, random_state=0)
 
 

@@ -60,9 +60,9 @@ def test_equal_detectors_are_equal_files(detector, tmp_path):
     [
         ({"model.onnx": b"other bytes"}, "SHA-256"),
         ({"weights.safetensors": b""}, "SHA-256"),
-        ({"extra.pkl": b"x"}, "must hold"),
-        ({"../outside": b"x"}, "must hold"),
-        ({MANIFEST: b"{}"}, "as it was written"),
+        ({"extra.pkl": b"x"}, "its members are"),
+        ({"../outside": b"x"}, "its members are"),
+        ({MANIFEST: b"{}"}, "manifest.json does not match its SHA-256"),
     ],
 )
 def test_a_changed_file_is_refused(model_file, changes, rule):
@@ -85,15 +85,15 @@ def forged(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"format": 99}, "format 99"),
+        ({"format": 99}, "format is 99"),
         ({"format": None}, "format"),
-        ({"members": []}, "list the members"),
-        ({"members": {}}, "must hold the members"),
-        ({"schema": {"name": 3}}, "whole schema"),
+        ({"members": []}, "no object 'members'"),
+        ({"members": {}}, "its manifest lists"),
+        ({"schema": {"name": 3}}, "schema contract"),
         ({"schema": None}, "'schema'"),
         ({"encoder": {}}, "encoder contract"),
         ({"decision": {"prior": [1, 2]}}, "decision contract"),
-        ({"classes": ["benign"]}, "over 1 classes"),
+        ({"classes": ["benign"]}, "the detector has 1 classes"),
         ({"labels": ["benign", "flood", "flood"]}, "different labels"),
         ({"classes": None}, "'classes'"),
     ],
@@ -106,7 +106,7 @@ def test_a_forged_manifest_is_refused(model_file, changes, rule):
 def test_a_manifest_of_another_schema_is_refused(model_file):
     schema = manifest_of(model_file)["schema"]
     schema["columns"] = schema["columns"][1:]
-    with pytest.raises(ArtifactError, match="match its schema"):
+    with pytest.raises(ArtifactError, match="does not match its schema"):
         Detector.load(forged(model_file, schema=schema))
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepidea.flows.column import Column
-from deepidea.model.benign_range import place_number, place_word
+from deepidea.model.benign_range import locate_number, locate_word
 from deepidea.model.reference import LEVELS, Words
 
 DURATION = Column("duration_s", "number", "s", description="from the first packet to the last")
@@ -31,7 +31,7 @@ SPREAD = tuple(float(10 * level) for level in range(len(LEVELS)))  # 0, 10, ...,
     ],
 )
 def test_the_range_is_told_on_the_side_of_the_value(value, text):
-    assert place_number(value, SPREAD, DURATION).text == text
+    assert locate_number(value, SPREAD, DURATION).text == text
 
 
 @pytest.mark.parametrize(
@@ -45,34 +45,34 @@ def test_the_range_is_told_on_the_side_of_the_value(value, text):
     ],
 )
 def test_counts_are_whole(value, quantiles, text):
-    assert place_number(value, tuple(map(float, quantiles)), PACKETS).text == text
+    assert locate_number(value, tuple(map(float, quantiles)), PACKETS).text == text
 
 
 def test_flags_are_yes_or_no():
     rare = (0.0,) * 9 + (1.0, 1.0)
-    assert place_number(1.0, rare, FLAG).text == "yes in less than 1 % of benign flows"
-    assert place_number(0.0, rare, FLAG).text == "no in less than 99.5 % of benign flows"
-    assert place_number(0.0, (0.0,) * 11, FLAG).text == "no in nearly all benign flows"
+    assert locate_number(1.0, rare, FLAG).text == "yes in less than 1 % of benign flows"
+    assert locate_number(0.0, rare, FLAG).text == "no in less than 99.5 % of benign flows"
+    assert locate_number(0.0, (0.0,) * 11, FLAG).text == "no in nearly all benign flows"
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=11, max_size=11), st.floats(-1e12, 1e12))
 def test_beyond_is_zero_inside_and_grows_outside(values, value):
     quantiles = tuple(sorted(values))
     low, high = quantiles[LEVELS.index(0.01)], quantiles[LEVELS.index(0.99)]
-    at = place_number(value, quantiles, DURATION)
+    at = locate_number(value, quantiles, DURATION)
     assert (at.beyond == 0) == (low <= value <= high) or at.beyond == pytest.approx(0, abs=1e-6)
-    assert place_number(max(value, high) * 2 + 1e10, quantiles, DURATION).beyond >= at.beyond * (value > high)
+    assert locate_number(max(value, high) * 2 + 1e10, quantiles, DURATION).beyond >= at.beyond * (value > high)
     assert 1 <= at.surprise <= 8
 
 
 def test_infinity_and_nothing_known_are_told():
-    assert place_number(np.inf, SPREAD, DURATION).beyond > 10
-    assert place_number(3.0, (), DURATION).text == "no benign flow has a value"
+    assert locate_number(np.inf, SPREAD, DURATION).beyond > 10
+    assert locate_number(3.0, (), DURATION).text == "no benign flow has a value"
 
 
 def test_words_by_how_usual_they_are():
     words = Words(("dns", "http"), (0.9, 0.0996, 0.0004))
-    assert place_word("irc", words).text == "seen in less than 0.04 % of benign flows"
-    assert place_word(None, words).text == "missing in 0.04 % of benign flows at most"
-    assert place_word("dns", words).surprise == 1
-    assert place_word("irc", words).beyond > place_word("http", words).beyond == 0
+    assert locate_word("irc", words).text == "seen in less than 0.04 % of benign flows"
+    assert locate_word(None, words).text == "missing in 0.04 % of benign flows at most"
+    assert locate_word("dns", words).surprise == 1
+    assert locate_word("irc", words).beyond > locate_word("http", words).beyond == 0

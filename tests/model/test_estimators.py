@@ -1,11 +1,19 @@
+from dataclasses import fields, is_dataclass
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from deepidea.evaluation.shards import shards_to_train
+from deepidea.model.detector import Detector
 from deepidea.model.estimators import DeepIDEAClassifier
 from deepidea.model.losses import LOSSES
+from deepidea.model.training import Epoch
+from deepidea.model.warm_start import WarmStart
 from tests.model.conftest import simulated_flows
 
 SMALL = {"hidden": (16,), "dropout": 0.0, "learning_rate": 1e-2, "min_steps": 300, "random_state": 0}
@@ -127,7 +135,7 @@ def test_labels_must_fit():
     attack = np.where(classes == "benign", "benign", "attack")
     with pytest.raises(ValueError, match="labels must name each"):
         DeepIDEAClassifier(**SMALL).fit(table, attack, labels=classes[:10])
-    with pytest.raises(ValueError, match="one class"):
+    with pytest.raises(ValueError, match="must belong to one class"):
         DeepIDEAClassifier(**SMALL).fit(table, classes, labels=["same"] * 50)
 
 
@@ -137,13 +145,13 @@ def test_partial_fit_continues():
     before = classifier.predict_proba(table)
     classifier.partial_fit(table[600:], classes[600:])
     assert not np.array_equal(before, classifier.predict_proba(table))
-    with pytest.raises(ValueError, match="y must hold classes"):
+    with pytest.raises(ValueError, match="unknown classes in y"):
         classifier.partial_fit(table[:2], ["benign", "never seen"])
 
 
 def test_partial_fit_needs_all_classes_first():
     table, classes = simulated_flows(100)
-    with pytest.raises(ValueError, match="classes must be given"):
+    with pytest.raises(ValueError, match="needs all classes"):
         DeepIDEAClassifier(**SMALL).partial_fit(table, classes)
 
 
@@ -181,6 +189,81 @@ def test_refuses_wrong_parameters_when_fitted(wrong):
     table, classes = simulated_flows(50)
     with pytest.raises(ValueError, match=next(iter(wrong))):
         clone(DeepIDEAClassifier(**{**SMALL, **wrong})).fit(table, classes)
+
+
+# --- fitting again ---------------------------------------------------------------------------------------------------
+
+
+def plain(value):
+    """Return a fitted attribute as plain values that compare equal where the attributes are."""
+    if isinstance(value, Detector):
+        return plain(vars(value) | {"_session": None})
+    if isinstance(value, torch.nn.Module):
+        return plain({name: tensor.numpy() for name, tensor in value.state_dict().items()})
+    if isinstance(value, Epoch):  # its time differs from run to run
+        return value.number, value.n_epochs, value.loss, repr(value.validation_cba)
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.tolist()
+    return value.to_dict(as_series=False) if isinstance(value, pl.DataFrame) else value
+
+
+def fit_labels(classifier, tmp_path):
+    table, classes = simulated_flows(300, seed=3)
+    attack = np.where(classes == "benign", "benign", "attack")
+    classifier.set_params(temperature="auto").fit(table, attack, labels=classes)
+
+
+def fit_array(classifier, tmp_path):
+    rng = np.random.default_rng(0)
+    classifier.fit(rng.normal(size=(200, 4)), rng.choice(["benign", "flood", "worm"], 200))
+
+
+def fit_one_side(classifier, tmp_path):
+    table, classes = simulated_flows(300, seed=4)
+    classifier.set_params(benign="scan", novelty="none").fit(table.drop("service"), classes)
+
+
+def fit_from_start(classifier, tmp_path):
+    table, classes = simulated_flows(300, seed=5)
+    start = DeepIDEAClassifier(**SMALL, loss="logit-adjusted").fit(table, classes).to_detector()
+    table, classes = simulated_flows(300, seed=6)
+    classifier.set_params(loss="logit-adjusted").fit(table, classes, start=WarmStart.of(start, "logit-adjusted"))
+
+
+def fit_shards(classifier, tmp_path):
+    table, classes = simulated_flows(300, seed=7)
+    path = tmp_path / "flows.csv"
+    table.with_columns(label=pl.Series(classes)).write_csv(path)
+    tmp_path.joinpath("shards").mkdir(exist_ok=True)
+    classifier.fit_shards(
+        shards_to_train([path], tmp_path / "shards", n_shards=2, label="label", benign="benign").flows
+    )
+
+
+def fit_in_parts(classifier, tmp_path):
+    table, classes = simulated_flows(200, seed=8)
+    classifier.partial_fit(table, classes, np.unique(classes))
+
+
+FITS = [fit_labels, fit_array, fit_one_side, fit_from_start, fit_shards, fit_labels, fit_array]
+
+
+@pytest.mark.parametrize(("first", "second"), [*pairwise(FITS), (fit_in_parts, fit_one_side)])
+def test_every_fit_sets_every_fitted_attribute_anew(first, second, tmp_path):
+    again, fresh = (DeepIDEAClassifier(**SMALL | {"min_steps": 20, "n_epochs": 2}) for _ in range(2))
+    first(again, tmp_path)
+    again.set_params(**fresh.get_params())
+    second(again, tmp_path)
+    second(fresh, tmp_path)
+    assert set(vars(again)) == set(vars(fresh))
+    for name, value in vars(fresh).items():
+        assert plain(getattr(again, name)) == plain(value), name
 
 
 def test_a_single_class_is_told():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deepidea.errors import ArtifactError
 from deepidea.model.detector import Detector
 from deepidea.model.estimators import DeepIDEAClassifier
-from deepidea.model.reference import LEVELS, Bins, Reference, Words, draw_rows
+from deepidea.model.reference import LEVELS, Bins, Reference, Words, sample_rows
 from tests.model.conftest import simulated_flows
 from tests.model.test_artifact import forged
 
@@ -48,10 +48,10 @@ def test_words_are_counted_once_each(words):
 @given(st.lists(st.integers(0, 5), min_size=1).filter(any), st.integers(0, 9))
 def test_rows_are_drawn_as_often_as_they_weigh(weights, seed):
     weight, rng = np.array(weights, float), np.random.default_rng(seed)
-    assert (np.bincount(draw_rows(weight, rng), minlength=len(weight)) == weight).all()
-    sampled = np.bincount(draw_rows(weight, rng, most=1000 * len(weight) - 1), minlength=len(weight))
+    assert (np.bincount(sample_rows(weight, rng), minlength=len(weight)) == weight).all()
+    sampled = np.bincount(sample_rows(weight, rng, most=1000 * len(weight) - 1), minlength=len(weight))
     assert (sampled[weight == 0] == 0).all()
-    scaled = draw_rows(weight + 0.5, rng, most=4000)
+    scaled = sample_rows(weight + 0.5, rng, most=4000)
     expected = 4000 * (weight + 0.5) / (weight + 0.5).sum()
     assert np.abs(np.bincount(scaled, minlength=len(weight)) - expected).max() < 2
 
@@ -71,15 +71,15 @@ def test_a_detector_tells_what_benign_flows_are_like(detector):
     assert known.bins["service"].share("other") > 0
 
 
-def test_starts_are_benign_flows_whose_mean_log_odds_is_theirs(detector):
+def test_baselines_are_benign_flows_whose_mean_log_odds_is_theirs(detector):
     table, classes = simulated_flows()
     benign = table.filter(pl.Series(classes) == "benign")
-    starts, weights = detector.reference.starts, np.array(detector.reference.start_weights)
+    baselines, weights = detector.reference.baselines, np.array(detector.reference.baseline_weights)
     assert weights.sum() == pytest.approx(1)
-    apart = np.abs(starts["bytes"].to_numpy()[:, None] / benign["bytes"].to_numpy() - 1).min(axis=1)
+    apart = np.abs(baselines["bytes"].to_numpy()[:, None] / benign["bytes"].to_numpy() - 1).min(axis=1)
     assert apart.max() < 1e-5  # six figures are kept
     odds = detector.decision.log_odds(detector.logits(benign))
-    started = weights @ detector.decision.log_odds(detector.logits(starts))
+    started = weights @ detector.decision.log_odds(detector.logits(baselines))
     assert started == pytest.approx(odds.mean(), abs=0.1 * odds.std())
 
 
@@ -152,7 +152,7 @@ def changed(contract, path, value):
 )
 def test_what_a_file_says_is_audited(detector, path, value):
     contract = changed(detector.reference.contract(), path, value)
-    with pytest.raises(ArtifactError, match="reference of a detector file"):
+    with pytest.raises(ArtifactError, match="reference contract of a detector file"):
         Reference.from_contract(detector.schema, contract)
 
 

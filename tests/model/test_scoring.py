@@ -13,7 +13,7 @@ from deepidea.errors import CellError, StorageError
 from deepidea.flows.schema import get_schema
 from deepidea.flows.skipping import SkipCount
 from deepidea.flows.tables import read_table
-from deepidea.model.scoring import beside, headerless_names, read_ahead, score_files
+from deepidea.model.scoring import headerless_names, join_verdicts, read_ahead, score_files
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def _one_flow() -> pl.DataFrame:
 
 def test_a_column_that_both_have_is_the_verdicts():
     flows = pl.DataFrame({"a": [1], "score": [7.0], "class": ["?"]})
-    assert beside(flows, pl.DataFrame({"class": ["dos"], "score": [0.5]})).row(0) == (1, "dos", 0.5)
+    assert join_verdicts(flows, pl.DataFrame({"class": ["dos"], "score": [0.5]})).row(0) == (1, "dos", 0.5)
 
 
 @given(st.lists(st.integers(), max_size=20))

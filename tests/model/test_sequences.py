@@ -105,5 +105,5 @@ def test_blocks_change_no_verdict() -> None:
 def test_a_loss_that_is_no_number_is_told() -> None:
     x, target = remembered_flows(8)
     x[0] = np.nan
-    with pytest.raises(FloatingPointError, match="must stay a number, however: nan"):
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
         train_on_windows(FlowLSTM(1, 2), x, target, loss=AttackSharingLoss(0.0), **SETTINGS)

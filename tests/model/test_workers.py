@@ -24,7 +24,7 @@ from deepidea.model.checkpoint import Checkpoint  # noqa: E402
 from deepidea.model.detector import Detector  # noqa: E402
 from deepidea.model.losses import LOSSES  # noqa: E402
 from deepidea.model.presets import train_detector  # noqa: E402
-from deepidea.model.workers import WorkerError, Workers, _exit_code, common_arguments, joined  # noqa: E402
+from deepidea.model.workers import WorkerError, Workers, _wait_for_exit, common_arguments, join_workers  # noqa: E402
 from tests.detection.servers import eventually  # noqa: E402
 
 FLOWS, _ = labelled_flows_from_table(simulate_flows(n_flows=3000, seed=5), "label", "benign")
@@ -35,10 +35,10 @@ def test_parts_make_up_the_batch_and_shares_make_up_one(n: int) -> None:
     batch = (np.arange(5), np.array([1, 2, 1, 3, 1], np.float32))
     parts = [Workers(rank, n).part(batch) for rank in range(n)]
     assert sorted(np.concatenate([rows for rows, _ in parts])) == list(range(5))
-    assert sum(Workers(rank, n).share(batch) for rank in range(n)) == pytest.approx(1.0)
+    assert sum(Workers(rank, n).weight_share(batch) for rank in range(n)) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", [name for name, info in LOSSES.items() if info.adds_up])
+@pytest.mark.parametrize("name", [name for name, info in LOSSES.items() if info.is_mean_reduction])
 def test_a_loss_is_the_sum_of_the_shares_of_workers(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     loss = LOSSES[name].build(np.array([50.0, 30.0, 5.0]), 10.0)
@@ -46,7 +46,7 @@ def test_a_loss_is_the_sum_of_the_shares_of_workers(name: str) -> None:
     counts = torch.rand(9, generator=generator) + 0.5
     batch = (np.arange(9), counts.numpy())
     shares = [
-        worker.share(batch) * loss(logits[rows], target[rows], counts[rows])
+        worker.weight_share(batch) * loss(logits[rows], target[rows], counts[rows])
         for worker in (Workers(0, 2), Workers(1, 2))
         for rows in [torch.from_numpy(worker.part(batch)[0])]
     ]
@@ -57,10 +57,10 @@ def test_a_process_whose_others_are_gone_before_they_meet_says_so(monkeypatch: p
     def meet(backend: str) -> None:
         raise torch.distributed.DistNetworkError("Connection reset by peer")
 
-    monkeypatch.setattr("deepidea.model.workers._meet", meet)
+    monkeypatch.setattr("deepidea.model.workers._init_process_group", meet)
     with (
-        pytest.raises(WorkerError, match=r"until the end, however: one was lost \(Connection reset by peer\)"),
-        joined(),
+        pytest.raises(WorkerError, match=r"another process was lost \(Connection reset by peer\)"),
+        join_workers(),
     ):
         pass
 
@@ -102,13 +102,13 @@ def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Pat
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "kept"
     train_detector(FLOWS, checkpoint=place, random_state=3, n_epochs=1)
-    with pytest.raises(DataError, match="of another training"):
+    with pytest.raises(DataError, match="belongs to a training with other"):
         train_detector(FLOWS, checkpoint=place, random_state=4, n_epochs=1)
     data = place.read_bytes()
     for damaged in (b"", data[:100], b"\x80\x04pickle", data[:8] + b"x" * 50):
         place.write_bytes(damaged)
-        with pytest.raises(ArtifactError, match="a checkpoint must be"):
-            Checkpoint(place, "").standing()
+        with pytest.raises(ArtifactError, match="cannot read checkpoint"):
+            Checkpoint(place, "").load()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_run_goes_on(table: Path, t
     while not kept.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(workers_of(running)[-1], signal.SIGKILL)
-    _, told = running.communicate(timeout=90)
-    assert running.returncode == 1, told.decode()
-    assert b"all workers must live until the end" in told
+    _, err = running.communicate(timeout=90)
+    assert running.returncode == 1, err.decode()
+    assert b"a worker ended early" in err
     assert kept.exists()
     assert not output.exists()
     assert json.loads(json.dumps(Checkpoint(kept, "")._read()[0]["epochs"]))
@@ -217,7 +217,7 @@ def test_ctrl_c_before_an_epoch_is_one_line_and_exit_code_130(
 def test_a_process_that_ends_by_the_signal_of_ctrl_c_was_interrupted() -> None:
     ends = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
     with subprocess.Popen([sys.executable, "-c", ends]) as process:
-        assert _exit_code([process], []) == 130
+        assert _wait_for_exit([process], []) == 130
 
 
 @pytest.mark.slow
@@ -255,5 +255,5 @@ def test_an_error_of_a_worker_has_its_exit_code_and_no_traceback(table: Path, tm
     asked = command(table, tmp_path / "a.idea", "--workers", "2", "--loss", "hierarchical")
     ran = subprocess.run(asked, capture_output=True, text=True, timeout=90, check=False)
     assert ran.returncode == 3
-    assert ran.stderr.count("a loss of several workers must be a mean over flows") == 1  # though both meet it
+    assert ran.stderr.count("loss=hierarchical is no mean over flows") == 1  # though both meet it
     assert "Traceback" not in ran.stderr

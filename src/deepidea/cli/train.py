@@ -208,9 +208,9 @@ def _joined(device: Device) -> Any:
     """Return the context of whoever trains together, None alone: torch is not read for that."""
     if not is_worker():
         return contextlib.nullcontext()
-    from deepidea.model.workers import joined
+    from deepidea.model.workers import join_workers
 
-    return joined("nccl" if device is Device.cuda else "gloo")
+    return join_workers("nccl" if device is Device.cuda else "gloo")
 
 
 def _say_written(asked: TrainOptions) -> None:

@@ -8,10 +8,10 @@
 ``training_rows.u64``  sorted 64-bit fingerprints of the distinct training vectors, little-endian
 =====================  ==================================================================================
 
-Nothing in the file is executed or unpickled. The zip comment holds the manifest's SHA-256. The hashes show damage and
-careless edits; they are no signature: whoever can write a whole file can write its hashes too.
+Nothing in the file is executed or unpickled. The zip comment holds the manifest's SHA-256. The hashes detect damage and
+careless edits; they are not a signature: whoever can write a file can write its hashes.
 
-A change that old readers cannot take raises :data:`FORMAT`; every format ever written stays readable.
+A change that old readers cannot read raises :data:`FORMAT`; every format ever written stays readable.
 """
 
 from __future__ import annotations
@@ -67,28 +67,24 @@ def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     Raises
     ------
     ArtifactError
-        When the file is missing, not a detector file, damaged, changed, or of a format this version does not know.
+        The file is missing, not a detector file, damaged, changed, or of an unknown format.
     """
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_audited(path, archive)
     except FileNotFoundError as error:
-        raise ArtifactError(f"a detector file must exist, however: {path} does not; train one first") from error
+        raise ArtifactError(f"cannot read detector file {path}: no such file; train one first") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise ArtifactError(_not_a_detector(path, error)) from error
+        if _is_pickle(path):
+            raise ArtifactError(
+                f"refused detector file {path}: it is a Python pickle, which could run any code when loaded"
+            ) from error
+        reason = f"cannot read detector file {path} as a zip: {error}; get a fresh copy, or train again"
+        raise ArtifactError(reason) from error
 
 
-def _not_a_detector(path: Path, error: Exception) -> str:
-    if _starts_as_pickle(path):
-        return (
-            f"a detector file must be a zip as `deepidea train` writes it, however: {path} is a Python pickle, "
-            "which could run any code when read; it was not opened"
-        )
-    return f"a detector file must be a zip as `deepidea train` writes it, however: {path}: {error}; get a fresh copy"
-
-
-def _starts_as_pickle(path: Path) -> bool:
+def _is_pickle(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -96,31 +92,27 @@ def _starts_as_pickle(path: Path) -> bool:
 
 
 def _read_audited(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:
-    _check_names(path, archive)
+    names = archive.namelist()
+    unknown, missing = set(names) - {MANIFEST, *MEMBERS}, {MANIFEST, *_REQUIRED} - set(names)
+    if unknown or missing or len(set(names)) < len(names):
+        raise ArtifactError(
+            f"{path} is no detector file: its members are {names[:8]}, expected {MANIFEST}, {', '.join(_REQUIRED)} and "
+            f"at most {list(MEMBERS)}, each once"
+        )
     document = _read_member(path, archive, MANIFEST)
     if archive.comment != _sha256(document).encode():
-        raise ArtifactError(f"manifest.json must be as it was written, however: {path} holds a changed one")
+        raise ArtifactError(f"{path} was changed: manifest.json does not match its SHA-256; get a fresh copy")
     manifest = _parse_manifest(path, document)
-    members = {name: _read_member(path, archive, name) for name in archive.namelist() if name != MANIFEST}
+    members = {name: _read_member(path, archive, name) for name in names if name != MANIFEST}
     _check_hashes(path, manifest["members"], members)
     return manifest, members
 
 
-def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
-    names = archive.namelist()
-    unknown = sorted(set(names) - {MANIFEST, *MEMBERS})
-    missing = sorted({MANIFEST, *_REQUIRED} - set(names))
-    if unknown or missing or len(set(names)) < len(names):
-        raise ArtifactError(
-            f"a detector file must hold {MANIFEST} and members out of {list(MEMBERS)}, each once, however: "
-            f"{path} holds {names[:8]}"
-        )
-
-
 def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    # The declared size is checked before anything is unpacked, so that a zip bomb cannot fill the memory.
     size = archive.getinfo(name).file_size
     if size > _MAX_BYTES[name]:
-        raise ArtifactError(f"{name} must be at most {_MAX_BYTES[name]} bytes, however: {path} declares {size}")
+        raise ArtifactError(f"refused {path}: {name} declares {size} bytes, at most {_MAX_BYTES[name]} bytes are read")
     return archive.read(name)
 
 
@@ -128,24 +120,24 @@ def _parse_manifest(path: Path, document: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(document)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"manifest.json must be JSON, however: {path}: {error}") from error
+        raise ArtifactError(f"cannot read manifest.json of {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("members"), dict):
-        raise ArtifactError(f"manifest.json must list the members, however: {path} does not")
+        raise ArtifactError(f"manifest.json of {path} has no object 'members'")
     if manifest.get("format") != FORMAT:
         raise ArtifactError(
-            f"a detector file must be of a format up to {FORMAT}, however: {path} is of format "
-            f"{manifest.get('format')!r}; update deepidea, or train again"
+            f"cannot read {path}: its format is {manifest.get('format')!r}, this version reads formats up to {FORMAT}; "
+            "update deepidea, or train again"
         )
     return manifest
 
 
 def _check_hashes(path: Path, declared: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
     if set(declared) != set(members):
-        raise ArtifactError(f"{path} must hold the members its manifest lists, however: {sorted(members)}")
+        raise ArtifactError(f"{path} was changed: its manifest lists {sorted(declared)}, it holds {sorted(members)}")
     for name, data in members.items():
         entry = declared[name]
         if not isinstance(entry, dict) or entry.get("sha256") != _sha256(data):
-            raise ArtifactError(f"{name} must have the SHA-256 of its manifest, however: {path} holds other bytes")
+            raise ArtifactError(f"{path} was changed: {name} does not match its SHA-256; get a fresh copy")
 
 
 def _sha256(data: bytes) -> str:

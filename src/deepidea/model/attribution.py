@@ -1,13 +1,12 @@
 """Integrated gradients through fully connected ReLU layers, forward and backward written out in numpy.
 
-Of a network ``f``, a flow ``x`` and a flow ``s`` to start from, feature ``i`` is given
+For a network ``f``, a flow ``x`` and a baseline ``s``, the attribution of feature ``i`` is
 
     (x_i - s_i) * integral over t in 0..1 of  df/dx_i (s + t (x - s))
 
-(Sundararajan et al. 2017, equation 1), and the mean over many starts is taken, as expected gradients do (Erion et al.
-2021). What features are given then adds up to ``f(x)`` minus the mean of ``f(s)``: completeness. The integral is a
-midpoint sum; between the kinks of ReLU layers the gradient of their outputs is constant, so that higher orders gain
-nothing.
+(Sundararajan et al. 2017, equation 1), averaged over many baselines, as expected gradients do (Erion et al. 2021). The
+attributions then sum to ``f(x)`` minus the mean of ``f(s)`` (completeness). The integral is a midpoint sum: between the
+kinks of ReLU layers the gradient of the logits is constant, so higher orders gain nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class LogOdds:
     Parameters
     ----------
     wanted, against : tuple of int
-        Outputs, whose probabilities are added up on either side.
+        Outputs whose probabilities are summed on either side.
     temperature : float
         Divides the logits.
 
@@ -76,20 +75,20 @@ def run_layers(layers: Sequence[Layer], encoded: Floats) -> Floats:
 
 
 def integrated_gradients(
-    layers: Sequence[Layer], odds: LogOdds, flow: Floats, starts: Floats, weights: NDArray[Any], n_steps: int
+    layers: Sequence[Layer], odds: LogOdds, flow: Floats, baselines: Floats, weights: NDArray[Any], n_steps: int
 ) -> NDArray[np.float64]:
-    """Return what each encoded feature adds to the log-odds of a flow.
+    """Return the attribution of each encoded feature: what it adds to the log-odds of a flow.
 
     Parameters
     ----------
     layers : sequence of (weight, bias)
     odds : LogOdds
     flow : array, float32, (d_in,)
-    starts : array, float32, (n_starts, d_in)
-    weights : array, (n_starts,)
+    baselines : array, float32, (n_baselines, d_in)
+    weights : array, (n_baselines,)
         Sums to 1.
     n_steps : int
-        Midpoints on the way from each start.
+        Midpoints on the path from each baseline.
 
     Returns
     -------
@@ -97,32 +96,32 @@ def integrated_gradients(
 
     Notes
     -----
-    What the first layer makes of a path is a straight line too, so that its two products are with the starts and the
-    flow alone, not with every step. Cost: ``n_starts * n_steps`` rows through the other layers, there and back, as
-    one small product a start: BLAS does those on the calling thread, and on a busy machine waits for no other.
+    The first layer is linear before its ReLU and maps a straight path to a straight path, so its products are with the
+    baselines and the flow alone, not with every step. Cost: ``n_baselines * n_steps`` rows through the other layers,
+    forward and backward, as one small product a baseline, which BLAS computes on the calling thread.
 
     Examples
     --------
     >>> import numpy as np
     >>> layers = [(np.array([[0.0, 0.0], [3.0, -1.0]], np.float32), np.zeros(2, np.float32))]
-    >>> flow, start = np.array([2.0, 1.0], np.float32), np.zeros((1, 2), np.float32)
-    >>> integrated_gradients(layers, LogOdds((1,), (0,), 1.0), flow, start, np.ones(1), 4)
+    >>> flow, baseline = np.array([2.0, 1.0], np.float32), np.zeros((1, 2), np.float32)
+    >>> integrated_gradients(layers, LogOdds((1,), (0,), 1.0), flow, baseline, np.ones(1), 4)
     array([ 6., -1.])
     """
     weight, bias = layers[0]
-    ends = np.concatenate([starts, flow[None]]) @ weight.T + bias  # (n_starts + 1, d_1)
+    ends = np.concatenate([baselines, flow[None]]) @ weight.T + bias  # (n_baselines + 1, d_1)
     steps = ((np.arange(n_steps) + 0.5) / n_steps).astype(np.float32)
-    path = ends[:-1, None] + steps[:, None] * (ends[-1] - ends[:-1])[:, None]  # (n_starts, n_steps, d_1)
-    mean = _gradient_behind_first(layers[1:], odds, path).mean(axis=1) @ weight  # (n_starts, d_in)
-    return np.asarray(np.asarray(weights, np.float64) @ ((flow - starts) * mean).astype(np.float64))
+    path = ends[:-1, None] + steps[:, None] * (ends[-1] - ends[:-1])[:, None]  # (n_baselines, n_steps, d_1)
+    mean = _gradient_at_first(layers[1:], odds, path).mean(axis=1) @ weight  # (n_baselines, d_in)
+    return np.asarray(np.asarray(weights, np.float64) @ ((flow - baselines) * mean).astype(np.float64))
 
 
-def _gradient_behind_first(layers: Sequence[Layer], odds: LogOdds, outputs: Floats) -> Floats:
-    """Return the gradient of the log-odds with respect to what the first layer gives, before its ReLU."""
-    given = [outputs]  # of each layer, before the ReLU
+def _gradient_at_first(layers: Sequence[Layer], odds: LogOdds, outputs: Floats) -> Floats:
+    """Return the gradient of the log-odds with respect to the outputs of the first layer, before its ReLU."""
+    forward = [outputs]  # of each layer, before the ReLU
     for weight, bias in layers:
-        given.append(np.maximum(given[-1], np.float32(0)) @ weight.T + bias)
-    gradient = odds.gradient(given[-1])
-    for (weight, _), below in zip(reversed(layers), reversed(given[:-1]), strict=True):
+        forward.append(np.maximum(forward[-1], np.float32(0)) @ weight.T + bias)
+    gradient = odds.gradient(forward[-1])
+    for (weight, _), below in zip(reversed(layers), reversed(forward[:-1]), strict=True):
         gradient = (gradient @ weight) * (below > 0)
     return gradient

@@ -1,10 +1,10 @@
-"""Which rows each step of training sees: batches of rows in memory, or of one shard after the other.
+"""Batches of training: from rows in memory, or from one shard after the other.
 
-A batch is drawn from *all* flows, duplicates included, as the paper does it. A row that comes more than
-:data:`MOST_COPIES` times in a batch is then computed that many times, its copies sharing its weight. Without dropout
-that leaves the loss of a batch as it is; with dropout the expected loss, of which one copy alone would be a noisy
-estimate, since each copy has a mask of its own. On KDD99's 10 % file a batch of 128 flows holds 65 distinct rows.
-``benchmarks/paper_choices.py`` measures what the number of copies does to the final loss.
+A batch is drawn from *all* flows, duplicates included, as in the paper. A row drawn more than :data:`MOST_COPIES` times
+is computed that many times, with its weight shared among the copies: the batch loss stays the same without dropout, and
+its expectation with dropout. One copy alone would be a noisy estimate of that, since each copy has its own mask. On
+KDD99's 10 % file a batch of 128 flows holds 65 distinct rows. ``benchmarks/paper_choices.py`` measures the effect of
+the number of copies on the final loss.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 
 MOST_COPIES = 8
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
-Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]  # encoded rows (n_rows, d_in), and what they are (n_rows,)
+Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]  # encoded rows (n_rows, d_in), and their outputs (n_rows,)
 
 
 class TrainingRows(Protocol):
     """Encoded rows to train on, in memory or not."""
 
     def epoch(self, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Arrays, Iterator[Batch]]]:
-        """Yield arrays that are in memory together, and the batches out of them; all of them are one epoch."""
+        """Yield arrays that are in memory together, with batches from them; all of them are one epoch."""
 
     def arrays(self) -> Iterator[Arrays]:
-        """Yield all rows, in an order that does not change."""
+        """Yield all rows, in a fixed order."""
 
     def n_steps(self, batch_size: int) -> int:
         """Return how many batches an epoch has."""
@@ -74,7 +74,7 @@ class RowsInMemory:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowsOnDisk:
-    """Rows of which one shard at a time is in memory, in an order that is drawn anew for each epoch.
+    """Rows of which one shard at a time is in memory, in a new random order each epoch.
 
     Each shard must be a fair sample of all rows, for the batches of a while come out of it alone. What would not be
     fair is a row that stands for many flows and lies in one shard: such rows are in every shard, with their part of the
@@ -106,7 +106,7 @@ class RowsOnDisk:
             yield self._shard(j)
 
     def n_steps(self, batch_size: int) -> int:
-        """Return how many batches an epoch has, but for one or the other where weights are no whole numbers."""
+        """Return how many batches an epoch has, give or take a few where weights are fractional."""
         return sum(math.ceil(max(float(self._weights(j).sum()), 1) / batch_size) for j in range(len(self.paths)))
 
     def _shard(self, j: int) -> Arrays:
@@ -120,8 +120,8 @@ class RowsOnDisk:
 def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Yield the batches of one shuffled pass over the flows that weighted rows stand for.
 
-    A row of weight 3 is drawn three times an epoch, one of weight 0.5 every other epoch (systematic resampling), so
-    that integer weights are exactly the repeated rows.
+    A row of weight 3 is drawn three times an epoch, one of weight 0.5 every other epoch (systematic resampling); whole
+    weights are exactly repeated rows.
 
     Parameters
     ----------
@@ -134,9 +134,9 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     Yields
     ------
     rows : array, int64
-        The rows of the batch, ascending; one row comes at most :data:`MOST_COPIES` times.
+        The rows of the batch, ascending; each at most :data:`MOST_COPIES` times.
     counts : array, float32
-        How many flows of the batch each stands for; they add up to ``batch_size``, but for the last batch.
+        How many flows of the batch each stands for; their sum is ``batch_size``, except in the last batch.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     ends = np.cumsum(weight)
     copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
     flows = rng.permutation(np.repeat(np.arange(len(weight)), copies))
-    # one sort of (batch, row) pairs, packed into one number each, finds the repeated rows of all batches at once
+    # one sort of (batch, row) pairs, packed into integers, finds the repeated rows of all batches at once
     keys = np.sort(np.arange(len(flows)) // batch_size * len(weight) + flows)
     places = np.flatnonzero(np.diff(keys, prepend=-1))
     batches, rows = np.divmod(keys[places], len(weight))

@@ -1,8 +1,7 @@
-"""A training kept on disk after each epoch, so that one that was cut off goes on from there.
+"""A checkpoint of training after each epoch, so that an interrupted training resumes from it.
 
-The file is safetensors: weights, moments of the optimiser, and as text what training it is of and where it stood.
-Dropout masks begin anew with the epoch, so a run that went on is as good as one that was not cut off, not the same to
-the bit; without dropout it is.
+The file is safetensors: weights, moments of the optimiser, and as metadata a digest of the training and its progress.
+Dropout masks start anew with the epoch, so a resumed run equals an uninterrupted one to the bit only without dropout.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -28,13 +26,13 @@ _KIND = "deepidea checkpoint 1"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a training stood when an epoch ended.
+class CheckpointState:
+    """State of a training at the end of an epoch.
 
     Parameters
     ----------
     epochs : list of dict
-        What each epoch so far came to.
+        The results of each epoch so far.
     rng : dict
         State of the generator that draws batches.
     tensors : dict of Tensor
@@ -48,44 +46,43 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The file of a training.
+    """The checkpoint file of a training.
 
     Parameters
     ----------
     path : Path
     training : str
-        What tells the training from others: :func:`name_training`.
+        Identifies the training: :func:`training_digest`.
     """
 
     path: Path
     training: str
 
-    def keep(self, standing: Standing) -> None:
-        """Write where the training stands, whole or not at all."""
-        about = {"kind": _KIND, "training": self.training, "epochs": standing.epochs, "rng": standing.rng}
-        data = save(standing.tensors, {"deepidea": json.dumps(about)})
+    def save(self, state: CheckpointState) -> None:
+        """Write the state, whole or not at all."""
+        about = {"kind": _KIND, "training": self.training, "epochs": state.epochs, "rng": state.rng}
         with replacing(self.path) as partial:
-            partial.write_bytes(data)
+            partial.write_bytes(save(state.tensors, {"deepidea": json.dumps(about)}))
 
-    def standing(self) -> Standing | None:
-        """Return where the training stood, None where it has not begun.
+    def load(self) -> CheckpointState | None:
+        """Return the state, None where there is no file yet.
 
         Raises
         ------
         ArtifactError
             The file is no checkpoint, or damaged.
         DataError
-            It is one of another training.
+            It belongs to another training.
         """
         if not self.path.exists():
             return None
         about, tensors = self._read()
         if about.get("training") != self.training:
             raise DataError(
-                "a checkpoint must be of the same data, parameters and seed, however: "
-                f"{self.path} is of another training; remove it, or name another"
+                f"checkpoint {self.path} belongs to a training with other data, parameters or seed; remove it, or name "
+                "another file"
             )
-        return Standing(about["epochs"], about["rng"], tensors)
+        return CheckpointState(about["epochs"], about["rng"], tensors)
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         try:
@@ -93,28 +90,23 @@ class Checkpoint:
                 about = json.loads((file.metadata() or {}).get("deepidea", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
         except (SafetensorError, OSError, ValueError) as error:
-            raise ArtifactError(f"a checkpoint must be whole, however: {self.path}: {error}; remove it") from error
+            raise ArtifactError(f"cannot read checkpoint {self.path}: {error}; remove it to train anew") from error
         if about.get("kind") != _KIND:
-            raise ArtifactError(f"a checkpoint must be one of training, however: {self.path} is none; remove it")
+            raise ArtifactError(f"cannot read checkpoint {self.path}: it is no training checkpoint; remove it")
         return about, tensors
 
 
-def name_training(rows: TrainingRows, parameters: Sequence[object]) -> str:
-    """Return what tells a training from others: a hash of its rows and parameters.
+def training_digest(rows: TrainingRows, parameters: Sequence[object]) -> str:
+    """Return a hash of a training's rows and parameters.
 
     Examples
     --------
     >>> rows = RowsInMemory(np.zeros((2, 1), np.float32), np.array([0, 1]), np.ones(2))
-    >>> name_training(rows, [1]) == name_training(rows, [2])
+    >>> training_digest(rows, [1]) == training_digest(rows, [2])
     False
     """
-    told = hashlib.sha256(repr(tuple(parameters)).encode())
+    digest = hashlib.sha256(repr(tuple(parameters)).encode())
     for x, target in rows.arrays():
-        told.update(np.ascontiguousarray(x).data)
-        told.update(np.ascontiguousarray(target).data)
-    return told.hexdigest()
-
-
-def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors that training will not change, each with memory of its own."""
-    return {name: value.detach().clone().contiguous().to(torch.device("cpu")) for name, value in tensors.items()}
+        digest.update(np.ascontiguousarray(x).data)
+        digest.update(np.ascontiguousarray(target).data)
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 Class-balanced accuracy is maximised by ``argmax_j P(j | flow) / P(j)``, not by ``argmax_j P(j | flow)``: in traffic
 that is 98 % benign the second rarely names a rare attack. The correction is only as good as the probabilities, and a
-network that fits its training rows well is over-confident on attacks it has not met, hence the temperature.
+network that fits its training rows well is over-confident on attacks it has not seen, hence the temperature.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepidea.errors import ArtifactError
+from deepidea.model.contracts import reading_contract
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How the network's outputs become a class and an attack score.
 
-    An output stands for a class, or for one label of it where the network was trained on finer labels than classes;
-    then each label is corrected for its own prior before the labels of a class are added up.
+    An output is a class, or one label of a class where the network was trained on finer labels; each label is then
+    corrected for its own prior before the labels of a class are summed.
 
     Parameters
     ----------
@@ -50,16 +50,14 @@ class Decision:
 
     def __post_init__(self) -> None:
         if len(self.prior) < 2 or min(self.prior) <= 0 or abs(sum(self.prior) - 1) > 1e-6:
-            raise ValueError(f"prior must be positive shares that sum to 1, however: prior={self.prior}")
+            raise ValueError(f"prior must be positive shares that sum to 1, got {self.prior}")
         if not 0 < self.temperature < float("inf") or not 0 <= self.tau < float("inf"):
-            raise ValueError(
-                f"temperature must be > 0 and tau >= 0, however: temperature={self.temperature}, tau={self.tau}"
-            )
+            raise ValueError(f"temperature must be > 0 and tau >= 0, got {self.temperature} and {self.tau}")
         if not self.class_of:
             object.__setattr__(self, "class_of", tuple(range(len(self.prior))))
         steps = [b - a for a, b in pairwise((0, *self.class_of))]
         if len(self.class_of) != len(self.prior) or steps[0] or not set(steps) <= {0, 1}:
-            raise ValueError(f"class_of must ascend from 0 without gaps, however: class_of={self.class_of}")
+            raise ValueError(f"class_of must ascend from 0 without gaps, one for each prior, got {self.class_of}")
 
     @property
     def n_classes(self) -> int:
@@ -71,9 +69,9 @@ class Decision:
         return softmax(np.asarray(logits, np.float32) / np.float32(self.temperature))
 
     def log_odds(self, logits: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the calibrated log-odds of attack against benign, float64 ``(n_flows,)``; finite where ``p`` is 1."""
+        """Return the calibrated log-odds of attack against benign, float64 ``(n_flows,)``, finite where ``p`` is 1."""
         scaled = np.asarray(logits, np.float64) / self.temperature
-        attacks = self.class_of.index(1)  # the outputs of benign stand first
+        attacks = self.class_of.index(1)  # the outputs of benign come first
         return np.asarray(_log_sum_exp(scaled[:, attacks:]) - _log_sum_exp(scaled[:, :attacks]), np.float64)
 
     def corrected(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,7 +81,7 @@ class Decision:
         return probabilities * weights.astype(np.float32)
 
     def by_class(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Add up the outputs of each class, float32 ``(n_flows, n_classes)``."""
+        """Sum the outputs of each class, float32 ``(n_flows, n_classes)``."""
         if self.n_classes == len(self.class_of):
             return values
         starts = np.searchsorted(self.class_of, np.arange(self.n_classes))
@@ -102,7 +100,7 @@ class Decision:
         ----------
         logits : array, (n_flows, n_outputs)
         unlike_benign : array, bool, (n_flows,), optional
-            Flows that are not benign whatever the logits say, see :attr:`deepidea.model.novelty.Novelty.rate`.
+            Flows that are not called benign whatever their logits, see :attr:`deepidea.model.novelty.Novelty.rate`.
 
         Examples
         --------
@@ -116,11 +114,12 @@ class Decision:
             return corrected
         first_attack = self.class_of.index(1)
         corrected[unlike_benign, :first_attack] = 0
-        gone = ~corrected.any(axis=1)  # where benign was so sure that attacks are 0 in this precision
-        if gone.any():
-            attacks = np.array(logits[gone], np.float32)
+        # Where benign is so likely that every attack underflows to 0, the softmax is taken among the attacks alone.
+        underflowed = ~corrected.any(axis=1)
+        if underflowed.any():
+            attacks = np.array(logits[underflowed], np.float32)
             attacks[:, :first_attack] = -np.inf
-            corrected[gone] = self.corrected(self.probabilities(attacks))
+            corrected[underflowed] = self.corrected(self.probabilities(attacks))
         return corrected
 
     def contract(self) -> dict[str, Any]:
@@ -131,12 +130,10 @@ class Decision:
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> Decision:
         """Rebuild a decision from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
-        try:
+        with reading_contract("decision"):
             prior = tuple(float(share) for share in contract["prior"])
             class_of = tuple(int(code) for code in contract["class_of"])
             return cls(prior, float(contract["temperature"]), float(contract["tau"]), class_of)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"a decision contract must be complete, however: {error!r}") from error
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -186,6 +183,7 @@ def fit_temperature(
 
 
 def _golden_section(function: Any, low: float, high: float, n_steps: int = 40) -> float:
+    # Invariant: low < a < b < high with a minimum between low and high; each step reuses one of the two inner values.
     ratio = (np.sqrt(5) - 1) / 2
     a, b = high - ratio * (high - low), low + ratio * (high - low)
     fa, fb = function(a), function(b)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from deepidea.errors import ArtifactError
 from deepidea.flows.schema import Schema
 from deepidea.model.artifact import read_artifact, write_artifact
+from deepidea.model.contracts import reading_contract
 from deepidea.model.decision import Decision
 from deepidea.model.features import FlowEncoder
 from deepidea.model.novelty import DISTANCES, Novelty
@@ -27,22 +28,24 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BLOCK_ROWS = 4096  # flows in one call of the network: large enough to be fast, small enough to stay in the cache
-PADDED_TO = 16  # rows of a call are filled up to a multiple of the widest vector: no element takes a kernel's tail path
+# Kernels compute the last rows of a batch, fewer than a vector register holds, by another path that rounds differently.
+# Batches are padded to whole registers, so that the verdict on a flow does not depend on its position.
+PADDED_TO = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assessment:
-    """Numbers that verdicts are made of.
+    """The numbers behind verdicts.
 
     Attributes
     ----------
     logits : array, float32, (n_flows, n_labels)
         Of the network.
     shares : array, float32, (n_flows, n_classes)
-        What decides the class; a flow's add up to 1. These are the probabilities of balanced classes, in which what is
-        unlike benign flows has no part in benign.
+        Decide the class and sum to 1: probabilities of balanced classes, with 0 for benign where a flow is too unlike
+        benign flows.
     anomaly : array, float64, (n_flows,), or None
-        How unlike benign flows, in 0..1; None where the detector was not trained to tell.
+        How unlike benign flows, in 0..1; None for a detector without novelty.
     """
 
     logits: NDArray[np.float32]
@@ -54,7 +57,7 @@ class Detector:
     """A trained detector.
 
     Made by :meth:`load`, or by ``DeepIDEAClassifier.to_detector`` after training. The verdict on a flow depends on that
-    flow alone: not on its neighbours, the chunk size or the number of threads, to the last bit.
+    flow alone, to the last bit: not on its neighbours, the chunk size or the number of threads.
 
     Parameters
     ----------
@@ -64,24 +67,24 @@ class Detector:
     classes : tuple of str
         Benign first.
     labels : tuple of str
-        What each output of the network stands for: the classes, or the finer labels it was trained on, by class.
+        Name of each output of the network: the classes, or the finer labels it was trained on, by class.
     graph : bytes
-        ONNX graph from raw features to logits, and to distances where there is ``novelty``
+        ONNX graph from raw features to logits, and with ``novelty`` to distances
         (:func:`deepidea.model.graph.build_graph`).
     weights : bytes, optional
         The network as safetensors.
     training_fingerprints : array, uint64, optional
         Sorted fingerprints of the distinct vectors it was trained on.
     novelty : Novelty, optional
-        What tells flows that are unlike those of training; the graph then gives distances too.
+        Recognises flows unlike those of training; the graph then has distances as outputs.
     reference : Reference, optional
-        What the flows of training looked like, for explanations and for monitors of drift.
+        Summary of the training flows, for explanations and drift monitors.
     site_reference : Reference, optional
-        The same of benign flows of the site that it watches, see :func:`deepidea.detection.calibrate.calibrate`.
+        The same of benign flows of the monitored site, see :func:`deepidea.detection.calibrate.calibrate`.
     card : dict, optional
-        What is told of the training: data, parameters, scores. Plain JSON values.
+        Facts on the training: data, parameters, scores. Plain JSON values.
     n_threads : int, optional
-        Threads that score; all cores where absent.
+        Scoring threads; default: all cores.
 
     Attributes
     ----------
@@ -107,8 +110,8 @@ class Detector:
     ) -> None:
         if len(classes) != decision.n_classes or len(labels) != len(decision.prior) or len(set(labels)) < len(labels):
             raise ArtifactError(
-                f"the decision must be over {len(classes)} classes and {len(labels)} different labels, however: it is "
-                f"over {decision.n_classes} and {len(decision.prior)}"
+                f"the decision is over {decision.n_classes} classes and {len(decision.prior)} labels, the detector has "
+                f"{len(classes)} classes and {len(set(labels))} different labels"
             )
         self.encoder, self.decision, self.classes, self.labels = encoder, decision, classes, labels
         self.graph, self.weights, self.training_fingerprints = graph, weights, training_fingerprints
@@ -129,19 +132,22 @@ class Detector:
 
     @property
     def fingerprint(self) -> str:
-        """What names the detector in its alerts: a hash of its network, the same after calibration."""
+        """Identifies the detector in its alerts: a hash of its network, unchanged by calibration."""
         return hashlib.sha256(self.graph).hexdigest()[:16]
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """All that the file tells besides its members, as JSON values."""
-        contracts = {"schema": self.schema.contract(), "encoder": self.encoder.contract()}
-        known = {name: getattr(self, name) for name in ("novelty", "reference", "site_reference")}
-        told = {name: part.contract() for name, part in known.items() if part is not None}
-        return {**contracts, **self._names(), "decision": self.decision.contract(), **told, **self.card}
-
-    def _names(self) -> dict[str, list[str]]:
-        return {"classes": list(self.classes), "labels": list(self.labels)}
+        """Manifest of the detector file, as JSON values."""
+        optional = {name: getattr(self, name) for name in ("novelty", *_REFERENCES)}
+        return {
+            "schema": self.schema.contract(),
+            "encoder": self.encoder.contract(),
+            "classes": list(self.classes),
+            "labels": list(self.labels),
+            "decision": self.decision.contract(),
+            **{name: part.contract() for name, part in optional.items() if part is not None},
+            **self.card,
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the detector file, whole or not at all; equal detectors are equal files."""
@@ -159,16 +165,18 @@ class Detector:
         Raises
         ------
         ArtifactError
-            When it is missing, damaged, changed, or not what a detector file may be.
+            It is missing, damaged, changed, or breaks a rule of detector files.
         """
         from deepidea.model.graph import audit_graph  # the ONNX reader takes a moment to import
 
         manifest, members = read_artifact(path)
         audit_graph(members["model.onnx"])
-        encoder = FlowEncoder.from_contract(_schema_of(manifest), _entry(manifest, "encoder", dict))
+        with reading_contract("schema"):
+            schema = Schema.from_contract(_entry(manifest, "schema", dict))
+        references = {name: _entry(manifest, name, dict) for name in _REFERENCES if name in manifest}
         rows = members.get("training_rows.u64")
         return cls(
-            encoder,
+            FlowEncoder.from_contract(schema, _entry(manifest, "encoder", dict)),
             Decision.from_contract(_entry(manifest, "decision", dict)),
             tuple(str(name) for name in _entry(manifest, "classes", list)),
             tuple(str(name) for name in _entry(manifest, "labels", list)),
@@ -176,16 +184,16 @@ class Detector:
             weights=members.get("weights.safetensors"),
             training_fingerprints=None if rows is None else _read_fingerprints(rows),
             novelty=Novelty.from_contract(_entry(manifest, "novelty", dict)) if "novelty" in manifest else None,
-            **{name: _reference_of(encoder.schema, manifest, name) for name in _REFERENCES},
+            **{name: Reference.from_contract(schema, contract) for name, contract in references.items()},
             card={k: v for k, v in manifest.items() if k not in _OWN_ENTRIES},
             n_threads=n_threads,
         )
 
     def with_card(self, **entries: Any) -> Detector:
         """Return the detector with further entries in its card; save it to keep them."""
-        told = copy(self)
-        told.card = {**self.card, **entries}
-        return told
+        other = copy(self)
+        other.card = {**self.card, **entries}
+        return other
 
     def score(self, table: pl.DataFrame) -> pl.DataFrame:
         """Return one verdict a flow, in the order of the table.
@@ -193,33 +201,38 @@ class Detector:
         Parameters
         ----------
         table : DataFrame
-            Flows under any names that the schema knows; other columns do not matter.
+            Flows under any column names of the schema; other columns are ignored.
 
         Returns
         -------
         DataFrame
             ``class`` (String), ``score`` (Float64, probability of attack in 0..1, as fine near 1 as near 0), and
             ``p_<class>`` (Float32), the calibrated probability of each class. ``class`` is corrected for the training
-            prior, and is no benign one where the flow is too unlike benign flows, so it need not be the most probable
-            one. Where the detector was trained on labels finer than classes,
-            ``label`` (String) is the likeliest one of the class. Where it was trained to tell what is new, ``anomaly``
-            (Float64, 0..1) is how unlike benign flows it is, and ``unknown`` (Boolean) whether it is unlike both benign
-            flows and known attacks, see :mod:`deepidea.model.novelty`.
+            prior, and is not benign where the flow is too unlike benign flows, so it need not be the most probable one.
+            A detector trained on labels finer than classes adds ``label`` (String), the likeliest one of the class.
+            One with novelty adds ``anomaly`` (Float64, 0..1), how unlike benign flows it is, and ``unknown`` (Boolean),
+            whether it is unlike both benign flows and known attacks, see :mod:`deepidea.model.novelty`.
 
         Raises
         ------
         SchemaError, CellError
-            When the table lacks a feature or a cell cannot be one.
+            The table lacks a feature, or a cell is invalid.
         """
         return self.score_conformed(self.schema.conform(table))
 
     def score_conformed(self, flows: pl.DataFrame) -> pl.DataFrame:
-        """Return what :meth:`score` does for a table that already is as ``schema.conform`` makes it."""
+        """Return the verdicts of :meth:`score` for a table that ``schema.conform`` returned."""
         blocks = [flows.slice(start, BLOCK_ROWS) for start in range(0, max(len(flows), 1), BLOCK_ROWS)]
         if self.n_threads == 1 or len(blocks) == 1:
             return pl.concat([self._score_block(block) for block in blocks])
         with ThreadPoolExecutor(self.n_threads) as pool:
             return pl.concat(pool.map(self._score_block, blocks), rechunk=True)
+
+    def no_verdicts(self) -> pl.DataFrame:
+        """Return a table of no verdicts, with the columns and types of :meth:`score`."""
+        text = set(self.schema.categories)
+        dtypes = {name: pl.String() if name in text else pl.Float64() for name in self.schema.features}
+        return self.score(pl.DataFrame(schema=dtypes))
 
     def score_stream(self, chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """Yield the verdicts of each chunk of flows; memory holds one chunk at a time."""
@@ -227,18 +240,18 @@ class Detector:
             yield self.score(chunk)
 
     def assess(self, flows: pl.DataFrame) -> Assessment:
-        """Return what the verdicts of conformed flows are made of."""
-        logits, corrected, told = self._decide(flows)
+        """Return the numbers behind the verdicts on conformed flows."""
+        logits, corrected, novel = self._decide(flows)
         by_class = self.decision.by_class(corrected[: len(flows)])
         shares = np.asarray(by_class / by_class.sum(axis=1, keepdims=True), np.float32)
-        return Assessment(logits[: len(flows)], shares, told["anomaly"][: len(flows)] if told else None)
+        return Assessment(logits[: len(flows)], shares, novel["anomaly"][: len(flows)] if novel else None)
 
     def logits(self, flows: pl.DataFrame) -> NDArray[np.float32]:
         """Return the network's outputs for conformed flows, float32 ``(n_flows, n_classes)``."""
         return self._run_padded(flows)[0][: len(flows)]
 
     def _run_padded(self, flows: pl.DataFrame) -> list[NDArray[np.float32]]:
-        """Return logits, and distances where the graph gives them, of the flows and the rows that fill up."""
+        """Return logits, and distances if the graph has them, of the flows and the rows of padding."""
         raw = self.encoder.raw(flows)
         arrays = {"numbers": _padded(raw.numbers), "codes": _padded(raw.codes)}
         feeds = {entry.name: arrays[entry.name] for entry in self._session.get_inputs()}
@@ -246,7 +259,7 @@ class Detector:
         return outputs
 
     def _score_block(self, flows: pl.DataFrame) -> pl.DataFrame:
-        logits, corrected, told = self._decide(flows)
+        logits, corrected, novel = self._decide(flows)
         codes = self.decision.by_class(corrected).argmax(axis=1)
         p = self.decision.by_class(self.decision.probabilities(logits))  # (n_padded, n_classes)
         columns: dict[str, Any] = {"class": pl.Series(self.classes, dtype=pl.String).gather(codes)}
@@ -254,15 +267,15 @@ class Detector:
             columns["label"] = self._likeliest_label(corrected, codes)
         columns["score"] = 1.0 - p[:, 0].astype(np.float64)  # near 1, p_benign is far finer than its complement
         columns |= {f"p_{name}": p[:, j] for j, name in enumerate(self.classes)}
-        return pl.DataFrame(columns | told).head(len(flows))
+        return pl.DataFrame(columns | novel).head(len(flows))
 
     def _decide(self, flows: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, Any]]:
-        """Return padded logits, the shares that decide, ``(n_padded, n_labels)`` each, and columns of what is new."""
+        """Return padded logits and deciding shares, ``(n_padded, n_labels)`` each, and the columns of novelty."""
         logits, *distances = self._run_padded(flows)
         if self.novelty is None:
             return logits, self.decision.shares(logits), {}
-        told = self.novelty.judge(self.decision.log_odds(logits), np.concatenate(distances, axis=1))
-        return logits, self.decision.shares(logits, self.novelty.is_unlike_benign(told["anomaly"])), told
+        novel = self.novelty.verdict_columns(self.decision.log_odds(logits), np.concatenate(distances, axis=1))
+        return logits, self.decision.shares(logits, self.novelty.is_unlike_benign(novel["anomaly"])), novel
 
     def _likeliest_label(self, corrected: NDArray[np.float32], codes: NDArray[np.int64]) -> pl.Series:
         of_other_class = np.array(self.decision.class_of) != codes[:, None]
@@ -279,7 +292,7 @@ class Detector:
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _OPTIONS}
 
-    def __reduce__(self) -> tuple[Any, ...]:  # an ONNX Runtime session cannot be copied; it is opened anew
+    def __reduce__(self) -> tuple[Any, ...]:  # an ONNX Runtime session cannot be pickled; each copy opens its own
         return _rebuild, (self._parts(), self._options())
 
 
@@ -306,12 +319,12 @@ def _open_session(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # threads work on different blocks, which scales better than sharing one
+    options.intra_op_num_threads = 1  # threads score different blocks, which scales better than sharing one
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ArtifactError(f"model.onnx must be a graph that runs, however: {error}") from error
+        raise ArtifactError(f"cannot run model.onnx: {error}; get a fresh copy, or train again") from error
     _check_shapes(session, encoder, {"logits": n_outputs, **dict.fromkeys(DISTANCES if with_distances else (), 1)})
     return session
 
@@ -321,28 +334,17 @@ def _check_shapes(session: onnxruntime.InferenceSession, encoder: FlowEncoder, o
     found = {entry.name: entry.shape[-1] for entry in session.get_inputs()}
     given = [(entry.name, entry.shape[-1]) for entry in session.get_outputs()]
     if found != {name: d for name, d in expected.items() if d} or given != list(outputs.items()):
-        raise ArtifactError(f"model.onnx must map {expected} to {outputs}, however: it maps {found} to {dict(given)}")
-
-
-def _schema_of(manifest: dict[str, Any]) -> Schema:
-    try:
-        return Schema.from_contract(_entry(manifest, "schema", dict))
-    except ValueError as error:
-        raise ArtifactError(f"a detector file must hold a whole schema, however: {error}") from error
-
-
-def _reference_of(schema: Schema, manifest: dict[str, Any], name: str) -> Reference | None:
-    return Reference.from_contract(schema, _entry(manifest, name, dict)) if name in manifest else None
+        raise ArtifactError(f"model.onnx maps {found} to {dict(given)}, the manifest expects {expected} to {outputs}")
 
 
 def _entry(manifest: dict[str, Any], name: str, kind: type) -> Any:
     value = manifest.get(name)
     if not isinstance(value, kind):
-        raise ArtifactError(f"manifest.json must hold {name!r} ({kind.__name__}), however: {str(value)[:80]!r}")
+        raise ArtifactError(f"manifest.json must hold {name!r} as a {kind.__name__}, got {str(value)[:80]!r}")
     return value
 
 
 def _read_fingerprints(data: bytes) -> NDArray[np.uint64]:
     if len(data) % 8:
-        raise ArtifactError(f"training_rows.u64 must hold whole 64-bit words, however: {len(data)} bytes")
+        raise ArtifactError(f"training_rows.u64 has {len(data)} bytes, not a multiple of 8; get a fresh copy")
     return np.frombuffer(data, "<u8").astype(np.uint64)

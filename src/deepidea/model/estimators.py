@@ -23,21 +23,21 @@ from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
 from deepidea.flows.schema import Column, Schema
 from deepidea.flows.shards import FlowTable, ShardedFlows, ShardedTable, in_memory
 from deepidea.model.batches import RowsInMemory, TrainingRows
-from deepidea.model.checkpoint import Checkpoint, name_training
+from deepidea.model.checkpoint import Checkpoint, training_digest
 from deepidea.model.decision import Decision, fit_temperature
 from deepidea.model.detector import Detector
 from deepidea.model.features import FlowEncoder, NumberScaling
 from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
-from deepidea.model.novelty import Ellipsoids, Novelty, NoveltyRule, draw_sides, fit_novelty
-from deepidea.model.reference import Bins, Reference, draw_rows, fit_reference
+from deepidea.model.novelty import Ellipsoids, Novelty, NoveltyRule, fit_novelty, sample_sides
+from deepidea.model.reference import Bins, Reference, fit_reference, sample_rows
 from deepidea.model.sharding import encode_shards
-from deepidea.model.starting import Start
 from deepidea.model.threads import fastest_thread_count, torch_threads
 from deepidea.model.training import Adam, Epoch, Schedule, speed_up, train_network, train_step
+from deepidea.model.warm_start import WarmStart
 from deepidea.model.workers import Workers
 
-MOST_HELD_OUT = 50_000  # rows of a class: more would tell no more
+MOST_HELD_OUT = 50_000  # rows of a class; more would not make the estimates noticeably better
 Device = Literal["auto", "cpu", "cuda"]
 Duplicates = Literal["weigh", "drop"]
 OnEpoch = Callable[[Epoch], None]
@@ -46,63 +46,60 @@ OnEpoch = Callable[[Epoch], None]
 class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     """Feed-forward network with attack-sharing loss, calibration and prior-corrected decision.
 
-    Takes polars tables (numbers and text) or numeric arrays; missing and infinite values are allowed. Rows that repeat
-    are collapsed first, so the result depends neither on the order of rows nor on whether a row of weight 3 is written
-    once or three times.
+    Takes polars tables (numbers and text) or numeric arrays; missing and infinite values are allowed. Repeated rows are
+    collapsed first, so the result depends neither on the order of rows nor on whether a row of weight 3 is written once
+    or three times.
 
     Parameters
     ----------
     attack_weight : float
-        Lambda of the loss: what calling an attack benign costs beside confusing two classes. 0 is cross-entropy. The
-        losses "attack-sharing" and "hierarchical" heed it, the others have no such term.
+        Lambda of the loss: the cost of calling an attack benign, beside that of confusing two classes. 0 is
+        cross-entropy. Only the losses "attack-sharing" and "hierarchical" use it.
     loss : str
-        A name out of :data:`deepidea.model.losses.LOSSES`. Whatever the loss, the trained network and the prior of
-        its decision fit together, so that ``p / prior^tau`` means the same.
+        A name from :data:`deepidea.model.losses.LOSSES`. The prior of the decision follows the loss, so that
+        ``p / prior^tau`` means the same for all of them.
     benign : label, optional
-        The class that is no attack: where absent, the label ``"benign"`` if there is one, else the first of the sorted
-        classes.
+        The class that is not an attack; default: the label ``"benign"`` if there is one, else the first sorted class.
     hidden : sequence of int
         Units of each hidden layer.
     dropout : float
-        Share of the units dropped while training, on the input and on every hidden layer.
+        Share of units dropped in training, on the input and on every hidden layer.
     scaling : {"log-z-score", "min-max"}
         How numbers are scaled, see :class:`deepidea.model.features.FlowEncoder`.
     duplicates : {"weigh", "drop"}
         Whether a feature vector counts as often as it occurs, or once.
     balance : float
-        How far the weights of the labels are evened out: a label of n flows weighs n^(1 - balance), in training and in
-        the prior of the decision. 0 leaves them, 1 makes them equal.
+        How far label weights are evened out: a label of n flows weighs n^(1 - balance), in training and in the prior of
+        the decision. 0 leaves them, 1 makes them equal.
     class_weight : dict, "balanced" or None
         "balanced" is ``balance=1``. A dict gives factors on the loss of each class that the prior does not follow: they
         shift decisions, as costs do.
     learning_rate, weight_decay, batch_size, n_epochs, schedule
         Adam and its step size, see :func:`deepidea.model.training.train_network`.
     min_steps : int
-        A small table is passed over more than ``n_epochs`` times, until this many steps are taken.
+        A small table gets more than ``n_epochs`` epochs, until this many steps are taken.
     temperature : float or "auto"
         Divides the logits; "auto" fits it on the held-out rows.
     tau : float
         Strength of the prior correction of the decision; 0 is plain argmax.
     validation_fraction : float
-        Share of the distinct rows of each class held out of training, for the validation score, the temperature and
-        what is usual.
+        Share of the distinct rows of each class held out for the validation score, the temperature and the novelty
+        ranks.
     novelty : {"mahalanobis", "none"}
-        Whether the detector tells flows that are unlike those of training, see :mod:`deepidea.model.novelty`. It needs
-        held-out benign flows and attacks and a hidden layer; without them, and after :meth:`partial_fit`, the detector
-        does not tell.
+        Whether the detector reports flows unlike those of training, see :mod:`deepidea.model.novelty`. Needs held-out
+        benign flows and attacks and a hidden layer; without them, and after :meth:`partial_fit`, it does not.
     novelty_rate : float
-        Share of benign flows, at most, that are not called benign because they are unlike benign flows; 0 lets the
-        network alone decide, as scikit-learn expects of an estimator, whose classes follow its probabilities. What it
-        takes from benign it gives to the attack that the network finds likeliest.
+        At most this share of benign flows is not called benign because it is unlike benign flows; such a flow gets the
+        likeliest attack class. 0 leaves the decision to the network, as scikit-learn expects of an estimator.
     random_state : int, RandomState or None
         An int makes a run on a CPU reproducible to the last bit.
     n_threads : int or "auto", optional
-        Training threads; "auto" measures which number is fastest. Where absent: 1 with an int ``random_state``, because
-        the number of threads changes the last bits of a sum, else "auto".
+        Training threads; "auto" measures which number is fastest. Default: 1 with an int ``random_state``, since the
+        number of threads changes the last bits of a sum, else "auto".
     device : {"auto", "cpu", "cuda"}
-        "auto" takes CUDA where there is one.
+        "auto" uses CUDA if available.
     schema : Schema, optional
-        What the columns of a table are; where absent, text is a category and anything else a number.
+        What the columns of a table are; default: text is a category, anything else a number.
 
     Attributes
     ----------
@@ -116,13 +113,12 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     decision_ : Decision
         Over the network's outputs: benign first, then the labels of one attack class after the other.
     ellipsoids_, novelty_ : Ellipsoids, Novelty, or None
-        What tells flows that are unlike those of training.
     reference_ : Reference, or None
-        What the flows of training looked like, each row counted as often as it was given; None where none was benign.
+        Summary of the training flows, each row counted as often as it was given; None without benign flows.
     epochs_ : list of Epoch
     n_threads_ : int
     fingerprints_ : array, uint64
-        Sorted fingerprints of the distinct vectors at hand while training.
+        Sorted fingerprints of the distinct training vectors, held-out ones included.
 
     Examples
     --------
@@ -167,30 +163,14 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         device: Device = "auto",
         schema: Schema | None = None,
     ) -> None:
-        self.attack_weight = attack_weight
-        self.loss = loss
-        self.benign = benign
-        self.hidden = hidden
-        self.dropout = dropout
-        self.scaling = scaling
-        self.duplicates = duplicates
-        self.balance = balance
-        self.class_weight = class_weight
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
-        self.schedule = schedule
-        self.min_steps = min_steps
-        self.temperature = temperature
-        self.tau = tau
-        self.validation_fraction = validation_fraction
-        self.novelty = novelty
-        self.novelty_rate = novelty_rate
-        self.random_state = random_state
-        self.n_threads = n_threads
-        self.device = device
-        self.schema = schema
+        self.attack_weight, self.loss, self.benign = attack_weight, loss, benign
+        self.hidden, self.dropout, self.scaling = hidden, dropout, scaling
+        self.duplicates, self.balance, self.class_weight = duplicates, balance, class_weight
+        self.learning_rate, self.weight_decay, self.batch_size = learning_rate, weight_decay, batch_size
+        self.n_epochs, self.schedule, self.min_steps = n_epochs, schedule, min_steps
+        self.temperature, self.tau, self.validation_fraction = temperature, tau, validation_fraction
+        self.novelty, self.novelty_rate, self.random_state = novelty, novelty_rate, random_state
+        self.n_threads, self.device, self.schema = n_threads, device, schema
 
     # --- fitting -----------------------------------------------------------------------------------------------------
 
@@ -202,12 +182,12 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         *,
         labels: ArrayLike | None = None,
         extra: ArrayLike | None = None,
-        start: Start | None = None,
+        start: WarmStart | None = None,
         on_epoch: OnEpoch | None = None,
         workers: Workers | None = None,
         checkpoint: Path | None = None,
     ) -> Self:
-        """Train on flows.
+        """Train on flows; nothing of an earlier fit is kept.
 
         Parameters
         ----------
@@ -215,22 +195,21 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         y : array (n_flows,)
             Class of each flow.
         sample_weight : array (n_flows,), optional
-            How many flows each row stands for; a row of weight 0 is as if it were not there.
+            How many flows each row stands for; a row of weight 0 is ignored.
         labels : array (n_flows,), optional
-            Finer names of the attacks: the network then tells labels apart, and the decision adds them up to classes.
+            Finer names of the attacks: the network then has one output per label, and the decision sums them by class.
         extra : array (n_flows,) of bool, optional
-            Which flows were added on purpose: they are never held out, and their weight counts even where
-            ``duplicates="drop"``.
-        start : Start, optional
-            What to go on from: its encoder, outputs and weights are taken in place of fresh ones.
+            Flows added on purpose: they are never held out, and their weight counts even with ``duplicates="drop"``.
+        start : WarmStart, optional
+            Encoder, outputs and weights to continue from, in place of fresh ones.
         on_epoch : callable, optional
-            Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
+            Called with an :class:`deepidea.model.training.Epoch` after each epoch.
         workers : Workers, optional
-            The processes that train together; each calls this with the same arguments but for it.
+            The processes that train together; each calls this with the same arguments otherwise.
         checkpoint : Path, optional
-            File that keeps where training stands after each epoch; where it is there, training goes on from it.
+            File with the state of training, written after each epoch; training resumes from it if it exists.
         """
-        self._check_parameters()
+        self._start_afresh()
         table, y = self._read_training(X, y, reset=True)
         self._name_outputs(y, labels, start)
         rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)), extra)
@@ -246,8 +225,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     ) -> Self:
         """Train on flows that do not fit into memory, shard by shard.
 
-        In memory are one shard, the rows that stand for so many flows that every shard has them, those held out, and
-        of each row what tells it from others. Encoded rows are written beside the shards.
+        In memory are one shard, the rows with so many copies that every shard has them, the held-out rows, and the
+        fingerprint of each row. Encoded rows are written beside the shards.
 
         Parameters
         ----------
@@ -256,10 +235,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         on_epoch, workers, checkpoint
             As for :meth:`fit`.
         """
-        self._check_parameters()
-        self.schema_ = (self.schema or flows.schema).restrict(flows.schema.features)
-        self.feature_names_in_ = np.array(self.schema_.features, dtype=object)
-        self.n_features_in_ = len(self.schema_.features)
+        self._start_afresh()
+        self._set_schema((self.schema or flows.schema).restrict(flows.schema.features))
         classes = np.array(flows.class_order)
         self._name_outputs(classes, None, None)
         target = self._codes(classes, None)[flows.codes]
@@ -268,7 +245,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         rows = self._weigh(flows.table, target, *counts, flows.fingerprints, no_extra)
         return self._fit_rows(rows, None, on_epoch, workers=workers, checkpoint=checkpoint)
 
-    def _fit_rows(self, rows: _Rows, start: Start | None, on_epoch: OnEpoch | None, **shared: Any) -> Self:
+    def _start_afresh(self) -> None:
+        """Check the parameters and drop every fitted attribute: whatever is not a parameter."""
+        self._check_parameters()
+        for name in vars(self).keys() - self.get_params(deep=False).keys():
+            delattr(self, name)
+
+    def _fit_rows(self, rows: _Rows, start: WarmStart | None, on_epoch: OnEpoch | None, **shared: Any) -> Self:
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         held_out = _hold_out(rows, self.validation_fraction, self._seed) & ~rows.extra
         training, validation = rows.take(~held_out), rows.take(held_out).in_memory()
@@ -276,12 +259,12 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._prior_counts = self._count_classes(training)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(training, validation, on_epoch, **shared)
-        self._remember(validation)
+        self._add_fingerprints(validation)  # held-out rows are not unseen: choices were made with them
         if self.temperature == "auto" and len(validation):
             logits = _run(self.network_, self.encoder_.transform(in_memory(validation.table)))
             self._set_decision(fit_temperature(logits, validation.target, validation.weight))
         self._fit_novelty(training, validation)
-        self.reference_ = self._tell_reference(rows, validation if len(validation) else training)
+        self.reference_ = self._summarise(rows, validation if len(validation) else training)
         self.detector_ = self.to_detector()
         return self
 
@@ -294,18 +277,18 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         *,
         labels: ArrayLike | None = None,
     ) -> Self:
-        """Continue training with one pass over more flows, at a constant learning rate.
+        """Continue training with one epoch over more flows, at a constant learning rate.
 
-        The first call without an earlier :meth:`fit` needs all ``classes`` and learns the encoder from its flows; later
-        calls leave classes and encoder as they are, and add to the prior. After a :meth:`fit` with ``labels``, labels
-        out of the same ones are needed here too.
+        The first call without an earlier :meth:`fit` needs all ``classes`` and fits the encoder to its flows; later
+        calls keep classes and encoder, and add to the prior. After a :meth:`fit` with ``labels``, labels from the same
+        set are required.
         """
         first = not hasattr(self, "network_")
         self._check_parameters()
         table, y = self._read_training(X, y, reset=first)
         if first:
             if classes is None:
-                raise ValueError("classes must be given on the first call of partial_fit, however: classes=None")
+                raise ValueError("the first call of partial_fit needs all classes, got classes=None")
             self._set_classes(np.unique(np.asarray(classes)))
             self._set_outputs(self.classes_, None)
         rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)))
@@ -317,8 +300,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._prior_counts = self._prior_counts + self._count_classes(rows)
         self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
-        self._forget_novelty()  # it was read off a network that is no more
-        self._renew_reference(rows)
+        self.ellipsoids_ = self.novelty_ = None  # they were fitted to the hidden layer before this training
+        known = getattr(self, "reference_", None)
+        # the flows of the first fit stay the reference, as its encoder stays; scores are of the network as it is now
+        self.reference_ = replace(known, score_bins=self._score_bins(rows)) if known else self._summarise(rows, rows)
         self.detector_ = self.to_detector()
         return self
 
@@ -329,17 +314,17 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             "novelty": ("mahalanobis", "none"),
             "loss": tuple(LOSSES),
         }
+        ranges: dict[str, tuple[str, Callable[[Any], bool]]] = {
+            **dict.fromkeys(("n_epochs", "batch_size", "learning_rate"), ("above 0", lambda value: value > 0)),
+            "balance": ("in [0, 1]", lambda value: 0 <= value <= 1),
+            **dict.fromkeys(("validation_fraction", "novelty_rate"), ("in [0, 1)", lambda value: 0 <= value < 1)),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, however: {name}={getattr(self, name)!r}")
-        for name in ("n_epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, however: {name}={getattr(self, name)!r}")
-        if not 0 <= self.balance <= 1:
-            raise ValueError(f"balance must be in [0, 1], however: balance={self.balance}")
-        for name in ("validation_fraction", "novelty_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), however: {getattr(self, name)}")
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name, (range_text, holds) in ranges.items():
+            if not holds(getattr(self, name)):
+                raise ValueError(f"{name} must be {range_text}, got {getattr(self, name)!r}")
 
     def _read_training(self, X: Any, y: ArrayLike, *, reset: bool) -> tuple[pl.DataFrame, NDArray[Any]]:
         if isinstance(X, pl.DataFrame):
@@ -350,7 +335,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             table = self._name_columns(X, reset=reset)
         check_classification_targets(labels)
         if len(labels) != len(table):
-            raise ValueError(f"X and y must have one row a flow, however: {len(table)} and {len(labels)}")
+            raise ValueError(f"X and y differ in length: {len(table)} and {len(labels)} rows")
         return table, np.asarray(labels)
 
     def _read_features(self, X: Any) -> pl.DataFrame:
@@ -361,10 +346,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
     def _read_table(self, table: pl.DataFrame, *, reset: bool) -> pl.DataFrame:
         if reset:
-            self.schema_ = (self.schema or schema_of(table)).restrict(table.columns)
-            self.feature_names_in_ = np.array(self.schema_.features, dtype=object)
-            self.n_features_in_ = len(self.schema_.features)
+            self._set_schema((self.schema or schema_of(table)).restrict(table.columns))
         return self.schema_.conform(table)
+
+    def _set_schema(self, schema: Schema) -> None:
+        self.schema_ = schema
+        self.feature_names_in_ = np.array(schema.features, dtype=object)
+        self.n_features_in_ = len(schema.features)
 
     def _name_columns(self, matrix: NDArray[np.float32], *, reset: bool = False) -> pl.DataFrame:
         table = pl.from_numpy(matrix, schema=[f"x{j}" for j in range(matrix.shape[1])])
@@ -372,7 +360,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             self.schema_ = schema_of(table)
         return table
 
-    def _name_outputs(self, y: NDArray[Any], labels: ArrayLike | None, start: Start | None) -> None:
+    def _name_outputs(self, y: NDArray[Any], labels: ArrayLike | None, start: WarmStart | None) -> None:
         if start is None:
             self._set_classes(np.unique(y))
             self._set_outputs(y, labels)
@@ -380,7 +368,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._set_classes(np.unique(np.array(start.classes)))
         self._output_labels, self._class_of = start.labels, start.class_of
 
-    def _start(self, training: _Rows, start: Start | None) -> None:
+    def _start(self, training: _Rows, start: WarmStart | None) -> None:
         """Set encoder and network to what training begins with."""
         if start is None:
             self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(training.table, training.weight)
@@ -394,7 +382,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
     def _set_classes(self, classes: NDArray[Any]) -> None:
         if len(classes) < 2:
-            raise ValueError(f"training needs at least two classes, however: there is one class, {classes.tolist()}")
+            raise ValueError(f"training needs at least two classes, got one class: {classes.tolist()}")
         self.classes_ = classes
         self.benign_ = self._find_benign(classes)
         place = int(np.flatnonzero(classes == self.benign_)[0])
@@ -403,26 +391,28 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     def _find_benign(self, classes: NDArray[Any]) -> Any:
         if self.benign is not None:
             if self.benign not in classes:
-                raise ValueError(f"benign must be among the classes {classes.tolist()}, however: {self.benign!r}")
+                raise ValueError(f"benign must be among the classes {classes.tolist()}, got {self.benign!r}")
             return self.benign
         return "benign" if "benign" in classes.tolist() else classes[0]
 
     def _set_outputs(self, y: NDArray[Any], labels: ArrayLike | None) -> None:
-        """Fix what the network's outputs stand for: (class in network order, label), by class; benign is one output."""
+        """Define the network's outputs: (class in network order, label), sorted by class; benign is one output."""
         found = (
             pl.DataFrame({"class": self._class_codes(y), "label": self._fine_labels(y, labels)}).unique().sort(pl.all())
         )
         doubled = found.filter(pl.col("label").is_duplicated())["label"].unique().to_list()
         if doubled:
-            raise ValueError(f"each label must belong to one class, however: {doubled[:5]} belong to several")
+            raise ValueError(f"each label must belong to one class, but these belong to several: {doubled[:5]}")
         self._output_labels = tuple(found["label"].to_list())
         self._class_of = tuple(found["class"].to_list())
 
     def _class_codes(self, y: NDArray[Any]) -> NDArray[np.int64]:
-        """Return each class's place in the network's order, benign 0."""
+        """Return each class's index in the network's order, benign 0."""
         places = np.searchsorted(self.classes_, y)
         if not (self.classes_[np.minimum(places, len(self.classes_) - 1)] == y).all():
-            raise ValueError(f"y must hold classes out of {self.classes_.tolist()}, however: {np.unique(y).tolist()}")
+            raise ValueError(
+                f"unknown classes in y: it holds {np.unique(y).tolist()}, not all in {self.classes_.tolist()}"
+            )
         return np.asarray(np.argsort(self._network_order)[places], np.int64)
 
     def _fine_labels(self, y: NDArray[Any], labels: ArrayLike | None) -> pl.Series:
@@ -432,7 +422,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             return classes
         own = pl.Series("label", np.asarray(labels), dtype=pl.String)
         if len(own) != len(y) or own.null_count():
-            raise ValueError(f"labels must name each of the {len(y)} flows, however: {len(own) - own.null_count()} do")
+            raise ValueError(f"labels must name each of the {len(y)} flows, got {len(own) - own.null_count()} labels")
         return own.zip_with(pl.Series(np.asarray(y != self.benign_)), classes)
 
     def _codes(self, y: NDArray[Any], labels: ArrayLike | None) -> NDArray[np.int64]:
@@ -441,9 +431,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         places = {label: place for place, label in enumerate(self._output_labels)}
         codes = self._fine_labels(y, labels).replace_strict(places, default=None, return_dtype=pl.Int64)
         if codes.null_count():
-            raise ValueError(
-                f"labels must be out of {list(self._output_labels)}, however: {codes.null_count()} are not"
-            )
+            raise ValueError(f"{codes.null_count()} labels are not among {list(self._output_labels)}")
         return codes.to_numpy()
 
     def _collapse(
@@ -456,7 +444,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         fingerprints = row_fingerprints(table, self.schema_)
         rows, summed = collapse_duplicates(fingerprints, target, weight)
         is_extra = np.zeros(len(table), bool) if extra is None else np.asarray(extra, bool)
-        own = np.where(is_extra, weight, 1.0)  # of a row that is taken once however often it comes
+        own = np.where(is_extra, weight, 1.0)  # with duplicates="drop", copies of a row do not add up
         once, extra_rows = strongest_copies(fingerprints, target, own, is_extra, rows)
         return self._weigh(table[rows], target[rows], summed, once, fingerprints[rows], extra_rows)
 
@@ -469,7 +457,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         fingerprints: NDArray[np.uint64],
         is_extra: NDArray[np.bool_],
     ) -> _Rows:
-        """Return distinct rows with the weights that they train with; ``once`` is theirs where copies do not count."""
+        """Return distinct rows with their training weights; ``once`` are those where copies do not count."""
         summed = once if self.duplicates == "drop" else occurring
         balance = 1.0 if self.class_weight == "balanced" else self.balance
         counts = np.bincount(target, summed, minlength=len(self._output_labels)).astype(np.float64)
@@ -478,7 +466,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return _Rows(table, target, *weights, fingerprints, is_extra)
 
     def _costs(self) -> NDArray[np.float64]:
-        """Return the factor that a ``class_weight`` dict gives each output's class."""
+        """Return the factor of a ``class_weight`` dict for each output's class."""
         costs = self.class_weight if isinstance(self.class_weight, dict) else {}
         of_class = [costs.get(label, 1.0) for label in self.classes_[self._network_order].tolist()]
         return np.array(of_class, np.float64)[list(self._class_of)]
@@ -497,7 +485,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return np.bincount(rows.target, rows.prior_weight, minlength=len(self._output_labels)).astype(np.float64)
 
     def _counts(self) -> NDArray[np.float64]:
-        """Return the training flows of each output, above 0 even where one has none yet."""
+        """Return the training flows of each output, above 0 even without any yet."""
         return np.asarray(np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum()), np.float64)
 
     def _set_decision(self, temperature: float) -> None:
@@ -520,8 +508,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self.network_.to(device)
         encoded = rows.encoded(self.encoder_)
         info = LOSSES[self.loss]
-        if workers is not None and not info.adds_up:
-            raise DataError(f"a loss of several workers must be a mean over flows, however: loss={self.loss} is not")
+        if workers is not None and not info.is_mean_reduction:
+            raise DataError(
+                f"loss={self.loss} is no mean over flows, so workers cannot share it; train without workers"
+            )
         loss = info.build(self._counts(), self.attack_weight).to(device)
         steps = encoded.n_steps(self.batch_size)
         self.n_threads_ = self._choose_threads(encoded, loss, device)
@@ -544,23 +534,24 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             )
         self.network_.to("cpu").eval()
         self._set_offset(info.offset(self._counts()))
-        self._remember(rows)
+        self._add_fingerprints(rows)
 
     def _checkpoint(self, path: Path, rows: TrainingRows) -> Checkpoint:
         parameters = {name: value for name, value in self.get_params().items() if name not in ("schema", "n_threads")}
-        return Checkpoint(path, name_training(rows, [sorted(parameters.items(), key=lambda pair: pair[0]), self._seed]))
+        return Checkpoint(
+            path, training_digest(rows, [sorted(parameters.items(), key=lambda pair: pair[0]), self._seed])
+        )
 
     def _set_offset(self, offset: NDArray[np.float64]) -> None:
-        """Let the logits hold this offset and no other; it stands in the bias of the last layer."""
+        """Replace the offset of the logits, which is part of the last layer's bias (see ``LossInfo.offset``)."""
         _, bias = self.network_.weights_and_biases()[-1]
         with torch.no_grad():
             bias.add_(torch.from_numpy(offset - self._offset))
         self._offset = offset
 
-    def _remember(self, rows: _Rows) -> None:
-        """Keep which vectors were at hand: held-out rows too, since choices were made by them."""
-        seen = getattr(self, "fingerprints_", np.zeros(0, np.uint64))
-        self.fingerprints_ = np.unique(np.concatenate([seen, rows.fingerprints]))
+    def _add_fingerprints(self, rows: _Rows) -> None:
+        known = getattr(self, "fingerprints_", np.zeros(0, np.uint64))
+        self.fingerprints_ = np.unique(np.concatenate([known, rows.fingerprints]))
 
     def _choose_threads(self, rows: TrainingRows, loss: torch.nn.Module, device: str) -> int:
         if isinstance(self.n_threads, int):
@@ -586,23 +577,20 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return validate
 
     def _fit_novelty(self, training: _Rows, validation: _Rows) -> None:
-        self._forget_novelty()
+        self.ellipsoids_ = self.novelty_ = None
         sides = [set((rows.target > 0).tolist()) for rows in (training, validation)]
         if self.novelty == "none" or not len(self.hidden) or sides != [{False, True}, {False, True}]:
             return
         trained, held_out = (
             (self.encoder_.transform(in_memory(part.table)), part.target > 0, part.weight)
             for rows in (training, validation)
-            for part in [rows.take(draw_sides(rows.target > 0, self._seed))]
+            for part in [rows.take(sample_sides(rows.target > 0, self._seed))]
         )
         fitted = fit_novelty(self._layers(), self.decision_, trained, held_out, self.novelty_rate)
         self.ellipsoids_, self.novelty_ = fitted
 
-    def _forget_novelty(self) -> None:
-        self.ellipsoids_ = self.novelty_ = None
-
-    def _tell_reference(self, rows: _Rows, scored: _Rows) -> Reference | None:
-        """Tell what all rows look like, and how some of them score."""
+    def _summarise(self, rows: _Rows, scored: _Rows) -> Reference | None:
+        """Return the reference of all rows, with the score bins of ``scored``."""
         return fit_reference(
             self.schema_,
             rows.table,
@@ -614,17 +602,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _score_bins(self, rows: _Rows) -> Bins:
-        drawn = draw_rows(rows.occurring, np.random.default_rng(self._seed))
+        drawn = sample_rows(rows.occurring, np.random.default_rng(self._seed))
         distinct, places = np.unique(drawn, return_inverse=True)
         p = self.decision_.probabilities(_run(self.network_, self.encoder_.transform(rows.table[distinct])))
         return Bins.of((1.0 - p[:, 0].astype(np.float64))[places])
-
-    def _renew_reference(self, rows: _Rows) -> None:
-        """Leave what is known of flows as the encoder is left; the scores are of a network that is no more."""
-        known = getattr(self, "reference_", None)
-        self.reference_ = (
-            self._tell_reference(rows, rows) if known is None else replace(known, score_bins=self._score_bins(rows))
-        )
 
     def _layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         return [(w.detach().numpy(), b.detach().numpy()) for w, b in self.network_.weights_and_biases()]
@@ -647,12 +628,12 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray(ordered / ordered.sum(axis=1, keepdims=True), np.float64)
 
     def to_detector(self, **card: Any) -> Detector:
-        """Return the detector: what scores flows without torch, and is saved to a file.
+        """Return the detector, which scores flows without torch and can be saved to a file.
 
         Parameters
         ----------
         **card
-            Told of the training in the file, as JSON values.
+            Entries of the detector's card, as JSON values.
         """
         from safetensors.torch import save
 
@@ -674,7 +655,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def __sklearn_tags__(self) -> Any:
-        """Return what scikit-learn may expect: missing and infinite values are fine."""
+        """Return scikit-learn's tags: missing and infinite values are allowed."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
@@ -682,9 +663,9 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Distinct training rows: conformed features, place of the class, weight in the loss and in the prior.
+    """Distinct training rows: conformed features, output of the class, weight in the loss and in the prior.
 
-    ``occurring`` is how many of the flows that were given each row stands for.
+    ``occurring`` is the number of given flows that each row stands for, ``extra`` whether it was added on purpose.
     """
 
     table: FlowTable
@@ -693,7 +674,7 @@ class _Rows:
     prior_weight: NDArray[np.float64]
     occurring: NDArray[np.float64]
     fingerprints: NDArray[np.uint64]
-    extra: NDArray[np.bool_]  # whether a row was added on purpose
+    extra: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.target)
@@ -706,14 +687,14 @@ class _Rows:
         return replace(self, table=in_memory(self.table))
 
     def encoded(self, encoder: FlowEncoder) -> TrainingRows:
-        """Return the rows as a network takes them, beside their shards where they are in some."""
+        """Return the rows as network inputs, in memory or in files beside their shards."""
         if isinstance(self.table, ShardedTable):
             return encode_shards(self.table, encoder, self.target, self.weight)
         return RowsInMemory(encoder.transform(self.table), self.target, self.weight)
 
 
 def schema_of(table: pl.DataFrame) -> Schema:
-    """Return the plainest schema of a table of features: text is a category, anything else a number."""
+    """Return a schema inferred from dtypes: text is a category, anything else a number."""
     text = (pl.String, pl.Categorical, pl.Enum)
     kinds = {name: "category" if dtype in text else "number" for name, dtype in table.schema.items()}
     return Schema("custom", tuple(Column(name, kind) for name, kind in kinds.items()))  # type: ignore[arg-type]
@@ -726,7 +707,7 @@ def strongest_copies(
     is_extra: NDArray[np.bool_],
     rows: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return for each of some distinct rows the largest weight among its copies, and whether any copy is an extra one.
+    """Return for each distinct row the largest weight among its copies, and whether any copy is an extra one.
 
     Examples
     --------
@@ -764,10 +745,7 @@ def _read_weight(sample_weight: ArrayLike | None, n_flows: int) -> NDArray[np.fl
 
 
 def _hold_out(rows: _Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Choose the validation rows: this share of each class's distinct rows, none of a class with fewer than two.
-
-    Of a class they are :data:`MOST_HELD_OUT` at most.
-    """
+    """Choose the validation rows: this share of each class's distinct rows, at most :data:`MOST_HELD_OUT`."""
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(rows), bool)
     for code in np.unique(rows.target):
@@ -779,7 +757,7 @@ def _hold_out(rows: _Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
 def _find_device(device: Device) -> str:
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise MissingExtraError("device='cuda' needs CUDA, however: torch finds none; choose 'auto' or 'cpu'")
+        raise MissingExtraError("cannot train with device='cuda': torch finds no CUDA; choose 'auto' or 'cpu'")
     return "cuda" if available and device != "cpu" else "cpu"
 
 

@@ -1,13 +1,12 @@
-"""Why: the features that drove a verdict, against benign flows, in numbers and in words.
+"""Why: the features that drove a verdict, compared with benign flows, as numbers and as text.
 
-What is explained is the log-odds of the verdict's class against benign, calibrated by the detector's temperature, and
-what it is compared with are benign flows that the detector file keeps (:mod:`deepidea.model.reference`): the site's own
-where it was calibrated there, else those of training. A feature's **push** is its integrated gradient
-(:mod:`deepidea.model.attribution`) in units of log-odds; the pushes of all features add up to how much more the flow
-looks like an attack than benign flows do.
+Explained is the log-odds of the verdict's class against benign, calibrated by the detector's temperature, relative to
+benign flows in the detector file (:mod:`deepidea.model.reference`): the site's own after calibration there, else those
+of training. A feature's **push** is its integrated gradient (:mod:`deepidea.model.attribution`) in units of log-odds;
+the pushes of all features sum to how much more than benign flows the flow looks like an attack.
 
-An alert that its ``anomaly`` alone raised is not explained by that sum, since the network finds it benign; for those,
-the features that lie outside of the benign range are told, the furthest first.
+An alert raised by its ``anomaly`` alone is not explained by that sum, since the network finds the flow benign; the
+reasons are then the features outside of the benign range, furthest first.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.column import Column
 from deepidea.flows.labels import kind_of, phrase_of, title_of, topic_of, unit_of, value_text
 from deepidea.model.attribution import LogOdds, integrated_gradients, run_layers
-from deepidea.model.benign_range import NOT_KNOWN, Place, place_number, place_word
+from deepidea.model.benign_range import NOT_KNOWN, RangePosition, locate_number, locate_word
 from deepidea.model.detector import Detector
 from deepidea.model.features import RawFeatures
 from deepidea.model.graph import read_layers
 from deepidea.model.novelty import UNKNOWN_RATE, Novelty
 
 FIRST_STEPS, MOST_STEPS = 16, 256
-TOLERANCE = 0.01  # of the difference that pushes must add up to
+TOLERANCE = 0.01  # relative error of the sum of the pushes
 TOP = 8
 _IN_HEADLINE = 3
 _LEAST_PUSH = 0.25  # of the strongest one, for a place in the headline
@@ -44,26 +43,25 @@ Direction = Literal["attack", "benign", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What one feature has to do with a verdict.
+    """What one feature contributes to a verdict.
 
     Parameters
     ----------
     name, title : str
-        Canonical name, and one for people.
+        Canonical name, and a readable one.
     value : str
-        With its unit in human form; ``raw`` is as the table has it.
+        With its unit, formatted; ``raw`` is the table's value.
     raw : float, str or None
     push : float
-        Log-odds that it adds, above 0 towards attack.
+        Log-odds that it adds; above 0 is towards attack.
     share : float
         Of all that pushes towards attack, 0..1; 0 where it pushes towards benign.
     direction : {"attack", "benign", "none"}
     benign_range : str
-        What benign flows keep to, on the side where the value lies; empty where no benign range is known.
-    beyond : float
-        How far outside of the benign range; 0 inside.
-    surprise : float
-        Bits; both as :class:`deepidea.model.benign_range.Place` has them.
+        Range of benign flows on the side where the value lies; empty where none is known.
+    beyond, surprise : float
+        Distance outside of the benign range, and information content in bits, as in
+        :class:`deepidea.model.benign_range.RangePosition`.
     """
 
     name: str
@@ -85,30 +83,29 @@ class Explanation:
     Parameters
     ----------
     headline : str
-        One line for people.
+        One readable line.
     class_name : str
     score, anomaly : float
-        Of the verdict; ``anomaly`` None where the detector does not tell it.
+        Of the verdict; ``anomaly`` is None for a detector without novelty.
     unknown : bool or None
     basis : {"score", "anomaly"}
-        What raised the alert, and so what ``reasons`` are ordered by: push, or distance from the benign range.
+        What raised the alert; orders ``reasons`` by push, or by distance from the benign range.
     log_odds : float
         Of the class against benign.
     benign_log_odds : float
-        The mean of the benign flows that it is compared with.
+        Mean over the baselines.
     reasons : tuple of Reason
     other_push : float
         Sum over the features that are not among the reasons.
     kinds : dict of str to float
-        Sum of the pushes of each kind of feature, sizes, times, and so on: the highest first.
+        Sum of the pushes of each kind of feature (sizes, times, ...), highest first.
     residual : float
-        What all pushes add up to, less ``log_odds - benign_log_odds``: the error of the sum that stands for an
-        integral, over ``n_steps`` steps.
+        Sum of all pushes less ``log_odds - benign_log_odds``: the error of the numerical integral in ``n_steps`` steps.
     n_steps : int
     range_of : {"site", "training", "none"}
         Whose benign flows.
     n_benign : int
-        How many the range was read off.
+        Benign flows behind the range.
     """
 
     headline: str
@@ -128,10 +125,8 @@ class Explanation:
     n_benign: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; infinity stands as text."""
-        told = asdict(self)
-        told["reasons"] = [{**asdict(reason), "raw": _plain(reason.raw)} for reason in self.reasons]
-        return told
+        """Return plain JSON values; infinity becomes text."""
+        return {**asdict(self), "reasons": [{**asdict(one), "raw": _plain(one.raw)} for one in self.reasons]}
 
 
 def _plain(raw: float | str | None) -> float | str | None:
@@ -145,7 +140,7 @@ def explain(detector: Detector, flows: pl.DataFrame, *, top: int = TOP) -> list[
     ----------
     detector : Detector
     flows : DataFrame
-        As :meth:`Detector.score` takes it.
+        As for :meth:`Detector.score`.
     top : int
         Most reasons of each.
 
@@ -154,7 +149,7 @@ def explain(detector: Detector, flows: pl.DataFrame, *, top: int = TOP) -> list[
     SchemaError, CellError
         As by :meth:`Detector.score`.
     ArtifactError
-        The detector's graph was written by other hands, and cannot be read back.
+        The detector's graph was not written by this project, so its layers cannot be read.
 
     Examples
     --------
@@ -172,14 +167,14 @@ def explain(detector: Detector, flows: pl.DataFrame, *, top: int = TOP) -> list[
 
 
 class Explainer:
-    """Explains verdicts of one detector; made once, it takes milliseconds a flow.
+    """Explains verdicts of one detector, in milliseconds a flow.
 
     Parameters
     ----------
     detector : Detector
     n_steps : int, optional
-        Steps from each start. Where absent, they are doubled from :data:`FIRST_STEPS` until the pushes add up within
-        :data:`TOLERANCE`, or to :data:`MOST_STEPS`.
+        Steps from each baseline; default: doubled from :data:`FIRST_STEPS` until the sum of the pushes is within
+        :data:`TOLERANCE`, or up to :data:`MOST_STEPS`.
     """
 
     def __init__(self, detector: Detector, *, n_steps: int | None = None) -> None:
@@ -189,28 +184,28 @@ class Explainer:
             "none" if self.reference is None else "site" if detector.site_reference is not None else "training"
         )
         self._layers = read_layers(detector.graph, detector.encoder)
-        self._starts, self._weights = self._encode_starts()
-        self._logits = run_layers(self._layers, self._starts)
-        self._columns = [detector.schema[name] for name in _encoded_order(detector)]
+        self._baselines, self._weights = self._encode_baselines()
+        self._logits = run_layers(self._layers, self._baselines)
+        names = (*detector.schema.numbers, *detector.encoder.vocabulary_)  # in the order of the encoded features
+        self._columns = [detector.schema[name] for name in names]
         self._widths = [1] * len(detector.schema.numbers) + [len(v) for v in detector.encoder.vocabulary_.values()]
 
-    def _encode_starts(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        encoder = self.detector.encoder
-        if self.reference is not None:
-            starts = encoder.transform(self.reference.starts)
-            self._check_layers(starts)
-            return starts, np.array(self.reference.start_weights) / sum(self.reference.start_weights)
+    def _encode_baselines(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        encoder, reference = self.detector.encoder, self.reference
+        if reference is not None:
+            baselines = encoder.transform(reference.baselines)
+            self._check_layers(reference.baselines, baselines)
+            return baselines, np.array(reference.baseline_weights) / sum(reference.baseline_weights)
         medians = RawFeatures(encoder.fill_[None], np.zeros((1, len(encoder.vocabulary_)), np.int32))
         return encoder.encode(medians), np.ones(1)
 
-    def _check_layers(self, starts: NDArray[np.float32]) -> None:
-        """Refuse a graph whose constants are where ours are, but which computes something else."""
-        assert self.reference is not None
-        told, ours = self.detector.logits(self.reference.starts), run_layers(self._layers, starts)
-        if not np.allclose(told, ours, rtol=1e-3, atol=1e-2):
+    def _check_layers(self, flows: pl.DataFrame, encoded: NDArray[np.float32]) -> None:
+        """Refuse a graph with constants in the places of ours that computes something else with them."""
+        theirs, ours = self.detector.logits(flows), run_layers(self._layers, encoded)
+        if not np.allclose(theirs, ours, rtol=1e-3, atol=1e-2):
+            apart = np.abs(theirs - ours).max()
             raise ArtifactError(
-                "model.onnx must compute what its layers say, however: logits differ by "
-                f"{np.abs(told - ours).max():.3g}; it was not written by this project"
+                f"cannot explain: model.onnx and its layers differ by {apart:.3g}; deepidea did not write it"
             )
 
     def explain(
@@ -228,25 +223,23 @@ class Explainer:
         flows : DataFrame, (n_flows, ...)
         top : int
         classes : sequence of str, optional
-            Class to explain each flow by; that of its verdict where absent.
+            Class to explain each flow by; default: that of its verdict.
         basis : {"score", "anomaly"}, optional
-            What is to be explained. Where absent, the score, save for flows that are likelier benign and that a
-            benign flow in a hundred at most is as unlike as.
+            What to explain; default: the score, but the anomaly of flows that are likelier benign and whose anomaly at
+            most the novelty rate (else 1 %) of benign flows reach.
 
         Raises
         ------
         DataError
-            A class that the detector does not know.
+            The detector does not have a class.
         """
         table = self.detector.schema.conform(flows)
         verdicts = self.detector.score_conformed(table)
         encoded = self.detector.encoder.transform(table)
         rows = table.select(column.name for column in self._columns).rows()
-        told = verdicts.iter_rows(named=True)
-        return [
-            self._explain_one(raw, verdict, x, classes[i] if classes else verdict["class"], basis, top)
-            for i, (raw, verdict, x) in enumerate(zip(rows, told, encoded, strict=True))
-        ]
+        names = classes or verdicts["class"].to_list()
+        each = zip(rows, verdicts.iter_rows(named=True), encoded, names, strict=True)
+        return [self._explain_one(*one, basis, top) for one in each]
 
     def _explain_one(
         self,
@@ -259,21 +252,20 @@ class Explainer:
     ) -> Explanation:
         odds = self._odds_of(class_name)
         log_odds = float(odds.values(run_layers(self._layers, encoded[None]))[0])
-        start = float(self._weights @ odds.values(self._logits))
-        pushes, residual, n_steps = self._pushes(odds, encoded, log_odds - start)
+        benign_log_odds = float(self._weights @ odds.values(self._logits))
+        pushes, residual, n_steps = self._pushes(odds, encoded, log_odds - benign_log_odds)
         basis = basis or _basis_of(verdict, self.detector.novelty)
         reasons = self._ranked_reasons(raw, pushes, basis, top, towards_benign=class_name == self.detector.benign)
         shown = reasons[: max(top, 0)]
-        anomaly, unknown = verdict.get("anomaly"), verdict.get("unknown")
         return Explanation(
             headline=self._headline(reasons, class_name, basis),
             class_name=class_name,
             score=verdict["score"],
-            anomaly=anomaly,
-            unknown=unknown,
+            anomaly=verdict.get("anomaly"),
+            unknown=verdict.get("unknown"),
             basis=basis,
             log_odds=log_odds,
-            benign_log_odds=start,
+            benign_log_odds=benign_log_odds,
             reasons=tuple(shown),
             other_push=float(pushes.sum() - sum(reason.push for reason in shown)),
             kinds=self._by_kind(pushes),
@@ -286,7 +278,7 @@ class Explainer:
     def _odds_of(self, class_name: str) -> LogOdds:
         detector = self.detector
         if class_name not in detector.classes:
-            raise DataError(f"a class must be one of {', '.join(detector.classes)}, however: it is {class_name!r}")
+            raise DataError(f"unknown class {class_name!r}; the detector has {', '.join(detector.classes)}")
         code, of = detector.classes.index(class_name), detector.decision.class_of
         wanted = tuple(j for j, c in enumerate(of) if (c == code if code else c > 0))
         return LogOdds(wanted, tuple(j for j, c in enumerate(of) if c == 0), detector.decision.temperature)
@@ -294,21 +286,21 @@ class Explainer:
     def _pushes(
         self, odds: LogOdds, encoded: NDArray[np.float32], difference: float
     ) -> tuple[NDArray[np.float64], float, int]:
-        """Return the push of each feature, how far they miss the difference, and the steps taken."""
+        """Return the push of each feature, the residual, and the steps taken."""
         n_steps = self.n_steps or FIRST_STEPS
         while True:
-            fine = integrated_gradients(self._layers, odds, encoded, self._starts, self._weights, n_steps)
+            fine = integrated_gradients(self._layers, odds, encoded, self._baselines, self._weights, n_steps)
             residual = float(fine.sum()) - difference
             enough = abs(residual) <= TOLERANCE * max(abs(difference), 1.0)
             if enough or self.n_steps or n_steps >= MOST_STEPS:
                 break
             n_steps *= 2
-        ends = np.cumsum(self._widths)
+        ends = np.cumsum(self._widths)  # a category's push is the sum over its one-hot block
         pushes = [fine[end - width : end].sum() for end, width in zip(ends, self._widths, strict=True)]
         return np.array(pushes, np.float64), residual, n_steps
 
     def _by_kind(self, pushes: NDArray[np.float64]) -> dict[str, float]:
-        """Add up what features say that go together: each of a dozen sizes gets little, all of them much."""
+        """Sum the pushes of related features: each of a dozen sizes may get little, all of them together much."""
         summed: dict[str, float] = {}
         for column, push in zip(self._columns, pushes.tolist(), strict=True):
             kind = kind_of(column)
@@ -318,51 +310,49 @@ class Explainer:
     def _ranked_reasons(
         self, raw: tuple[Any, ...], pushes: NDArray[np.float64], basis: Basis, top: int, *, towards_benign: bool
     ) -> list[Reason]:
-        """Return the reasons to show, in order, and behind them what a headline may be made of."""
+        """Return the first ``top`` reasons in order, and further ones strong enough for the headline."""
         places = [self._place(column, value) for column, value in zip(self._columns, raw, strict=True)]
         beyond = np.array([place.beyond for place in places])
         order = np.lexsort((-np.abs(pushes), -beyond)) if basis == "anomaly" else np.argsort(-np.abs(pushes))
         side = -pushes if towards_benign else pushes
-        told = side >= _LEAST_PUSH * max(side.max(initial=0.0), 1e-12)
-        kept = [j for rank, j in enumerate(order.tolist()) if rank < top or told[j]]
+        strong = side >= _LEAST_PUSH * max(side.max(initial=0.0), 1e-12)
+        kept = [j for rank, j in enumerate(order.tolist()) if rank < top or strong[j]]
         towards_attack = float(pushes[pushes > 0].sum()) or 1.0
         return [_reason(self._columns[j], raw[j], float(pushes[j]), towards_attack, places[j]) for j in kept]
 
-    def _place(self, column: Column, value: Any) -> Place:
+    def _place(self, column: Column, value: Any) -> RangePosition:
         if self.reference is None:
             return NOT_KNOWN
         if column.kind == "category":
-            return place_word(value, self.reference.words[column.name])
-        return place_number(value, self.reference.quantiles[column.name], column)
+            return locate_word(value, self.reference.words[column.name])
+        return locate_number(value, self.reference.quantiles[column.name], column)
 
     def _headline(self, reasons: Sequence[Reason], class_name: str, basis: Basis) -> str:
         if basis == "anomaly":
-            told = self._phrases([reason for reason in reasons if reason.beyond > 0])
-            return "Unlike benign flows" + (f": {told}" if told else " in how features come together, not in any one")
+            phrases = self._phrases([reason for reason in reasons if reason.beyond > 0])
+            return (
+                f"Unlike benign flows{f': {phrases}' if phrases else ' in how features come together, not in any one'}"
+            )
         benign = class_name == self.detector.benign
         side = [reason for reason in reasons if reason.direction == ("benign" if benign else "attack")]
         strong = [reason for reason in side if abs(reason.push) >= _LEAST_PUSH * abs(side[0].push)]
-        if not benign:  # of what pushes hard, people want what is out of the ordinary
+        if not benign:  # among strong pushes, unusual values tell a reader most
             strong.sort(key=lambda reason: -reason.push * reason.surprise)
-        told = self._phrases(strong)
-        return f"Looks {'benign' if benign else f'like {class_name}'}" + (f": {told}" if told else "")
+        phrases = self._phrases(strong)
+        return f"Looks {'benign' if benign else f'like {class_name}'}{f': {phrases}' if phrases else ''}"
 
     def _phrases(self, reasons: Sequence[Reason]) -> str:
-        """Put the first few in a row; of features about the same thing, or with the same value, one."""
-        told: list[str] = []
+        """Join the first few phrases; of features on the same topic, or with the same value, one."""
+        phrases: list[str] = []
         known: set[object] = set()
         for reason in reasons:
             column = self.detector.schema[reason.name]
             alone = column.kind in ("category", "flag") or unit_of(column) == "share"
             about = {topic_of(column)} | (set() if alone else {reason.value})
             if not about & known:
-                told.append(phrase_of(reason.raw, column))
+                phrases.append(phrase_of(reason.raw, column))
             known |= about
-        return ", ".join(told[:_IN_HEADLINE])
-
-
-def _encoded_order(detector: Detector) -> tuple[str, ...]:
-    return (*detector.schema.numbers, *detector.encoder.vocabulary_)
+        return ", ".join(phrases[:_IN_HEADLINE])
 
 
 def _basis_of(verdict: dict[str, Any], novelty: Novelty | None) -> Basis:
@@ -371,7 +361,7 @@ def _basis_of(verdict: dict[str, Any], novelty: Novelty | None) -> Basis:
     return "anomaly" if verdict["anomaly"] > 1 - (novelty.rate or UNKNOWN_RATE) else "score"
 
 
-def _reason(column: Column, value: Any, push: float, towards_attack: float, place: Place) -> Reason:
+def _reason(column: Column, value: Any, push: float, towards_attack: float, place: RangePosition) -> Reason:
     raw = value if value is None or isinstance(value, str) else float(value)
     direction: Direction = "attack" if push > 0 else "benign" if push < 0 else "none"
     return Reason(

@@ -1,4 +1,4 @@
-"""Flow tables to network inputs: numbers scaled, categories one-hot, everything learnt from training rows alone."""
+"""Flow tables to network inputs: scaled numbers, one-hot categories, all parameters from training rows alone."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.schema import Schema
 from deepidea.flows.shards import FlowTable
+from deepidea.model.contracts import reading_contract
 
 NumberScaling = Literal["min-max", "log-z-score"]
 NUMBER_SCALINGS: tuple[NumberScaling, ...] = ("min-max", "log-z-score")
-BLOCK_ROWS = 16_384  # encoded at a time, since what comes in between takes several times the room of what comes out
-MOST_DEVIATIONS = np.float32(5)  # "log-z-score" holds numbers this near to the mean: rare columns would dwarf the rest
-UNKNOWN = 0  # code of a category value that training did not hold; known values count from 1
+BLOCK_ROWS = 16_384  # encoded at a time: intermediate arrays take several times the memory of the result
+MOST_DEVIATIONS = np.float32(5)  # "log-z-score" clips to this many, or columns that rarely vary would dwarf the rest
+UNKNOWN = 0  # code of a category value absent from training; known values count from 1
 
 
 @dataclass(frozen=True, slots=True)
 class RawFeatures:
-    """A flow table as arrays, before anything learnt is applied.
+    """A flow table as arrays, not yet scaled.
 
     ``numbers`` is float32 ``(n_flows, n_numbers)`` and may hold NaN and infinities; ``codes`` is int32
-    ``(n_flows, n_categories)``, 0 where training did not hold the value.
+    ``(n_flows, n_categories)``, 0 for values absent from training.
     """
 
     numbers: NDArray[np.float32]
@@ -39,10 +40,10 @@ class RawFeatures:
 class FlowEncoder:
     """Encodes the features of one schema for a network.
 
-    Numbers are held inside the range seen in training (so an infinite rate counts as the largest finite one), missing
-    ones take the training median, then they are scaled: ``"min-max"`` to 0..1, or ``"log-z-score"``:
-    sign(x) log(1+|x|), minus mean, over standard deviation, held in -5..5. Each category is one-hot over the values of
-    training; an unknown value is all zeros.
+    Numbers are clipped to the range of training (so an infinite rate counts as the largest finite one), missing ones
+    become the training median, then they are scaled: ``"min-max"`` to 0..1, or ``"log-z-score"``: sign(x) log(1+|x|),
+    minus mean, over standard deviation, clipped to -5..5. Each category is one-hot over the values of training; an
+    unknown value is all zeros.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ class FlowEncoder:
 
     def __post_init__(self) -> None:
         if self.scaling not in NUMBER_SCALINGS:
-            raise ValueError(f"scaling must be one of {NUMBER_SCALINGS}, however: scaling={self.scaling!r}")
+            raise ValueError(f"scaling must be one of {NUMBER_SCALINGS}, got {self.scaling!r}")
 
     @property
     def d_out(self) -> int:
@@ -97,10 +98,10 @@ class FlowEncoder:
         table : DataFrame or ShardedTable
             Holds at least the schema's features.
         weight : array, float64, (n_flows,), optional
-            How many flows each row stands for; matters to the centre, the spread and the median.
+            How many flows each row stands for; used for centre, spread and median.
         """
         if table.is_empty():
-            raise DataError("an encoder must be fitted on at least one flow, however: the table has 0 rows")
+            raise DataError("cannot fit an encoder: the table has no rows")
         weight = np.ones(len(table)) if weight is None else weight
         k = len(self.schema.numbers)
         self.low_, self.high_, self.fill_, self.offset_, self.scale_ = (np.zeros(k, np.float32) for _ in range(5))
@@ -126,7 +127,7 @@ class FlowEncoder:
         mean = np.average(logs, weights=weight)
         deviation = np.sqrt(np.average((logs - mean) ** 2, weights=weight))
         self.offset_[j], self.scale_[j] = mean, _nonzero(np.float32(deviation))
-        # what is scaled is held at the most deviations
+        # the clip at MOST_DEVIATIONS, expressed as bounds on the raw number
         reach = MOST_DEVIATIONS * self.scale_[j : j + 1]
         self.low_[j] = max(self.low_[j], _signed_exp(self.offset_[j : j + 1] - reach)[0])
         self.high_[j] = min(self.high_[j], _signed_exp(self.offset_[j : j + 1] + reach)[0])
@@ -136,7 +137,7 @@ class FlowEncoder:
         return np.minimum(np.maximum(filled, self.low_[j]), self.high_[j])
 
     def raw(self, table: pl.DataFrame) -> RawFeatures:
-        """Return the arrays that the ONNX graph takes; nothing is scaled yet."""
+        """Return the inputs of the ONNX graph, not yet scaled."""
         codes = [encode_category(table[name], values) for name, values in self.vocabulary_.items()]
         stacked = np.stack(codes, axis=1) if codes else np.zeros((len(table), 0), np.int32)
         return RawFeatures(read_numbers(table, self.schema), stacked)
@@ -156,14 +157,14 @@ class FlowEncoder:
         return encoded
 
     def scaled(self, raw: RawFeatures) -> NDArray[np.float32]:
-        """Return the scaled numbers, ``(n_flows, n_numbers)``: what :meth:`encode` puts before the one-hot blocks."""
+        """Return the scaled numbers, ``(n_flows, n_numbers)``, the part of :meth:`encode` before the one-hot blocks."""
         bounded = self._bounded(raw.numbers)
         values = signed_log(bounded) if self.scaling == "log-z-score" else bounded
         scaled: NDArray[np.float32] = (values - self.offset_) / self.scale_
         return scaled
 
     def decode(self, scaled: NDArray[np.float32], codes: NDArray[np.int32]) -> pl.DataFrame:
-        """Return the flows of scaled numbers and category codes, held inside the range of training.
+        """Return the flows of scaled numbers and category codes, clipped to the range of training.
 
         Parameters
         ----------
@@ -181,20 +182,18 @@ class FlowEncoder:
         return pl.DataFrame({name: {**numbers, **words}[name] for name in self.schema.features})
 
     def contract(self) -> dict[str, Any]:
-        """Return what a detector file must keep of the encoder, as plain JSON values."""
+        """Return the encoder as plain JSON values."""
         learnt = {name: getattr(self, name).tolist() for name in _LEARNT}
         return {"scaling": self.scaling, "max_values": self.max_values, "vocabulary": self.vocabulary_, **learnt}
 
     @classmethod
     def from_contract(cls, schema: Schema, contract: dict[str, Any]) -> FlowEncoder:
         """Rebuild an encoder from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
-        try:
+        with reading_contract("encoder"):
             encoder = cls(schema, scaling=contract["scaling"], max_values=int(contract["max_values"]))
             for name in _LEARNT:
                 setattr(encoder, name, np.asarray(contract[name], dtype=np.float32))
             encoder.vocabulary_ = {str(k): [str(v) for v in values] for k, values in contract["vocabulary"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"an encoder contract must be complete, however: {error!r}") from error
         encoder._check_against_schema()
         return encoder
 
@@ -202,8 +201,9 @@ class FlowEncoder:
         shapes = {getattr(self, name).shape for name in _LEARNT}
         if shapes != {(len(self.schema.numbers),)} or tuple(self.vocabulary_) != self.schema.categories:
             raise ArtifactError(
-                f"an encoder must match its schema ({len(self.schema.numbers)} numbers, categories "
-                f"{list(self.schema.categories)}), however: {sorted(shapes)}, {list(self.vocabulary_)}"
+                f"the encoder does not match its schema: it has shapes {sorted(shapes)} and categories "
+                f"{list(self.vocabulary_)}, the schema {len(self.schema.numbers)} numbers and categories "
+                f"{list(self.schema.categories)}"
             )
 
 
@@ -224,7 +224,7 @@ def read_number(column: pl.Series) -> NDArray[np.float32]:
 
 
 def encode_category(column: pl.Series, values: list[str]) -> NDArray[np.int32]:
-    """Return each value's place in ``values`` plus one, 0 where it is not there; int32 ``(n_flows,)``."""
+    """Return each value's index in ``values`` plus one, 0 for other values; int32 ``(n_flows,)``."""
     if not values:
         return np.zeros(len(column), np.int32)
     codes = pl.Series(range(1, len(values) + 1), dtype=pl.Int32)

@@ -1,4 +1,4 @@
-"""A conditional generative model of flows: a variational autoencoder that is told the class."""
+"""A conditional generative model of flows: a variational autoencoder with the class as input."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from torch.nn import functional as F
 
 from deepidea.model.threads import torch_threads
 
-LOG_SPREAD_FLOOR = (
-    -4.0
-)  # of scaled numbers: a column that a class holds constant must not send the likelihood to infinity
+LOG_SPREAD_FLOOR = -4.0  # of scaled numbers: the likelihood of a column that is constant in a class must stay finite
 
 
 class ConditionalVAE(nn.Module):
     """Variational autoencoder of encoded flows, given their class (Kingma & Welling 2014; Sohn et al. 2015).
 
-    Numbers are Gaussian with one learnt spread a column, categories are categorical; missing is a value like another.
+    Numbers are Gaussian with one learnt spread a column; categories are categorical, with missing as a value.
 
     Parameters
     ----------
@@ -64,20 +62,20 @@ class ConditionalVAE(nn.Module):
         self.register_buffer("log_possible", torch.zeros(sum(n_values)))
 
     def allow(self, codes: NDArray[np.int32]) -> None:
-        """Let none but the category codes that occur here be drawn, ``(n_flows, n_categories)``."""
+        """Restrict :meth:`draw` to the category codes that occur here, ``(n_flows, n_categories)``."""
         occurs = [np.isin(np.arange(size), codes[:, j]) for j, size in enumerate(self.n_values)]
         possible = torch.from_numpy(np.concatenate([np.zeros(0, bool), *occurs]))
         self.log_possible = torch.zeros(len(possible)).masked_fill(~possible, -torch.inf)
 
     def loss(self, flows: EncodedFlows, target: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the mean negative evidence lower bound of a batch, in nats a flow, but for a constant."""
+        """Return the mean negative evidence lower bound of a batch, in nats a flow, up to a constant."""
         given = F.one_hot(target, self.n_classes).float()
         hot = [F.one_hot(column, size) for column, size in zip(flows.codes.unbind(1), self.n_values, strict=True)]
         mean, log_variance = self.encoder(torch.cat([flows.numbers, *hot, given], 1)).chunk(2, 1)
         noise = torch.randn(mean.shape, generator=generator)
         numbers, logits = self._decode(mean + noise * (log_variance / 2).exp(), given)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
-        bound: Tensor = (divergence + self._surprise(numbers, logits, flows)).mean()
+        bound: Tensor = (divergence + self._negative_log_likelihood(numbers, logits, flows)).mean()
         return bound
 
     def _decode(self, code: Tensor, given: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -85,8 +83,8 @@ class ConditionalVAE(nn.Module):
         numbers, values = self.decoder(torch.cat([code, given], 1)).tensor_split([self.n_numbers], 1)
         return numbers, torch.split(values + self.log_possible, list(self.n_values), 1)
 
-    def _surprise(self, numbers: Tensor, logits: tuple[Tensor, ...], flows: EncodedFlows) -> Tensor:
-        """Return the negative log-likelihood of each flow given what the decoder says of it, ``(n_flows,)``."""
+    def _negative_log_likelihood(self, numbers: Tensor, logits: tuple[Tensor, ...], flows: EncodedFlows) -> Tensor:
+        """Return the negative log-likelihood of each flow under the decoder's outputs, ``(n_flows,)``."""
         log_spread = self.log_spread.clamp(min=LOG_SPREAD_FLOOR)
         surprise: Tensor = (0.5 * ((flows.numbers - numbers) / log_spread.exp()) ** 2 + log_spread).sum(1)
         for of_category, codes in zip(logits, flows.codes.unbind(1), strict=True):
@@ -147,12 +145,12 @@ def train_generator(
     target : array, int64, (n_flows,)
         Class of each flow; every class occurs.
     n_steps : int
-        The losses returned are means over each tenth of them.
+        The returned losses are means over each tenth of them.
 
     Raises
     ------
     FloatingPointError
-        When the loss is no longer a number.
+        The loss is no longer finite.
     """
     model.allow(codes)
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
@@ -174,5 +172,5 @@ def train_generator(
 
 def _finite(loss: float) -> float:
     if not np.isfinite(loss):
-        raise FloatingPointError(f"the training loss must stay a number, however: {loss}; lower learning_rate")
+        raise FloatingPointError(f"training diverged: the loss is {loss}; lower learning_rate")
     return loss

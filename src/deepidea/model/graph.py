@@ -1,8 +1,16 @@
-"""A trained network and its encoder as one ONNX graph: raw numbers and category codes in, logits out,
-and on request the distances that tell what is new.
+"""A trained network and its encoder as one ONNX graph: raw numbers and category codes in, logits and distances out.
 
-The graph is written node by node, so that the file holds exactly the operators listed in :data:`ALLOWED_OPERATORS`;
-:func:`audit_graph` refuses any other before a graph that came from outside is built.
+The graph is written node by node, so that it holds only the operators in :data:`ALLOWED_OPERATORS`; :func:`audit_graph`
+refuses any other before a graph from a file is executed.
+
+Layout, which :func:`read_layers` relies on::
+
+    numbers -> Where(IsNaN) -> Max -> Min [-> Abs, Add 1, Log, Mul Sign] -> Sub -> Div -> Gemm(first layer) -+
+    codes   -> Gather(column j) -> Gather(row of table j), once for each category ---------------------- Add +
+    -> Relu -> Gemm, once for each further layer -> Identity("logits")
+
+A one-hot block times its columns of the first weight matrix selects one column. So the matrix is cut: its columns for
+numbers stay a Gemm, those of each category become a lookup table with a row of zeros for unknown values.
 """
 
 from __future__ import annotations
@@ -33,17 +41,16 @@ def build_graph(encoder: FlowEncoder, layers: Sequence[Layer], ellipsoids: Ellip
     """Return the ONNX model of an encoder followed by fully connected ReLU layers.
 
     Inputs of the graph are ``numbers`` float32 ``(n_flows, n_numbers)`` and ``codes`` int32 ``(n_flows,
-    n_categories)``, as :meth:`FlowEncoder.raw` gives them; its output is ``logits`` float32 ``(n_flows, n_classes)``.
-    With ellipsoids, of a network with a hidden layer, :data:`DISTANCES` are two more, each ``(n_flows, 1)``: what
-    :meth:`deepidea.model.novelty.Ellipsoid.distances` says of the last hidden layer.
-    One-hot blocks are never made: their part of the first layer is one row looked up for each category.
+    n_categories)``, as :meth:`FlowEncoder.raw` returns them; its output is ``logits`` float32 ``(n_flows, n_classes)``.
+    With ellipsoids of the last hidden layer, it also has the outputs :data:`DISTANCES`, each ``(n_flows, 1)``: the
+    :meth:`deepidea.model.novelty.Ellipsoid.distances`.
     """
     graph = _GraphWriter()
     value = _first_layer(graph, encoder, layers[0])
     hidden = ""
     for weight, bias in layers[1:]:
         hidden = graph.add("Relu", value)
-        value = graph.add("Gemm", hidden, graph.keep(weight), graph.keep(bias), transB=1)
+        value = graph.add("Gemm", hidden, graph.constant(weight), graph.constant(bias), transB=1)
     graph.add("Identity", value, output=LOGITS)
     widths = {LOGITS: len(layers[-1][1])}
     if ellipsoids is not None:
@@ -53,15 +60,18 @@ def build_graph(encoder: FlowEncoder, layers: Sequence[Layer], ellipsoids: Ellip
 
 
 def _add_distances(graph: _GraphWriter, hidden: str, ellipsoids: Ellipsoids) -> None:
-    """Add both distances; |h - c|^2 is |h|^2 - 2 h.c + |c|^2, so that no difference as wide as the layer is made."""
-    zero = graph.keep(np.array(0, np.float32))
+    """Add both squared Mahalanobis distances of the hidden layer h, see :class:`deepidea.model.novelty.Ellipsoid`.
+
+    ``|h - c|^2`` is computed as ``|h|^2 - 2 h.c + |c|^2``, so that no difference as wide as the layer is stored.
+    """
+    zero = graph.constant(np.array(0, np.float32))
     squared = graph.add("ReduceSumSquare", hidden, axes=[1], keepdims=1)  # (n_flows, 1)
     for ellipsoid, output in zip(ellipsoids, DISTANCES, strict=True):
         centre, axes = ellipsoid.centre.astype(np.float64), ellipsoid.axes.astype(np.float64)
-        linear = (graph.keep(-2 * ellipsoid.centre[None]), graph.keep(np.array([centre @ centre], np.float32)))
-        along = (graph.keep(ellipsoid.axes), graph.keep((-axes @ centre).astype(np.float32)))
+        linear = (graph.constant(-2 * ellipsoid.centre[None]), graph.constant(np.array([centre @ centre], np.float32)))
+        along = (graph.constant(ellipsoid.axes), graph.constant((-axes @ centre).astype(np.float32)))
         apart = graph.add("Add", squared, graph.add("Gemm", hidden, *linear, transB=1))  # (n_flows, 1)
-        whole = graph.add("Div", apart, graph.keep(np.array(ellipsoid.rest, np.float32)))
+        whole = graph.add("Div", apart, graph.constant(np.array(ellipsoid.rest, np.float32)))
         projected = graph.add("Gemm", hidden, *along, transB=1)  # (n_flows, n_axes)
         explained = graph.add("ReduceSumSquare", projected, axes=[1], keepdims=1)
         graph.add("Max", graph.add("Sub", whole, explained), zero, output=output)  # (n_flows, 1)
@@ -70,37 +80,37 @@ def _add_distances(graph: _GraphWriter, hidden: str, ellipsoids: Ellipsoids) -> 
 def _first_layer(graph: _GraphWriter, encoder: FlowEncoder, layer: Layer) -> str:
     weight, bias = layer
     k = len(encoder.schema.numbers)
-    total = graph.keep(bias)
+    total = graph.constant(bias)
     if k:
         scaled = _scaled_numbers(graph, encoder)
-        total = graph.add("Gemm", scaled, graph.keep(weight[:, :k]), total, transB=1)  # (n_flows, d_hidden)
+        total = graph.add("Gemm", scaled, graph.constant(weight[:, :k]), total, transB=1)  # (n_flows, d_hidden)
     start = k
     for j, values in enumerate(encoder.vocabulary_.values()):
         unknown_then_known = np.zeros((len(values) + 1, len(bias)), np.float32)
         unknown_then_known[1:] = weight[:, start : start + len(values)].T
-        code = graph.add("Gather", "codes", graph.keep(np.array(j, np.int64)), axis=1)  # (n_flows,)
-        total = graph.add("Add", total, graph.add("Gather", graph.keep(unknown_then_known), code, axis=0))
+        code = graph.add("Gather", "codes", graph.constant(np.array(j, np.int64)), axis=1)  # (n_flows,)
+        total = graph.add("Add", total, graph.add("Gather", graph.constant(unknown_then_known), code, axis=0))
         start += len(values)
     return total
 
 
 def _scaled_numbers(graph: _GraphWriter, encoder: FlowEncoder) -> str:
-    filled = graph.add("Where", graph.add("IsNaN", "numbers"), graph.keep(encoder.fill_), "numbers")
-    value = graph.add("Min", graph.add("Max", filled, graph.keep(encoder.low_)), graph.keep(encoder.high_))
+    filled = graph.add("Where", graph.add("IsNaN", "numbers"), graph.constant(encoder.fill_), "numbers")
+    value = graph.add("Min", graph.add("Max", filled, graph.constant(encoder.low_)), graph.constant(encoder.high_))
     if encoder.scaling == "log-z-score":
-        one_plus = graph.add("Add", graph.add("Abs", value), graph.keep(np.array(1, np.float32)))
+        one_plus = graph.add("Add", graph.add("Abs", value), graph.constant(np.array(1, np.float32)))
         value = graph.add("Mul", graph.add("Log", one_plus), graph.add("Sign", value))
-    return graph.add("Div", graph.add("Sub", value, graph.keep(encoder.offset_)), graph.keep(encoder.scale_))
+    return graph.add("Div", graph.add("Sub", value, graph.constant(encoder.offset_)), graph.constant(encoder.scale_))
 
 
 class _GraphWriter:
-    """Collects nodes and constants under running names."""
+    """Collects nodes and constants under running numbers."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[TensorProto] = []
 
-    def keep(self, array: NDArray[np.generic]) -> str:
+    def constant(self, array: NDArray[np.generic]) -> str:
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
         return name
@@ -126,12 +136,12 @@ class _GraphWriter:
 
 
 def read_layers(serialized: bytes, encoder: FlowEncoder) -> list[Layer]:
-    """Return the layers of a graph that :func:`build_graph` wrote, from the input on.
+    """Return the layers of a graph written by :func:`build_graph`, first layer first.
 
     Raises
     ------
     ArtifactError
-        The graph computes its logits in another way.
+        The graph has another layout.
 
     Examples
     --------
@@ -150,16 +160,14 @@ def read_layers(serialized: bytes, encoder: FlowEncoder) -> list[Layer]:
     try:
         return _trace_layers(made_by, constants, encoder)
     except (KeyError, ValueError, IndexError) as error:
-        raise ArtifactError(
-            f"model.onnx must be fully connected layers as this project writes them, however: {error!r}"
-        ) from error
+        raise ArtifactError(f"cannot read the layers of model.onnx, deepidea did not write it: {error!r}") from error
 
 
 def _trace_layers(
     made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]], encoder: FlowEncoder
 ) -> list[Layer]:
     layers: list[Layer] = []
-    value = made_by[LOGITS].input[0]
+    value = made_by[LOGITS].input[0]  # walked from the output back: a Gemm whose input is a Relu is not the first layer
     while value in made_by and (relu := made_by.get(made_by[value].input[0])) is not None and relu.op_type == "Relu":
         layers.append((constants[made_by[value].input[1]], constants[made_by[value].input[2]]))
         value = relu.input[0]
@@ -170,13 +178,13 @@ def _trace_layers(
 def _trace_first(
     made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]], encoder: FlowEncoder, value: str
 ) -> Layer:
-    """Put the first layer together: a product with the numbers, and a table that is looked up for each category."""
+    """Reassemble the first layer from the Gemm of the numbers and the lookup table of each category."""
     blocks: list[NDArray[Any]] = []
     for known in reversed(encoder.vocabulary_.values()):
         add = made_by[value]
         table = constants[made_by[add.input[1]].input[0]]
         if len(table) != len(known) + 1 or table[0].any():
-            raise ValueError(f"a table of {len(known)} words and a row of zeros is not there")
+            raise ValueError(f"no table of {len(known)} words and a row of zeros")
         blocks.append(table[1:].T)
         value = add.input[0]
     if value in constants:
@@ -188,11 +196,11 @@ def _trace_first(
 
 
 def audit_graph(serialized: bytes) -> None:
-    """Refuse a graph that does more than a detector needs: other operators, sub-graphs, functions, outside files."""
+    """Raise :class:`ArtifactError` for operators not allowed, sub-graphs, functions and external files."""
     try:
         model = onnx.load_model_from_string(serialized)
     except DecodeError as error:
-        raise ArtifactError("model.onnx must be an ONNX graph, however: it cannot be read as one") from error
+        raise ArtifactError("cannot read model.onnx as an ONNX graph; get a fresh copy") from error
     problems = [
         f"operator {node.domain}:{node.op_type}"
         for node in model.graph.node
@@ -200,7 +208,7 @@ def audit_graph(serialized: bytes) -> None:
         or node.op_type not in ALLOWED_OPERATORS
         or any(a.HasField("g") or a.graphs for a in node.attribute)
     ]
-    problems += [f"outside file in {t.name!r}" for t in model.graph.initializer if t.external_data or t.data_location]
+    problems += [f"external file in {t.name!r}" for t in model.graph.initializer if t.external_data or t.data_location]
     problems += ["functions"] * bool(model.functions) + ["sparse tensors"] * bool(model.graph.sparse_initializer)
     if problems:
-        raise ArtifactError(f"model.onnx may hold only plain network operators, however it holds: {problems[0]}")
+        raise ArtifactError(f"refused model.onnx: {problems[0]} is not allowed; use a file from a trusted source")

@@ -1,8 +1,8 @@
 """The attack-sharing loss of Dong et al. (equation 6), and losses to compare it with, usable with any torch network.
 
 Every loss is called as ``loss(logits, target, sample_weight)`` and returns the weighted mean over the flows, so that a
-row of weight 3 is three rows. Which class a flow is then given is the business of :mod:`deepidea.model.decision`, which
-needs to know what the softmax of the trained network means: :data:`LOSSES` says so of each loss.
+row of weight 3 is three rows. The decision (:mod:`deepidea.model.decision`) must know what the softmax of the trained
+network means: :data:`LOSSES` states it for each loss.
 """
 
 from __future__ import annotations
@@ -42,10 +42,6 @@ class AttackSharingLoss(nn.Module):
     Both terms are proper losses with the same minimiser, the true class probabilities: the attack weight does not move
     the Bayes boundary, it changes what a finite network learns first.
 
-    Everything is computed from logits, as two cross-entropies: over all classes, and over those on the flow's own side
-    of the boundary. So ``log(1 - p_benign)`` is finite, with a finite gradient, where ``1 - p_benign`` itself would
-    round to 0.
-
     Parameters
     ----------
     attack_weight : float
@@ -69,9 +65,9 @@ class AttackSharingLoss(nn.Module):
     def __init__(self, attack_weight: float = 10.0, *, benign: int = 0) -> None:
         super().__init__()
         if not 0 <= attack_weight < float("inf"):
-            raise ValueError(f"attack_weight must be a finite number >= 0, however: attack_weight={attack_weight}")
+            raise ValueError(f"attack_weight must be finite and at least 0, got {attack_weight}")
         if benign < 0:
-            raise ValueError(f"benign must be the index of a class, however: benign={benign}")
+            raise ValueError(f"benign must be the index of a class, got {benign}")
         self.attack_weight = float(attack_weight)
         self.benign = benign
 
@@ -91,10 +87,14 @@ class AttackSharingLoss(nn.Module):
         """
         _check_shapes(logits, target, self.benign)
         weight = _weights(logits, sample_weight)
+        # Equation 6 is equation 4, -log p_y, plus lambda times -log P(side), where the side is benign or attack and
+        # P(side) is p_b or 1 - p_b. In float32 1 - p_b rounds to 0 for a confident miss, so its logarithm is never
+        # taken: P(side) = p_y / p(y | side), and p(y | side) is a softmax over the logits of y's own side alone. So
+        #     J = (1 + lambda) * -log p_y  -  lambda * -log p(y | side),
+        # two cross-entropies from logits, finite and with a finite gradient for any finite logits.
         among_all = F.cross_entropy(logits, target, reduction="none")  # -log p_y
         across = _across(logits.shape[1], self.benign, logits.dtype, logits.device)
         own_side = F.cross_entropy(logits + across.index_select(0, target), target, reduction="none")
-        # -log P(side of y) = -log p_y + log p(y | its side): the attack-sharing term needs no logarithm of its own
         each = torch.sub((1 + self.attack_weight) * among_all, own_side, alpha=self.attack_weight)
         return torch.dot(each, weight / weight.sum())
 
@@ -105,7 +105,7 @@ class AttackSharingLoss(nn.Module):
 
 @cache
 def _across(n_classes: int, benign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return ``(n_classes, n_classes)``: for each class, -inf at those across the boundary benign/attack, else 0."""
+    """Return a mask ``(n_classes, n_classes)``: -inf where classes are on different sides, benign/attack, else 0."""
     is_attack = torch.arange(n_classes, device=device) != benign
     across = is_attack[:, None] != is_attack
     return torch.zeros(n_classes, n_classes, dtype=dtype, device=device).masked_fill_(across, float("-inf"))
@@ -115,10 +115,10 @@ def _check_shapes(logits: Tensor, target: Tensor, benign: int = 0) -> None:
     if logits.ndim != 2 or logits.shape[1] < 2 or target.shape != logits.shape[:1]:
         raise ValueError(
             "logits must be (n_flows, n_classes >= 2) and target (n_flows,), "
-            f"however: logits={tuple(logits.shape)}, target={tuple(target.shape)}"
+            f"got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     if benign >= logits.shape[1]:
-        raise ValueError(f"benign must be below n_classes={logits.shape[1]}, however: benign={benign}")
+        raise ValueError(f"benign must be below n_classes={logits.shape[1]}, got {benign}")
 
 
 def _weights(logits: Tensor, sample_weight: Tensor | None) -> Tensor:
@@ -142,8 +142,6 @@ class _MeanLoss(nn.Module):
 class FocalLoss(_MeanLoss):
     r"""Cross-entropy that fades where the network is right: :math:`-(1 - p_y)^\gamma \log p_y`.
 
-    ``1 - p_y`` comes from a log-sum-exp over the other classes, so that its power has a finite gradient for any gamma.
-
     Parameters
     ----------
     gamma : float
@@ -161,21 +159,19 @@ class FocalLoss(_MeanLoss):
 
     def __init__(self, gamma: float = 2.0) -> None:
         super().__init__()
-        self.gamma = _refuse_unless(0 <= gamma < float("inf"), "gamma must be a finite number >= 0", gamma)
+        self.gamma = _check(0 <= gamma < float("inf"), "gamma must be finite and at least 0", gamma)
 
     def per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each flow, ``(n_flows,)``."""
         log_total = torch.logsumexp(logits, 1)
         log_p = logits.gather(1, target[:, None])[:, 0] - log_total
+        # log(1 - p_y) as a log-sum-exp over the other classes: its power has a finite gradient for any gamma
         log_other = torch.logsumexp(logits.scatter(1, target[:, None], float("-inf")), 1) - log_total
         return -(self.gamma * log_other).exp() * log_p
 
 
 class _ShiftedCrossEntropy(_MeanLoss):
-    """Cross-entropy of logits to which something is added that depends on the true class alone.
-
-    ``shift`` is ``(n_classes, n_classes)``: row y is added to the logits of a flow of class y.
-    """
+    """Cross-entropy after row y of ``shift``, ``(n_classes, n_classes)``, is added to logits of flows of class y."""
 
     shift: Tensor
 
@@ -185,7 +181,7 @@ class _ShiftedCrossEntropy(_MeanLoss):
 
     def per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each flow, ``(n_flows,)``."""
-        _refuse_width(logits, len(self.shift))
+        _check_width(logits, len(self.shift))
         return F.cross_entropy(logits + self.shift.to(logits.dtype)[target], target, reduction="none")
 
 
@@ -201,11 +197,15 @@ class LogitAdjustedLoss(_ShiftedCrossEntropy):
 
     Source: Menon et al. 2021 (arXiv 2007.07314), equation 10.
 
+    At tau = 1 it is the balanced softmax of Ren et al. 2020 (arXiv 2007.10740),
+    :math:`p_j = n_j e^{z_j} / \sum_k n_k e^{z_k}`: :math:`n_j e^{z_j} = e^{z_j + \log n_j}`, and the total count
+    cancels. Their learnt sampler is left out.
+
     Notes
     -----
     The softmax of ``z + tau log prior`` is the posterior of the training flows. A network whose last layer has a bias
-    can therefore write cross-entropy's solution as its own: the two losses differ in where training starts and in the
-    path it takes, not in what a perfect network ends as.
+    can express cross-entropy's solution too: the losses differ in where training starts and in its path, not in the
+    solution of a perfect network.
 
     Examples
     --------
@@ -221,36 +221,13 @@ class LogitAdjustedLoss(_ShiftedCrossEntropy):
         super().__init__(np.tile(tau * log_prior, (len(log_prior), 1)))
 
 
-class BalancedSoftmaxLoss(LogitAdjustedLoss):
-    r"""Cross-entropy of :math:`p_j = n_j e^{z_j} / \sum_k n_k e^{z_k}`.
-
-    It is :class:`LogitAdjustedLoss` at tau = 1, found by another road: the two give the same network to the last bit.
-    The sampler that its authors learn beside it is left out.
-
-    Parameters
-    ----------
-    counts : array of float, (n_classes,)
-        Training flows n of each class, above 0.
-
-    Source: Ren et al. 2020 (arXiv 2007.10740).
-
-    Examples
-    --------
-    >>> import torch
-    >>> logits, target = torch.tensor([[1.0, 0.0]]), torch.tensor([1])
-    >>> bool(BalancedSoftmaxLoss([90, 10])(logits, target) > BalancedSoftmaxLoss([50, 50])(logits, target))
-    True
-    """
-
-    def __init__(self, counts: ArrayLike) -> None:
-        super().__init__(counts, tau=1.0)
+BalancedSoftmaxLoss = LogitAdjustedLoss
 
 
 class LDAMLoss(_ShiftedCrossEntropy):
     r"""Label-distribution-aware margin: cross-entropy after :math:`s C n_y^{-1/4}` is taken off the true class's logit.
 
-    C is such that the rarest class has the margin ``max_margin``. This is the loss alone, without the deferred
-    re-weighting of the same paper.
+    C gives the rarest class the margin ``max_margin``. The paper's deferred re-weighting is left out.
 
     Parameters
     ----------
@@ -258,7 +235,7 @@ class LDAMLoss(_ShiftedCrossEntropy):
         Training flows n of each class, above 0.
     max_margin, scale : float
         C and s; the defaults are those of the authors' code. They normalise the last layer's inputs and weights and
-        multiply by s; a free last layer learns the scaled logits by itself, so that here s only enters the margin.
+        multiply by s; a free last layer learns the scale itself, so s enters the margin alone here.
 
     Source: Cao et al. 2019 (arXiv 1906.07413), equations 12 and 13.
 
@@ -280,8 +257,8 @@ class CostSensitiveLoss(_ShiftedCrossEntropy):
     r"""Cross-entropy of a softmax under costs: :math:`p_j = \xi_{yj} e^{z_j} / \sum_k \xi_{yk} e^{z_k}`.
 
     The costs are a class histogram's: ``max(h_y, h_j)`` off the diagonal and ``h_y`` on it, h being the share of each
-    class. A flow of a rare class must beat a more frequent one by the ratio of the two; a flow of the most frequent
-    class meets plain cross-entropy.
+    class. A flow of a rare class must beat a more frequent one by the ratio of the two; flows of the most frequent
+    class get plain cross-entropy.
 
     Parameters
     ----------
@@ -292,15 +269,11 @@ class CostSensitiveLoss(_ShiftedCrossEntropy):
 
     Notes
     -----
-    The authors move the matrix after every epoch that lowers the held-out error, by a gradient step towards a target:
-    the histogram's costs, times a Gaussian factor of the separability of the two classes (distances to the nearest
-    neighbour within a class over those between classes, among the network's features) and one of their confusion, both
-    on held-out flows. Here the matrix is that target with both factors 1, from the first step to the last.
-
-    Two things are in the way of the rest. The centres and widths of the two factors are chosen by cross-validation for
-    each data set; without them the target is anything between the histogram's and nothing. And separability needs two
-    held-out flows of a class at the least: a tenth of its distinct flows, for a class of less than fifteen, is one or
-    none, and rare classes are what the costs are for.
+    The authors update the matrix after every epoch that lowers the held-out error, by a gradient step towards a target:
+    the histogram's costs, times Gaussian factors of the separability of the two classes and of their confusion, both on
+    held-out flows. Here the matrix is that target with both factors 1, from the first step to the last: the centres and
+    widths of the factors need cross-validation per data set, and separability needs two held-out flows of a class,
+    which classes of fewer than fifteen distinct flows, those the costs are for, do not have.
 
     Examples
     --------
@@ -319,7 +292,7 @@ class CostSensitiveLoss(_ShiftedCrossEntropy):
 class ClassBalancedLoss(_MeanLoss):
     r"""Cross-entropy weighted by the inverse effective number of flows, :math:`(1 - \beta) / (1 - \beta^{n_y})`.
 
-    The weights are scaled to a mean of 1 over the training flows; the authors let them sum to the number of classes.
+    The weights have a mean of 1 over the training flows; the authors' sum to the number of classes.
 
     Parameters
     ----------
@@ -344,18 +317,18 @@ class ClassBalancedLoss(_MeanLoss):
 
     def per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each flow, ``(n_flows,)``."""
-        _refuse_width(logits, len(self.class_weight))
+        _check_width(logits, len(self.class_weight))
         weight = self.class_weight.to(logits.dtype)[target]
         return weight * F.cross_entropy(logits, target, reduction="none")
 
 
 class HierarchicalLoss(nn.Module):
-    r"""Attack-sharing in two steps: is it an attack, and if so, which.
+    r"""Attack-sharing in two steps: attack or benign, then which attack.
 
     The first term is :math:`1 + \lambda` times the binary cross-entropy of the logit
     :math:`\log\sum_{j \ge 1} e^{z_j} - z_0`. The second is the cross-entropy among the attacks, each class weighing the
-    same, averaged over the attack flows alone: where attacks are few, an average over all flows would starve it. Class
-    0 is benign.
+    same, averaged over the attack flows alone: averaged over all flows it would vanish where attacks are few. Class 0
+    is benign.
 
     Parameters
     ----------
@@ -364,13 +337,13 @@ class HierarchicalLoss(nn.Module):
     attack_weight : float
         The paper's lambda.
 
-    Source: the terms of Dong et al. 2019, equation 6, told apart; the arrangement is our own.
+    Source: the terms of Dong et al. 2019, equation 6, separated; the arrangement is our own.
 
     Examples
     --------
     >>> import torch
     >>> loss, logits = HierarchicalLoss([80, 10, 10], attack_weight=1.0), torch.zeros(1, 3)
-    >>> round(loss(logits, torch.tensor([0])).item(), 6), round(2 * float(np.log(3)), 6)  # only whether
+    >>> round(loss(logits, torch.tensor([0])).item(), 6), round(2 * float(np.log(3)), 6)  # the first term alone
     (2.197225, 2.197225)
     """
 
@@ -378,14 +351,14 @@ class HierarchicalLoss(nn.Module):
 
     def __init__(self, counts: ArrayLike, attack_weight: float = 1.0) -> None:
         super().__init__()
-        lam = _refuse_unless(0 <= attack_weight < float("inf"), "attack_weight must be finite and >= 0", attack_weight)
-        self.attack_weight = lam
+        finite = 0 <= attack_weight < float("inf")
+        self.attack_weight = _check(finite, "attack_weight must be finite and at least 0", attack_weight)
         self.register_buffer("class_weight", torch.from_numpy(1 / _shares(counts)))
 
     def forward(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar; the arguments are those of :meth:`AttackSharingLoss.forward`."""
         _check_shapes(logits, target)
-        _refuse_width(logits, len(self.class_weight))
+        _check_width(logits, len(self.class_weight))
         weight = _weights(logits, sample_weight)
         log_attack = torch.logsumexp(logits[:, 1:], 1)
         sign = 1 - 2 * (target > 0).to(logits.dtype)  # 1 for benign, -1 for an attack
@@ -397,14 +370,14 @@ class HierarchicalLoss(nn.Module):
 
 
 def effective_number_weights(counts: ArrayLike, beta: float = 0.9999) -> Floats:
-    """Return what a flow of each class weighs in :class:`ClassBalancedLoss`, 1 on average over the training flows.
+    """Return the weight of a flow of each class in :class:`ClassBalancedLoss`; their mean over training flows is 1.
 
     Examples
     --------
     >>> effective_number_weights([90, 10], beta=0.0).tolist()
     [1.0, 1.0]
     """
-    _refuse_unless(0 <= beta < 1, "beta must be in [0, 1)", beta)
+    _check(0 <= beta < 1, "beta must be in [0, 1)", beta)
     shares = _shares(counts)
     with np.errstate(divide="ignore"):  # beta = 0: log 0 is -inf, and its effective number 1
         effective = -np.expm1(np.asarray(counts, np.float64) * np.log(beta))
@@ -414,30 +387,22 @@ def effective_number_weights(counts: ArrayLike, beta: float = 0.9999) -> Floats:
 def _shares(counts: ArrayLike) -> Floats:
     values = np.asarray(counts, np.float64)
     if values.ndim != 1 or len(values) < 2 or not (values > 0).all() or not np.isfinite(values).all():
-        raise ValueError(f"counts must be numbers above 0 of two classes or more, however: {values.tolist()}")
+        raise ValueError(f"counts must be finite numbers above 0, of two classes or more, got {values.tolist()}")
     return cast(Floats, values / values.sum())
 
 
-def _refuse_unless(holds: bool, rule: str, value: float) -> float:
+def _check(holds: bool, rule: str, value: float) -> float:
     if not holds:
-        raise ValueError(f"{rule}, however: {value}")
+        raise ValueError(f"{rule}, got {value}")
     return float(value)
 
 
-def _refuse_width(logits: Tensor, n_classes: int) -> None:
+def _check_width(logits: Tensor, n_classes: int) -> None:
     if logits.shape[1] != n_classes:
-        raise ValueError(f"logits must have a column for each of {n_classes} counts, however: {logits.shape[1]}")
+        raise ValueError(f"logits have {logits.shape[1]} columns, expected a column for each of {n_classes} counts")
 
 
-# --- what the classifier needs to know of each -----------------------------------------------------------------------
-
-
-def _follow(prior: Floats) -> Floats:
-    return prior
-
-
-def _nothing(prior: Floats) -> Floats:
-    return np.zeros_like(prior)
+# --- registry --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,37 +412,40 @@ class LossInfo:
     Attributes
     ----------
     build : callable
-        ``build(counts, attack_weight)`` returns the module. The counts are those of the training flows of each output,
-        above 0, as they weigh in training; output 0 is benign.
+        ``build(counts, attack_weight)`` returns the module. The counts are the weighted training flows of each output,
+        above 0; output 0 is benign.
     prior : callable
-        Maps the counts to a prior that the softmax goes with, up to a factor: dividing by it balances the outputs.
+        Maps the counts to the prior of the softmax, up to a factor: dividing by it balances the outputs.
     offset : callable
         Maps the counts to what must be added to the trained logits first.
-    heeds_attack_weight : bool
+    uses_attack_weight : bool
         Whether it has the term that ``attack_weight`` weighs.
-    adds_up : bool
-        Whether the loss of a batch is the mean over its flows, so that parts of the batch add up to it.
+    is_mean_reduction : bool
+        Whether the loss of a batch is the mean over its flows, so that workers can share a batch.
     """
 
     build: Callable[[Floats, float], nn.Module]
-    prior: Callable[[Floats], Floats] = _follow
-    offset: Callable[[Floats], Floats] = _nothing
-    heeds_attack_weight: bool = False
-    adds_up: bool = True
+    prior: Callable[[Floats], Floats] = lambda counts: counts
+    offset: Callable[[Floats], Floats] = np.zeros_like
+    uses_attack_weight: bool = False
+    is_mean_reduction: bool = True
 
 
 def _log_prior(counts: Floats) -> Floats:
     return cast(Floats, np.log(_shares(counts)))
 
 
-def _attacks_evened(counts: Floats) -> Floats:
-    """Return benign's own count, and the attacks' mean count for each of them."""
+def _even_attacks(counts: Floats) -> Floats:
+    """Return benign's own count, and the attacks' mean count for each attack."""
     return np.concatenate([counts[:1], np.full(len(counts) - 1, counts[1:].mean())])
 
 
+# the softmax is balanced; with the log prior added to the logits it is the posterior
+_LOGIT_ADJUSTED = LossInfo(lambda counts, _: LogitAdjustedLoss(counts), offset=_log_prior)
+
 LOSSES: Mapping[LossName, LossInfo] = {
     # proper: the softmax is the posterior of the training flows
-    "attack-sharing": LossInfo(lambda _, attack_weight: AttackSharingLoss(attack_weight), heeds_attack_weight=True),
+    "attack-sharing": LossInfo(lambda _, attack_weight: AttackSharingLoss(attack_weight), uses_attack_weight=True),
     # not proper: the softmax has the posterior's order, and is less sure where one class is likely (Charoenphakdee et
     # al. 2021, arXiv 2011.09172); no prior undoes that, so the prior stays
     "focal": LossInfo(lambda _, __: FocalLoss()),
@@ -487,11 +455,10 @@ LOSSES: Mapping[LossName, LossInfo] = {
     ),
     # margins make the softmax surer than the posterior, by no prior's measure: the prior stays
     "ldam": LossInfo(lambda counts, _: LDAMLoss(counts)),
-    # the softmax is balanced; with the log prior added to the logits it is the posterior
-    "logit-adjusted": LossInfo(lambda counts, _: LogitAdjustedLoss(counts), offset=_log_prior),
-    "balanced-softmax": LossInfo(lambda counts, _: BalancedSoftmaxLoss(counts), offset=_log_prior),
+    "logit-adjusted": _LOGIT_ADJUSTED,
+    "balanced-softmax": _LOGIT_ADJUSTED,
     # benign against attack as in training, attacks among themselves as if evened: so is the prior
-    "hierarchical": LossInfo(HierarchicalLoss, prior=_attacks_evened, heeds_attack_weight=True, adds_up=False),
+    "hierarchical": LossInfo(HierarchicalLoss, prior=_even_attacks, uses_attack_weight=True, is_mean_reduction=False),
     # costs are meant to move decisions, as those of class_weight, and no prior undoes them: the prior stays
     "cost-sensitive": LossInfo(lambda counts, _: CostSensitiveLoss(counts)),
 }

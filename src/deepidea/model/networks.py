@@ -1,7 +1,7 @@
 """The network of Dong et al.: fully connected, ReLU, dropout on the input and on every hidden layer.
 
-:class:`MLP` is that network as a plain torch module. :class:`FastMLP` is the same one in training on a CPU, where at
-the paper's size the arithmetic of a layer takes less time than what torch does around it.
+:class:`MLP` is a plain torch module. :class:`FastMLP` trains the same network on a CPU, where at the paper's size the
+overhead of torch takes longer than the arithmetic of a layer.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), however: dropout={dropout}")
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         if min([d_in, n_classes, *hidden]) < 1:
-            raise ValueError(f"every layer must have a unit, however: {(d_in, *hidden, n_classes)}")
+            raise ValueError(f"every layer must have at least one unit, got {(d_in, *hidden, n_classes)}")
         sizes = [d_in, *hidden, n_classes]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.sizes = tuple(sizes)
@@ -76,7 +76,7 @@ class MLP(nn.Module):
             nn.init.uniform_(bias, -bound, bound, generator=generator)
 
     def weights_and_biases(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        """Return each layer's weight ``(d_out, d_in)`` and bias ``(d_out,)``, from the input on."""
+        """Return each layer's weight ``(d_out, d_in)`` and bias ``(d_out,)``, first layer first."""
         parameters = list(self.layers.parameters())
         return list(zip(parameters[0::2], parameters[1::2], strict=True))
 
@@ -91,19 +91,19 @@ class MLP(nn.Module):
 
 
 class FastMLP(nn.Module):
-    """An :class:`MLP` in training on a CPU: the same mathematics, without what torch spends around it.
+    """Trains an :class:`MLP` on a CPU: the same mathematics without torch's overhead.
 
-    - Its one parameter, ``flat``, is all weights and biases one after the other, and those of ``network`` are views of
-      it from then on: an optimiser's step on ``flat`` trains ``network``.
-    - Forward and backward are written out, into memory that is kept. The logits are a leaf of autograd; as soon as
-      their gradient is known, so is ``flat.grad``: that of the last batch, never a sum over several.
+    - Its one parameter, ``flat``, holds all weights and biases; those of ``network`` become views of it, so that an
+      optimiser's step on ``flat`` trains ``network``.
+    - Forward and backward are written out, into memory that is reused. The logits are a leaf of autograd; a hook on
+      their gradient computes ``flat.grad``: that of the last batch, never a sum over several.
     - Products are numpy's, whose BLAS has kernels for small matrices.
-    - Dropout masks are cut from raw random bits by a second thread, some batches ahead.
+    - Dropout masks are made from raw random bits by a second thread, some batches ahead.
 
     Parameters
     ----------
     network : MLP
-        On a CPU; all of it is trained.
+        On a CPU; all of its parameters are trained.
 
     Examples
     --------
@@ -130,7 +130,7 @@ class FastMLP(nn.Module):
         self._memory = _Memory(network.sizes[1:], self.flat.dtype)
         self._masks = MaskStream(network.sizes[:-1], network.dropout, network.mask_seeds) if network.dropout else None
 
-    @np.errstate(over="ignore", invalid="ignore")  # a loss that is no number is told of by the training loop
+    @np.errstate(over="ignore", invalid="ignore")  # the training loop reports a loss that is not finite
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(n_flows, n_classes)`` of encoded features ``(n_flows, d_in)``."""
         outputs = self._memory.of(len(x))
@@ -163,8 +163,8 @@ class FastMLP(nn.Module):
                 np.dot(gradient, layer.weight, out=below.spare_array)
                 if self._masks:
                     np.multiply(below.spare_array, self._masks.scale, out=below.spare_array)
-                # a unit passes gradient where it was active and not dropped: exactly where its value is > 0, and that
-                # value has had its last use
+                # a unit passes gradient where it was active and not dropped: exactly where its value is > 0; that value
+                # is no longer needed, so the gradient is written over it
                 _pass_where_positive(below.spare, below.tensor, 0, grad_input=below.tensor)
                 gradient = below.array
         self.flat.grad = self._gradient
@@ -192,9 +192,9 @@ def _by_kind(views: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 class _Output(NamedTuple):
-    """A layer's output ``(n_flows, width)`` and as much to spare, each seen by torch and, the same memory, by numpy.
+    """A layer's output ``(n_flows, width)`` and as much scratch memory, each as a tensor and as an array of one memory.
 
-    Whichever of the two is faster at an operation does it.
+    Whichever of torch and numpy is faster at an operation does it.
     """
 
     tensor: Tensor
@@ -204,7 +204,7 @@ class _Output(NamedTuple):
 
 
 class _Memory:
-    """The layers' outputs; for any number of flows they are views of the same memory, so that it stays in the cache."""
+    """The layers' outputs: views of the same memory for any number of flows, so that it stays in the cache."""
 
     def __init__(self, widths: Sequence[int], dtype: torch.dtype) -> None:
         self._widths = widths
@@ -213,12 +213,12 @@ class _Memory:
         self._outputs: dict[int, list[_Output]] = {}
 
     def of(self, n_flows: int) -> list[_Output]:
-        """Return the output of each layer, from the first on."""
+        """Return the output of each layer, first layer first."""
         if n_flows not in self._outputs:
-            self._outputs[n_flows] = self._see(n_flows)
+            self._outputs[n_flows] = self._make_views(n_flows)
         return self._outputs[n_flows]
 
-    def _see(self, n_flows: int) -> list[_Output]:
+    def _make_views(self, n_flows: int) -> list[_Output]:
         if n_flows > self._most_flows:
             self._most_flows = n_flows
             self._outputs.clear()
@@ -232,18 +232,18 @@ class _Memory:
 
 
 class MaskStream:
-    """Dropout masks, batch after batch: the same for a seed, drawn by a second thread some batches ahead.
+    """Dropout masks, batch after batch: deterministic for a seed, drawn by a second thread some batches ahead.
 
-    Four cells come out of each 64-bit draw, an order of magnitude cheaper than a Bernoulli variate a cell.
+    Each 64-bit draw gives four cells, an order of magnitude cheaper than one Bernoulli variate a cell.
 
     Parameters
     ----------
     widths : sequence of int
         Units of each layer's input.
     dropout : float
-        Probability that a cell is 0, kept to 2**-16; the others are ``scale`` = 1 / (1 - dropout).
+        Probability that a cell is 0, rounded to 2**-16; the others are ``scale`` = 1 / (1 - dropout).
     seeds : SeedSequence
-        Each stream of one sequence is another.
+        Streams from one sequence are independent.
 
     Examples
     --------

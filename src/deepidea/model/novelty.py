@@ -1,12 +1,11 @@
 """How unlike the flows of training a flow is.
 
-A network answers with one of the classes that it knows, whatever it is shown, and is often sure of it. What it makes of
-a flow on the way there tells more: in the last hidden layer, flows of a kind lie together. The benign training flows
-are described there by an ellipsoid, the attacks by another, and a flow is judged by its Mahalanobis distance to each
-(Lee et al. 2018). Nothing here says what is far: that is read off held-out flows, as conformal prediction does (Vovk et
-al. 2005; Bates et al. 2023), so that rates of error are stated, not hoped for.
+A network answers any flow with one of its classes, often with high confidence. Its last hidden layer tells more: flows
+of a kind lie close together there. Benign training flows are described by one ellipsoid in that layer, attacks by
+another, and a flow by its Mahalanobis distance to each (Lee et al. 2018). Thresholds come from the ranks of held-out
+flows, as in conformal prediction (Vovk et al. 2005; Bates et al. 2023), so that error rates are stated.
 
-``benchmarks/zero_day.py`` measures what it is worth on attack types that training does not show.
+``benchmarks/zero_day.py`` measures it on attack types absent from training.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from deepidea.errors import ArtifactError
+from deepidea.model.contracts import reading_contract, require
 from deepidea.model.decision import Decision
 
-N_AXES = (64, 32)  # kept of the benign ellipsoid and of that of the attacks; more cost speed
-MOST_ROWS = 20_000  # rows of each side that ellipsoids are fitted to, and on which distances are read off
+N_AXES = (64, 32)  # kept of the benign and of the attack ellipsoid; more cost speed
+MOST_ROWS = 20_000  # of each side, to fit ellipsoids and to rank distances
 LOG_ODDS_WEIGHT = 0.25  # of the log-odds of attack beside the distance; chosen as docs/accuracy.md says
-_SHRINKAGE = 1e-3  # of the mean variance, added to each axis: a unit that never fires has none
-UNKNOWN_RATE = 0.01  # share of held-out benign flows, and of held-out attacks, that lie beyond the bound of their side
-DISTANCES = ("distance_to_benign", "distance_to_attacks")  # what a graph with ellipsoids gives beside logits
-_EXACT_RANKS, _OTHER_RANKS = 500, 500  # of the held-out scores that a detector keeps
+_SHRINKAGE = 1e-3  # of the mean variance, added to each axis: a unit that never fires has variance 0
+UNKNOWN_RATE = 0.01  # share of held-out benign flows, and of held-out attacks, beyond the bound of their side
+DISTANCES = ("distance_to_benign", "distance_to_attacks")  # outputs of a graph with ellipsoids, beside the logits
+_EXACT_RANKS, _OTHER_RANKS = 500, 500  # of the held-out scores kept in a detector
 _TAIL_SHARE = 0.05
 
 NoveltyRule = Literal["mahalanobis", "none"]
@@ -38,17 +37,22 @@ Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ellipsoid:
-    """Centre and covariance of flows in the last hidden layer: widest axes exactly, the rest as one variance.
-
-    The squared Mahalanobis distance of a flow ``h`` is ``|h - centre|^2 / rest - |axes (h - centre)|^2``.
+    """Centre and covariance of flows in the last hidden layer: the widest axes exactly, the rest as one variance.
 
     Parameters
     ----------
     centre : array, float32, (d_hidden,)
     axes : array, float32, (n_axes, d_hidden)
-        Eigenvectors of the covariance, scaled by the root of what their own variance takes off the precision.
+        Eigenvectors v of the covariance with their variance s, scaled to ``sqrt(1 / rest - 1 / s) v``.
     rest : float
         Variance along every other axis; at most that along any kept one.
+
+    Notes
+    -----
+    With eigenvectors v_i and variances s_i, the squared Mahalanobis distance of a flow h is the sum of
+    ``(v_i . (h - centre))^2 / s_i``. Where all but the widest axes share the variance ``rest``, it is
+    ``|h - centre|^2 / rest`` less ``(1 / rest - 1 / s_i) (v_i . (h - centre))^2`` for each kept axis, that is
+    ``|h - centre|^2 / rest - |axes (h - centre)|^2``: one product with a narrow matrix, also in the ONNX graph.
     """
 
     centre: NDArray[np.float32]
@@ -65,8 +69,8 @@ class Ellipsoid:
         variances = np.maximum(variances, 0) + max(_SHRINKAGE * float(variances.mean()), 1e-12)
         n_rest = max(len(variances) - n_axes, 0)
         rest = float(variances[: max(n_rest, 1)].mean())
-        taken_off = np.sqrt(np.maximum(1 / rest - 1 / variances[n_rest:], 0))
-        axes = (vectors[:, n_rest:] * taken_off).T
+        scale = np.sqrt(np.maximum(1 / rest - 1 / variances[n_rest:], 0))
+        axes = (vectors[:, n_rest:] * scale).T
         return cls(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32), rest)
 
     def distances(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,7 +87,7 @@ Sample = tuple[NDArray[np.float32], NDArray[np.bool_], Floats]  # encoded flows,
 def fit_novelty(
     layers: Sequence[Layer], decision: Decision, training: Sample, held_out: Sample, rate: float = 0.0
 ) -> tuple[Ellipsoids, Novelty]:
-    """Return the ellipsoids of training flows, and what held-out flows say of distances to them.
+    """Return the ellipsoids of training flows, and the ranks of held-out flows by their distances.
 
     Parameters
     ----------
@@ -108,8 +112,8 @@ def fit_novelty(
     return (benign, attacks), Novelty.fit(log_odds, distances, is_attack, rate)
 
 
-def draw_sides(is_attack: NDArray[np.bool_], seed: int, most: int = MOST_ROWS) -> NDArray[np.bool_]:
-    """Return which flows to look at: of either side, at most so many drawn at random."""
+def sample_sides(is_attack: NDArray[np.bool_], seed: int, most: int = MOST_ROWS) -> NDArray[np.bool_]:
+    """Return a mask of at most ``most`` flows of either side, drawn at random."""
     drawn = np.zeros(len(is_attack), bool)
     rng = np.random.default_rng(seed)
     for side in (~is_attack, is_attack):
@@ -118,7 +122,7 @@ def draw_sides(is_attack: NDArray[np.bool_], seed: int, most: int = MOST_ROWS) -
 
 
 def last_hidden(layers: Sequence[Layer], encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what the last hidden layer makes of encoded flows, float32 ``(n_flows, d_hidden)``.
+    """Return the output of the last hidden layer for encoded flows, float32 ``(n_flows, d_hidden)``.
 
     Examples
     --------
@@ -134,7 +138,7 @@ def last_hidden(layers: Sequence[Layer], encoded: NDArray[np.float32]) -> NDArra
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutScores:
-    """Ranks among the scores of flows that were held out: what share of them is as high.
+    """Ranks among the scores of held-out flows: the share of them that is at least as high.
 
     Parameters
     ----------
@@ -159,7 +163,7 @@ class HeldOutScores:
 
     @classmethod
     def of(cls, scores: Floats) -> Self:
-        """Keep what is needed of the scores: the highest ones all, of the rest every so many."""
+        """Keep all of the highest scores, and evenly spaced ranks of the rest."""
         ascending = np.unique(scores)
         counts = len(scores) - np.searchsorted(np.sort(scores), ascending, side="left")
         kept = _kept_ranks(len(ascending))
@@ -168,8 +172,8 @@ class HeldOutScores:
     def share_as_high(self, scores: Floats) -> Floats:
         """Return the conformal p-value: the share of held-out flows with a score at least as high, in 0..1.
 
-        A flow that is exchangeable with the held-out ones gets a value of at most alpha with a probability of at most
-        alpha, down to 1 / (1 + held-out flows); below that the tail is extrapolated, so that ranks stay different.
+        A flow exchangeable with the held-out ones gets a value of at most alpha with probability at most alpha, down to
+        1 / (1 + held-out flows); below that an exponential tail is extrapolated, so that ranks stay different.
         """
         beyond = np.maximum(scores - self.scores[-1], 0) / self.tail
         logs = np.interp(scores, self.scores, self.log_shares, left=0.0)
@@ -177,7 +181,7 @@ class HeldOutScores:
 
 
 def _kept_ranks(n: int) -> NDArray[np.int64]:
-    """Return ascending places: the highest, and evenly spaced ones below."""
+    """Return ascending ranks: the highest, and evenly spaced ones below."""
     exact = max(0, n - _EXACT_RANKS)
     spaced = np.linspace(0, exact, min(_OTHER_RANKS, exact), endpoint=False).astype(np.int64)
     return np.concatenate([np.unique(spaced), np.arange(exact, n)])
@@ -192,23 +196,23 @@ def _tail_of(scores: Floats) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Novelty:
-    """What distances and logits say of a flow.
+    """Ranks and bounds by which distances and logits become ``anomaly`` and ``unknown``.
 
     Parameters
     ----------
     centres, spreads : tuple of two floats
         Of the log distance from benign flows, and of the log-odds of attack, over held-out benign flows: they put the
-        two on one scale before they are added up.
+        two on one scale before they are summed.
     log_odds_weight : float
         Of the second in the sum.
     benign : HeldOutScores
         Of held-out benign flows.
     bounds : tuple of two floats
         Squared distance from benign flows, and from attacks, beyond which lies less than :data:`UNKNOWN_RATE` of
-        the held-out flows of that side; infinite where there are too few to tell.
+        the held-out flows of that side; infinite where too few were held out.
     rate : float
-        A flow is not called benign where a smaller share of benign flows than this is as unlike benign flows; 0 lets
-        the network alone decide. Of benign flows like those that were held out, at most this share is lost to it.
+        A flow is not called benign where a smaller share of benign flows than this is as unlike benign flows, so at
+        most this share of exchangeable benign flows is affected; 0 leaves the decision to the network.
     """
 
     centres: tuple[float, float]
@@ -222,7 +226,7 @@ class Novelty:
     def fit(
         cls, log_odds: Floats, distances: NDArray[np.float32], is_attack: NDArray[np.bool_], rate: float = 0.0
     ) -> Self:
-        """Read off held-out flows what is usual.
+        """Fit scales, ranks and bounds to held-out flows.
 
         Parameters
         ----------
@@ -241,55 +245,51 @@ class Novelty:
         bounds = (_bound(distances[~is_attack, 0]), _bound(distances[is_attack, 1]))
         return cls(*scale, HeldOutScores.of(_sum_scaled(parts, *scale)), bounds, rate)
 
-    def judge(self, log_odds: Floats, distances: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def verdict_columns(self, log_odds: Floats, distances: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Return the columns of a verdict: ``anomaly``, float64, and ``unknown``, bool, each ``(n_flows,)``."""
         return {"anomaly": self.anomaly(log_odds, distances), "unknown": self.is_unknown(distances)}
 
     def anomaly(self, log_odds: Floats, distances: NDArray[np.float32]) -> Floats:
-        """Return how unlike benign flows each is, in 0..1: one minus the share of benign flows that are as unlike."""
+        """Return 1 minus the share of benign flows that are as unlike benign flows, in 0..1."""
         scores = _sum_scaled(_parts(log_odds, distances), self.centres, self.spreads, self.log_odds_weight)
         return np.asarray(1.0 - self.benign.share_as_high(scores), np.float64)
 
     def is_unlike_benign(self, anomaly: Floats) -> NDArray[np.bool_]:
-        """Return which flows are not to be called benign, by what :meth:`anomaly` says of them."""
+        """Return which flows are not to be called benign, by their :meth:`anomaly`."""
         return np.asarray(anomaly > 1 - self.rate)
 
     def is_unknown(self, distances: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which flows lie beyond the bounds of benign flows and of known attacks both."""
+        """Return which flows lie beyond the bounds of both benign flows and known attacks."""
         return np.asarray((distances > np.array(self.bounds, np.float64)).all(axis=1))
 
     def contract(self) -> dict[str, Any]:
-        """Return what a detector file must keep, as plain JSON values."""
+        """Return the plain JSON values; JSON has no infinity, so an infinite bound is null."""
         ranks = {"scores": self.benign.scores.tolist(), "log_shares": self.benign.log_shares.tolist()}
-        held_out = {**ranks, "tail": self.benign.tail}
-        bounds = [bound if math.isfinite(bound) else None for bound in self.bounds]  # JSON knows no infinity
         scale = {"centres": list(self.centres), "spreads": list(self.spreads), "log_odds_weight": self.log_odds_weight}
-        return {**scale, "bounds": bounds, "benign": held_out, "rate": self.rate}
+        bounds = [bound if math.isfinite(bound) else None for bound in self.bounds]
+        return {**scale, "bounds": bounds, "benign": {**ranks, "tail": self.benign.tail}, "rate": self.rate}
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> Self:
         """Rebuild from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
-        try:
+        with reading_contract("novelty"):
             held_out = contract["benign"]
             scores, shares = (np.array(held_out[name], np.float64) for name in ("scores", "log_shares"))
             bounds = [math.inf if bound is None else float(bound) for bound in contract["bounds"]]
             centres, spreads = (_pair(contract[name]) for name in ("centres", "spreads"))
             known = HeldOutScores(scores, shares, float(held_out["tail"]))
-            rate = float(contract.get("rate", 0.0))  # files written before there was one
+            rate = float(contract.get("rate", 0.0))  # absent in files written before there was one
             novelty = cls(centres, spreads, float(contract["log_odds_weight"]), known, _pair(bounds), rate)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"a novelty contract must be complete, however: {error!r}") from error
-        novelty._check()
-        return novelty
+            novelty._check()
+            return novelty
 
     def _check(self) -> None:
         known = self.benign
         ranked = known.scores.ndim == 1 and known.scores.shape == known.log_shares.shape != (0,)
         ordered = ranked and bool((np.diff(known.scores) > 0).all() and (known.log_shares <= 0).all())
-        if not (ordered and min(known.tail, *self.spreads) > 0):
-            raise ArtifactError("a novelty contract must hold ascending scores and positive scales, however: not so")
-        if not 0 <= self.rate < 1:
-            raise ArtifactError(f"the rate of a novelty contract must be in [0, 1), however: rate={self.rate}")
+        require(ordered, "novelty", "scores must ascend, with log shares of at most 0", known)
+        require(min(known.tail, *self.spreads) > 0, "novelty", "tail and spreads must be above 0", self.spreads)
+        require(0 <= self.rate < 1, "novelty", "rate must be in [0, 1)", self.rate)
 
 
 def _pair(values: Any) -> tuple[float, float]:
@@ -307,6 +307,6 @@ def _sum_scaled(parts: Floats, centres: tuple[float, float], spreads: tuple[floa
 
 
 def _bound(distances: NDArray[np.float32]) -> float:
-    """Return the conformal quantile: a further flow of this kind exceeds it with probability UNKNOWN_RATE at most."""
+    """Return the conformal quantile: another flow of this kind exceeds it with probability UNKNOWN_RATE at most."""
     rank = math.ceil((1 - UNKNOWN_RATE) * (len(distances) + 1))
     return float(np.sort(distances)[rank - 1]) if rank <= len(distances) else math.inf

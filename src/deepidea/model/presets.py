@@ -1,4 +1,4 @@
-"""Named recipes, and the one call that turns labelled flows into a detector."""
+"""Named presets of parameters, and the functions that train a detector from labelled flows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deepidea.model.training import Epoch
     from deepidea.model.workers import Workers
 
-# Dong et al. 2019, sections III and IV. Every departure that the paper forces is marked.
+# Dong et al. 2019, sections III and IV. Every departure is marked.
 _PAPER: dict[str, Any] = {
     "labels": False,
     "loss": "attack-sharing",
@@ -50,7 +50,7 @@ _PAPER: dict[str, Any] = {
     "novelty_rate": 0.0,
 }
 
-# Chosen on training folds that leave out whole attack types: docs/accuracy.md says what was tried.
+# Chosen on training folds that leave out whole attack types, see docs/accuracy.md.
 _DEFAULT: dict[str, Any] = {
     "labels": False,
     "loss": "attack-sharing",
@@ -76,27 +76,27 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"default": _DEFAULT
 
 
 def make_classifier(preset: str = "default", **changes: Any) -> tuple[DeepIDEAClassifier, bool]:
-    """Return an untrained classifier of a preset, and whether it is to be trained on native labels.
+    """Return an untrained classifier of a preset, and whether to train it on native labels.
 
     Parameters
     ----------
     preset : str
-        A name out of :data:`PRESETS`.
+        A name from :data:`PRESETS`.
     **changes
         Parameters that differ from the preset.
 
     Raises
     ------
     MissingExtraError
-        Where torch or scikit-learn is not installed.
+        torch or scikit-learn is not installed.
     """
     if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, however: preset={preset!r}")
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     try:
         from deepidea.model.estimators import DeepIDEAClassifier
     except ImportError as error:
         raise MissingExtraError(
-            f"training needs torch and scikit-learn, however: {error}; install them with: pip install 'deepidea[train]'"
+            f"cannot train without torch and scikit-learn: {error}; install them with: pip install 'deepidea[train]'"
         ) from error
     parameters = {**PRESETS[preset], **changes}
     labels = bool(parameters.pop("labels"))
@@ -116,7 +116,7 @@ def train_detector(
     checkpoint: Path | None = None,
     **changes: Any,
 ) -> Detector:
-    """Train a detector on labelled flows, anew or going on from another one.
+    """Train a detector on labelled flows, anew or continuing from another one.
 
     Parameters
     ----------
@@ -124,40 +124,39 @@ def train_detector(
         Classes ``benign`` and at least one attack, two rows or more of each.
     preset : {"default", "paper"}
     card : mapping, optional
-        Further JSON values for the detector file: where the flows come from, how they were split.
+        Further JSON values for the detector file: the source of the flows, how they were split.
     on_epoch : callable, optional
-        Gets an :class:`deepidea.model.training.Epoch` as each epoch ends.
+        Called with an :class:`deepidea.model.training.Epoch` after each epoch.
     extra : LabelledFlows, optional
-        Flows to train on besides, such as what analysts judged; they are never held out. Their schema is that of
-        ``flows``, or with ``start`` the detector's.
+        Additional flows, such as those labelled by analysts; never held out. Their schema is that of ``flows``, or with
+        ``start`` the detector's.
     extra_weight : float, optional
-        How many training flows each of them counts as; :func:`choose_extra_weight` where absent.
+        How many training flows each of them counts as; default: :func:`choose_extra_weight`.
     start : Detector, optional
-        To go on from: its weights, encoder, classes, labels, loss and parameters, those of its card, unless changed;
-        ``preset`` does not count then. The learning rate is :data:`CONTINUED_RATE` of its own: a rate that once
-        carried random weights to where they are would carry these away again. Temperature, prior and what is usual are
-        fitted anew.
+        To continue from: its weights, encoder, classes, labels, loss and the parameters of its card, unless changed;
+        ``preset`` is ignored. The learning rate is :data:`CONTINUED_RATE` of its own, since the full rate would move
+        trained weights too far. Temperature, prior, novelty and reference are fitted anew.
     workers, checkpoint
-        Processes that train together, and a file to go on from: see ``DeepIDEAClassifier.fit``.
+        Processes that train together, and a file to resume from: see ``DeepIDEAClassifier.fit``.
     **changes
-        Parameters of ``DeepIDEAClassifier`` that differ from the preset. ``n_epochs`` is then kept to, however few
-        steps that is, unless ``min_steps`` is given too.
+        Parameters of ``DeepIDEAClassifier`` that differ from the preset. ``n_epochs`` sets ``min_steps`` to 0, unless
+        that is given too.
 
     Raises
     ------
     DataError
-        Where ``attack_weight`` is given with a loss that has no such term.
+        ``attack_weight`` is given with a loss without such a term.
     LabelError
-        Where the classes cannot train a detector, or with ``start`` are not exactly its own.
+        The classes cannot train a detector, or with ``start`` are not exactly its own.
     ArtifactError
-        Where ``start`` lacks what training goes on with.
+        ``start`` lacks a part that continued training needs.
     MissingExtraError
-        Where torch or scikit-learn is not installed.
+        torch or scikit-learn is not installed.
 
     Notes
     -----
     An interruption (Ctrl-C) after the first epoch ends training early with the best epoch so far; the card's
-    ``training.interrupted`` says so.
+    ``training.interrupted`` is then true.
 
     Examples
     --------
@@ -168,28 +167,28 @@ def train_detector(
     >>> detector.classes[0], detector.card["training"]["preset"]
     ('benign', 'default')
     """
-    everything = flows if extra is None else _joined(flows, extra)
+    everything = flows if extra is None else _concat(flows, extra)
     if "n_epochs" in changes:
         changes = {"min_steps": 0, **changes}
     schema, given = flows.schema, changes
     if start is None:
-        _refuse_classes(everything)
+        _check_classes(everything)
     else:
-        _refuse_other_classes(everything, start)
+        _check_same_classes(everything, start)
         preset, recorded = recorded_parameters(start)
         changes, schema = {**recorded, **changes}, start.schema
     classifier, with_labels = make_classifier(preset, schema=schema, **changes)
-    _refuse_unheeded(given, classifier.loss)
+    _check_attack_weight(given, classifier.loss)
     if start is not None and with_labels:
-        _refuse_other_labels(everything, start)
+        _check_same_labels(everything, start)
     weight = _weight_of_extra(flows, extra, extra_weight, classifier.duplicates)
     started = time.perf_counter()
     shared = {"workers": workers, "checkpoint": checkpoint}
     _fit(classifier, flows, everything, weight, with_labels, start, on_epoch, **shared)
-    told = _tell_training(classifier, preset, with_labels, time.perf_counter() - started)
+    training = _training_card(classifier, preset, with_labels, time.perf_counter() - started)
     if extra is not None:
-        told |= {"extra_rows": len(extra), "extra_weight": weight}
-    return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=told, **(card or {}))
+        training |= {"extra_rows": len(extra), "extra_weight": weight}
+    return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=training, **(card or {}))
 
 
 def train_on_shards(
@@ -213,19 +212,18 @@ def train_on_shards(
     Raises
     ------
     DataError
-        A parameter does not go with the loss, or the detector is to tell labels apart: those of a table are its
-        classes.
+        ``attack_weight`` is given with a loss without such a term, or ``labels=True``: shards hold classes alone.
     """
     if "n_epochs" in changes:
         changes = {"min_steps": 0, **changes}
     classifier, with_labels = make_classifier(preset, schema=flows.schema, **changes)
-    _refuse_unheeded(changes, classifier.loss)
+    _check_attack_weight(changes, classifier.loss)
     if with_labels:
-        raise DataError("shards must be trained on by class, however: labels=True; leave it out")
+        raise DataError("cannot train on labels in shards, which hold classes alone; leave out labels=True")
     started = time.perf_counter()
     classifier.fit_shards(flows, on_epoch=on_epoch, workers=workers, checkpoint=checkpoint)
-    told = _tell_training(classifier, preset, with_labels, time.perf_counter() - started)
-    return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=told, **(card or {}))
+    training = _training_card(classifier, preset, with_labels, time.perf_counter() - started)
+    return classifier.to_detector(created_with=f"deepidea {deepidea.__version__}", training=training, **(card or {}))
 
 
 CONTINUED_RATE = 0.1
@@ -233,32 +231,31 @@ CONTINUED_RATE = 0.1
 
 
 def recorded_parameters(detector: Detector) -> tuple[str, dict[str, Any]]:
-    """Return the preset of a detector, and the parameters with which its training goes on.
+    """Return the preset of a detector, and the parameters for continued training.
 
     Raises
     ------
     ArtifactError
-        Its card does not tell how it was trained.
+        Its card does not record how it was trained.
     """
-    told = detector.card.get("training")
-    told = told if isinstance(told, dict) else {}
-    preset, parameters = told.get("preset"), told.get("parameters")
+    training = detector.card.get("training")
+    training = training if isinstance(training, dict) else {}
+    preset, parameters = training.get("preset"), training.get("parameters")
     if not isinstance(preset, str) or preset not in PRESETS or not isinstance(parameters, dict):
         raise ArtifactError(
-            "a detector to go on from must tell how it was trained, however: its card names no preset and parameters; "
-            "train anew, without --continue"
+            "cannot continue training: the detector's card has no preset and parameters; train without --continue"
         )
     known = {k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items() if k in PRESETS[preset]}
     rate = known.get("learning_rate", PRESETS[preset]["learning_rate"])
     if not isinstance(rate, int | float):
-        raise ArtifactError(f"the learning rate of a card must be a number, however: it is {str(rate)[:40]!r}")
-    return preset, {**known, "learning_rate": CONTINUED_RATE * rate, "labels": bool(told.get("labels"))}
+        raise ArtifactError(f"cannot continue training: the card's learning rate is {str(rate)[:40]!r}, not a number")
+    return preset, {**known, "learning_rate": CONTINUED_RATE * rate, "labels": bool(training.get("labels"))}
 
 
 def choose_extra_weight(n_flows: int, n_extra: int) -> float:
-    """Return how many training flows an extra one counts as where nobody says: judged flows are few, and lately seen.
+    """Return how many training flows an extra one counts as by default.
 
-    Together they count as a tenth of the training flows; each counts as one at least, and as a hundred at most.
+    Together they count as a tenth of the training flows; each counts as at least 1 and at most 100.
 
     Examples
     --------
@@ -270,14 +267,14 @@ def choose_extra_weight(n_flows: int, n_extra: int) -> float:
 
 def _weight_of_extra(flows: LabelledFlows, extra: LabelledFlows | None, given: float | None, duplicates: str) -> float:
     if given is not None and not 0 < given < float("inf"):
-        raise DataError(f"the weight of extra flows must be above 0, however: {given}; leave the file out instead")
+        raise DataError(f"extra_weight must be finite and above 0, got {given}; to ignore extra flows, leave them out")
     if extra is None or given is not None:
         return given or 1.0
     tables = [one.features for one in (flows, extra)]
     return choose_extra_weight(*(t.unique().height if duplicates == "drop" else t.height for t in tables))
 
 
-def _joined(flows: LabelledFlows, extra: LabelledFlows) -> LabelledFlows:
+def _concat(flows: LabelledFlows, extra: LabelledFlows) -> LabelledFlows:
     table = pl.concat([flows.features, extra.features.select(flows.schema.features)], how="vertical_relaxed")
     labels, classes = (
         pl.concat([getattr(one, name).rename(name).cast(pl.String) for one in (flows, extra)])
@@ -301,13 +298,16 @@ def _fit(
     options: dict[str, Any] = {"labels": labels, "on_epoch": on_epoch, **shared}
     if labels is not None and labels.null_count():
         raise LabelError(
-            f"extra flows must tell which label of their class they are of, however: {labels.null_count():,} do not; "
-            "name it in their column label, or train without --labels"
+            f"{labels.null_count():,} extra flows lack a label; add it in their column label, or train without --labels"
         )
     if start is not None:
-        from deepidea.model.starting import Start  # needs torch
+        from deepidea.model.losses import LOSSES  # needs torch
+        from deepidea.model.warm_start import WarmStart
 
-        options["start"] = begin = Start.of(start, _recorded_loss(start))
+        loss = start.card["training"]["parameters"].get("loss")
+        if loss not in LOSSES:
+            raise ArtifactError(f"cannot continue training: the card's loss is {str(loss)[:40]!r}, which is unknown")
+        options["start"] = begin = WarmStart.of(start, loss)
         classifier.set_params(hidden=begin.hidden)
     if len(everything) > len(flows):
         options["extra"] = is_extra = np.arange(len(everything)) >= len(flows)
@@ -315,69 +315,57 @@ def _fit(
     classifier.fit(everything.features, everything.classes, **options)
 
 
-def _recorded_loss(start: Detector) -> Any:
-    from deepidea.model.losses import LOSSES  # needs torch
-
-    loss = start.card["training"]["parameters"].get("loss")
-    if loss not in LOSSES:
-        raise ArtifactError(f"a detector to go on from must name its loss, however: its card says {str(loss)[:40]!r}")
-    return loss
-
-
-def _refuse_other_classes(flows: LabelledFlows, start: Detector) -> None:
+def _check_same_classes(flows: LabelledFlows, start: Detector) -> None:
     unknown = flows.classes.filter(~flows.classes.is_in(list(start.classes)))
     if len(unknown):
         raise LabelError(
-            f"continued training must stay within the detector's classes ({', '.join(start.classes)}), however: there "
-            f"are flows of {format_counts(unknown)}; leave them out, or train anew, without --continue"
+            f"cannot continue training with flows of {format_counts(unknown)}: the detector's classes are "
+            f"{', '.join(start.classes)}; leave them out, or train without --continue"
         )
     missing = sorted(set(start.classes) - set(flows.classes.unique()))
     if missing:
         raise LabelError(
-            f"continued training needs flows of every class of the detector, however: there are none of "
-            f"{', '.join(missing)}, which it would unlearn; give what it was trained on, and new flows as --extra"
+            f"cannot continue training with no flows of {', '.join(missing)}, which the detector would unlearn; give "
+            "its former training flows, and new ones as --extra"
         )
 
 
-def _refuse_other_labels(flows: LabelledFlows, start: Detector) -> None:
+def _check_same_labels(flows: LabelledFlows, start: Detector) -> None:
     named = flows.labels.filter((flows.classes != start.benign) & flows.labels.is_not_null())
     unknown = named.filter(~named.is_in(list(start.labels)))
     missing = sorted(set(start.labels) - {start.benign} - set(named))
     if len(unknown) or missing:
-        told = f"there are flows of {format_counts(unknown)}" if len(unknown) else f"there are none of {missing}"
+        fact = f"flows of {format_counts(unknown)}" if len(unknown) else f"no flows of {missing}"
         raise LabelError(
-            f"continued training must be on exactly the detector's labels ({', '.join(start.labels)}), however: "
-            f"{told}; train anew, without --continue"
+            f"cannot continue training with {fact}: labels must be exactly the detector's labels "
+            f"({', '.join(start.labels)}); train without --continue"
         )
 
 
-def _refuse_unheeded(changes: Mapping[str, Any], loss: str) -> None:
+def _check_attack_weight(changes: Mapping[str, Any], loss: str) -> None:
     from deepidea.model.losses import LOSSES  # needs torch
 
-    heeding = [name for name, info in LOSSES.items() if info.heeds_attack_weight]
-    if "attack_weight" in changes and loss in LOSSES and loss not in heeding:
-        raise DataError(
-            f"attack_weight must be given with a loss that has it ({', '.join(heeding)}), however: loss={loss}; "
-            "leave it out"
-        )
+    users = [name for name, info in LOSSES.items() if info.uses_attack_weight]
+    if "attack_weight" in changes and loss in LOSSES and loss not in users:
+        raise DataError(f"attack_weight has no effect with loss={loss}; leave it out, or use {' or '.join(users)}")
 
 
-def _refuse_classes(flows: LabelledFlows) -> None:
+def _check_classes(flows: LabelledFlows) -> None:
     counts = flows.classes.value_counts()
     if len(counts) < 2 or "benign" not in flows.class_order:
         raise LabelError(
-            f"training needs benign flows and flows of an attack, however: {flows.source or 'the table'} holds "
-            f"{format_counts(flows.classes)}; add flows, or choose another taxonomy"
+            f"cannot train on {flows.source or 'the table'}: it holds {format_counts(flows.classes)}, training needs "
+            "benign flows and flows of an attack; add flows, or choose another taxonomy"
         )
     single = counts.filter(pl.col("count") < 2)[flows.classes.name].sort().to_list()
     if single:
         raise LabelError(
-            f"a class must have at least two training flows, however: {', '.join(single)} has one in {flows.source}; "
-            "drop it, merge it into another class, add flows, or hold none out for testing (--split none)"
+            f"cannot train on one flow of a class, {flows.source} has one of {', '.join(single)}; drop it, merge it "
+            "into another class, add flows, or hold none out for testing (--split none)"
         )
 
 
-def _tell_training(classifier: DeepIDEAClassifier, preset: str, labels: bool, seconds: float) -> dict[str, Any]:
+def _training_card(classifier: DeepIDEAClassifier, preset: str, labels: bool, seconds: float) -> dict[str, Any]:
     parameters = {name: value for name, value in classifier.get_params().items() if name in PRESETS[preset]}
     epochs = [{"loss": e.loss, "validation_cba": _number(e.validation_cba)} for e in classifier.epochs_]
     return {

@@ -1,4 +1,4 @@
-"""Flow files in, verdict files out, in bounded memory."""
+"""Score files of flows into files of verdicts, in bounded memory."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def score_files(
     ----------
     detector : Detector
     inputs : sequence of paths
-        CSV, CSV in gzip, Parquet; files, folders, globs, ``-`` for the standard input.
+        CSV, gzipped CSV, Parquet; files, folders, globs, ``-`` for the standard input.
     output : path
-        ``.parquet``, ``.csv`` or ``.jsonl``; ``-`` for the standard output. It appears when it is whole.
+        ``.parquet``, ``.csv`` or ``.jsonl``; ``-`` for the standard output. A file appears only when it is whole.
     keep_original : bool
-        Whether each verdict carries the columns of its flow, under their own names, before its own.
+        Whether the columns of each flow, under their own names, precede those of its verdict.
     on_error : {"raise", "skip"}
-        What becomes of a row that breaks a rule; the skipped are counted in ``skipped``.
+        How to treat an invalid row; skipped rows are counted in ``skipped``.
     header : sequence of str, optional
         Column names of CSV files that have no header line.
     chunk_rows : int
-        Flows held at a time.
+        Flows in memory at a time.
     progress : callable, optional
         Called with the number of flows scored so far.
     rows : range, optional
@@ -63,9 +63,9 @@ def score_files(
     Raises
     ------
     DataError
-        Where an input cannot be read or lacks a feature.
+        An input cannot be read or lacks a feature.
     StorageError
-        Where the output cannot be written; what stood there stays.
+        The output cannot be written; an existing file stays as it is.
     """
     chunks = iter_chunks(
         inputs,
@@ -82,7 +82,7 @@ def score_files(
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items of an iterator while the next one is made in another thread; errors come out in their place.
+    """Yield the items of an iterator while another thread computes the next one; errors are raised in their place.
 
     Examples
     --------
@@ -100,39 +100,34 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 def _score_chunks(
     detector: Detector, chunks: Iterator[FlowChunk], progress: Callable[[int], None]
 ) -> Iterator[pl.DataFrame]:
-    n_scored, came = 0, False
+    n_scored, empty = 0, True
     for chunk in chunks:
-        came = True
+        empty = False
         verdicts = detector.score_conformed(chunk.flows)
         n_scored += len(verdicts)
         progress(n_scored)
-        yield verdicts if chunk.original is None else beside(chunk.original, verdicts)
-    if not came:  # a file without flows still tells its columns
-        yield detector.score(_no_flows(detector))
+        yield verdicts if chunk.original is None else join_verdicts(chunk.original, verdicts)
+    if empty:  # the output still gets its columns
+        yield detector.no_verdicts()
 
 
-def beside(original: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of the flows, then those of their verdicts; a column that both have is the verdict's.
+def join_verdicts(original: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of the flows, then those of their verdicts, which win where names collide.
 
     Examples
     --------
     >>> flows = pl.DataFrame({"bytes": [1], "class": ["?"]})
-    >>> beside(flows, pl.DataFrame({"class": ["dos"], "score": [0.9]})).rows(named=True)
+    >>> join_verdicts(flows, pl.DataFrame({"class": ["dos"], "score": [0.9]})).rows(named=True)
     [{'bytes': 1, 'class': 'dos', 'score': 0.9}]
     """
     return pl.concat([original.drop(verdicts.columns, strict=False), verdicts], how="horizontal")
 
 
-def _no_flows(detector: Detector) -> pl.DataFrame:
-    text = set(detector.schema.categories)
-    return pl.DataFrame(schema={name: pl.String if name in text else pl.Float64 for name in detector.schema.features})
-
-
 def headerless_names(detector: Detector, path: str | Path) -> list[str]:
-    """Return names for the columns of a CSV file that has no header line: the schema's features, then ``extra_1``...
+    """Return column names for a CSV file without a header line: the schema's features, then ``extra_1``...
 
-    The KDD Cup and NSL-KDD files are of this kind: 41 features, then the label. Of the standard input, ``-``, nothing
-    is taken away.
+    The KDD Cup and NSL-KDD files are of this kind: 41 features, then the label. The standard input, ``-``, is peeked
+    into and not consumed.
     """
     first_line = _unpacked_head(path).lstrip(b"\r\n").partition(b"\n")[0].decode("latin-1")
     n_columns = len(next(csv.reader([first_line.replace("\r", "")]), []))
@@ -141,7 +136,7 @@ def headerless_names(detector: Detector, path: str | Path) -> list[str]:
 
 
 def _unpacked_head(path: str | Path) -> bytes:
-    """Return the first bytes; none where they cannot be read, which the reading of the table will tell."""
+    """Return the first bytes; none where they cannot be read, an error that reading the table reports."""
     with contextlib.suppress(OSError, zlib.error):
         head = _head(path)
         return zlib.decompressobj(31).decompress(head, _HEAD_BYTES) if head.startswith(b"\x1f\x8b") else head

@@ -1,4 +1,4 @@
-"""Networks that see more than one number at a time: a CNN along a flow's features, an LSTM along a window of flows."""
+"""Networks of the benchmark: a CNN along a flow's features, an LSTM along a window of flows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FlowCNN(nn.Module):
     """Two convolutions with max-pooling along the encoded features of one flow, then six fully connected layers.
 
     Source: Chowdhury et al. 2017, "A few-shot deep learning approach for improved intrusion detection", as far as the
-    paper restates it: 2 convolutions, 2 max-poolings, 6 fully connected layers. Widths are ours.
+    paper restates it: 2 convolutions, 2 max-poolings, 6 fully connected layers. Widths are our own.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class FlowCNN(nn.Module):
 
 
 class FlowLSTM(nn.Module):
-    """An LSTM that reads a window of flows in order and judges each by itself and those before it in the window.
+    """An LSTM along a window of flows: each flow is classified from itself and those before it in the window.
 
     Source: Hochreiter & Schmidhuber 1997; one layer, as torch has it.
 
@@ -97,7 +97,7 @@ class FlowLSTM(nn.Module):
 
 
 def cut_windows(values: NDArray[np.generic], window: int) -> NDArray[np.generic]:
-    """Cut rows into windows in their order, ``(n_windows, window, ...)``; the last one is filled up with zeros.
+    """Cut rows into windows in their order, ``(n_windows, window, ...)``; the last one is padded with zeros.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def train_on_windows(
 ) -> list[float]:
     """Train ``network`` in place with Adam on windows of consecutive flows, and return the mean loss of each epoch.
 
-    One torch thread, so that a seed settles every bit on a CPU.
+    Runs on one torch thread, so that a seed makes it reproducible to the bit on a CPU.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def train_on_windows(
         In the order of the table.
     target : array, int64, (n_flows,)
     loss : Module
-        Called as ``loss(logits, target, weight)`` on the flows of a batch; what fills the last window has weight 0.
+        Called as ``loss(logits, target, weight)`` on the flows of a batch; padding has weight 0.
     window : int
         Flows in a window.
     batch_size : int
@@ -144,7 +144,7 @@ def train_on_windows(
     Raises
     ------
     FloatingPointError
-        When the loss is no longer a number.
+        The loss is no longer finite.
     """
     parts = [torch.from_numpy(cut_windows(part, window)) for part in (x, target, np.ones(len(x), np.float32))]
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
@@ -166,16 +166,14 @@ def _step(network: nn.Module, batch: list[Tensor], loss: nn.Module, optimiser: t
     optimiser.zero_grad(set_to_none=True)
     value: Tensor = loss(network(x).flatten(0, 1), target.flatten(), weight.flatten())
     if not torch.isfinite(value):
-        raise FloatingPointError(
-            f"the training loss must stay a number, however: {float(value.detach())}; lower learning_rate"
-        )
+        raise FloatingPointError(f"training diverged: the loss is {float(value.detach())}; lower learning_rate")
     value.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return float(value.detach()) * float(weight.sum())
 
 
 def run_flows(network: nn.Module, x: NDArray[np.float32], block: int = 4096) -> NDArray[np.float32]:
-    """Return the class probabilities of flows that are judged one by one, ``(n_flows, n_classes)``."""
+    """Return the class probabilities of independent flows, ``(n_flows, n_classes)``."""
     with torch.no_grad(), torch_threads(1):
         parts = [torch.softmax(network(part), -1) for part in torch.split(torch.from_numpy(x), block)]
     probabilities: NDArray[np.float32] = torch.cat(parts).numpy()
@@ -183,7 +181,7 @@ def run_flows(network: nn.Module, x: NDArray[np.float32], block: int = 4096) -> 
 
 
 def run_windows(network: nn.Module, x: NDArray[np.float32], window: int, block: int = 64) -> NDArray[np.float32]:
-    """Return the class probabilities of flows in windows of their order, ``(n_flows, n_classes)``.
+    """Return the class probabilities of consecutive flows, cut into windows, ``(n_flows, n_classes)``.
 
     ``block`` windows go through the network at a time.
     """

@@ -1,4 +1,4 @@
-"""Encoded rows beside their shards, for a network to train on."""
+"""Encoded training rows on disk, beside their shards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from deepidea.model.features import FlowEncoder
 def encode_shards(
     table: ShardedTable, encoder: FlowEncoder, target: NDArray[np.int64], weight: NDArray[np.float64]
 ) -> RowsOnDisk:
-    """Write the encoded rows of each shard to a file and return all of them, to train on.
+    """Write the encoded rows of each shard to a file and return them as training rows.
 
-    A row that weighs as much as there are shards, or more, becomes one that every shard has: at least one flow of it
-    is then drawn in each. They are no more than a shard's rows, since all weights add up to the number of flows.
+    A row whose weight is at least the number of shards becomes common to all shards, so that at least one flow of it is
+    drawn in each. Common rows are at most as many as a shard's rows, since all weights sum to the number of flows.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def encode_shards(
     Returns
     -------
     RowsOnDisk
-        Its files stand beside those of the table.
+        Its files are beside those of the table.
 
     Raises
     ------

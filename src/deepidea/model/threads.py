@@ -1,4 +1,4 @@
-"""How many threads train fastest, found by trying: on a busy machine two can be 30 times slower than one."""
+"""The fastest number of training threads, by measurement: on a busy machine two can be 30 times slower than one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _TRIES = 25
 def fastest_thread_count(step: Callable[[], object], *, most: int | None = None) -> int:
     """Return the number of threads with which ``step`` runs fastest: 1, 2, 4, ... up to ``most`` cores.
 
-    Takes the median of some runs for each count (the best of them would flatter many threads, which are held up now and
-    then), and gives up on a count that is far behind at once. The number of threads is left as it was.
+    Compares medians of some runs (minima would hide the delays of many threads), and drops a count that is far behind
+    at once. The number of threads is restored.
     """
     most = most or os.cpu_count() or 1
     best_count, best_s = 1, float("inf")
@@ -26,7 +26,7 @@ def fastest_thread_count(step: Callable[[], object], *, most: int | None = None)
     while count <= most:
         with torch_threads(count):
             median_s = _median(step, give_up_s=3 * best_s)
-        if median_s < 0.9 * best_s:  # more threads must pay clearly: another program may want that core
+        if median_s < 0.9 * best_s:  # more threads must pay clearly: another program may need that core
             best_count, best_s = count, median_s
         count *= 2
     return best_count
@@ -46,7 +46,7 @@ def _median(step: Callable[[], object], give_up_s: float) -> float:
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Run the block with ``count`` threads of torch and of numpy's BLAS, then put the former numbers back."""
+    """Run the block with ``count`` threads of torch and of numpy's BLAS, then restore the former numbers."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

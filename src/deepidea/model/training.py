@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from deepidea.model.batches import Arrays, Batch, TrainingRows
-from deepidea.model.checkpoint import Checkpoint, Standing, copied
+from deepidea.model.checkpoint import Checkpoint, CheckpointState
 from deepidea.model.networks import MLP, FastMLP
 from deepidea.model.workers import Workers
 
 Schedule = Literal["constant", "one-cycle"]
-Data = tuple[Tensor, Tensor]  # encoded rows (n_rows, d_in), and what they are (n_rows,)
+Data = tuple[Tensor, Tensor]  # encoded rows (n_rows, d_in), and their outputs (n_rows,)
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch of training came to; handed to ``on_epoch`` when it ends.
+    """Result of one epoch, passed to ``on_epoch``.
 
-    ``validation_cba`` is the class-balanced accuracy on the held-out rows in 0..1, NaN where none were held out.
+    ``validation_cba`` is the class-balanced accuracy on the held-out rows in 0..1, NaN without held-out rows.
     """
 
     number: int
@@ -59,7 +59,7 @@ def train_network(
     workers: Workers | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Epoch]:
-    """Train ``network`` in place with Adam and return what each epoch came to.
+    """Train ``network`` in place with Adam and return the result of each epoch.
 
     Parameters
     ----------
@@ -67,60 +67,59 @@ def train_network(
     loss : Module
         Called as ``loss(logits, target, counts)``.
     schedule : {"constant", "one-cycle"}
-        The paper's constant step size, or one linear warm-up and a cosine descent to 0.
+        The paper's constant step size, or a linear warm-up and a cosine descent to 0.
     validate : callable, optional
         Maps the network in evaluation mode to its score on held-out rows; higher is better.
     workers : Workers, optional
-        The processes that share each batch; each is given the same rows.
+        The processes that share each batch; each has the same rows.
     checkpoint : Checkpoint, optional
-        Where the training stands is kept there after each epoch, and gone on from.
+        Written after each epoch; training resumes from it.
 
     Raises
     ------
     FloatingPointError
-        When the loss is no longer a number.
+        The loss is no longer finite.
 
     Notes
     -----
-    On ``KeyboardInterrupt`` the weights of the best epoch so far are put back and the epochs so far returned; an
-    interruption before the first epoch ended is raised.
+    On ``KeyboardInterrupt`` the weights of the best epoch so far are restored and the epochs so far returned; during
+    the first epoch it is raised.
     """
     # NOTE[DIFF]: "100 consecutive connections are one training sample" cannot hold for a per-flow network: a sample is
     # one flow here.
-    standing = checkpoint.standing() if checkpoint else None
-    done = [Epoch(**told) for told in standing.epochs] if standing else []
+    state = checkpoint.load() if checkpoint else None
+    epochs = [Epoch(**epoch) for epoch in state.epochs] if state else []
     if workers is not None and isinstance(network, MLP):
-        network.mask_seeds = workers.mask_seeds(random_state, len(done))
+        network.mask_seeds = workers.mask_seeds(random_state, len(epochs))
     trained = speed_up(network, device)
     optimiser = Adam(trained.parameters(), weight_decay=weight_decay)
     rates = _Rates(learning_rate, schedule, n_epochs, rows.n_steps(batch_size))
     rng = np.random.default_rng(random_state)
-    keeper = _BestWeights(network)
-    if standing is not None:
-        _take_up(standing, network, optimiser, rng, keeper, done)
-    epochs = done
+    best = _BestWeights(network)
+    if state is not None:
+        _resume(state, network, optimiser, rng, best)
     started = time.perf_counter() - (epochs[-1].elapsed_s if epochs else 0.0)
     try:
         for number in range(len(epochs) + 1, n_epochs + 1):
-            parts = (((_on(device, arrays)), batches) for arrays, batches in rows.epoch(batch_size, rng))
+            parts = ((_to_device(device, arrays), batches) for arrays, batches in rows.epoch(batch_size, rng))
             mean_loss = _run_epoch(trained, parts, loss, optimiser, rates.of_epoch(number), workers)
             score = _validation_score(network, validate)
             epochs.append(Epoch(number, n_epochs, mean_loss, score, time.perf_counter() - started))
-            keeper.offer(score)
+            best.update(score)
             if checkpoint is not None and (workers is None or workers.rank == 0):
-                checkpoint.keep(_standing(network, optimiser, rng, keeper, epochs))
+                checkpoint.save(_checkpoint_state(network, optimiser, rng, best, epochs))
             if on_epoch is not None:
                 on_epoch(epochs[-1])
     except KeyboardInterrupt:
         if not epochs:
             raise
-        keeper.restore()
+        best.restore()
     network.eval()
     return epochs
 
 
 def speed_up(network: nn.Module, device: str) -> nn.Module:
-    """Return what trains ``network``: a :class:`FastMLP` over its weights where there can be one, else itself."""
+    """Return a :class:`FastMLP` that trains ``network``'s weights where that is possible, else ``network``."""
     whole = all(parameter.requires_grad for parameter in network.parameters())
     return FastMLP(network) if type(network) is MLP and device == "cpu" and whole else network
 
@@ -134,7 +133,7 @@ def one_cycle(step: int, n_steps: int) -> float:
 
 
 class Adam:
-    """torch's Adam without the bookkeeping around each step, which takes longer than the step at the paper's size.
+    """Adam (equations 7-12 of the paper) without the bookkeeping of torch, which takes longer than a small step itself.
 
     Parameters
     ----------
@@ -159,7 +158,7 @@ class Adam:
         self._weight_decay = weight_decay
 
     def state(self) -> dict[str, Tensor]:
-        """Return the moments and steps of each parameter, by name."""
+        """Return moments and steps of each parameter, by name."""
         kinds = ("first", "second", "step")
         return {
             f"adam.{j}.{kind}": value
@@ -167,8 +166,8 @@ class Adam:
             for kind, value in zip(kinds, moments, strict=True)
         }
 
-    def take_up(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` returned."""
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from the values of :meth:`state`."""
         for name, value in self.state().items():
             value.copy_(state[name])
 
@@ -210,7 +209,7 @@ class _Rates:
     steps_an_epoch: int
 
     def of_epoch(self, number: int) -> Iterator[float]:
-        """Yield the step sizes of an epoch, counted from 1; without an end, since a shard may have a batch more."""
+        """Yield the step sizes of an epoch, counted from 1; endless, since a shard may have an extra batch."""
         for step in count((number - 1) * self.steps_an_epoch):
             yield self.learning_rate * self._factor(step)
 
@@ -218,7 +217,7 @@ class _Rates:
         return 1.0 if self.schedule == "constant" else one_cycle(step, self.n_epochs * self.steps_an_epoch)
 
 
-def _on(device: str, arrays: Arrays) -> Data:
+def _to_device(device: str, arrays: Arrays) -> Data:
     x, target = arrays
     return torch.from_numpy(x).to(device), torch.from_numpy(target).to(device)
 
@@ -239,9 +238,9 @@ def _run_epoch(
             sizes.append(float(batch[1].sum()))
     mean = float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes)) if losses else 0.0
     if workers is not None:
-        mean = workers.total(mean)  # each told of its share
+        mean = workers.sum_value(mean)  # each worker's losses are its share of the mean
     if not math.isfinite(mean):
-        raise FloatingPointError(f"the training loss must stay a number, however: loss={mean}; lower learning_rate")
+        raise FloatingPointError(f"training diverged: the loss is {mean}; lower learning_rate")
     return mean
 
 
@@ -255,66 +254,48 @@ def train_step(
     workers: Workers | None = None,
 ) -> Tensor:
     """Take one optimiser step on one batch and return its loss; with workers, this one's share of it."""
-    if workers is not None:
-        return _shared_step(network, data, batch, loss, optimiser, learning_rate, workers)
     x, target = data
-    rows = torch.from_numpy(batch[0]).to(x.device)
-    counts = torch.from_numpy(batch[1]).to(x.device)
+    own = batch if workers is None else workers.part(batch)
+    value: Tensor = torch.zeros(())
     optimiser.zero_grad()
-    value: Tensor = loss(network(x.index_select(0, rows)), target.index_select(0, rows), counts)
-    value.backward()  # type: ignore[no-untyped-call]
+    if len(own[0]):
+        rows, counts = (torch.from_numpy(each).to(x.device) for each in own)
+        value = loss(network(x.index_select(0, rows)), target.index_select(0, rows), counts)
+        # A loss is a mean over flows: the loss of the batch is the sum of its parts' losses, each times its share of
+        # the batch's weight, and so is the gradient.
+        value = value if workers is None else workers.weight_share(batch) * value
+        value.backward()  # type: ignore[no-untyped-call]
+    if workers is not None:
+        workers.sum_gradients(network.parameters())
     optimiser.step(learning_rate)
     return value
 
 
-def _shared_step(
-    network: nn.Module,
-    data: Data,
-    batch: Batch,
-    loss: nn.Module,
-    optimiser: Adam,
-    learning_rate: float,
-    workers: Workers,
-) -> Tensor:
-    """Take a step by the gradients of all workers; losses are means over flows, so that shares of them add up."""
-    (x, target), part = data, workers.part(batch)
-    value = torch.zeros(())
-    optimiser.zero_grad()
-    if len(part[0]):
-        rows, counts = (torch.from_numpy(each).to(x.device) for each in part)
-        value = workers.share(batch) * loss(network(x.index_select(0, rows)), target.index_select(0, rows), counts)
-        value.backward()
-    workers.add_up(network.parameters())
-    optimiser.step(learning_rate)
-    return value
-
-
-def _standing(
-    network: nn.Module, optimiser: Adam, rng: np.random.Generator, keeper: _BestWeights, epochs: list[Epoch]
-) -> Standing:
+def _checkpoint_state(
+    network: nn.Module, optimiser: Adam, rng: np.random.Generator, best: _BestWeights, epochs: list[Epoch]
+) -> CheckpointState:
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in keeper.weights.items()} | optimiser.state()
-    told = [asdict(epoch) for epoch in epochs]
-    return Standing(told, dict(rng.bit_generator.state), copied({**tensors, "best": torch.tensor(keeper.score)}))
+    tensors |= {f"best.{name}": value for name, value in best.weights.items()} | optimiser.state()
+    tensors["best"] = torch.tensor(best.score)
+    # safetensors refuses tensors that share memory, as the views of a FastMLP's flat parameter do
+    own = {name: value.detach().clone().contiguous().to("cpu") for name, value in tensors.items()}
+    return CheckpointState([asdict(epoch) for epoch in epochs], dict(rng.bit_generator.state), own)
 
 
-def _take_up(
-    standing: Standing,
-    network: nn.Module,
-    optimiser: Adam,
-    rng: np.random.Generator,
-    keeper: _BestWeights,
-    done: list[Epoch],
+def _resume(
+    state: CheckpointState, network: nn.Module, optimiser: Adam, rng: np.random.Generator, best: _BestWeights
 ) -> None:
-    """Put a training where it stood; weights go into the memory that is there, which the trained network shares."""
-    of = standing.tensors
+    """Restore a checkpoint; weights are copied in place, since the network that is trained shares their memory."""
     with torch.no_grad():
         for name, value in network.state_dict().items():
-            value.copy_(of[f"network.{name}"])
-    optimiser.take_up(of)
-    rng.bit_generator.state = standing.rng
-    keeper.score = float(of["best"]) if done else keeper.score
-    keeper.weights = {name.removeprefix("best."): value for name, value in of.items() if name.startswith("best.")}
+            value.copy_(state.tensors[f"network.{name}"])
+    optimiser.load_state(state.tensors)
+    rng.bit_generator.state = state.rng
+    if state.epochs:
+        best.score = float(state.tensors["best"])
+    best.weights = {
+        name.removeprefix("best."): value for name, value in state.tensors.items() if name.startswith("best.")
+    }
 
 
 def _validation_score(network: nn.Module, validate: Callable[[nn.Module], float] | None) -> float:
@@ -326,14 +307,14 @@ def _validation_score(network: nn.Module, validate: Callable[[nn.Module], float]
 
 
 class _BestWeights:
-    """Remembers the weights of the epoch with the best validation score (the latest, where there is none)."""
+    """Keeps the weights of the epoch with the best validation score; without scores, of the latest epoch."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self.score = -math.inf
         self.weights: dict[str, Tensor] = {}
 
-    def offer(self, score: float) -> None:
+    def update(self, score: float) -> None:
         if math.isnan(score) or score >= self.score:
             self.score = score
             self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}

@@ -1,8 +1,16 @@
-"""Training by several processes: each takes its part of every batch, and their gradients are added up.
+"""Data-parallel training: each process takes its part of every batch, and their gradients are summed.
 
-What a step does to the network is what one process would do with the whole batch, but for the last bits of sums and
-for dropout, whose masks each process draws by itself. The processes are started on one machine by :func:`launch`, on
-several by hand through torchrun; each reads the same data.
+A step changes the network as one process with the whole batch would, up to the last bits of sums and to dropout, whose
+masks each process draws itself. :func:`launch` starts the processes on one machine; on several, torchrun does. Each
+process reads the same data.
+
+Lifetimes, so that no process outlives its training whatever is killed:
+
+- Started processes are in sessions of their own, so a terminal's signals reach the launcher alone. It forwards one
+  Ctrl-C to all of them: rank 0 stops training and saves its result, the others ignore it and end when rank 0 has left.
+- A second Ctrl-C, SIGTERM or SIGHUP at the launcher terminates all of them.
+- Each watches its parent (:func:`end_with_parent`), so that they also end when the launcher is killed.
+- SIGINT stays blocked from before they are started until they have joined, so that it cannot hit half-loaded imports.
 
 Source: synchronous data-parallel training, as in Li et al. 2020, "PyTorch Distributed", VLDB 13(12).
 """
@@ -33,28 +41,28 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from deepidea.errors import DataError, DeepIDEAError
 from deepidea.model.batches import Batch
 
-PATIENCE_S = 600.0  # for the others to reach the same step: reading data takes them as long as it takes
-GRACE_S = 30.0  # for a process to end that is asked to
-MEETS_IT_S = 5.0  # for the first process to tell of an error that another one met, such as one of the data
+STEP_TIMEOUT_S = 600.0  # for all processes to reach the same step: reading large data takes minutes
+TERMINATE_TIMEOUT_S = 30.0  # from SIGTERM to SIGKILL
+REPORT_TIMEOUT_S = 5.0  # for rank 0 to report an error that another process met first, such as one of the data
 _POLL_S = 0.05
-_LAUNCHED = "DEEPIDEA_LAUNCHED"  # in the environment of what launch starts: the number of its process
+_LAUNCHER_PID = "DEEPIDEA_LAUNCHED"  # environment variable of started processes
 _Process = subprocess.Popen[bytes]
 
 
 class WorkerError(DeepIDEAError):
-    """A process of a training by several ended early, so that all of them did."""
+    """A process of a distributed training ended early, so that all of them did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The processes that train together, as one of them sees them.
+    """The processes that train together, from the view of one of them.
 
     Parameters
     ----------
     rank : int
-        Of this one, from 0; the first one tells what is done and keeps the result.
+        Of this process, from 0; rank 0 reports progress and saves the result.
     size : int
-        How many they are.
+        Number of processes.
 
     Examples
     --------
@@ -67,70 +75,71 @@ class Workers:
     size: int
 
     def part(self, batch: Batch) -> Batch:
-        """Return what this process computes of a batch."""
+        """Return this process's part of a batch."""
         return batch[0][self.rank :: self.size], batch[1][self.rank :: self.size]
 
-    def share(self, batch: Batch) -> float:
-        """Return the weight of this process's part in the mean over the batch; the shares of all add up to 1."""
+    def weight_share(self, batch: Batch) -> float:
+        """Return the weight of this process's part in the mean over the batch; those of all processes sum to 1."""
         return float(self.part(batch)[1].sum()) / float(batch[1].sum())
 
     def mask_seeds(self, random_state: int, epoch: int = 0) -> np.random.SeedSequence:
-        """Return the seeds of this process's dropout masks: others than those of the rest."""
+        """Return the seeds of this process's dropout masks, independent of the other processes' masks."""
         return np.random.SeedSequence((random_state, self.rank, epoch))
 
-    def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give each parameter the sum of all processes' gradients."""
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Set each parameter's gradient to the sum over all processes."""
         for parameter in parameters:
             if parameter.grad is None:  # this process had no row of the batch
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
 
-    def total(self, value: float) -> float:
-        """Return the sum of all processes' values."""
+    def sum_value(self, value: float) -> float:
+        """Return the sum of a value over all processes."""
         summed = torch.tensor([value], dtype=torch.float64)
         dist.all_reduce(summed)
         return float(summed.item())
 
 
 @contextlib.contextmanager
-def joined(backend: str = "gloo") -> Iterator[Workers]:
-    """Join the other processes that :func:`launch` or torchrun started, as the environment tells.
+def join_workers(backend: str = "gloo") -> Iterator[Workers]:
+    """Join the other processes that :func:`launch` or torchrun started, as their environment variables state.
 
     Raises
     ------
     WorkerError
-        Another process ended, or did not come.
+        Another process ended, or did not join in time.
     """
-    interruptions: list[int] = []
+    interrupts: list[int] = []
     try:
-        _meet(backend)
+        _init_process_group(backend)
         workers = Workers(dist.get_rank(), dist.get_world_size())
-        _heed(workers.rank, interruptions)
+        _accept_interrupts(workers.rank, interrupts)
         yield workers
-    except RuntimeError as error:  # what torch.distributed raises where a connection breaks
+    except RuntimeError as error:  # what torch.distributed raises for a broken connection
         if not any(word in str(error) for word in ("onnection", "imed out", "reset by peer")):
             raise
-        if interruptions:
+        if interrupts:
             raise KeyboardInterrupt from error
-        raise WorkerError(f"all processes must live until the end, however: one was lost ({_first(error)})") from error
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise WorkerError(f"training stopped: another process was lost ({reason})") from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def _meet(backend: str) -> None:
-    patience = timedelta(seconds=PATIENCE_S)
-    if _LAUNCHED not in os.environ:
-        dist.init_process_group(backend, timeout=patience)
+def _init_process_group(backend: str) -> None:
+    timeout = timedelta(seconds=STEP_TIMEOUT_S)
+    if _LAUNCHER_PID not in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
         return
-    end_with_parent(int(os.environ[_LAUNCHED]))
+    end_with_parent(int(os.environ[_LAUNCHER_PID]))
     address, port, rank, size = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"))
-    store = TCPStore(address, int(port), is_master=False, timeout=patience)
-    dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size), timeout=patience)
+    store = TCPStore(address, int(port), is_master=False, timeout=timeout)
+    dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size), timeout=timeout)
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when the one that started it has ended, however that was: nobody would take its result."""
+    """End this process when its parent process has ended, however it ended: nobody would use the result."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -140,54 +149,45 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _heed(rank: int, noted: list[int]) -> None:
-    """Let in the interruptions that :func:`launch` has held so far, and note them.
+def _accept_interrupts(rank: int, interrupts: list[int]) -> None:
+    """Unblock SIGINT, which raises KeyboardInterrupt in rank 0 and is recorded by the others.
 
-    The first process is interrupted. The others go on until it has left them: were they to leave it, it would lose them
-    before it has kept what it has.
+    The others continue until rank 0 has left: if they left first, rank 0 would fail before it has saved its result.
     """
-    if _LAUNCHED in os.environ:
+    if _LAUNCHER_PID in os.environ:
         if rank:
-            signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+            signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
-
-
 def common_arguments(arguments: Sequence[str], output: Path, *, seed: int | None, checkpoint: Path | None) -> list[str]:
-    """Return a command line that all processes can share: one seed, and a checkpoint beside the output.
+    """Return the command line for all processes: with one seed, and with a checkpoint beside the output.
 
     Examples
     --------
     >>> common_arguments(["train", "kdd99"], Path("a.idea"), seed=3, checkpoint=None)
     ['train', 'kdd99', '--checkpoint', 'a.idea.checkpoint']
     """
-    place = checkpoint or output.with_name(f"{output.name}.checkpoint")
-    common = list(arguments) + ([] if checkpoint else ["--checkpoint", str(place)])
-    return common if seed is not None else [*common, "--seed", str(_seed_beside(place))]
-
-
-def _seed_beside(checkpoint: Path) -> int:
-    """Return a seed for a training that was given none; it is kept, so that the training can be gone on with."""
-    kept = checkpoint.with_name(f"{checkpoint.name}.seed")
-    if not (checkpoint.exists() and kept.exists()):
-        kept.write_text(str(secrets.randbelow(2**31)))
-    return int(kept.read_text())
+    path = checkpoint or output.with_name(f"{output.name}.checkpoint")
+    common = list(arguments) + ([] if checkpoint else ["--checkpoint", str(path)])
+    if seed is not None:
+        return common
+    drawn = path.with_name(f"{path.name}.seed")  # kept in a file, so that an interrupted training resumes with its seed
+    if not (path.exists() and drawn.exists()):
+        drawn.write_text(str(secrets.randbelow(2**31)))
+    return [*common, "--seed", drawn.read_text()]
 
 
 def launch(module: str, n_workers: int, arguments: Sequence[str], *, threads: int = 1) -> int:
-    """Run ``python -m module`` in so many processes on this machine, and return its exit code.
+    """Run ``python -m module`` in ``n_workers`` processes on this machine; return its exit code.
 
-    Ctrl-C reaches them once each: the first one ends early and keeps what it has, as one that trains alone does, and
-    the exit code is its own. A second Ctrl-C, SIGTERM or SIGHUP ends all of them, and they end with this process when
-    it is killed.
+    After Ctrl-C rank 0 ends early and saves its result, as a training in one process does, and its exit code is
+    returned. A second Ctrl-C, SIGTERM or SIGHUP ends all processes; they also end when this process is killed.
 
     Parameters
     ----------
     module : str
-        Calls :func:`joined`.
+        Must use :func:`join_workers`.
     n_workers : int
     arguments : sequence of str
         Of the module's command line.
@@ -200,11 +200,11 @@ def launch(module: str, n_workers: int, arguments: Sequence[str], *, threads: in
         A process was killed or lost another one, so that the others were ended.
     """
     if n_workers < 1:
-        raise DataError(f"there must be a worker at least, however: workers={n_workers}")
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they meet
+        raise DataError(f"workers must be at least 1, got {n_workers}")
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # their rendezvous
     environment = {
         **os.environ,
-        _LAUNCHED: str(os.getpid()),
+        _LAUNCHER_PID: str(os.getpid()),
         "MASTER_ADDR": store.host,
         "MASTER_PORT": str(store.port),
         "WORLD_SIZE": str(n_workers),
@@ -213,28 +213,33 @@ def launch(module: str, n_workers: int, arguments: Sequence[str], *, threads: in
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
     }
     processes: list[_Process] = []
-    with _noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, tempfile.TemporaryFile() as said:
+    with _recorded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, tempfile.TemporaryFile() as errors:
         try:
-            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment, said)
-            code = _exit_code(processes, signals)
-            if _has_said_why(code):
-                _await(processes[0], MEETS_IT_S)
-            return _told(code)
+            _start(processes, n_workers, [sys.executable, "-m", module, *arguments], environment, errors)
+            code = _wait_for_exit(processes, signals)
+            if code and not _is_own_error(code):
+                raise WorkerError("training stopped: a worker ended early, so the others were ended")
+            if code:
+                _wait(processes[0], REPORT_TIMEOUT_S)
+            return code
         finally:
-            _end(processes)
-            _pass_on(said, processes)
+            _terminate(processes)
+            # where rank 0 has reported an error, the others have met the same one
+            if processes and not _is_own_error(_shell_code(processes[0].returncode)):
+                errors.seek(0)
+                sys.stderr.write(errors.read().decode(errors="replace"))
 
 
 @contextlib.contextmanager
-def _noted(*numbers: int) -> Iterator[list[int]]:
-    """Yield where signals are noted, in place of what they do: none may come between a process and its being known."""
-    noted: list[int] = []
+def _recorded(*numbers: int) -> Iterator[list[int]]:
+    """Record signals in a list in place of their handlers, so that none strikes between a start and its record."""
+    recorded: list[int] = []
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, lambda number, _: noted.append(number))
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda number, _: recorded.append(number))
     try:
-        yield noted
+        yield recorded
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -245,80 +250,60 @@ def _start(
     n_workers: int,
     command: Sequence[str],
     environment: Mapping[str, str],
-    said: IO[bytes],
+    errors: IO[bytes],
 ) -> None:
-    """Start processes that a terminal's signals do not reach; an interruption waits until they heed it.
-
-    The first one has the terminal. What the others have to say, in errors alone, is kept.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    """Start the processes in sessions of their own; rank 0 has the terminal, the others' standard errors are kept."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: see _accept_interrupts
     try:
         for rank in range(n_workers):
             own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            errors = said if rank else None
-            processes.append(subprocess.Popen(command, env=own, start_new_session=True, stderr=errors))
+            stderr = errors if rank else None
+            processes.append(subprocess.Popen(command, env=own, start_new_session=True, stderr=stderr))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _exit_code(processes: Sequence[_Process], signals: list[int]) -> int:
-    """Wait for all to end, or one to fail; after Ctrl-C for the first one, whose exit code counts."""
-    counting = processes
+def _wait_for_exit(processes: Sequence[_Process], signals: list[int]) -> int:
+    """Return 0 when all have ended well, else the code of the first failure; after Ctrl-C, the code of rank 0."""
+    awaited = processes
     while True:
-        codes = [process.poll() for process in counting]
-        failed = [_as_of_a_shell(code) for code in codes if code]
+        codes = [process.poll() for process in awaited]
+        failed = [_shell_code(code) for code in codes if code]
         if failed or None not in codes:
             return failed[0] if failed else 0
         while signals:
-            counting = _interrupted(processes, signals.pop(0), again=counting is not processes)
+            number = signals.pop(0)
+            if number != signal.SIGINT:
+                sys.exit(128 + number)
+            if awaited is not processes:
+                raise KeyboardInterrupt
+            for process in processes:
+                process.send_signal(number)
+            awaited = processes[:1]
         time.sleep(_POLL_S)
 
 
-def _as_of_a_shell(code: int) -> int:
-    """Return an interruption's exit code: CPython that was interrupted within `exec` says -2, though it was caught."""
+def _shell_code(code: int) -> int:
+    """Return 130 for an interruption: CPython interrupted within `exec` exits with -2, though it was caught."""
     return 130 if code == -signal.SIGINT else code
 
 
-def _interrupted(processes: Sequence[_Process], number: int, *, again: bool) -> Sequence[_Process]:
-    """Pass Ctrl-C on and return the process to wait for; be ended by any other signal, and by a second one."""
-    if number != signal.SIGINT:
-        sys.exit(128 + number)
-    if again:
-        raise KeyboardInterrupt
-    for process in processes:
-        process.send_signal(number)
-    return processes[:1]
-
-
-def _told(code: int) -> int:
-    if not code or _has_said_why(code):
-        return code
-    raise WorkerError("all workers must live until the end, however: one ended, and the others were ended with it")
-
-
-def _pass_on(said: IO[bytes], processes: Sequence[_Process]) -> None:
-    """Print what the others said; not where the first one has told of an error itself, which all of them meet."""
-    if processes and not _has_said_why(_as_of_a_shell(processes[0].returncode)):
-        said.seek(0)
-        sys.stderr.write(said.read().decode(errors="replace"))
-
-
-def _has_said_why(code: int) -> bool:
+def _is_own_error(code: int) -> bool:
+    """Whether a process ended by an error or interruption that it reported itself."""
     return code == 130 or 1 < code < 128
 
 
-def _end(processes: Sequence[_Process]) -> None:
-    """End what still runs."""
+def _terminate(processes: Sequence[_Process]) -> None:
     for process in processes:
         process.terminate()
     for process in processes:
-        if not _await(process, GRACE_S):
+        if not _wait(process, TERMINATE_TIMEOUT_S):
             process.kill()
             process.wait()
 
 
-def _await(process: _Process, within_s: float) -> bool:
-    """Return whether a process ended within so many seconds."""
+def _wait(process: _Process, timeout_s: float) -> bool:
+    """Return whether a process ended in time."""
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(within_s)
+        process.wait(timeout_s)
     return process.returncode is not None

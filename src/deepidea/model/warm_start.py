@@ -1,4 +1,4 @@
-"""What continued training begins with: encoder, outputs and weights of a detector that is trained already."""
+"""What continued training starts from: encoder, outputs and weights of a trained detector."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _WEIGHT = re.compile(r"layers\.(\d{1,3})\.weight")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A detector as training takes it up again.
+class WarmStart:
+    """A trained detector as the start of further training.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Start:
     hidden
         Units of each hidden layer.
     offset
-        What its loss added to the logits at the end, float64 ``(n_outputs,)``: training goes on without it.
+        What its loss added to the logits after training, float64 ``(n_outputs,)``; taken off before training continues.
     weights
         By their torch names.
     """
@@ -48,34 +48,24 @@ class Start:
     weights: dict[str, Tensor] = field(repr=False)
 
     @classmethod
-    def of(cls, detector: Detector, loss: LossName) -> Start:
-        """Return what to go on from.
-
-        Parameters
-        ----------
-        detector : Detector
-        loss : str
-            What it was trained with.
+    def of(cls, detector: Detector, loss: LossName) -> WarmStart:
+        """Return the start for a detector that was trained with ``loss``.
 
         Raises
         ------
         ArtifactError
-            It lacks its weights or the fingerprints of its training rows, or its weights fit nothing.
+            It lacks its weights or the fingerprints of its training rows, or its weights fit no network.
         """
         weights, prints = detector.weights, detector.training_fingerprints
-        for name, member in (("weights.safetensors", weights), ("training_rows.u64", prints)):
-            if member is None:
-                raise ArtifactError(
-                    f"a detector to go on from must hold {name}, however: it does not; train anew, without --continue"
-                )
-        assert weights is not None  # for the type checker: checked above
-        assert prints is not None
+        if weights is None or prints is None:
+            missing = "weights.safetensors" if weights is None else "training_rows.u64"
+            raise ArtifactError(f"cannot continue training: the detector has no {missing}; train without --continue")
         if detector.classes != (BENIGN, *sorted(set(detector.classes[1:]))):
             raise ArtifactError(
-                f"a detector to go on from must hold {BENIGN} and its attacks in order, however: {detector.classes}"
+                f"cannot continue training: the detector's classes are {detector.classes}, expected {BENIGN} and then "
+                "its attacks in order"
             )
-        read = _read_weights(weights)
-        decision = detector.decision
+        read, decision = _read_weights(weights), detector.decision
         return cls(
             encoder=detector.encoder,
             classes=detector.classes,
@@ -83,28 +73,28 @@ class Start:
             class_of=decision.class_of,
             fingerprints=prints,
             hidden=_hidden(read),
-            # every loss with an offset follows the prior, up to a factor that shares do without
+            # a loss with an offset has the prior of the counts, and its offset depends on their proportions alone
             offset=LOSSES[loss].offset(np.array(decision.prior)),
             weights=read,
         )
 
     def load_into(self, network: nn.Module) -> None:
-        """Put the weights into a network; :class:`ArtifactError` where they are of another."""
+        """Copy the weights into a network; :class:`ArtifactError` where they do not fit."""
         try:
             network.load_state_dict(self.weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"weights.safetensors must fit encoder and outputs, however: {reason}") from error
+            raise ArtifactError(f"weights.safetensors does not fit encoder and outputs: {reason}") from error
 
 
 def _read_weights(data: bytes) -> dict[str, Tensor]:
     try:
         weights: dict[str, Any] = load(data)
     except (SafetensorError, ValueError) as error:
-        raise ArtifactError(f"weights.safetensors must be whole, however: {error}; get a fresh copy") from error
+        raise ArtifactError(f"cannot read weights.safetensors: {error}; get a fresh copy") from error
     odd = [name for name, values in weights.items() if values.dtype != torch.float32 or not values.isfinite().all()]
     if odd:
-        raise ArtifactError(f"weights must be finite float32 numbers, however: {', '.join(odd[:5])} are not")
+        raise ArtifactError(f"weights.safetensors holds other values than finite float32: {', '.join(odd[:5])}")
     return weights
 
 
