@@ -51,10 +51,10 @@ def with_bad_cell(number: str, row: int, rows: pl.DataFrame = FLOWS) -> pl.DataF
     most=st.integers(1, 99),
 )
 def test_parts_hold_every_row_once_in_order_and_end_with_row_groups(files: list[list[int]], most: int) -> None:
-    from deepidea.adapters.spark_parts import Table, _joined, _parts_of
+    from deepidea.adapters.spark_parts import Table, _merged, _parts_of
 
     tables = [Table(Path(f"/{j}"), 0, tuple(groups), None) for j, groups in enumerate(files)]
-    parts = _joined((part for table in tables for part in _parts_of(table, most)), most)
+    parts = _merged((part for table in tables for part in _parts_of(table, most)), most)
     held = [(path, part.rows or range(sum(files[int(path[1:])]))) for part in parts for path in part.paths]
     for j, groups in enumerate(files):
         ranges = [rows for path, rows in held if path == f"/{j}"]
@@ -64,18 +64,18 @@ def test_parts_hold_every_row_once_in_order_and_end_with_row_groups(files: list[
     assert all(part.n_rows <= most or part.n_rows in files[int(part.paths[0][1:])] for part in parts)
 
 
-def test_only_plain_parquet_files_that_go_together_are_taken(spark: Any, model: Path, tmp_path: Path) -> None:
-    from deepidea.adapters.spark_parts import cut_into_parts, plain_files, plain_folder
+def test_only_local_parquet_files_that_go_together_are_taken(spark: Any, model: Path, tmp_path: Path) -> None:
+    from deepidea.adapters.spark_parts import cut_into_parts, local_files, local_folder
 
     write("parquet", tmp_path / "flows")
     write("csv", tmp_path / "text")
     (tmp_path / "days" / "day=3").mkdir(parents=True)
     FLOWS.write_parquet(tmp_path / "days" / "day=3" / "a.parquet")
-    here = plain_files(spark, [f"file://{tmp_path}/flows", f"{tmp_path}/fl*/part-[01]*"])
+    here = local_files(spark, [f"file://{tmp_path}/flows", f"{tmp_path}/fl*/part-[01]*"])
     assert here == [tmp_path / "flows" / f"part-{j}.parquet" for j in (0, 1000, 2000, 3000)]
-    assert [plain_files(spark, [f"{tmp_path}/{name}"]) for name in ("days", "text", "none")] == [None, None, None]
-    assert plain_files(spark, [f"{tmp_path}/days/*"]) == [tmp_path / "days" / "day=3" / "a.parquet"]
-    assert plain_folder(spark, f"file:{tmp_path}/out") == tmp_path / "out"
+    assert [local_files(spark, [f"{tmp_path}/{name}"]) for name in ("days", "text", "none")] == [None, None, None]
+    assert local_files(spark, [f"{tmp_path}/days/*"]) == [tmp_path / "days" / "day=3" / "a.parquet"]
+    assert local_folder(spark, f"file:{tmp_path}/out") == tmp_path / "out"
     FLOWS.with_columns(pl.lit([[1]]).alias("nested")).write_parquet(tmp_path / "nested.parquet")
     detector, others = Detector.load(model), ["nested.parquet", "flows/part-0.parquet"]
     for files in ([tmp_path / "nested.parquet"], [tmp_path / name for name in others]):
@@ -124,12 +124,12 @@ def test_columns_of_every_kept_type_come_through(spark: Any, model: Path, tmp_pa
 
 def test_a_file_system_of_another_kind_is_left_to_spark(spark: Any, model: Path, tmp_path: Path) -> None:
     from deepidea.adapters.spark_files import score_files
-    from deepidea.adapters.spark_parts import plain_files, plain_folder
+    from deepidea.adapters.spark_parts import local_files, local_folder
 
     write("parquet", tmp_path / "flows")
     spark._jsc.hadoopConfiguration().set("fs.viewfs.mounttable.test.link./here", f"file://{tmp_path}")
     there = "viewfs://test/here"
-    assert (plain_files(spark, [f"{there}/flows"]), plain_folder(spark, f"{there}/out")) == (None, None)
+    assert (local_files(spark, [f"{there}/flows"]), local_folder(spark, f"{there}/out")) == (None, None)
     detector = Detector.load(model)
     for inputs, output in ((f"{there}/flows", str(tmp_path / "a")), (str(tmp_path / "flows"), f"{there}/b")):
         assert score_files(spark, detector, [inputs], output).n_flows == 4000
@@ -217,7 +217,7 @@ def test_an_error_names_file_and_row_as_on_one_machine_and_leaves_nothing(
 
 
 def test_files_that_are_not_the_same_where_the_task_runs_are_told(spark: Any, model: Path, tmp_path: Path) -> None:
-    from deepidea.adapters.spark import told
+    from deepidea.adapters.spark import unwrap_errors
     from deepidea.adapters.spark_parts import _attempt, cut_into_parts, score_parts
 
     write_groups(tmp_path / "flows", 2000, 2000)
@@ -225,22 +225,22 @@ def test_files_that_are_not_the_same_where_the_task_runs_are_told(spark: Any, mo
     detector = Detector.load(model)
     parts = cut_into_parts(files, detector, keep_columns=True, n_cores=2) or []
     FLOWS.head(5).write_parquet(files[1])
-    with pytest.raises(DataError, match=r"must be the same on every machine.*1.parquet has \d+ bytes"), told():
+    with pytest.raises(DataError, match=r"1.parquet has \d+ bytes on .* and had \d+ on the driver"), unwrap_errors():
         score_parts(spark, detector, parts, tmp_path / "out")
     files[1].unlink()
-    with pytest.raises(DataError, match=r"under the same path on every machine.*1.parquet on .*No such file"), told():
+    with pytest.raises(DataError, match=r"cannot read .*1.parquet on .*No such file"), unwrap_errors():
         score_parts(spark, detector, parts, tmp_path / "out")
-    with pytest.raises(StorageError, match="folder of the output must be there under the same path"):
+    with pytest.raises(StorageError, match=r"cannot write to .*the same path on every machine"):
         _attempt(tmp_path / "none").__enter__()
     assert os.listdir(tmp_path) == ["flows"]
 
 
 def test_an_output_that_cannot_be_made_or_came_meanwhile_is_told(tmp_path: Path) -> None:
-    from deepidea.adapters.spark_parts import _appearing
+    from deepidea.adapters.spark_parts import _atomic_folder
 
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="output folder must be writable"), _appearing(tmp_path / "file" / "out"):
+    with pytest.raises(StorageError, match="cannot write output folder"), _atomic_folder(tmp_path / "file" / "out"):
         pass
-    with pytest.raises(StorageError, match="it came while the work went on"), _appearing(tmp_path / "out"):
+    with pytest.raises(StorageError, match="it was created meanwhile"), _atomic_folder(tmp_path / "out"):
         (tmp_path / "out").mkdir()
     assert sorted(os.listdir(tmp_path)) == ["file", "out"]

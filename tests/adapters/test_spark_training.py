@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 pytest.importorskip("pyspark")
 
 from deepidea.adapters import spark_training
-from deepidea.adapters.spark_training import Job, Trained
+from deepidea.adapters.spark_training import TrainingJob, TrainingResult
 from deepidea.cli.train import run_command
 from deepidea.errors import CellError, DataError, LabelError, MissingExtraError, SourceError, StorageError
 from deepidea.flows.labelled import labelled_flows_from_table
@@ -39,36 +39,36 @@ FLOWS = simulate_flows(n_flows=3000, seed=5)
 
 
 def test_an_error_of_a_process_is_raised_where_its_result_is_unpacked() -> None:
-    for error in (CellError("a must be b, however: c"), WorkerError("one was lost")):
+    for error in (CellError("a is b; c"), WorkerError("one was lost")):
         packed = pickle.dumps(spark_training._Failure(error))
         with pytest.raises(type(error), match=f"^{error}$"):
             pickle.loads(packed)
 
 
 def told_for(cause: str, *rest: str) -> Exception:
-    lines = spark_training._Lines(io.StringIO())
+    lines = spark_training._DriverLines(io.StringIO())
     lines.rest.extend(rest)
-    error = SourceError("Spark must finish the job, however: it did not")
+    error = SourceError("Spark failed: no reason given")
     error.__cause__ = RuntimeError(cause)
-    return spark_training._what_ended(error, lines)
+    return spark_training._cause_of(error, lines)
 
 
 def test_what_became_of_a_process_is_told_in_a_line() -> None:
     killed = told_for("RuntimeError: TorchDistributor failed during training.View stdout logs", "W1129 noise")
     assert isinstance(killed, WorkerError)
-    assert "one ended, and the others were ended with it" in str(killed)
+    assert "a worker ended early, so the others were ended" in str(killed)
     faulty = told_for("TorchDistributor failed during training", "Traceback", "ValueError: x", "a.ChildFailedError: y")
-    assert "one ended (ValueError: x), and" in str(faulty)
+    assert "a worker ended early (ValueError: x), so" in str(faulty)
     assert isinstance(told_for("TorchDistributor failed during training", "No module named torch"), MissingExtraError)
-    first = told_for("TorchDistributor failed during training", "deepidea.errors.LabelError: a must be b, however: c",
+    first = told_for("TorchDistributor failed during training", "deepidea.errors.LabelError: a is b; c",
                      "deepidea.model.workers.WorkerError: one was lost", "RuntimeError: x")  # fmt: skip
-    assert (type(first), str(first)) == (LabelError, "a must be b, however: c")
+    assert (type(first), str(first)) == (LabelError, "a is b; c")
     assert isinstance(told_for("the disk is full"), SourceError)
 
 
 def test_lines_for_the_user_are_passed_on_and_others_kept() -> None:
     shown = io.StringIO()
-    lines = spark_training._Lines(shown)
+    lines = spark_training._DriverLines(shown)
     for part in ("noise\ndeepi", "dea| epoch", " 1\n\n", "deepidea| \n"):
         lines.write(part)
     assert shown.getvalue() == "epoch 1\n\n"
@@ -86,20 +86,20 @@ def test_a_process_refuses_a_folder_or_data_that_it_does_not_share(tmp_path: Pat
         "columns": 80,
         "home": tmp_path,
     }
-    spark_training._require_shared(Job(token=there, inputs=(there,), **job))
-    with pytest.raises(StorageError, match="must be in a folder that the driver and all executors share"):
-        spark_training._require_shared(Job(token=absent, inputs=(), **job))
-    with pytest.raises(DataError, match=f"under the same path on every executor, however: {absent} is not there"):
-        spark_training._require_shared(Job(token=there, inputs=(there, absent), **job))
+    spark_training._require_shared(TrainingJob(token=there, inputs=(there,), **job))
+    with pytest.raises(StorageError, match="is not that of the driver"):
+        spark_training._require_shared(TrainingJob(token=absent, inputs=(), **job))
+    with pytest.raises(DataError, match=f"{absent} is not there on .*under the same path on every executor"):
+        spark_training._require_shared(TrainingJob(token=there, inputs=(there, absent), **job))
 
 
 def test_a_detector_that_cannot_be_written_here_stays_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def distribute(n_workers: int, job: Job, *more: Any) -> Trained:
+    def distribute(n_workers: int, job: TrainingJob, *more: Any) -> TrainingResult:
         assert job.arguments[-4:] == ("--checkpoint", str(tmp_path / "kept"), "--output", str(job.output))
         job.output.write_bytes(b"detector")
-        return Trained(b"detector", "")
+        return TrainingResult(b"detector", "")
 
     monkeypatch.setattr(spark_training, "_distribute", distribute)
     monkeypatch.setattr(spark_training, "_require_slots", lambda *_: None)
@@ -116,7 +116,7 @@ def test_a_detector_that_cannot_be_written_here_stays_where_it_is(
 def test_a_process_lost_after_the_first_had_finished_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def distribute(n_workers: int, job: Job, *more: Any) -> Trained:
+    def distribute(n_workers: int, job: TrainingJob, *more: Any) -> TrainingResult:
         if n_workers == 2:
             job.output.write_bytes(b"detector")
         raise WorkerError("one ended")
@@ -134,9 +134,9 @@ def test_slots_are_waited_for_while_executors_come(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(spark_training, "_POLL_S", 0.0)
     monkeypatch.setattr(spark_training, "SETTLED_S", 0.05)
     coming = iter([0, 0, 1, 1, 2, 3, 9])
-    assert spark_training._settled(lambda: next(coming), 3, wait=True) == 3
-    assert spark_training._settled(lambda: 1, 3, wait=True) == 1
-    assert spark_training._settled(lambda: 0, 3, wait=False) == 0
+    assert spark_training._wait_for_count(lambda: next(coming), 3, wait=True) == 3
+    assert spark_training._wait_for_count(lambda: 1, 3, wait=True) == 1
+    assert spark_training._wait_for_count(lambda: 0, 3, wait=False) == 0
 
 
 def test_a_master_must_come_with_its_engine(command: Command, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_session_of_this_machine_trains_and_refuses_what_it_cannot(table: Path
 
     places = (tmp_path / "a.idea", tmp_path / "kept")
     with open_session("local[2]", options=session_options()) as spark:
-        with pytest.raises(SourceError, match=r"3 were asked for, and local\[2\] has 2 free slots; give --workers 2"):
+        with pytest.raises(SourceError, match=r"3 workers at once: local\[2\] has 2 free slots; give --workers 2"):
             train_on_spark(spark, 3, run_command, arguments(table), *places)
         with pytest.raises(SourceError, match=r"spark\.task\.resource\.gpu\.amount is 0"):
             train_on_spark(spark, 2, run_command, arguments(table), *places, use_gpu=True)
@@ -176,7 +176,7 @@ def test_a_session_of_this_machine_trains_and_refuses_what_it_cannot(table: Path
         trained = train_on_spark(
             spark, 2, run_command, [*arguments(table), "--epochs", "2"], *places, inputs=[table], shown=shown
         )
-    assert isinstance(trained, Trained)
+    assert isinstance(trained, TrainingResult)
     assert "DeepIDEA detector" in trained.shown
     assert [line.split()[0] for line in shown.getvalue().splitlines()[-2:]] == ["1/2", "2/2"]
     assert len(losses_of(places[0])) == 2
@@ -242,7 +242,7 @@ def test_a_cluster_learns_what_one_process_does_and_goes_on_after_a_kill(
     os.kill(training_processes()[-1], signal.SIGKILL)
     code, _, err = ended(running)
     last = err.rpartition("error: ")[2]
-    assert (code, last.startswith("all workers must live until the end")) == (1, True), err
+    assert (code, last.startswith("training stopped: a worker ended early")) == (1, True), err
     assert "Traceback" not in err
     done = len(Checkpoint(kept, "")._read()[0]["epochs"])
     assert 0 < done < n_epochs
@@ -294,7 +294,7 @@ def test_an_executor_without_this_package_is_told(cluster: Cluster, table: Path,
     on = ("--workers", "2", "--engine", "spark", "--master", cluster.master)
     running = start(table, begun, tmp_path / "a.idea", 1, *on, PYSPARK_PYTHON="/usr/bin/python3")
     code, _, err = ended(running)
-    assert (code, "each executor must have this package installed" in err) == (5, True), err
+    assert (code, "deepidea is not installed for the Python of an executor" in err) == (5, True), err
 
 
 @pytest.mark.slow
@@ -307,13 +307,13 @@ def test_what_a_cluster_does_not_have_or_share_is_told(
     output, here = tmp_path / "a.idea", cluster.not_shared / "flows.csv"
     monkeypatch.setattr(spark_training, "SETTLED_S", 2.0)
     with open_session(cluster.master, options=session_options()) as spark:
-        with pytest.raises(SourceError, match=r"3 were asked for, and .* free slots; give --workers .* or free or add"):
+        with pytest.raises(SourceError, match=r"3 workers at once: .* free slots; give --workers .* or free or add"):
             train_on_spark(spark, 3, run_command, arguments(table), output, tmp_path / "kept")
         if not cluster.not_shared.name:
             pytest.skip("no process may be given a file system of its own here: it takes unshare and mount")
         here.write_bytes(table.read_bytes())
         with pytest.raises(DataError, match=f"{here} is not there on "):
             train_on_spark(spark, 2, run_command, arguments(here), output, tmp_path / "kept", inputs=[here])
-        with pytest.raises(StorageError, match="the checkpoint must be in a folder that the driver and all executors"):
+        with pytest.raises(StorageError, match="is not that of the driver"):
             train_on_spark(spark, 2, run_command, arguments(table), output, cluster.not_shared / "kept", inputs=[table])
     assert list(tmp_path.iterdir()) == []

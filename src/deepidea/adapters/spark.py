@@ -1,8 +1,8 @@
-"""Scoring on Spark: tables that outgrow one machine, by the same detector, to the same bits.
+"""Scoring on Spark: tables larger than one machine, with bit-equal verdicts.
 
-The detector is broadcast, so an executor gets it once, whatever the number of its tasks. Each task streams its
-partition through in Arrow batches: memory is bounded by a batch, not by the partition. A verdict depends on its flow
-alone, so neither partitions nor batches nor retries of tasks change one.
+The detector is broadcast, so each executor gets it once, whatever the number of its tasks. A task streams its partition
+in Arrow batches, so memory is bounded by a batch. A verdict depends on its flow alone, so partitions, batches and
+retries of tasks do not change it.
 
 Examples
 --------
@@ -45,15 +45,17 @@ if TYPE_CHECKING:
     from pyspark import Accumulator
     from pyspark.sql import DataFrame, SparkSession
 
-BATCH_ROWS = 16_384  # flows that a task holds at a time
-REACH_S = 5.0  # for a master to take a connection
+BATCH_ROWS = 16_384  # flows in memory of a task
+CONNECT_TIMEOUT_S = 5.0  # to a master
 _TYPES: Mapping[type[pl.DataType], str] = {
     pl.String: "string",
     pl.Float64: "double",
     pl.Float32: "float",
     pl.Boolean: "boolean",
 }
-_OURS = re.compile(r"deepidea\.errors\.(\w+): (.+?)(?:\n\s*\n|\n\tat |$)", re.DOTALL)
+# An error of a task arrives as text, with the traceback of Python inside the stack traces of Java: the class of a
+# DeepIDEAError and its message, up to the end of the paragraph.
+_OWN_ERROR = re.compile(r"deepidea\.errors\.(\w+): (.+?)(?:\n\s*\n|\n\tat |$)", re.DOTALL)
 
 _NO_PACKAGE = re.compile(r"No module named '(deepidea|polars|onnxruntime)")
 _CAUSE = re.compile(r"(Caused by: )?[\w.]*(Error|Exception)\b")
@@ -61,16 +63,16 @@ _CAUSE = re.compile(r"(Caused by: )?[\w.]*(Error|Exception)\b")
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a job did: flows scored, and rows left out by reason."""
+    """Result of a job: flows scored, and skipped rows by reason."""
 
     n_flows: int
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-class Skipped:
-    """Rows that tasks left out, by reason; shared by the tasks of one session.
+class SkippedRows:
+    """Counts the rows that tasks skipped, by reason.
 
-    Spark adds up what finished tasks counted. A task that runs twice, after an executor was lost, may be counted twice.
+    Spark sums the counts of finished tasks. A task that runs twice, after an executor was lost, may count twice.
 
     Parameters
     ----------
@@ -92,7 +94,7 @@ class Skipped:
 
     @property
     def reasons(self) -> Counter[str]:
-        """Rows by reason, as far as tasks have ended."""
+        """Rows by reason, of finished tasks."""
         return self.counts.value
 
 
@@ -102,45 +104,43 @@ def score(
     *,
     keep_columns: bool = True,
     on_error: OnError = "raise",
-    skipped: Skipped | None = None,
+    skipped: SkippedRows | None = None,
 ) -> DataFrame:
-    """Return one verdict a flow; nothing is worked out before Spark needs it.
+    """Return one verdict a flow, evaluated lazily.
 
     Parameters
     ----------
     flows : DataFrame
-        Flows under any names that the detector's schema knows; batch or streaming.
+        Flows under any column names of the detector's schema; batch or streaming.
     model : path or Detector
         Detector file on the driver; executors need no copy of it, but must have this package installed.
     keep_columns : bool
-        Whether verdicts carry the columns of their flow. Spark keeps no order, so without them nothing tells which flow
-        a verdict is about.
+        Whether verdicts have the columns of their flow. Spark keeps no order, so without them verdicts cannot be
+        attributed to flows.
     on_error : {"raise", "skip"}
-        What becomes of a row that breaks a rule. ``skip`` counts it in ``skipped``.
-    skipped : Skipped, optional
+        How to treat an invalid row. ``skip`` counts it in ``skipped``.
+    skipped : SkippedRows, optional
 
     Returns
     -------
     DataFrame
-        The flow's columns, and those of :meth:`deepidea.model.detector.Detector.score`; a column that both have is the
-        verdict's.
+        The flow's columns, and those of :meth:`deepidea.model.detector.Detector.score`, which win where names collide.
 
     Raises
     ------
     SchemaError
-        At once, where the table lacks a feature.
+        At once: the table lacks a feature.
     ArtifactError
-        At once, where the detector file cannot be used.
+        At once: the detector file cannot be used.
     CellError
-        From whatever makes Spark work, wrapped in its own exception (:func:`told` unwraps it), where a cell breaks a
-        rule.
+        When Spark evaluates an invalid cell, wrapped in Spark's own exception; :func:`unwrap_errors` unwraps it.
     """
     if on_error == "skip" and skipped is None:
-        raise DataError("on_error='skip' must come with skipped=Skipped(spark), however: nothing would count the rows")
-    detector = for_tasks(model if isinstance(model, Detector) else Detector.load(model))
+        raise DataError("on_error='skip' needs skipped=SkippedRows(spark), or skipped rows would not be counted")
+    detector = task_detector(model if isinstance(model, Detector) else Detector.load(model))
     columns = list(flows.columns)
     _check_columns(columns, detector.schema)
-    # a name with a dot in it would be taken for a field of a column, so that columns go by number
+    # Spark takes a name with a dot for a field of a column, so columns are named by number
     numbered = flows.toDF(*(f"c{j}" for j in range(len(columns))))
     names = columns if keep_columns else list(detector.schema.canonical_names(columns))
     numbered = numbered.select(*(f"c{columns.index(name)}" for name in names))
@@ -149,48 +149,38 @@ def score(
     verdict_types = _verdict_types(detector)
     kept = [name for name in names if keep_columns and name not in verdict_types]
     counts = skipped.counts if skipped and on_error == "skip" else None
-    work = _task(lambda: shared.value, names, kept, counts)
+    score_partition = _task(lambda: shared.value, names, kept, counts)
     types = [numbered.schema[f"c{names.index(name)}"].dataType.simpleString() for name in kept]
     described = [f"c{j} {kind}" for j, kind in enumerate([*types, *verdict_types.values()])]
-    with only_arrow_is_used():
-        return numbered.mapInArrow(work, ", ".join(described)).toDF(*kept, *verdict_types)
+    with no_pandas_warning():
+        return numbered.mapInArrow(score_partition, ", ".join(described)).toDF(*kept, *verdict_types)
 
 
-def for_tasks(detector: Detector) -> Detector:
-    """Return the detector as tasks need it: on one thread, since each core has its own task, and without baggage."""
-    return Detector(
-        detector.encoder,
-        detector.decision,
-        detector.classes,
-        detector.labels,
-        detector.graph,
-        novelty=detector.novelty,
-        n_threads=1,
-    )
+def task_detector(detector: Detector) -> Detector:
+    """Return the detector for tasks: on one thread, since each core has its own task, and with what scoring needs."""
+    unused = dict.fromkeys(("weights", "training_fingerprints", "reference", "site_reference", "card"))
+    return detector.with_options(**unused, n_threads=1)
 
 
 def _check_columns(names: list[str], schema: Schema) -> None:
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
-        raise SchemaError(f"columns must have different names, however: {', '.join(twice)} is there twice; rename one")
+        raise SchemaError(f"duplicate column names: {', '.join(twice)}; rename one of each")
     text = pl.Schema(dict.fromkeys(names, pl.String()))
     schema.conform(pl.DataFrame(schema=text))
 
 
 def _verdict_types(detector: Detector) -> dict[str, str]:
-    """Return the columns of verdicts with their types in Spark's words."""
-    text = set(detector.schema.categories)
-    empty = {name: pl.String() if name in text else pl.Float64() for name in detector.schema.features}
-    verdicts = detector.score(pl.DataFrame(schema=empty))
-    return {name: _TYPES[type(dtype)] for name, dtype in verdicts.schema.items()}
+    """Return the columns of verdicts with the names of their types in Spark."""
+    return {name: _TYPES[type(dtype)] for name, dtype in detector.no_verdicts().schema.items()}
 
 
 def _task(
     detector: Callable[[], Detector], names: list[str], kept: list[str], counts: Accumulator[Counter[str]] | None
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return what a task does with the batches of its partition."""
+    """Return the function that scores the batches of a partition."""
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         here, done = detector(), 0
         for batch in batches:
             if not batch.num_rows:
@@ -201,13 +191,13 @@ def _task(
                 counts.add(skipped.reasons)
             done += batch.num_rows
 
-    return work
+    return score_partition
 
 
 def _score_batch(
     detector: Detector, batch: pa.RecordBatch, names: list[str], kept: list[str], done: int, skipped: SkipCount | None
 ) -> pa.RecordBatch:
-    """Return the verdicts of a batch beside the columns that are kept, which stay as Spark gave them, type and all."""
+    """Return the kept columns of a batch, unchanged, and the verdicts."""
     import pyarrow as pa
 
     known = [names.index(name) for name in detector.schema.canonical_names(names)]
@@ -220,7 +210,7 @@ def _score_batch(
 
 
 def _as_arrow(verdicts: pl.DataFrame) -> Iterator[pa.Array]:
-    """Yield the columns in the Arrow types that Spark knows: polars has wider ones for text."""
+    """Yield the columns in the Arrow types that Spark supports: polars has large strings."""
     import pyarrow as pa
 
     for column in verdicts.to_arrow(compat_level=pl.CompatLevel.oldest()).itercolumns():
@@ -229,8 +219,8 @@ def _as_arrow(verdicts: pl.DataFrame) -> Iterator[pa.Array]:
 
 
 @contextlib.contextmanager
-def only_arrow_is_used() -> Iterator[None]:
-    """Keep Spark quiet about versions of pandas: no table goes through pandas here."""
+def no_pandas_warning() -> Iterator[None]:
+    """Suppress Spark's warning on versions of pandas: no table goes through pandas here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
         yield
@@ -254,12 +244,12 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
     MissingExtraError
         pyspark or Java is not installed.
     SourceError
-        No master answers there, the session cannot be opened, or this process has one on another master already.
+        The master does not answer, the session cannot be opened, or this process has a session on another master.
     """
     session_type = _session_type()
     _require_java()
     _require_master(master)
-    _refuse_other_session(session_type, master)
+    _require_same_master(session_type, master)
     settings = {
         "spark.ui.enabled": "false",
         "spark.log.level": "ERROR",
@@ -269,26 +259,26 @@ def open_session(master: str = "local[*]", *, options: Mapping[str, str] | None 
         **(options or {}),
     }
     if master.startswith("local"):
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # or Spark takes whatever python3 is on the PATH
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # default: python3 on the PATH
     builder = session_type.builder.appName("deepidea").master(master)
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
-        with only_arrow_is_used():
+        with no_pandas_warning():
             session: SparkSession = builder.getOrCreate()
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        raise SourceError(f"a Spark session must open on {master}, however: {reason}") from error
+        raise SourceError(f"cannot open a Spark session on {master}: {reason}") from error
     return session
 
 
-def _refuse_other_session(session_type: Any, master: str) -> None:
-    """Refuse what Spark would do without a word: give the session that is there, whatever its master."""
-    there = session_type.getActiveSession()
-    if there is not None and there.sparkContext.master != master:
+def _require_same_master(session_type: Any, master: str) -> None:
+    """Refuse another master, for which Spark would silently return the open session."""
+    active = session_type.getActiveSession()
+    if active is not None and active.sparkContext.master != master:
         raise SourceError(
-            f"a process must keep to one master of Spark, however: a session is open on {there.sparkContext.master}, "
-            f"and {master} is asked for; stop that session first"
+            f"cannot open a Spark session on {master}: this process has one on {active.sparkContext.master}; stop that "
+            "session first"
         )
 
 
@@ -299,11 +289,11 @@ def _session_type() -> Any:
     try:
         import pyarrow  # noqa: F401  # what mapInArrow needs
 
-        with only_arrow_is_used():
+        with no_pandas_warning():
             from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError(
-            f"Spark needs pyspark and pyarrow, however: {error}; install them with: pip install 'deepidea[spark]'"
+            f"Spark needs pyspark and pyarrow: {error}; install them with: pip install 'deepidea[spark]'"
         ) from error
     return SparkSession
 
@@ -312,38 +302,36 @@ def _require_java() -> None:
     home = os.environ.get("JAVA_HOME")
     found = (Path(home) / "bin" / "java").exists() if home else shutil.which("java") is not None
     if not found:
-        where = f"JAVA_HOME={home} has none" if home else "there is none on the PATH"
+        where = f"in JAVA_HOME={home}" if home else "on the PATH"
         raise MissingExtraError(
-            f"Spark needs Java 17 or newer, however: {where}; install it (Debian: apt install "
+            f"Spark needs Java 17 or newer, found none {where}; install it (Debian: apt install "
             "openjdk-17-jre-headless), or set JAVA_HOME"
         )
 
 
 def _require_master(master: str) -> None:
-    """Find out at once what Spark would find out after minutes."""
+    """Refuse a master that does not answer at once; Spark itself would try for minutes."""
     if not master.startswith("spark://"):
         return
     reasons = []
     for place in master.removeprefix("spark://").split(","):
         host, _, port = place.rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
             return
         except (OSError, ValueError) as error:
             reasons.append(f"{place}: {error}")
-    raise SourceError(
-        f"a master must answer at {master}, however: {'; '.join(reasons)}; start it, or give another --master"
-    )
+    raise SourceError(f"no Spark master answers at {master}: {'; '.join(reasons)}; start it, or give another --master")
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Turn what Spark wraps around an error of a task into that error; stack traces of Java are left out.
+def unwrap_errors() -> Iterator[None]:
+    """Turn Spark's exception around an error of a task into that error, without stack traces of Java.
 
     Raises
     ------
     DeepIDEAError
-        The one that the task raised; :class:`~deepidea.errors.SourceError` for what went wrong in Spark itself.
+        The error that the task raised; :class:`~deepidea.errors.SourceError` for a failure of Spark itself.
     """
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
@@ -351,21 +339,17 @@ def told() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        raise _told(str(error)) from error
+        raise _unwrapped(str(error)) from error
 
 
-def _told(text: str) -> DeepIDEAError:
-    ours = _OURS.search(text)
-    if ours is not None:
-        kind = getattr(errors, ours[1], DataError)
-        return kind(ours[2].strip())
+def _unwrapped(text: str) -> DeepIDEAError:
+    if own := _OWN_ERROR.search(text):
+        return getattr(errors, own[1], DataError)(own[2].strip())
     if _NO_PACKAGE.search(text):
         return SourceError(
-            "each executor must have this package installed for the Python that Spark starts there, however: one has "
-            "not; install it there and name that Python in PYSPARK_PYTHON, or ship an environment with spark.archives"
+            "deepidea is not installed for the Python of an executor; install it there and name that Python in "
+            "PYSPARK_PYTHON, or ship an environment with spark.archives"
         )
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\tat ")]
     causes = [line for line in lines if _CAUSE.match(line)]
-    return SourceError(
-        f"Spark must finish the job, however: {([*lines[:1], *causes] or ['it says nothing'])[-1][:500]}"
-    )
+    return SourceError(f"Spark failed: {([*lines[:1], *causes] or ['no reason given'])[-1][:500]}")

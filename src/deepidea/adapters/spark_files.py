@@ -1,4 +1,4 @@
-"""Files and tables in, folders of verdicts out, on Spark: once, or as files arrive."""
+"""Score files and tables on Spark into folders of verdicts: once, or as new files arrive."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deepidea.adapters.spark import Scored, Skipped, score, told
-from deepidea.adapters.spark_parts import Part, cut_into_parts, plain_files, plain_folder, score_parts
+from deepidea.adapters.spark import Scored, SkippedRows, score, unwrap_errors
+from deepidea.adapters.spark_parts import Part, cut_into_parts, filesystem_of, local_files, local_folder, score_parts
 from deepidea.errors import DataError, FileFormatError, StorageError
 from deepidea.flows.skipping import OnError
 from deepidea.model.detector import Detector
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Format = Literal["parquet", "csv", "json"]
 TABLE = "table:"
 POLL_S = 0.2
-MAX_FILE_AGE = "36500d"  # a file that comes late is not passed over, however old it is
+MAX_FILE_AGE = "36500d"  # new files count however old their time stamps are; Spark ignores old ones by default
 _SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 _SEPARATORS = ";\t|"
 
@@ -38,17 +38,17 @@ def score_files(
 ) -> Scored:
     """Score files that Spark can read and write a folder of verdicts.
 
-    Parquet on paths that every machine sees goes past Spark's reader and writer: see `deepidea.adapters.spark_parts`.
+    Parquet on paths that every machine sees bypasses Spark's reader and writer: see `deepidea.adapters.spark_parts`.
 
     Parameters
     ----------
     spark : SparkSession
     detector : Detector
     inputs : sequence of str
-        Paths of any file system that Spark knows (local, ``hdfs://``, ``s3a://``), globs and folders of Parquet, CSV or
-        JSON lines, all of one kind; or one ``table:NAME`` out of Spark's catalogue.
+        Paths on any file system of Spark (local, ``hdfs://``, ``s3a://``), globs and folders of Parquet, CSV or JSON
+        lines, all of one kind; or one ``table:NAME`` of Spark's catalogue.
     output : str
-        Folder that is not there yet; ``.csv`` or ``.jsonl`` at its end make it one of such files, else Parquet.
+        New folder; ``.csv`` or ``.jsonl`` at its end select that format, else Parquet.
     keep_columns, on_error
         As for :func:`deepidea.adapters.spark.score`.
     header : sequence of str, optional
@@ -57,25 +57,25 @@ def score_files(
     Raises
     ------
     DeepIDEAError
-        The inputs cannot be read or lack a feature, a cell breaks a rule, the output is there already.
+        The inputs cannot be read or lack a feature, a cell is invalid, or the output exists.
     """
     options: dict[str, Any] = {"keep_columns": keep_columns, "on_error": on_error}
-    with told():
-        _refuse_existing(spark, output)
+    with unwrap_errors():
+        _require_new(spark, output)
         kind = _SUFFIXES.get(Path(output).suffix, "parquet")
-        folder = plain_folder(spark, output) if kind == "parquet" else None
-        parts = _plain_parts(spark, detector, inputs, keep_columns) if folder else None
+        folder = local_folder(spark, output) if kind == "parquet" else None
+        parts = _local_parts(spark, detector, inputs, keep_columns) if folder else None
         if folder and parts:
             return score_parts(spark, detector, parts, folder, **options)
         flows = read_flows(spark, inputs, header=header)
         return _score_by_spark(flows, detector, output, kind, **options)
 
 
-def _plain_parts(
+def _local_parts(
     spark: SparkSession, detector: Detector, inputs: Sequence[str], keep_columns: bool
 ) -> list[Part] | None:
-    """Return the inputs as parts that tasks can read themselves; None where they cannot."""
-    files = None if inputs[0].startswith(TABLE) else plain_files(spark, inputs)
+    """Return the inputs as parts for tasks that read files themselves; None where they cannot."""
+    files = None if inputs[0].startswith(TABLE) else local_files(spark, inputs)
     if files is None:
         return None
     return cut_into_parts(files, detector, keep_columns=keep_columns, n_cores=spark.sparkContext.defaultParallelism)
@@ -84,15 +84,15 @@ def _plain_parts(
 def _score_by_spark(
     flows: DataFrame, detector: Detector, output: str, kind: Format, *, keep_columns: bool, on_error: OnError
 ) -> Scored:
-    """Score flows between Spark's own reader and writer."""
-    skipped = Skipped(flows.sparkSession) if on_error == "skip" else None
+    """Score flows with Spark's own reader and writer."""
+    skipped = SkippedRows(flows.sparkSession) if on_error == "skip" else None
     verdicts = score(flows, detector, keep_columns=keep_columns, on_error=on_error, skipped=skipped)
-    n_flows = _written(verdicts, output, kind, mode="error")
+    n_flows = _write(verdicts, output, kind, mode="error")
     return Scored(n_flows, skipped.reasons if skipped else Counter())
 
 
 def read_flows(spark: SparkSession, inputs: Sequence[str], *, header: Sequence[str] | None = None) -> DataFrame:
-    """Return the flows of files as Spark reads them; cells of CSV stay text, which the detector's schema then reads."""
+    """Return the flows of files as Spark reads them; cells of CSV stay text, for the detector's schema to parse."""
     if len(inputs) == 1 and inputs[0].startswith(TABLE):
         return spark.table(inputs[0].removeprefix(TABLE))
     kind = _kind_of_all(spark, inputs)
@@ -106,26 +106,22 @@ def read_flows(spark: SparkSession, inputs: Sequence[str], *, header: Sequence[s
 def _kind_of_all(spark: SparkSession, inputs: Sequence[str]) -> Format:
     kinds = {path: _kind_of(spark, path) for path in inputs}
     if len(set(kinds.values())) != 1:
-        raise DataError(f"inputs of one job must be of one kind, however: they are {kinds}; score them one by one")
+        raise DataError(f"inputs of one job differ in format: {kinds}; score them one by one")
     return next(iter(kinds.values()))
 
 
 def _kind_of(spark: SparkSession, path: str) -> Format:
-    """Return the format that a path, or the first file that it stands for, names."""
+    """Return the format by the suffix of a path or of its first file."""
     for name in (path, _first_file(spark, path)):
         suffix = Path(name.removesuffix(".gz")).suffix.lower()
         if suffix in _SUFFIXES:
             return _SUFFIXES[suffix]
-    raise FileFormatError(
-        f"a file must be named for its kind ({', '.join(_SUFFIXES)}), however: {path} is not; rename it"
-    )
+    raise FileFormatError(f"unknown format of {path}: its name must end in {', '.join(_SUFFIXES)}; rename it")
 
 
 def _first_file(spark: SparkSession, path: str) -> str:
-    """Return the first file that a path, glob or folder stands for, by any file system that Spark knows."""
-    java: Any = spark._jvm
-    place = java.org.apache.hadoop.fs.Path(path)
-    system = place.getFileSystem(spark._jsc.hadoopConfiguration())
+    """Return the first file of a path, glob or folder, on any file system of Spark."""
+    system, place = filesystem_of(spark, path)
     for status in sorted(system.globStatus(place) or [], key=str):
         if not status.isDirectory():
             return str(status.getPath().toString())
@@ -134,28 +130,28 @@ def _first_file(spark: SparkSession, path: str) -> str:
             found = files.next().getPath()
             if not str(found.getName()).startswith(("_", ".")):
                 return str(found.toString())
-    raise DataError(f"an input must stand for at least one file, however: {path} stands for none; check the path")
+    raise DataError(f"no file matches {path}; check the path")
 
 
 def _head_of(spark: SparkSession, path: str, header: Sequence[str] | None) -> tuple[list[str], str]:
-    """Return the column names of CSV files, and what separates their cells."""
+    """Return the column names of CSV files, and the separator of their cells."""
     first = spark.read.text(_first_file(spark, path)).first()
     line = "" if first is None else str(first[0]).lstrip("\ufeff").rstrip("\r")
     if not line.strip():
-        raise FileFormatError(f"a CSV file must begin with its header, however: {path} begins with an empty line")
+        raise FileFormatError(f"{path} has no CSV header: its first line is empty")
     separator = "," if "," in line else next((mark for mark in _SEPARATORS if mark in line), ",")
     cells = next(csv.reader([line], delimiter=separator))
     given = list(header or cells)
     names = given[: len(cells)] + [f"extra_{j + 1}" for j in range(len(cells) - len(given))]
-    return _made_different(names), separator
+    return _made_unique(names), separator
 
 
-def _made_different(names: Sequence[str]) -> list[str]:
-    """Return names of which none comes twice: the second of one is ``<name>_duplicated_0``, as on one machine.
+def _made_unique(names: Sequence[str]) -> list[str]:
+    """Return unique names: the second of one becomes ``<name>_duplicated_0``, as on one machine.
 
     Examples
     --------
-    >>> _made_different(["a", "b", "a", "a"])
+    >>> _made_unique(["a", "b", "a", "a"])
     ['a', 'b', 'a_duplicated_0', 'a_duplicated_1']
     """
     seen: Counter[str] = Counter()
@@ -166,17 +162,18 @@ def _made_different(names: Sequence[str]) -> list[str]:
     return made
 
 
-def _refuse_existing(spark: SparkSession, output: str) -> None:
-    java: Any = spark._jvm
-    place = java.org.apache.hadoop.fs.Path(output)
-    if place.getFileSystem(spark._jsc.hadoopConfiguration()).exists(place):
-        raise StorageError(
-            f"the output folder must not be there yet, however: {output} is; remove it or choose another"
-        )
+def _exists(spark: SparkSession, path: str) -> bool:
+    system, place = filesystem_of(spark, path)
+    return bool(system.exists(place))
 
 
-def _written(verdicts: DataFrame, place: str, kind: Format, *, mode: str) -> int:
-    """Write verdicts and return how many they are."""
+def _require_new(spark: SparkSession, output: str) -> None:
+    if _exists(spark, output):
+        raise StorageError(f"output folder {output} already exists; remove it or choose another")
+
+
+def _write(verdicts: DataFrame, place: str, kind: Format, *, mode: str) -> int:
+    """Write verdicts and return their number."""
     from pyspark.sql import Observation
     from pyspark.sql.functions import count, lit
 
@@ -186,10 +183,10 @@ def _written(verdicts: DataFrame, place: str, kind: Format, *, mode: str) -> int
     return int(seen.get["n"])
 
 
-# --- files that arrive ------------------------------------------------------------------------------------------------
+# --- new files --------------------------------------------------------------------------------------------------------
 
 
-def score_arriving(
+def score_new_files(
     spark: SparkSession,
     detector: Detector,
     inputs: Sequence[str],
@@ -203,31 +200,31 @@ def score_arriving(
     files_at_once: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> Scored:
-    """Score files as they arrive in a folder; each once, whatever is killed when.
+    """Score files as they arrive in a folder; each exactly once, whatever is killed when.
 
-    What arrives together is written to a folder of its own, ``output/batch=<number>``. Spark keeps in ``checkpoint``
-    which files make up which batch before it begins one, so that after a kill the last batch is done again from the
-    same files into the same place, and no verdict is lost or there twice.
+    Files that arrive together are a batch, with its own folder ``output/batch=<number>``. Spark records the files of a
+    batch in ``checkpoint`` before it starts the batch. After a kill, the last batch is therefore repeated from the same
+    files and overwrites the same folder, so that no verdict is lost or duplicated.
 
     Parameters
     ----------
     spark : SparkSession
     detector : Detector
     inputs : sequence of str
-        The one folder where files arrive: whole, by a rename; names that begin with ``_`` or ``.`` are passed over. One
-        file at least must be there already, since it tells the columns. Order and age of the files do not matter.
+        The one folder where files arrive: whole, by a rename; names that begin with ``_`` or ``.`` are ignored. At
+        least one file must be there already: the columns are read from it. Order and age of files do not matter.
     output, checkpoint : str
-        Folders, both needed. They belong together: a new checkpoint with an old output is refused.
+        Folders, both required. They belong together: a new checkpoint with an old output is refused.
     stop : threading.Event, optional
-        Ends the work; a batch at hand is done again by the next run.
+        Ends the job; the next run repeats an unfinished batch.
     follow : bool
-        Whether to wait for more files; else ends when those that are there are done.
+        Whether to wait for more files; else the job ends after the present ones.
     keep_columns, on_error
         As for :func:`deepidea.adapters.spark.score`.
     files_at_once : int
         Most files of a batch.
     progress : callable, optional
-        Gets the number of flows so far.
+        Called with the number of flows so far.
 
     Returns
     -------
@@ -236,29 +233,29 @@ def score_arriving(
     """
     if len(inputs) != 1 or checkpoint is None:
         raise DataError(
-            "files that arrive need one folder and a checkpoint, however: "
-            f"{len(inputs)} inputs and {'no' if checkpoint is None else 'a'} checkpoint are given; give --checkpoint"
+            f"scoring new files needs one folder and a checkpoint, got {len(inputs)} inputs and "
+            f"{'no' if checkpoint is None else 'a'} checkpoint; give --checkpoint"
         )
     counted: Counter[str] = Counter()
-    skipped = Skipped(spark) if on_error == "skip" else None
+    skipped = SkippedRows(spark) if on_error == "skip" else None
 
-    def work(rows: DataFrame, number: int) -> None:
+    def score_batch(rows: DataFrame, number: int) -> None:
         verdicts = score(rows, detector, keep_columns=keep_columns, on_error=on_error, skipped=skipped)
-        counted["flows"] += _written(verdicts, f"{output}/batch={number:09d}", "parquet", mode="overwrite")
+        counted["flows"] += _write(verdicts, f"{output}/batch={number:09d}", "parquet", mode="overwrite")
         if progress is not None:
             progress(counted["flows"])
 
-    with told():
-        _refuse_foreign(spark, output, checkpoint)
-        flows = _arriving(spark, inputs[0], files_at_once)
-        writer = flows.writeStream.foreachBatch(work).option("checkpointLocation", checkpoint)
+    with unwrap_errors():
+        _require_together(spark, output, checkpoint)
+        flows = _stream_of(spark, inputs[0], files_at_once)
+        writer = flows.writeStream.foreachBatch(score_batch).option("checkpointLocation", checkpoint)
         trigger: dict[str, Any] = {"processingTime": "0 seconds"} if follow else {"availableNow": True}
         _wait(writer.trigger(**trigger).start(), stop or threading.Event())
     return Scored(counted["flows"], skipped.reasons if skipped else Counter())
 
 
-def _arriving(spark: SparkSession, folder: str, files_at_once: int) -> DataFrame:
-    """Return the stream of a folder's files, with the columns of those that are there."""
+def _stream_of(spark: SparkSession, folder: str, files_at_once: int) -> DataFrame:
+    """Return the stream of a folder's files, with the columns of the present ones."""
     now = read_flows(spark, [folder])
     kind = _kind_of(spark, folder)
     reader = spark.readStream.schema(now.schema).format(kind)
@@ -268,15 +265,11 @@ def _arriving(spark: SparkSession, folder: str, files_at_once: int) -> DataFrame
     return reader.options(**options).load(folder)
 
 
-def _refuse_foreign(spark: SparkSession, output: str, checkpoint: str) -> None:
-    java: Any = spark._jvm
-    places = [java.org.apache.hadoop.fs.Path(place) for place in (output, checkpoint)]
-    conf = spark._jsc.hadoopConfiguration()
-    there = [place.getFileSystem(conf).exists(place) for place in places]
-    if there == [True, False]:
+def _require_together(spark: SparkSession, output: str, checkpoint: str) -> None:
+    if _exists(spark, output) and not _exists(spark, checkpoint):
         raise StorageError(
-            f"verdicts and checkpoint must belong together, however: {output} is there and {checkpoint} is not, so "
-            "that every file would be scored into it again; give its checkpoint, or another output"
+            f"output {output} exists and checkpoint {checkpoint} does not, so every file would be scored again; give "
+            "the checkpoint of this output, or another output"
         )
 
 

@@ -1,9 +1,13 @@
-"""Parquet files that Spark's tasks read and write themselves, as one machine does, with Spark to share out the work.
+"""Parquet files that Spark's tasks read and write themselves, with Spark to distribute the work.
 
-Spark's own reader and writer turn every row over several times, at a multiple of what scoring costs. Where driver and
-executors see the files as plain files, they are not needed: the driver cuts the inputs into parts, a task scores a part
-into a file of its own by the code of one machine, and tells how many flows that were. The files come together in a
-folder beside the output, which takes the output's name when every part is there.
+Spark's own reader and writer convert every row several times, at a multiple of the cost of scoring. Where driver and
+executors see the files as local files, the driver cuts the inputs into parts, and a task scores a part into a file of
+its own with the code for one machine.
+
+How the output becomes whole or absent: tasks write into ``.OUTPUT.<random>.partial/attempts/<random>/`` and rename a
+finished file to ``.partial/finished/``. A repeated task replaces a file by the same bytes. When all parts are there,
+the driver renames ``finished`` to the output. It renames the partial folder before it removes it, so that tasks still
+running, which know the old name, cannot add to it.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepidea.adapters.spark import Scored, for_tasks, only_arrow_is_used
+from deepidea.adapters.spark import Scored, no_pandas_warning, task_detector
 from deepidea.errors import DataError, DeepIDEAError, FileFormatError, StorageError
 from deepidea.flows.skipping import OnError, SkipCount
 from deepidea.flows.tables import check_inputs
@@ -33,8 +37,8 @@ if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import SparkSession
 
-PARTS_A_CORE = 4  # at least, so that cores end at about the same time
-LEAST_ROWS = 65_536  # of a part that might be larger: a task costs something, too
+PARTS_A_CORE = 4  # at least, so that cores finish at about the same time
+LEAST_ROWS = 65_536  # of a part, where there are as many: a task has a cost of its own
 MOST_ROWS = 524_288
 FINISHED, ATTEMPTS = "finished", "attempts"  # folders in the one that becomes the output
 _RESULT = "number bigint, n_flows bigint, skipped string"
@@ -42,14 +46,14 @@ _RESULT = "number bigint, n_flows bigint, skipped string"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one task scores: whole files that follow each other, or some rows of one.
+    """What one task scores: consecutive whole files, or a range of rows of one file.
 
     Attributes
     ----------
     sizes
-        Bytes of each file when the work was shared out: a task that finds another number sees another file.
+        Bytes of each file on the driver: a task that finds another size has another file.
     rows
-        Rows of the one file; None for all rows of all files.
+        Range of rows of the one file; None for all rows of all files.
     """
 
     paths: tuple[str, ...]
@@ -58,13 +62,13 @@ class Part:
     rows: range | None = None
 
     def followed_by(self, other: Part) -> Part:
-        """Return the part that holds both; each must be of whole files."""
+        """Return both parts, each of whole files, as one."""
         return Part(self.paths + other.paths, self.sizes + other.sizes, self.n_rows + other.n_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A Parquet file as its end describes it."""
+    """A Parquet file as its footer describes it."""
 
     path: Path
     size: int  # bytes
@@ -77,14 +81,13 @@ class Table:
         return sum(self.groups)
 
 
-# --- which files can be read so ---------------------------------------------------------------------------------------
+# --- local files ------------------------------------------------------------------------------------------------------
 
 
-def plain_files(spark: SparkSession, inputs: Sequence[str]) -> list[Path] | None:
-    """Return the Parquet files that inputs stand for; None where one of them is Spark's to read.
+def local_files(spark: SparkSession, inputs: Sequence[str]) -> list[Path] | None:
+    """Return the Parquet files of the inputs; None where Spark must read one of them.
 
-    That is whatever is not on a file system of plain files, is not Parquet, or lies in folders whose names are values
-    of a column (``day=3``).
+    Spark reads what is not on a local file system, not Parquet, or in folders named for values of a column (``day=3``).
     """
     found: list[Path] = []
     for given in inputs:
@@ -98,26 +101,27 @@ def plain_files(spark: SparkSession, inputs: Sequence[str]) -> list[Path] | None
     return list(dict.fromkeys(found)) or None
 
 
-def plain_folder(spark: SparkSession, output: str) -> Path | None:
-    """Return the path of an output on a file system of plain files; None on any other."""
-    system, place = _place(spark, output)
-    return Path(str(system.makeQualified(place).toUri().getPath())) if _is_plain(system) else None
+def local_folder(spark: SparkSession, output: str) -> Path | None:
+    """Return the path of an output on a local file system; None on any other."""
+    system, place = filesystem_of(spark, output)
+    return Path(str(system.makeQualified(place).toUri().getPath())) if _is_local(system) else None
 
 
-def _place(spark: SparkSession, path: str) -> tuple[Any, Any]:
+def filesystem_of(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """Return Hadoop's file system for a path, and the path as Hadoop's."""
     java: Any = spark._jvm
     place = java.org.apache.hadoop.fs.Path(path)
     return place.getFileSystem(spark._jsc.hadoopConfiguration()), place
 
 
-def _is_plain(system: Any) -> bool:
+def _is_local(system: Any) -> bool:
     return str(system.getUri().getScheme()) == "file"
 
 
 def _matches(spark: SparkSession, path: str) -> list[Path | None]:
-    """Return the files and folders that a path or glob stands for, as Spark finds them; hidden ones are passed over."""
-    system, place = _place(spark, path)
-    if not _is_plain(system):
+    """Return the files and folders of a path or glob as Spark finds them, without hidden ones."""
+    system, place = filesystem_of(spark, path)
+    if not _is_local(system):
         return [None]
     matches = sorted(str(status.getPath().toUri().getPath()) for status in system.globStatus(place) or [])
     return [Path(match) for match in matches if not _is_hidden(Path(match).name)]
@@ -128,7 +132,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _files_in(place: Path) -> list[Path]:
-    """Return every file that is not hidden, whatever its name, in the order of their paths."""
+    """Return every file that is not hidden, sorted by path."""
     if not place.is_dir():
         return [place]
     inside = (path for path in place.rglob("*") if not any(map(_is_hidden, path.relative_to(place).parts)))
@@ -139,24 +143,24 @@ def _is_partition(path: Path, place: Path) -> bool:
     return any("=" in part for part in path.relative_to(place).parts[:-1])
 
 
-# --- sharing out ------------------------------------------------------------------------------------------------------
+# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 def cut_into_parts(files: Sequence[Path], detector: Detector, *, keep_columns: bool, n_cores: int) -> list[Part] | None:
-    """Return the files as parts for so many cores; None where the files' columns are better kept by Spark.
+    """Return the files as parts for ``n_cores`` cores; None where Spark must keep the files' columns.
 
     Raises
     ------
     FileFormatError, SchemaError
-        As on one machine: a file is damaged or lacks a feature; it is named.
+        A file is damaged or lacks a feature; it is named, as on one machine.
     """
     check_inputs(files, detector.schema)
     tables = [table for table in map(_table, files) if table.n_rows]
-    if not tables or (keep_columns and not _go_together(tables)):
+    if not tables or (keep_columns and not _have_same_columns(tables)):
         return None
     n_rows = sum(table.n_rows for table in tables)
     most = min(max(n_rows // (n_cores * PARTS_A_CORE), LEAST_ROWS), MOST_ROWS)
-    return _joined((part for table in tables for part in _parts_of(table, most)), most)
+    return _merged((part for table in tables for part in _parts_of(table, most)), most)
 
 
 def _table(path: Path) -> Table:
@@ -168,20 +172,18 @@ def _table(path: Path) -> Table:
         groups = tuple(found.row_group(j).num_rows for j in range(found.num_row_groups))
         return Table(path, path.stat().st_size, groups, found.schema.to_arrow_schema())
     except (pa.ArrowException, OSError) as error:
-        raise FileFormatError(
-            f"a file must be whole and of its kind, however: {path} cannot be read: {error}; make it or fetch it again"
-        ) from error
+        raise FileFormatError(f"{path} cannot be read as Parquet: {error}; write it or fetch it again") from error
 
 
-def _go_together(tables: Sequence[Table]) -> bool:
-    """Whether the files have the same columns, all of types that come out of polars as they went in."""
+def _have_same_columns(tables: Sequence[Table]) -> bool:
+    """Whether the files have the same columns, all of types that polars returns unchanged."""
     first = tables[0].columns
     alike = all(table.columns.equals(first, check_metadata=False) for table in tables)
-    return alike and all(_comes_through(column.type) for column in first)
+    return alike and all(_is_kept(column.type) for column in first)
 
 
-def _comes_through(kind: pa.DataType) -> bool:
-    """Whether a type is kept as it is; polars has no maps, and Spark no nanoseconds."""
+def _is_kept(kind: pa.DataType) -> bool:
+    """Whether polars and Spark both have the type; polars has no maps, Spark no nanoseconds."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(kind):
@@ -191,7 +193,7 @@ def _comes_through(kind: pa.DataType) -> bool:
 
 
 def _parts_of(table: Table, most: int) -> Iterator[Part]:
-    """Yield a file in ranges of whole row groups, each of `most` rows or one group."""
+    """Yield a file in ranges of whole row groups, each of at most `most` rows or one group."""
     path, size = str(table.path), table.size
     if table.n_rows <= most:
         yield Part((path,), (size,), table.n_rows)
@@ -205,19 +207,19 @@ def _parts_of(table: Table, most: int) -> Iterator[Part]:
     yield Part((path,), (size,), end - start, range(start, end))
 
 
-def _joined(parts: Iterable[Part], most: int) -> list[Part]:
-    """Return parts of which small whole files that follow each other share one."""
-    joined: list[Part] = []
+def _merged(parts: Iterable[Part], most: int) -> list[Part]:
+    """Merge consecutive small files into one part."""
+    merged: list[Part] = []
     for part in parts:
-        last = joined[-1] if joined else None
+        last = merged[-1] if merged else None
         if last and last.rows is None and part.rows is None and last.n_rows + part.n_rows <= most:
-            joined[-1] = last.followed_by(part)
+            merged[-1] = last.followed_by(part)
         else:
-            joined.append(part)
-    return joined
+            merged.append(part)
+    return merged
 
 
-# --- the work ---------------------------------------------------------------------------------------------------------
+# --- scoring ----------------------------------------------------------------------------------------------------------
 
 
 def score_parts(
@@ -237,31 +239,31 @@ def score_parts(
     detector : Detector
     parts : sequence of Part
     output : path
-        Folder that is not there yet and that every executor would see under this path. It appears when it is whole.
+        New folder, under the same path on every executor. It appears only when it is whole.
     keep_columns, on_error
         As for :func:`deepidea.adapters.spark.score`.
 
     Returns
     -------
     Scored
-        What is skipped is counted by what tasks return, so that a task that runs twice counts once.
+        Skipped rows are counted from the results of tasks, so that a task that runs twice counts once.
 
     Raises
     ------
     DataError
-        A file cannot be read or is not the same where the task runs; a cell breaks a rule. Wrapped by Spark:
-        :func:`deepidea.adapters.spark.told` unwraps it.
+        A file cannot be read or differs where the task runs, or a cell is invalid. Wrapped by Spark:
+        :func:`deepidea.adapters.spark.unwrap_errors` unwraps it.
     StorageError
-        The output cannot be written. Nothing of it is left, as after any error.
+        The output cannot be written. Nothing of it remains, as after any error.
     """
-    shared = spark.sparkContext.broadcast((for_tasks(detector), list(parts)))
-    with _appearing(output) as folder:
+    shared = spark.sparkContext.broadcast((task_detector(detector), list(parts)))
+    with _atomic_folder(output) as folder:
         task = _Task(shared, str(folder), keep_columns, on_error)
         numbers = spark.range(0, len(parts), 1, len(parts))  # one a partition
-        with only_arrow_is_used():
+        with no_pandas_warning():
             rows = numbers.mapInArrow(task, _RESULT).collect()
         flows = {int(row["number"]): int(row["n_flows"]) for row in rows}
-        _settle(folder / FINISHED, [flows[number] for number in range(len(parts))])
+        _complete(folder / FINISHED, [flows[number] for number in range(len(parts))])
     skipped: Counter[str] = Counter()
     for row in rows:
         skipped.update(json.loads(row["skipped"]))
@@ -269,11 +271,8 @@ def score_parts(
 
 
 @contextlib.contextmanager
-def _appearing(output: Path) -> Iterator[Path]:
-    """Yield a folder beside `output`; what is `FINISHED` in it becomes the output when the block ends well.
-
-    Attempts of tasks have a folder of their own: one that nobody waits for any more cannot reach the output.
-    """
+def _atomic_folder(output: Path) -> Iterator[Path]:
+    """Yield a folder beside `output` whose folder `FINISHED` becomes the output when the block ends well."""
     work = output.parent / f".{output.name}.{secrets.token_hex(8)}.partial"
     try:
         with _writable(output):
@@ -282,10 +281,12 @@ def _appearing(output: Path) -> Iterator[Path]:
         yield work
         with _writable(output):
             if output.exists():
-                raise FileExistsError("it came while the work went on")
+                raise FileExistsError("it was created meanwhile")
             (work / FINISHED).rename(output)
     finally:
-        _remove(work)
+        if work.exists():
+            gone = work.rename(work.with_suffix(".gone"))
+            shutil.rmtree(gone, ignore_errors=True)  # files of another user's executor may have to stay
 
 
 @contextlib.contextmanager
@@ -294,27 +295,18 @@ def _writable(output: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"the output folder must be writable, however: {output}: {error.strerror or error}; free space or choose "
-            "another place"
+            f"cannot write output folder {output}: {error.strerror or error}; free space or choose another place"
         ) from error
 
 
-def _remove(work: Path) -> None:
-    """Remove the folder under another name, which tasks that still run do not know, so that they add nothing to it."""
-    gone = work.with_suffix(".gone")
-    if work.exists():
-        work.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)  # what an executor of another user wrote may have to stay
-
-
-def _settle(finished: Path, flows: Sequence[int]) -> None:
-    """Make sure that all files are there, and leave out those without flows, which may lack columns to be kept."""
+def _complete(finished: Path, flows: Sequence[int]) -> None:
+    """Check that all files are there, and remove those without flows, which may lack columns."""
     names = [_file_name(number) for number in range(len(flows))]
     absent = [name for name in names if not (finished / name).exists()]
     if absent:
         raise StorageError(
-            f"the output must be on a file system that all machines share, however: {absent[0]} was written and is not "
-            "to be seen here; choose another place"
+            f"{absent[0]} was written by an executor and is not visible here: the output must be on a file system that "
+            "all machines share; choose another place"
         )
     for name, n_flows in zip(names, flows, strict=True):
         if n_flows == 0 and any(flows):
@@ -328,7 +320,7 @@ def _file_name(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What a task does with the numbers of its parts."""
+    """Scores the parts whose numbers a task gets."""
 
     shared: Broadcast[tuple[Detector, list[Part]]]
     folder: str
@@ -345,7 +337,7 @@ class _Task:
                 yield pa.RecordBatch.from_pylist([row])
 
     def _score(self, number: int) -> tuple[int, Counter[str]]:
-        """Score a part into its file; a second attempt puts the same bytes there."""
+        """Score a part into its file; a second attempt writes the same bytes."""
         detector, parts = self.shared.value
         skipped, name = SkipCount(), _file_name(number)
         part = parts[number]
@@ -365,19 +357,19 @@ class _Task:
 
 
 def _require_same(part: Part) -> None:
-    """Raise where a file is not the one that the driver saw."""
+    """Raise where a file is absent or has another size than on the driver."""
     for path, size in zip(part.paths, part.sizes, strict=True):
         try:
             here = Path(path).stat().st_size
         except OSError as error:
             raise DataError(
-                "a file must be there under the same path on every machine until it is read, however: "
-                f"{path} on {socket.gethostname()}: {error.strerror or error}; put it where all machines see it"
+                f"cannot read {path} on {socket.gethostname()}: {error.strerror or error}; put it under the same path "
+                "on every machine"
             ) from error
         if here != size:
             raise DataError(
-                f"a file must be the same on every machine until it is read, however: {path} has {here} bytes on "
-                f"{socket.gethostname()}, and had {size} when the work was shared out; put it where all machines see it"
+                f"{path} has {here} bytes on {socket.gethostname()} and had {size} on the driver; put the same file on "
+                "every machine, and do not change it meanwhile"
             )
 
 
@@ -391,6 +383,6 @@ def _attempt(folder: Path) -> Iterator[Path]:
         if isinstance(error, DeepIDEAError):
             raise
         raise StorageError(
-            "the folder of the output must be there under the same path on every machine, however: "
-            f"{folder.parent} on {socket.gethostname()}: {error.strerror or error}; put it where all machines see it"
+            f"cannot write to {folder.parent} on {socket.gethostname()}: {error.strerror or error}; put the output "
+            "under the same path on every machine"
         ) from error

@@ -79,7 +79,7 @@ def _score_here(asked: ScoreOptions) -> None:
 
 def _score_on_spark(asked: ScoreOptions) -> None:
     from deepidea.adapters.spark import open_session
-    from deepidea.adapters.spark_files import score_arriving, score_files
+    from deepidea.adapters.spark_files import score_files, score_new_files
     from deepidea.model.detector import Detector
 
     detector = Detector.load(asked.model)
@@ -88,7 +88,7 @@ def _score_on_spark(asked: ScoreOptions) -> None:
     with open_session(asked.master) as spark:
         if asked.follow or asked.checkpoint is not None:
             with stopping() as stop:
-                done = score_arriving(spark, *to, asked.checkpoint, stop=stop, follow=asked.follow, **options)
+                done = score_new_files(spark, *to, asked.checkpoint, stop=stop, follow=asked.follow, **options)
         else:
             names = None if asked.header else list(detector.schema.features)
             done = score_files(spark, *to, header=names, **options)
