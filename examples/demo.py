@@ -1,16 +1,16 @@
-"""The whole chain on invented traffic: what ``make demo`` runs.
+"""The whole chain on simulated traffic; ``make demo`` runs it.
 
-1. simulate three captures of networks like each other: a labelled one, a quiet one, one to watch;
-2. meter the first into flows, and give them the labels of its conversations;
-3. train a detector on them, with what hosts did just before each flow;
-4. set its alert thresholds by the quiet network, at a stated rate of false alarms;
-5. watch the third capture, which it has never seen, and print the incidents;
-6. hold them against what was simulated.
+1. simulate three captures of similar networks: a labelled one, a benign one, one to monitor;
+2. meter the first into flows, and label them by its conversations;
+3. train a detector on them, with the host context of each flow;
+4. calibrate its alert thresholds on the benign network, at a stated rate of false alarms;
+5. run detection on the third capture, which it has never seen, and print the incidents;
+6. compare them with the simulated attacks.
 
-The traffic is invented, so the figures say that the parts work together, and nothing of any real network. For labelled
-flows of real data sets see ``labelled_flows.py``.
+The traffic is simulated, so the figures show that the parts work together, and nothing about any real network. For
+labelled flows of real data sets see ``labelled_flows.py``.
 
-Everything goes into one folder, ``demo-output`` beside this checkout unless ``--output`` names another.
+All output goes into one folder, ``demo-output`` in this checkout unless ``--output`` names another.
 
 Usage: python examples/demo.py [--output DIR] [--minutes M] [--seed N]
 """
@@ -49,7 +49,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     lab, quiet, today = (output / f"{name}.pcap" for name in ("lab", "quiet", "today"))
 
-    print("1. Three captures of INVENTED traffic")
+    print("1. Three captures of SIMULATED traffic")
     for capture, seed, attacks in ((lab, 0, None), (quiet, 1, ()), (today, 2, None)):
         chosen = {} if attacks is None else {"attacks": attacks}
         done = simulate_capture(
@@ -65,14 +65,14 @@ def main() -> None:
     print("\n3. Training")
     detector = train(flows, options.seed)
 
-    print("\n4. Thresholds by the quiet network")
+    print("\n4. Thresholds from the benign network")
     calibration = calibrate(detector, open_source_for(detector, str(quiet)), FPR)
     calibration.detector.save(output / "site.idea")
     print(f"   by class alone {calibration.n_predicted_attacks:,} of its flows would have raised an alert")
     print(f"   now {calibration.thresholds.guarantee};")
-    print("   the network watched below is another one, so its rate may differ")
+    print("   the network below is another one, so its rate may differ")
 
-    print("\n5. Watching the third capture")
+    print("\n5. Detection on the third capture")
     database = output / "alerts.db"
     for file in output.glob("alerts.db*"):
         file.unlink()
@@ -85,16 +85,16 @@ def main() -> None:
     at = run_detection(config, threading.Event()).progress
     print(f"   {at.n_flows:,} flows, {at.n_alerts:,} alerts; skipped: {dict(at.skipped)}")
     with open_store(config.store) as store:
-        tell_incidents(store)
-        print("\n6. Held against what was simulated")
-        tell_found(store, today)
+        print_incidents(store)
+        print("\n6. Comparison with the simulated attacks")
+        print_detection_rates(store, today)
     print(f"\nDetector  {shown(output / 'site.idea')}\nAlerts    {shown(database)}")
     print(f"\nMore: {shown(Path(sys.executable).parent / 'deepidea')} incidents --store sqlite:///{shown(database)}")
 
 
 def read_options() -> argparse.Namespace:
-    """Return what the command line asks for."""
-    parser = argparse.ArgumentParser(description="The whole chain on invented traffic.")
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="The whole chain on simulated traffic.")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "demo-output")
     parser.add_argument("--minutes", type=float, default=5.0, help="of each capture")
     parser.add_argument("--seed", type=int, default=7)
@@ -109,7 +109,7 @@ def labelled_flows_of(capture: Path) -> pl.DataFrame:
 
 
 def train(flows: pl.DataFrame, seed: int) -> Detector:
-    """Train a detector on labelled flows and their context, and tell how it goes."""
+    """Train a detector on labelled flows and their context, and print its size and held-out accuracy."""
     schema = get_schema("cicflow+context").restrict(flows.columns)
     labelled, _ = labelled_flows_from_table(flows.drop("label"), "class", "benign", schema=schema)
     detector = train_detector(labelled, random_state=seed)
@@ -118,7 +118,7 @@ def train(flows: pl.DataFrame, seed: int) -> Detector:
     return detector
 
 
-def tell_incidents(store: Store, most: int = 12) -> None:
+def print_incidents(store: Store, most: int = 12) -> None:
     """Print the most urgent incidents."""
     rows = store.incidents(limit=1000).rows.sort(["severity", "n_alerts"], descending=[False, True])
     print(f"   {rows.height} incidents; the most urgent:")
@@ -137,19 +137,20 @@ def busiest(listed: str, most: int = 3) -> Iterator[str]:
     yield from (value for _, value in ranked[:most])
 
 
-def tell_found(store: Store, capture: Path) -> None:
+def print_detection_rates(store: Store, capture: Path) -> None:
     """Print, for each kind of simulated traffic, how many of its flows raised an alert."""
     flows = labelled_flows_of(capture)
     alerts = store.alerts(limit=100_000).rows
     who = ["start", "src_ip", "src_port", "dst_ip", "dst_port"]
-    told = flows.join(alerts.select(*who).unique().with_columns(told=True), on=who, how="left", nulls_equal=True)
-    shares = told.group_by("label").agg(n=pl.len(), share=pl.col("told").fill_null(False).mean())
+    alerted = alerts.select(*who).unique().with_columns(alerted=True)
+    marked = flows.join(alerted, on=who, how="left", nulls_equal=True)
+    shares = marked.group_by("label").agg(n=pl.len(), share=pl.col("alerted").fill_null(False).mean())
     for label, n, share in shares.sort(pl.col("label") == "benign", "share", descending=[False, True]).iter_rows():
-        print(f"   {label:16s} {n:6,} flows, {100 * share:5.1f} % told")
+        print(f"   {label:16s} {n:6,} flows, {100 * share:5.1f} % alerted")
 
 
 def shown(path: Path) -> str:
-    """Return a path as short as it can be told from here."""
+    """Return a path relative to the current folder, where it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

@@ -1,11 +1,11 @@
 """From labelled flows to verdicts on new ones.
 
-1. find labelled flows: NSL-KDD or another data set at hand, else a download, else invented ones;
-2. train a detector with the default recipe and save it as one file;
+1. find labelled flows: NSL-KDD or another installed data set, else a download, else simulated ones;
+2. train a detector with the default preset and save it as one file;
 3. evaluate it on flows it was not trained on, and write the report;
-4. score a file of flows without labels and look at the most suspicious ones.
+4. score a file of flows without labels and print the most suspicious ones.
 
-Everything goes into one folder, ``demo-output`` beside this checkout unless ``--output`` names another.
+All output goes into one folder, ``demo-output`` in this checkout unless ``--output`` names another.
 
 Usage: python examples/labelled_flows.py [--output DIR] [--simulated] [--seed N]
 """
@@ -43,7 +43,7 @@ class Source:
     """Labelled flows: the name of a registered data set, or a table with its label column."""
 
     data: str | list[Path]
-    told: str
+    description: str
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +56,7 @@ def main() -> None:
 
     say("1. Labelled flows")
     source = simulated(output, options.flows) if options.simulated else find_flows(output)
-    say(f"   {source.told}")
+    say(f"   {source.description}")
 
     say("\n2. Training")
     detector_file = output / "demo.idea"
@@ -68,14 +68,14 @@ def main() -> None:
     evaluation = evaluate_detector(detector, test)
     (output / "scores.json").write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
     write_report(evaluation, output / "report.html")
-    tell_scores(evaluation)
+    print_scores(evaluation)
 
     say("\n4. Scoring a file of flows without labels")
     flows_file, verdicts_file = output / "new-flows.csv", output / "verdicts.csv"
     test.features.write_csv(flows_file)
     n_scored = score_files(detector, [flows_file], verdicts_file, keep_original=True)
     say(f"   {n_scored:,} verdicts, one a flow, in the order of the file. The most suspicious of each kind:")
-    tell_most_suspicious(pl.read_csv(verdicts_file), detector, test)
+    print_most_suspicious(pl.read_csv(verdicts_file), detector, test)
 
     say(f"\nDetector  {shown(detector_file)}\nVerdicts  {shown(verdicts_file)}")
     say(f"Scores    {shown(output / 'scores.json')}")
@@ -84,10 +84,10 @@ def main() -> None:
 
 def read_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Train, evaluate and use a detector on the data at hand.")
+    parser = argparse.ArgumentParser(description="Train, evaluate and use a detector.")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "demo-output", help="folder for all that is written")
-    parser.add_argument("--simulated", action="store_true", help="use invented flows even where real ones are at hand")
-    parser.add_argument("--flows", type=int, default=30_000, help="how many flows to invent")
+    parser.add_argument("--simulated", action="store_true", help="use simulated flows even if real ones are installed")
+    parser.add_argument("--flows", type=int, default=30_000, help="how many flows to simulate")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same detector file")
     return parser.parse_args()
 
@@ -96,13 +96,13 @@ def read_options() -> argparse.Namespace:
 
 
 def find_flows(output: Path) -> Source:
-    """Take the data set at hand, else download one, else invent flows."""
+    """Return an installed data set, else a downloaded one, else simulated flows."""
     named = os.environ.get("DEEPIDEA_DATA")
     root = Path(named) if named else CHECKOUT.parent / "shared" / "data"
     for name in DATASETS:
         if (root / name).is_dir():
             registration = add_dataset(name, root / name)
-            return Source(name, f"{name}: {registration.rows:,} flows of {len(registration.files)} files at hand")
+            return Source(name, f"{name}: {registration.rows:,} flows of {len(registration.files)} files")
     say(f"   no data set in {'$DEEPIDEA_DATA' if named else shown(root)}; trying the publisher of NSL-KDD")
     try:
         get_dataset("nsl-kdd", folder=output / "downloads")
@@ -113,27 +113,27 @@ def find_flows(output: Path) -> Source:
 
 
 def simulated(output: Path, n_flows: int = 30_000) -> Source:
-    """Invent labelled flows and write them as a table of one's own would be."""
-    path = output / "invented-flows.csv"
+    """Simulate labelled flows and write them as a user's table."""
+    path = output / "simulated-flows.csv"
     simulate_flows(n_flows=n_flows, seed=0).write_csv(path)
-    told = f"{n_flows:,} INVENTED flows: they show how it works; their figures say nothing about any network"
-    return Source([path], told, {"label": "label", "benign": "benign"})
+    description = f"{n_flows:,} SIMULATED flows: they show how it works; their figures say nothing about any network"
+    return Source([path], description, {"label": "label", "benign": "benign"})
 
 
 # --- 2. training -----------------------------------------------------------------------------------------------------
 
 
 def train(source: Source, seed: int) -> Detector:
-    """Train the default recipe; Ctrl-C ends early with the best epoch so far."""
+    """Train the default preset; Ctrl-C ends early with the best epoch so far."""
     part = flows_to_train(source.data, **source.options)
     for column, reason in part.refused.items():
         say(f"   not a feature: {column}: {reason}")
     counts = ", ".join(f"{name} {count:,}" for name, count in part.contract["class_rows"].items())
     say(f"   {len(part.flows):,} flows: {counts}")
-    return train_detector(part.flows, card=part.card(), random_state=seed, on_epoch=tell_epoch)
+    return train_detector(part.flows, card=part.card(), random_state=seed, on_epoch=print_epoch)
 
 
-def tell_epoch(epoch: Epoch) -> None:
+def print_epoch(epoch: Epoch) -> None:
     """Print about ten lines of progress, however many epochs there are."""
     if epoch.number % max(1, epoch.n_epochs // 10) == 0 or epoch.number == epoch.n_epochs:
         held_out = f"class-balanced accuracy {100 * epoch.validation_cba:.1f} % on held-out training flows"
@@ -145,35 +145,34 @@ def tell_epoch(epoch: Epoch) -> None:
 # --- 3. evaluation ---------------------------------------------------------------------------------------------------
 
 
-def tell_scores(evaluation: Evaluation) -> None:
+def print_scores(evaluation: Evaluation) -> None:
     """Print the class-balanced accuracy, what each class contributes to it, and how far to trust it."""
     for name, scores in evaluation.subsets.items():
         if scores is not None:
             low, high = (100 * end for end in scores.cba_interval.to_list())
-            told = f"{100 * scores.cba:5.1f} %  (95 %: {low:.1f} to {high:.1f})  {scores.n_rows:,} flows"
-            say(f"   class-balanced accuracy, {name + ':':9s} {told}")
+            cba = f"{100 * scores.cba:5.1f} %  (95 %: {low:.1f} to {high:.1f})  {scores.n_rows:,} flows"
+            say(f"   class-balanced accuracy, {name + ':':9s} {cba}")
     for name, of in evaluation.scores.per_class.items():
         if of.recall is not None:
             say(f"   recall of {name + ':':14s} {100 * of.recall:5.1f} %  {of.support:,} flows")
     for note in trust_notes(evaluation):
         if note.heading in ("In use", "A single rule"):
-            told = f"{note.heading}: {note.text}"
-            say(textwrap.fill(told, 110, initial_indent="   ", subsequent_indent="     "))
+            say(textwrap.fill(f"{note.heading}: {note.text}", 110, initial_indent="   ", subsequent_indent="     "))
 
 
 # --- 4. verdicts -----------------------------------------------------------------------------------------------------
 
 
-def tell_most_suspicious(verdicts: pl.DataFrame, detector: Detector, test: LabelledFlows) -> None:
-    """Print the two flows with the highest attack score of each attack class, beside what they truly are."""
-    truth = test.labels.alias("in truth")
+def print_most_suspicious(verdicts: pl.DataFrame, detector: Detector, test: LabelledFlows) -> None:
+    """Print the two flows with the highest attack score of each attack class, beside their true labels."""
+    truth = test.labels.alias("true label")
     ranked = verdicts.with_columns(truth).with_row_index("row", offset=1).sort("score", descending=True)
     attacks = ranked.filter(pl.col("class") != detector.benign).group_by("class", maintain_order=True).head(2)
     columns = ["row", *(name for name in ("protocol_type", "protocol", "service") if name in attacks.columns)]
-    columns += ["class", *(["label"] if detector.labels != detector.classes else []), "score", "in truth"]
+    columns += ["class", *(["label"] if detector.labels != detector.classes else []), "score", "true label"]
     with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, tbl_rows=20, tbl_width_chars=110):
         say(str(attacks.select(columns)))
-    say("   'in truth' is what the data set calls the flow, which may be at odds with itself: see docs/data-sets.md")
+    say("   'true label' is that of the data set, which may contradict itself: see docs/data-sets.md")
 
 
 def say(text: str) -> None:

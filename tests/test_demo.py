@@ -39,7 +39,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]
 def test_the_labelled_flows_example_says_what_it_found(labelled: tuple[str, Path, Path]) -> None:
     told, output, _ = labelled
     scores = json.loads((output / "scores.json").read_text())
-    assert "INVENTED" in told
+    assert "SIMULATED" in told
     assert f"all:       {100 * scores['cba']:.1f} %" in told
     for name, of in scores["per_class"].items():
         assert f"recall of {name + ':':14s} {100 * of['recall']:5.1f} %" in told
@@ -67,8 +67,8 @@ def test_the_labelled_flows_example_leaves_no_trace_in_the_home_folder(labelled:
 @pytest.mark.slow
 def test_the_demo_finds_what_was_simulated(tmp_path: Path) -> None:
     told = run("demo.py", tmp_path, "--minutes", "3", "--output", str(tmp_path / "out"))
-    found = {line.split()[0]: float(line.split()[-3]) for line in told.splitlines() if line.endswith("% told")}
-    assert "INVENTED" in told
+    found = {line.split()[0]: float(line.split()[-3]) for line in told.splitlines() if line.endswith("% alerted")}
+    assert "SIMULATED" in told
     assert found["syn_flood"] > 90
     assert found["benign"] < 3
     assert " incidents; the most urgent:" in told

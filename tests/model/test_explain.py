@@ -11,7 +11,6 @@ import torch
 
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.schema import get_schema
-from deepidea.model.detector import Detector
 from deepidea.model.estimators import DeepIDEAClassifier
 from deepidea.model.explain import MOST_STEPS, TOLERANCE, Explainer, explain
 from deepidea.model.features import NUMBER_SCALINGS
@@ -151,7 +150,7 @@ def changed_graph(detector, **attributes):
         if node.op_type == attributes["of"]:
             node.op_type = attributes.get("becomes", node.op_type)
             node.attribute.extend(onnx.helper.make_attribute("alpha", v) for v in attributes.get("alpha", ()))
-    return Detector(*detector._parts()[:4], model.SerializeToString(), **detector._options())
+    return detector.with_options(graph=model.SerializeToString())
 
 
 def test_a_graph_of_other_hands_is_refused(detector, flows):

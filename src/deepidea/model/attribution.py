@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+from deepidea.model.novelty import Layer, last_hidden
+
 Floats = NDArray[np.float32]
 
 
@@ -68,10 +69,8 @@ def _log_sum(values: Floats) -> tuple[Floats, Floats]:
 
 def run_layers(layers: Sequence[Layer], encoded: Floats) -> Floats:
     """Return the logits of encoded flows, float32 ``(n_flows, n_outputs)``."""
-    for weight, bias in layers[:-1]:
-        encoded = np.maximum(encoded @ weight.T + bias, np.float32(0))
     weight, bias = layers[-1]
-    return np.asarray(encoded @ weight.T + bias, np.float32)
+    return np.asarray(last_hidden(layers, encoded) @ weight.T + bias, np.float32)
 
 
 def integrated_gradients(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -283,25 +284,17 @@ class Detector:
         return pl.Series(self.labels, dtype=pl.String).gather(places)
 
     def with_options(self, **changes: Any) -> Detector:
-        """Return the same network and decision with other keyword arguments: ``card``, ``site_reference``, ..."""
-        return Detector(*self._parts(), **{**self._options(), **changes})
+        """Return the detector with other constructor arguments: ``card``, ``site_reference``, ..."""
+        return Detector(**{**self._arguments(), **changes})
 
-    def _parts(self) -> tuple[Any, ...]:
-        return self.encoder, self.decision, self.classes, self.labels, self.graph
-
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _OPTIONS}
+    def _arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def __reduce__(self) -> tuple[Any, ...]:  # an ONNX Runtime session cannot be pickled; each copy opens its own
-        return _rebuild, (self._parts(), self._options())
+        return partial(Detector, **self._arguments()), ()
 
 
 _REFERENCES = ("reference", "site_reference")
-_OPTIONS = ("weights", "training_fingerprints", "novelty", *_REFERENCES, "card", "n_threads")
-
-
-def _rebuild(parts: tuple[Any, ...], options: dict[str, Any]) -> Detector:
-    return Detector(*parts, **options)
 
 
 def _padded(rows: NDArray[Any]) -> NDArray[Any]:

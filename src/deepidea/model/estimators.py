@@ -29,7 +29,7 @@ from deepidea.model.detector import Detector
 from deepidea.model.features import FlowEncoder, NumberScaling
 from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
-from deepidea.model.novelty import Ellipsoids, Novelty, NoveltyRule, fit_novelty, sample_sides
+from deepidea.model.novelty import Ellipsoids, Layer, Novelty, NoveltyRule, fit_novelty, sample_sides
 from deepidea.model.reference import Bins, Reference, fit_reference, sample_rows
 from deepidea.model.sharding import encode_shards
 from deepidea.model.threads import fastest_thread_count, torch_threads
@@ -607,7 +607,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         p = self.decision_.probabilities(_run(self.network_, self.encoder_.transform(rows.table[distinct])))
         return Bins.of((1.0 - p[:, 0].astype(np.float64))[places])
 
-    def _layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def _layers(self) -> list[Layer]:
         return [(w.detach().numpy(), b.detach().numpy()) for w, b in self.network_.weights_and_biases()]
 
     # --- using -------------------------------------------------------------------------------------------------------

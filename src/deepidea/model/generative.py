@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepidea.model.losses import finite
 from deepidea.model.threads import torch_threads
 
 LOG_SPREAD_FLOOR = -4.0  # of scaled numbers: the likelihood of a column that is constant in a class must stay finite
@@ -166,11 +167,5 @@ def train_generator(
             value = model.loss(flows, torch.from_numpy(target[rows]), generator)
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            losses.append(_finite(float(value.detach())))
+            losses.append(finite(float(value.detach())))
     return [float(np.mean(part)) for part in np.array_split(losses, min(10, n_steps))]
-
-
-def _finite(loss: float) -> float:
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"training diverged: the loss is {loss}; lower learning_rate")
-    return loss

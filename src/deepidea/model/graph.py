@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deepidea.errors import ArtifactError
 from deepidea.model.features import FlowEncoder
-from deepidea.model.novelty import DISTANCES, Ellipsoids
+from deepidea.model.novelty import DISTANCES, Ellipsoids, Layer
 
 OPSET, IR_VERSION = 17, 8
 ALLOWED_OPERATORS = frozenset(
@@ -34,7 +34,6 @@ ALLOWED_OPERATORS = frozenset(
     + ["ReduceSumSquare", "Sub", "Where"]
 )
 LOGITS = "logits"
-Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # weight (d_out, d_in) and bias (d_out,), as torch keeps them
 
 
 def build_graph(encoder: FlowEncoder, layers: Sequence[Layer], ellipsoids: Ellipsoids | None = None) -> bytes:

@@ -384,6 +384,13 @@ def effective_number_weights(counts: ArrayLike, beta: float = 0.9999) -> Floats:
     return np.asarray(1 / effective / (shares / effective).sum(), np.float64)
 
 
+def finite(loss: float) -> float:
+    """Return the training loss, or raise :class:`FloatingPointError` where it is not finite."""
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"training diverged: the loss is {loss}; lower learning_rate")
+    return loss
+
+
 def _shares(counts: ArrayLike) -> Floats:
     values = np.asarray(counts, np.float64)
     if values.ndim != 1 or len(values) < 2 or not (values > 0).all() or not np.isfinite(values).all():

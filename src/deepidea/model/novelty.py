@@ -32,7 +32,7 @@ _TAIL_SHARE = 0.05
 
 NoveltyRule = Literal["mahalanobis", "none"]
 Floats = NDArray[np.float64]
-Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # weight (d_out, d_in) and bias (d_out,), as torch has them
 
 
 @dataclass(frozen=True, slots=True, eq=False)

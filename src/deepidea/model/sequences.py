@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepidea.model.losses import finite
 from deepidea.model.threads import torch_threads
 
 
@@ -165,8 +166,7 @@ def _step(network: nn.Module, batch: list[Tensor], loss: nn.Module, optimiser: t
     x, target, weight = batch
     optimiser.zero_grad(set_to_none=True)
     value: Tensor = loss(network(x).flatten(0, 1), target.flatten(), weight.flatten())
-    if not torch.isfinite(value):
-        raise FloatingPointError(f"training diverged: the loss is {float(value.detach())}; lower learning_rate")
+    finite(float(value.detach()))
     value.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return float(value.detach()) * float(weight.sum())

@@ -16,6 +16,7 @@ from torch.optim.adam import adam
 
 from deepidea.model.batches import Arrays, Batch, TrainingRows
 from deepidea.model.checkpoint import Checkpoint, CheckpointState
+from deepidea.model.losses import finite
 from deepidea.model.networks import MLP, FastMLP
 from deepidea.model.workers import Workers
 
@@ -239,9 +240,7 @@ def _run_epoch(
     mean = float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes)) if losses else 0.0
     if workers is not None:
         mean = workers.sum_value(mean)  # each worker's losses are its share of the mean
-    if not math.isfinite(mean):
-        raise FloatingPointError(f"training diverged: the loss is {mean}; lower learning_rate")
-    return mean
+    return finite(mean)
 
 
 def train_step(
