@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from deepidea.model.detector import Detector
 from deepidea.model.estimators import DeepIDEAClassifier
@@ -19,6 +22,15 @@ def simulated_flows(n_flows: int = 600, seed: int = 0) -> tuple[pl.DataFrame, np
     sizes = np.array([rng.lognormal(centre[name], 1.0) for name in classes])
     services = [rng.choice(["dns", "http", "ssh"] if name == "benign" else ["http", "other"]) for name in classes]
     return pl.DataFrame({"packets": packets, "bytes": sizes, "service": services}), classes
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Networks as small as those of tests take many times longer on two threads than on one on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

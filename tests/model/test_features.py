@@ -87,7 +87,7 @@ def test_a_contract_that_does_not_fit_is_refused(damage):
 
 
 def test_an_empty_table_cannot_be_fitted():
-    with pytest.raises(DataError, match="at least one flow"):
+    with pytest.raises(DataError, match="cannot fit an encoder"):
         FlowEncoder(SCHEMA).fit(flows([1.0]).clear())
 
 
