@@ -89,6 +89,6 @@ def test_scoring_evaluating_and_inspecting_need_no_extras(model_file: Path, flow
 def test_a_report_without_plotly_names_the_line_to_install(model_file: Path, flow_file: Path, tmp_path: Path) -> None:
     ran = without_extras("evaluate", model_file, flow_file, "--report", tmp_path / "r.html")
     assert ran.returncode == 6
-    assert "error: a report needs plotly" in ran.stderr
+    assert "plotly is not installed; run: pip install" in ran.stderr
     assert "pip install 'deepidea[train]'" in ran.stderr
     assert not (tmp_path / "r.html").exists()
