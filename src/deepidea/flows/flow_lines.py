@@ -1,20 +1,20 @@
-"""Flows as lines of JSON, to be carried through a stream: what comes out is what went in, to the last bit.
+"""Flows as lines of JSON for a stream, without loss of a bit.
 
-A line is one object, ``{"flow":"conn",...}``, with the columns of :data:`FLOW_COLUMNS` that are told, times in
-microseconds since 1970, and what the flow's hosts did lately where that was counted before the stream was cut
-(:data:`deepidea.flows.context.CONTEXT_COLUMNS`).
+A line is one object, ``{"flow":"conn",...}``, with the columns of :data:`FLOW_COLUMNS` that have a value, times in
+microseconds since 1970, and the columns of :data:`deepidea.flows.context.CONTEXT_COLUMNS` where the context was
+computed before the stream was partitioned.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 import polars as pl
 
 from deepidea.flows.context import CONTEXT_COLUMNS
-from deepidea.flows.sensors.records import FLOW_COLUMNS, LONGEST_S, NOT_JSON, Parsed, json_table
+from deepidea.flows.sensors.records import FLOW_COLUMNS, LONGEST_S, NOT_JSON, Parsed, join_parsed, json_table
 from deepidea.flows.sensors.suricata import EveParser
 from deepidea.flows.sensors.zeek import ZeekParser
 
@@ -33,12 +33,12 @@ _TYPES = {
 
 
 def has_context(flows: pl.DataFrame) -> bool:
-    """Tell whether flows carry what their hosts did lately."""
+    """Whether flows have the columns of their hosts' context."""
     return _CONTEXT[0] in flows.columns
 
 
 def flow_lines(flows: pl.DataFrame) -> list[bytes]:
-    """Return a line for each flow of the `conn` schema; columns that it does not know are left out.
+    """Return one line a flow of the `conn` schema; other columns are left out.
 
     Examples
     --------
@@ -50,14 +50,14 @@ def flow_lines(flows: pl.DataFrame) -> list[bytes]:
     True
     """
     names = [name for name in (*FLOW_COLUMNS, *_CONTEXT) if name in flows.columns]
-    told = [pl.col(name).cast(FLOW_COLUMNS.get(name, pl.Float64())) for name in names]
+    typed = [pl.col(name).cast(FLOW_COLUMNS.get(name, pl.Float64())) for name in names]
     as_numbers = [pl.col(name).dt.timestamp("us") for name in _TIMES]
-    text = flows.select(pl.lit("conn").alias("flow"), *told).with_columns(as_numbers).write_ndjson()
+    text = flows.select(pl.lit("conn").alias("flow"), *typed).with_columns(as_numbers).write_ndjson()
     return text.encode().splitlines()
 
 
 def pair_keys(flows: pl.DataFrame) -> pl.Series:
-    """Return the two hosts of each flow as one text, the same in both directions, String (n_flows,).
+    """Return the two hosts of each flow as one text, equal in both directions, String (n_flows,).
 
     Examples
     --------
@@ -70,7 +70,7 @@ def pair_keys(flows: pl.DataFrame) -> pl.Series:
 
 
 def partition_of(keys: pl.Series, n_partitions: int) -> pl.Series:
-    """Return the number of the share that each key is dealt to, by CRC-32, Int32 (n_keys,).
+    """Return the partition of each key, by CRC-32, Int32 (n_keys,).
 
     Examples
     --------
@@ -82,7 +82,7 @@ def partition_of(keys: pl.Series, n_partitions: int) -> pl.Series:
 
 
 class StreamParser:
-    r"""Makes flows of the messages of a stream: lines of ours, Suricata's events, or Zeek's records in JSON.
+    r"""Parses the messages of a stream: lines of `flow_lines`, Suricata's events, or Zeek's records in JSON.
 
     Examples
     --------
@@ -95,20 +95,17 @@ class StreamParser:
         self._eve, self._zeek = EveParser(), ZeekParser()
 
     def parse(self, messages: Sequence[bytes]) -> Parsed:
-        """Return what messages came to, in their order; each is one record, whatever line breaks it holds."""
-        parts = [part for kind, run in groupby(messages, _kind) for part in self._parsed(kind, list(run))]
-        return _joined(parts) if parts else Parsed()
+        """Return the flows of messages, in their order; each is one record, even with line breaks in it."""
+        parts = [self._parse_run(kind, list(run)) for kind, run in groupby(messages, _kind)]
+        return join_parsed([*parts, Parsed()])
 
-    def _parsed(self, kind: str, messages: list[bytes]) -> Iterator[Parsed]:
+    def _parse_run(self, kind: str, messages: list[bytes]) -> Parsed:
+        if kind == "poison":
+            return Parsed(skipped={NOT_JSON: len(messages)})
         lines = [message.replace(b"\n", b" ").replace(b"\r", b" ") for message in messages]
-        if kind == "eve":
-            yield self._eve.parse(b"\n".join(lines))
-        elif kind == "zeek":
-            yield self._zeek.parse(b"\n".join(lines))
-        elif kind != "poison":
-            yield _own(lines, _CONTEXT if kind == "conn+context" else ())
-        else:
-            yield Parsed(skipped={NOT_JSON: len(lines)})
+        if kind in ("eve", "zeek"):
+            return (self._eve if kind == "eve" else self._zeek).parse(b"\n".join(lines))
+        return _own(lines, _CONTEXT if kind == "conn+context" else ())
 
 
 def _kind(message: bytes) -> str:
@@ -124,34 +121,13 @@ def _own(lines: Sequence[bytes], context: Sequence[str]) -> Parsed:
     table, bad = json_table(lines, {name: _TYPES[name] for name in names})
     whole = table.filter(_is_whole())
     skipped = {reason: n for reason, n in ((NOT_JSON, bad), (BROKEN, table.height - whole.height)) if n}
-    flows = whole.select(*(_moment(name) if name in _TIMES else pl.col(name) for name in names[1:]))
-    return Parsed(flows, skipped)
-
-
-def _moment(name: str) -> pl.Expr:
-    return pl.from_epoch(name, time_unit="us").dt.replace_time_zone("UTC").alias(name)
+    return Parsed(whole.select(names[1:]).with_columns(pl.col(_TIMES).cast(pl.Datetime("us", "UTC"))), skipped)
 
 
 def _is_whole() -> pl.Expr:
-    """Tell which flows are whole: a cell that could not be read is null by now."""
+    """Return which flows are complete and in range; a cell that could not be read is null by now."""
     needed = [pl.col(name).is_not_null() for name in ("start", "end", "src_ip", "dst_ip", "protocol")]
     lasted = pl.col("duration_s").is_between(0, LONGEST_S).fill_null(True)
     ports = [pl.col(name).is_between(0, 65_535).fill_null(True) for name in ("src_port", "dst_port")]
     counts = [(pl.col(f"{way}_{what}") >= 0).fill_null(True) for way in ("fwd", "bwd") for what in ("packets", "bytes")]
     return pl.all_horizontal(*needed, lasted, *ports, *counts)
-
-
-def _joined(parts: Sequence[Parsed]) -> Parsed:
-    """Return what parts came to together; context is kept where every flow carries it."""
-    carrying = [has_context(part.flows) for part in parts if part.flows.height]
-    skipped: dict[str, int] = {}
-    not_flows: dict[str, int] = {}
-    for part in parts:
-        for counts, told in ((skipped, part.skipped), (not_flows, part.not_flows)):
-            for reason, n in told.items():
-                counts[reason] = counts.get(reason, 0) + n
-    if not carrying:
-        return Parsed(Parsed().flows, skipped, not_flows)
-    names = [*FLOW_COLUMNS, *(_CONTEXT if all(carrying) else ())]
-    flows = pl.concat([part.flows.select(names) for part in parts if part.flows.height])
-    return Parsed(flows, skipped, not_flows)

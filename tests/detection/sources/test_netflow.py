@@ -229,8 +229,8 @@ def test_it_tells_of_lost_and_skipped_once_and_hands_over_what_waits() -> None:
         send(heard, forged.v5([{}]), forged.v5([{"dport": 80}], number=9), b"\0\x08")
         heard.until(lambda: heard.told("skipped"))
         assert heard.flows().height == 0
-    assert heard.told("dropped") == {"records lost on the way": 8}
-    assert heard.told("skipped") == {"datagram of no version that is known": 1}
+    assert heard.told("dropped") == {"records lost in transit": 8}
+    assert heard.told("skipped") == {"datagram of an unknown version": 1}
     assert heard.flows()["dst_port"].to_list() == [443, 80]
 
 

@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.schema import get_schema
-from deepidea.flows.sensors.biflow import BIFLOW_COLUMNS, BiflowMerger, Conversation, conn_table
+from deepidea.flows.sensors.biflow import BIFLOW_COLUMNS, BiflowMerger, conn_table
 from deepidea.flows.sensors.netflow import FlowRecord
 
 S = 1_000_000
 CLIENT, SERVER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
 THERE = FlowRecord("192.0.2.1", 100 * S, 90 * S, 95 * S, CLIENT, SERVER, 40_000, 443, 6, 5, 400, 0x02)
-BACK = replace(THERE, start_us=90 * S + 20, src=SERVER, dst=CLIENT, src_port=443, dst_port=40_000, packets=7, octets=9)
+BACK = replace(
+    THERE, start_us=90 * S + 20, src=SERVER, dst=CLIENT, src_port=443, dst_port=40_000, fwd_packets=7, fwd_bytes=9
+)
 
 
-def paired(*records: FlowRecord, **options: float) -> list[Conversation]:
-    pairer = BiflowMerger(**options)  # type: ignore[arg-type]
-    return [*pairer.add(records), *pairer.flush()]
+def merged(*records: FlowRecord, **options: float) -> list[FlowRecord]:
+    merger = BiflowMerger(**options)  # type: ignore[arg-type]
+    return [*merger.add(records), *merger.flush()]
 
 
 records = st.builds(
@@ -36,64 +38,66 @@ records = st.builds(
     src_port=st.sampled_from([443, 40_000, 8, 0]),
     dst_port=st.sampled_from([443, 40_000, 0]),
     protocol=st.sampled_from([6, 17, 1]),
-    packets=st.integers(1, 9),
-    octets=st.integers(40, 999),
+    fwd_packets=st.integers(1, 9),
+    fwd_bytes=st.integers(40, 999),
 )
 
 
 @given(st.lists(records, max_size=40), st.integers(1, 8), st.integers(0, 40))
-def test_every_packet_and_byte_comes_out_once(told: list[FlowRecord], most: int, cut: int) -> None:
-    pairer = BiflowMerger(max_waiting=most)
-    flows = [*pairer.add(told[:cut]), *pairer.add(told[cut:]), *pairer.flush()]
-    assert sum(flow.fwd_packets + flow.bwd_packets for flow in flows) == sum(record.packets for record in told)
-    assert sum(flow.fwd_octets + flow.bwd_octets for flow in flows) == sum(record.octets for record in told)
-    assert flows == paired(*told, max_waiting=most)
-    assert len(pairer) == 0
+def test_every_packet_and_byte_comes_out_once(records: list[FlowRecord], most: int, cut: int) -> None:
+    merger = BiflowMerger(max_waiting=most)
+    flows = [*merger.add(records[:cut]), *merger.add(records[cut:]), *merger.flush()]
+    assert sum(flow.fwd_packets + (flow.bwd_packets or 0) for flow in flows) == sum(
+        record.fwd_packets for record in records
+    )
+    assert sum(flow.fwd_bytes + (flow.bwd_bytes or 0) for flow in flows) == sum(record.fwd_bytes for record in records)
+    assert flows == merged(*records, max_waiting=most)
+    assert len(merger) == 0
 
 
-@pytest.mark.parametrize("told", [(THERE, BACK), (BACK, THERE)])
-def test_the_one_that_began_first_opened_it(told: Sequence[FlowRecord]) -> None:
-    [flow] = paired(*told)
+@pytest.mark.parametrize("records", [(THERE, BACK), (BACK, THERE)])
+def test_the_one_that_began_first_opened_it(records: Sequence[FlowRecord]) -> None:
+    [flow] = merged(*records)
     assert (flow.src, flow.dst_port, flow.fwd_packets, flow.bwd_packets, flow.tcp_flags) == (CLIENT, 443, 5, 7, 2)
-    [flow] = paired(*(replace(r, start_us=90 * S - 1) if r is BACK else r for r in told))
+    [flow] = merged(*(replace(r, start_us=90 * S - 1) if r is BACK else r for r in records))
     assert (flow.src, flow.dst_port, flow.start_us) == (SERVER, 40_000, 90 * S - 1)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_on_a_tie_the_higher_port_is_the_clients(swapped: bool) -> None:
-    told = [THERE, replace(BACK, start_us=THERE.start_us)]
-    [flow] = paired(*(reversed(told) if swapped else told))
+    records = [THERE, replace(BACK, start_us=THERE.start_us)]
+    [flow] = merged(*(reversed(records) if swapped else records))
     assert (flow.src, flow.src_port, flow.dst_port) == (CLIENT, 40_000, 443)
 
 
 def test_a_question_and_its_answer_of_one_packet_are_a_pair() -> None:
     asked = replace(THERE, start_us=90 * S, end_us=90 * S, protocol=17)
     answered = replace(BACK, start_us=94 * S, end_us=94 * S, protocol=17)
-    assert len(paired(asked, answered)) == 1
-    assert len(paired(asked, replace(answered, start_us=96 * S, end_us=96 * S))) == 2
+    assert len(merged(asked, answered)) == 1
+    assert len(merged(asked, replace(answered, start_us=96 * S, end_us=96 * S))) == 2
 
 
 def test_of_several_the_one_that_overlaps_most_is_taken() -> None:
-    early = replace(THERE, start_us=80 * S, end_us=90 * S, packets=1)
-    flows = paired(early, THERE, BACK)
-    assert sorted((flow.fwd_packets, flow.bwd_packets) for flow in flows) == [(1, 0), (5, 7)]
+    early = replace(THERE, start_us=80 * S, end_us=90 * S, fwd_packets=1)
+    flows = merged(early, THERE, BACK)
+    assert sorted((flow.fwd_packets, flow.bwd_packets) for flow in flows) == [(1, None), (5, 7)]
 
 
 def test_unpaired_goes_out_by_the_exporters_clock() -> None:
-    pairer = BiflowMerger(timeout_s=30)
+    merger = BiflowMerger(timeout_s=30)
     other = replace(THERE, dst_port=80)
-    assert pairer.add([THERE, replace(other, exported_us=129 * S)]) == []
-    assert pairer.add([replace(BACK, exporter="192.0.2.9", exported_us=500 * S)]) == []  # another one's clock
-    [flow] = pairer.add([replace(other, exported_us=130 * S)])
-    assert (flow.src, flow.bwd_packets, flow.fwd_packets) == (CLIENT, 0, 5)
-    assert len(pairer) == 3
+    assert merger.add([THERE, replace(other, exported_us=129 * S)]) == []
+    assert merger.add([replace(BACK, exporter="192.0.2.9", exported_us=500 * S)]) == []  # another one's clock
+    [flow] = merger.add([replace(other, exported_us=130 * S)])
+    assert (flow.src, flow.bwd_packets, flow.fwd_packets) == (CLIENT, None, 5)
+    assert len(merger) == 3
 
 
 def test_what_waits_is_bounded_and_what_went_early_counted() -> None:
-    pairer = BiflowMerger(max_waiting=3)
-    out = pairer.add([replace(THERE, src_port=port) for port in range(10)])
+    merger = BiflowMerger(max_waiting=3)
+    out = merger.add([replace(THERE, src_port=port) for port in range(10)])
     assert [flow.src_port for flow in out] == list(range(7))
-    assert (pairer.evicted, len(pairer)) == (7, 3)
+    assert (merger.evicted, len(merger)) == (7, 3)
     same = BiflowMerger()
     assert len(same.add([THERE] * 20)) == 4  # records of one direction alone do not pile up
 
@@ -101,13 +105,13 @@ def test_what_waits_is_bounded_and_what_went_early_counted() -> None:
 def test_icmp_pairs_a_question_with_its_answer() -> None:
     asked = replace(THERE, protocol=1, src_port=8, dst_port=0, tcp_flags=None)
     answered = replace(BACK, protocol=1, src_port=0, dst_port=0, tcp_flags=None, start_us=89 * S)
-    [flow] = paired(answered, asked)
+    [flow] = merged(answered, asked)
     assert (flow.src, flow.src_port, flow.dst_port, flow.tcp_flags) == (CLIENT, 8, 0, None)
     assert len(BiflowMerger().add([replace(asked, src_port=3)])) == 1  # unreachable: nothing answers it
 
 
 def test_a_record_of_both_directions_waits_for_none() -> None:
-    both = replace(BACK, bwd_packets=1, bwd_octets=60)
+    both = replace(BACK, bwd_packets=1, bwd_bytes=60)
     [flow] = BiflowMerger().add([both])
     assert (flow.src, flow.fwd_packets, flow.bwd_packets) == (CLIENT, 1, 7)
     [flow] = BiflowMerger().add([replace(both, opened_by_src=True)])
@@ -115,7 +119,7 @@ def test_a_record_of_both_directions_waits_for_none() -> None:
 
 
 def test_the_table_is_one_of_conn() -> None:
-    table = conn_table(paired(THERE, BACK, replace(THERE, src=bytes(16), dst=bytes(15) + b"\1", protocol=50)))
+    table = conn_table(merged(THERE, BACK, replace(THERE, src=bytes(16), dst=bytes(15) + b"\1", protocol=50)))
     assert dict(table.schema) == BIFLOW_COLUMNS
     assert list(IDENTITY) == table.columns[: len(IDENTITY)]
     schema = get_schema("conn").restrict(table.columns)

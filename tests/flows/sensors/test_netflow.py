@@ -26,9 +26,9 @@ EXAMPLES = [
 ]
 
 
-def decode(*told: bytes, decoder: NetFlowDecoder | None = None) -> list[FlowRecord]:
+def decode(*datagrams: bytes, decoder: NetFlowDecoder | None = None) -> list[FlowRecord]:
     decoder = decoder or NetFlowDecoder()
-    return [record for datagram in told for record in decoder.decode(datagram, "192.0.2.1")]
+    return [record for datagram in datagrams for record in decoder.decode(datagram, "192.0.2.1")]
 
 
 def test_the_three_versions_tell_the_same() -> None:
@@ -52,14 +52,14 @@ def test_random_bytes_are_skipped_and_counted(blobs: list[bytes], version: bytes
 @settings(max_examples=600)
 @given(st.data())
 def test_mutated_datagrams_do_no_harm(data: st.DataObject) -> None:
-    decoder, pairer = NetFlowDecoder(max_exporters=2, max_templates=3), BiflowMerger()
+    decoder, merger = NetFlowDecoder(max_exporters=2, max_templates=3), BiflowMerger()
     for _ in range(data.draw(st.integers(1, 4))):
         datagram = bytearray(data.draw(st.sampled_from(EXAMPLES)))
         for at in data.draw(st.lists(st.integers(0, len(datagram) - 1), max_size=6)):
             datagram[at] = data.draw(st.integers(0, 255))
         kept = bytes(datagram[: data.draw(st.integers(0, len(datagram)))] if data.draw(st.booleans()) else datagram)
-        conn_table(pairer.add(decoder.decode(kept, "192.0.2.1")))
-    conn_table(pairer.flush())
+        conn_table(merger.add(decoder.decode(kept, "192.0.2.1")))
+    conn_table(merger.flush())
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 86_400_000), st.integers(0, 86_400_000))
@@ -84,7 +84,7 @@ def test_data_before_its_template_is_counted_and_forgotten() -> None:
     decoder = NetFlowDecoder()
     data = a_set(256, v9_row())
     assert decode(v9(data), decoder=decoder) == []
-    assert decoder.skipped == {"set of data without a template yet": 1}
+    assert decoder.skipped == {"data set before its template": 1}
     assert len(decode(v9(V9_TEMPLATE, number=1), v9(data, number=2), decoder=decoder)) == 1
 
 
@@ -103,8 +103,8 @@ def test_templates_and_exporters_are_bounded_and_the_oldest_go() -> None:
     assert len(decode(ipfix(a_set(260, ipfix_row())), decoder=decoder)) == 1
     for domain in range(2, 5):
         decode(ipfix(IPFIX_TEMPLATE, domain=domain), decoder=decoder)
-    assert decoder.skipped["template forgotten for a newer one"] == 3
-    assert decoder.skipped["exporter forgotten for a newer one"] == 2
+    assert decoder.skipped["template evicted: too many templates"] == 3
+    assert decoder.skipped["exporter evicted: too many exporters"] == 2
 
 
 def test_variable_lengths_and_enterprise_fields_are_stepped_over() -> None:
@@ -116,15 +116,15 @@ def test_variable_lengths_and_enterprise_fields_are_stepped_over() -> None:
         counts = row(IPFIX_FIELDS[2:6], 2, 120, ms - 9, ms)
         record_bytes = head + length + text + rest + counts + b"\x02zz"
         got = decode(ipfix(a_set(2, template(300, fields)), a_set(300, record_bytes, record_bytes)))
-        assert [(r.protocol, r.packets, r.octets, r.src_port) for r in got] == [(17, 2, 120, 0)] * 2
+        assert [(r.protocol, r.fwd_packets, r.fwd_bytes, r.src_port) for r in got] == [(17, 2, 120, 0)] * 2
 
 
 def test_both_directions_of_one_record() -> None:
     fields = (*IPFIX_FIELDS, (1, 8, 29_305), (2, 8, 29_305), (6, 1, 29_305), (239, 1))
     bodies = [ipfix_row() + row(fields[10:], 9000, 7, 0x04, direction) for direction in (1, 2)]
     one, other = decode(ipfix(a_set(2, template(300, fields)), a_set(300, *bodies)))
-    assert (one.packets, one.octets, one.bwd_packets, one.bwd_octets, one.tcp_flags) == (3, 180, 7, 9000, 0x1F)
-    assert (other.src, other.src_port, other.octets, other.bwd_octets) == (one.dst, 443, 9000, 180)
+    assert (one.fwd_packets, one.fwd_bytes, one.bwd_packets, one.bwd_bytes, one.tcp_flags) == (3, 180, 7, 9000, 0x1F)
+    assert (other.src, other.src_port, other.fwd_bytes, other.bwd_bytes) == (one.dst, 443, 9000, 180)
 
 
 def test_options_tell_of_sampling_and_start_up_and_make_no_flows() -> None:
@@ -156,8 +156,8 @@ def test_version_9_numbers_datagrams(numbers: tuple[int, ...], lost: int) -> Non
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"first": 59_501}, "record of times that cannot be"),
-        ({"packets": 0}, "record of no packets"),
+        ({"first": 59_501}, "record with impossible times"),
+        ({"packets": 0}, "record without packets"),
     ],
 )
 def test_records_that_cannot_be_are_counted(change: dict[str, int], reason: str) -> None:

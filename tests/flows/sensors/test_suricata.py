@@ -43,12 +43,12 @@ def test_an_event_about_flows_is_not_one() -> None:
     ("line", "reason"),
     [
         (b"{", "not JSON"),
-        (b"[]", "event_type is not told"),
-        (b'{"timestamp": 1}', "event_type is not told"),
+        (b"[]", "event_type is missing"),
+        (b'{"timestamp": 1}', "event_type is missing"),
         (eve_flow(1, flow=3), "start is not a time"),
         (eve_flow(1, src_ip=None), "src_ip is not an address"),
         (eve_flow(1, dest_port=-1), "dst_port is not a port"),
-        (eve_flow(1, proto=None), "protocol is not told"),
+        (eve_flow(1, proto=None), "protocol is missing"),
         (eve_flow(1).replace(b'"end":"2023', b'"end":"2022'), "duration_s is not a duration"),
     ],
 )

@@ -95,7 +95,7 @@ def test_spaces_before_the_last_columns_are_taken_for_tabs() -> None:
         ("duration", "-3", "duration_s is not a duration"),
         ("orig_pkts", "-1", "fwd_packets is not a count"),
         ("resp_ip_bytes", "many", "bwd_bytes is not a count"),
-        ("proto", "-", "protocol is not told"),
+        ("proto", "-", "protocol is missing"),
     ],
 )
 def test_a_bad_cell_costs_its_line_alone(field: str, value: str, reason: str) -> None:

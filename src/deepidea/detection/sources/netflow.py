@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError
-from deepidea.flows.sensors.biflow import BiflowMerger, Conversation, conn_table
-from deepidea.flows.sensors.netflow import NetFlowDecoder
+from deepidea.flows.sensors.biflow import BiflowMerger, conn_table
+from deepidea.flows.sensors.netflow import FlowRecord, NetFlowDecoder
 
 __all__ = ["NetFlowSource"]
 
@@ -85,7 +85,7 @@ class NetFlowSource:
         self._silence_s = max(1.0, 2 * timeout_s)
         self._receive_buffer_bytes = receive_buffer_bytes
         self._decoder = NetFlowDecoder()
-        self._pairer = BiflowMerger(timeout_s=timeout_s, gap_s=gap_s)
+        self._merger = BiflowMerger(timeout_s=timeout_s, gap_s=gap_s)
         self._heard: dict[str, float] = {}
         self._kernel_drops = 0
 
@@ -106,7 +106,7 @@ class NetFlowSource:
         with contextlib.closing(self._open()) as listener:
             while not stop.is_set():
                 yield from self._in_batches(self._listen(listener))
-            yield from self._in_batches([*self._drain(listener), *self._pairer.flush()])
+            yield from self._in_batches([*self._drain(listener), *self._merger.flush()])
 
     def _open(self) -> socket.socket:
         try:
@@ -120,9 +120,9 @@ class NetFlowSource:
         self._kernel_drops = 0
         return listener
 
-    def _listen(self, listener: socket.socket) -> list[Conversation]:
+    def _listen(self, listener: socket.socket) -> list[FlowRecord]:
         """Return what comes within the time of a batch."""
-        flows: list[Conversation] = []
+        flows: list[FlowRecord] = []
         until = time.monotonic() + LINGER_S
         while len(flows) < BATCH_FLOWS and (left_s := until - time.monotonic()) > 0:
             listener.settimeout(left_s)
@@ -130,16 +130,16 @@ class NetFlowSource:
                 flows += self._receive(listener)
         return flows + self._silent()
 
-    def _drain(self, listener: socket.socket) -> list[Conversation]:
+    def _drain(self, listener: socket.socket) -> list[FlowRecord]:
         """Return what the kernel holds already."""
         listener.setblocking(False)
-        flows: list[Conversation] = []
+        flows: list[FlowRecord] = []
         with contextlib.suppress(BlockingIOError):
             while len(flows) < BATCH_FLOWS:
                 flows += self._receive(listener)
         return flows
 
-    def _receive(self, listener: socket.socket) -> list[Conversation]:
+    def _receive(self, listener: socket.socket) -> list[FlowRecord]:
         datagram, control, _, sender = listener.recvmsg(_LARGEST_DATAGRAM, socket.CMSG_SPACE(_COUNTER.size))
         self._count_drops(control)
         exporter = _exporter(sender[0])
@@ -150,7 +150,7 @@ class NetFlowSource:
         if records:
             self._heard.pop(exporter, None)  # so that the dict is in order of time
             self._heard[exporter] = time.monotonic()
-        return self._pairer.add(records)
+        return self._merger.add(records)
 
     def _count_drops(self, control: list[tuple[int, int, bytes]]) -> None:
         """Count datagrams that overflowed the receive buffer: the kernel sends a running total of 32 bits."""
@@ -162,29 +162,29 @@ class NetFlowSource:
                 if lost:
                     self._decoder.dropped["datagrams dropped by the kernel"] += lost
 
-    def _silent(self) -> list[Conversation]:
+    def _silent(self) -> list[FlowRecord]:
         """Return the flows of exporters that have been silent for long.
 
         A record waits for its other direction until the exporter's clock is past its timeout. That clock is read from
         datagrams only, so a silent exporter's records would wait for ever.
         """
-        flows: list[Conversation] = []
+        flows: list[FlowRecord] = []
         before = time.monotonic() - self._silence_s
         while self._heard:
             exporter, heard = next(iter(self._heard.items()))
             if heard > before and len(self._heard) <= MOST_HEARD:
                 break
             del self._heard[exporter]
-            flows += self._pairer.flush(exporter)
+            flows += self._merger.flush(exporter)
         return flows
 
-    def _in_batches(self, flows: list[Conversation]) -> Iterator[FlowBatch]:
+    def _in_batches(self, flows: list[FlowRecord]) -> Iterator[FlowBatch]:
         """Yield flows in batches of a bounded size, one that is empty where there are none."""
         for at in range(0, max(len(flows), 1), BATCH_FLOWS):
             yield self._batch(flows[at : at + BATCH_FLOWS])
 
-    def _batch(self, flows: list[Conversation]) -> FlowBatch:
-        evicted, self._pairer.evicted = self._pairer.evicted, 0
+    def _batch(self, flows: list[FlowRecord]) -> FlowBatch:
+        evicted, self._merger.evicted = self._merger.evicted, 0
         skipped = self._decoder.skipped + Counter({"record no longer waited for: too many wait": evicted})
         dropped = self._decoder.dropped
         self._decoder.skipped, self._decoder.dropped = Counter(), Counter()

@@ -1,11 +1,11 @@
-"""NetFlow v5 and v9 and IPFIX: datagrams of an exporter to records of flows.
+"""NetFlow v5, NetFlow v9 and IPFIX: from an exporter's datagrams to flow records.
 
-Sources: Cisco's export datagram formats (v5), RFC 3954 (v9), RFC 7011 and 7012 (IPFIX), RFC 5103 (both directions in
-one record). Every byte is a stranger's: each length is held against what is there, templates and exporters are kept in
-bounded numbers, and what cannot be read is skipped and counted by reason. Nothing here reads a clock: times are those
-of the exporter, so the same datagrams give the same records.
+Sources: Cisco's export datagram formats (v5), RFC 3954 (v9), RFC 7011 and 7012 (IPFIX), RFC 5103 (biflows).
 
-A record is of one direction with most exporters: `deepidea.flows.sensors.biflow` puts the two together.
+Input is untrusted: each length is checked against the bytes at hand, templates and exporters are limited in number,
+and what cannot be read is skipped and counted by reason. No clock is read: times are the exporter's, so that the same
+datagrams give the same records. Most exporters send one record for each direction; `deepidea.flows.sensors.biflow`
+merges them.
 """
 
 from __future__ import annotations
@@ -13,57 +13,53 @@ from __future__ import annotations
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from deepidea.flows.sensors.netflow_templates import (
-    REVERSE,
-    SAMPLING,
-    Template,
-    Values,
-    read_options_template,
-    read_template,
-)
+from deepidea.flows.sensors.netflow_templates import REVERSE, SAMPLING, Template, Values, read_template
 
 __all__ = ["FlowRecord", "NetFlowDecoder"]
 
 _V5_HEADER = struct.Struct(">HHIIIIBBH")
 _V5_RECORD = struct.Struct(">4s4s4xHHIIIIHHxBBB8x")
-_V9_HEADER = struct.Struct(">HHIIII")
-_IPFIX_HEADER = struct.Struct(">HHIII")
-_LEAST_DATA_SET = 256
+_V9_HEADER = struct.Struct(">HHIIII")  # RFC 3954, section 5.1
+_IPFIX_HEADER = struct.Struct(">HHIII")  # RFC 7011, section 3.1
+_TEMPLATE_SETS = {0: False, 1: True, 2: False, 3: True}  # set id: whether of options; 0 and 1 are v9's
+_FIRST_DATA_SET = 256
 
-_WRAP_MS = 1 << 32  # the uptime of an exporter begins anew after 49.7 days
-_STEADY_US = 1_500_000  # seconds in headers are cut off; a start-up time that moves by less has not moved
+_WRAP_MS = 1 << 32  # an exporter's uptime restarts at 0 after 49.7 days
+_STEADY_US = 1_500_000  # headers hold whole seconds: a boot time that moves by less has not moved
 _LATEST_US = 253_402_300_799_000_000  # the end of the year 9999
-_MOST_COUNTED = (1 << 63) - 1
+_MAX_COUNT = (1 << 63) - 1
 _NTP_TO_UNIX_S = 2_208_988_800
-_RESTARTED = 1_000_000  # a sequence that jumps by more was begun anew
+_RESTART_GAP = 1_000_000  # a sequence number that jumps by more was reset
+_ICMP = (1, 58)
+_WITH_PORTS = (6, 17, 132)
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRecord:
-    """What an exporter told of one direction of a conversation, or of both.
+    """One direction of a conversation as an exporter reported it, or both.
 
     Parameters
     ----------
     exporter
-        Address of who told it.
+        Address of the exporter.
     exported_us, start_us, end_us
-        When it was told, when its first and last packets passed; microseconds since 1970 by the exporter's clock.
+        Times of export, of the first and of the last packet; microseconds since 1970 by the exporter's clock.
     src, dst
         IPv4 or IPv6 addresses, 4 or 16 bytes.
     src_port, dst_port
-        Of ICMP: type and code. None where the transport has none.
+        ICMP: type and code. None where the transport has no ports.
     protocol
         IP protocol number.
-    packets, octets
+    fwd_packets, fwd_bytes
         From ``src`` to ``dst``; bytes at the IP level.
     tcp_flags
-        All flags seen, None where the exporter tells none.
-    bwd_packets, bwd_octets
-        From ``dst`` to ``src`` where the record has both directions, else None.
+        All flags seen, None where unknown.
+    bwd_packets, bwd_bytes
+        From ``dst`` to ``src``; None in a record of one direction.
     opened_by_src
-        Whether the exporter says that ``src`` began; otherwise the first packet, or the port, has to tell.
+        Whether the exporter states that ``src`` opened the conversation.
     """
 
     exporter: str
@@ -75,45 +71,54 @@ class FlowRecord:
     src_port: int | None
     dst_port: int | None
     protocol: int
-    packets: int
-    octets: int
+    fwd_packets: int
+    fwd_bytes: int
     tcp_flags: int | None = None
     bwd_packets: int | None = None
-    bwd_octets: int | None = None
+    bwd_bytes: int | None = None
     opened_by_src: bool = False
+
+    def reversed(self, opened_by_src: bool = False) -> FlowRecord:
+        """Return the record with its directions exchanged; type and code of ICMP stay where they are."""
+        ports = (self.dst_port, self.src_port) if self.protocol not in _ICMP else (self.src_port, self.dst_port)
+        return FlowRecord(
+            *(self.exporter, self.exported_us, self.start_us, self.end_us, self.dst, self.src, *ports, self.protocol),
+            *(self.bwd_packets or 0, self.bwd_bytes or 0, self.tcp_flags, self.fwd_packets, self.fwd_bytes),
+            opened_by_src=opened_by_src,
+        )
 
 
 @dataclass(slots=True)
 class _Sequence:
-    """Where an exporter's numbering of what it sends stands.
+    """Sequence number of an exporter's last datagram, and how many records that had.
 
-    The number counts records before this datagram (v5, IPFIX) or datagrams (v9); some exporters count records in v9
-    too, and some count those of this datagram with them. All three steps are taken for whole.
+    By the standards the number counts the records before this datagram (v5, IPFIX) or datagrams (v9). Some exporters
+    count records in v9, too, and some include those of the datagram itself. None of these three steps is a gap.
     """
 
     last: int | None = None
     n_last: int = 0
 
     def step(self, number: int, n_records: int | None, by_datagram: bool) -> int:
-        """Take the next number; return how many records or datagrams are missing before it."""
+        """Advance to a number, and return how many records or datagrams are missing before it."""
         last, n_last, self.last = self.last, self.n_last, number
         self.n_last = n_records or 0
         if last is None or n_records is None:
-            self.last = None if n_records is None else number  # nothing can be expected after records of unknown number
+            self.last = None if n_records is None else number  # the next number is unknown where n_records is
             return 0
         step = (number - last) % (1 << 32)
         expected = {1, n_last, n_records} if by_datagram else {n_last, n_records}
-        if step >= 1 << 31:  # came late; unless it is far back, the greater number still stands
-            late = (1 << 32) - step < _RESTARTED
+        if step >= 1 << 31:  # a late datagram keeps the greater number; a far smaller number is a restart
+            late = (1 << 32) - step < _RESTART_GAP
             self.last, self.n_last = (last, n_last) if late else (number, n_records)
             return 0
         missing = step - (1 if by_datagram else n_last)
-        return missing if step not in expected and 0 < missing < _RESTARTED else 0
+        return missing if step not in expected and 0 < missing < _RESTART_GAP else 0
 
 
 @dataclass(slots=True)
 class _Exporter:
-    """What is kept of one exporter: address, version and observation domain."""
+    """State of one observation domain of an exporter and version: templates and clocks are valid within it."""
 
     templates: OrderedDict[int, Template] = field(default_factory=OrderedDict)
     sequence: _Sequence = field(default_factory=_Sequence)
@@ -121,10 +126,10 @@ class _Exporter:
     init_ms: int | None = None
 
     def steady_us(self, unix_us: int, uptime_ms: int) -> int:
-        """Return the time of a datagram, free of the jitter that cut-off seconds put into it.
+        """Return the time of a datagram without the jitter of whole seconds in its header.
 
-        The start-up time that the first datagram tells is kept while later ones tell nearly the same, across the
-        uptime's wrap-around too, so that which of two flows began first does not hang on the datagram it came in.
+        The boot time of the first datagram stays in use while later ones imply nearly the same, also after the uptime
+        wrapped around. Otherwise which of two flows began first would depend on the datagrams they came in.
         """
         booted = unix_us - 1000 * uptime_ms
         if self.booted_us is not None:
@@ -136,8 +141,8 @@ class _Exporter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """Who sent a datagram and when; `uptime_ms` is None in IPFIX, which has none in its header."""
+class _Datagram:
+    """Exporter and time of a datagram; `uptime_ms` is None in IPFIX, whose header has none."""
 
     exporter: str
     state: _Exporter
@@ -145,7 +150,7 @@ class _Told:
     uptime_ms: int | None
 
     def of_uptime(self, uptime_ms: int) -> int | None:
-        """Return the time of a moment given as uptime: at most 24.8 days from the datagram's."""
+        """Return the time at an uptime: at most 24.8 days from the datagram's, half of what 32 bits hold."""
         if self.uptime_ms is not None:
             ago = (self.uptime_ms - uptime_ms + _WRAP_MS // 2) % _WRAP_MS - _WRAP_MS // 2
             return self.at_us - 1000 * ago
@@ -157,12 +162,12 @@ class _Told:
 
 
 class NetFlowDecoder:
-    """Reads datagrams of NetFlow v5, v9 and IPFIX; keeps the templates that their exporters sent.
+    """Decoder of NetFlow v5, v9 and IPFIX datagrams; remembers the templates of their exporters.
 
     Parameters
     ----------
     max_exporters
-        Exporters that are remembered; the one silent for longest goes first.
+        Exporters remembered; the one silent for longest goes first.
     max_templates
         Templates remembered of each; the oldest goes first.
 
@@ -171,14 +176,14 @@ class NetFlowDecoder:
     skipped : Counter
         What could not be read, by reason.
     dropped : Counter
-        What the exporters' sequence numbers say was lost on the way, by unit.
+        What was lost in transit according to the exporters' sequence numbers, by unit.
     sampled : dict
-        Exporters that sample, with one packet in how many: their counts are of the sample, not scaled up.
+        Exporters that sample, with one packet in how many. Their counts are of the sample, not scaled up.
 
     Notes
     -----
-    Sequence gaps are the exporter's word; an exporter that begins anew is none. Where counters before and after
-    the router stand in one record (23 and 24 beside 1 and 2), those before are taken. About 10 us a record.
+    An exporter that restarts is no gap. Where counters before and after the router are in one record (1 and 2 beside
+    23 and 24), those before are taken. About 10 us a record.
 
     Examples
     --------
@@ -187,90 +192,82 @@ class NetFlowDecoder:
     ...     40_000, 443, 0x1B, 6, 0)
     >>> decoder = NetFlowDecoder()
     >>> [record] = decoder.decode(header + body, "192.0.2.1")
-    >>> record.packets, record.octets, record.dst_port, record.start_us
+    >>> record.fwd_packets, record.fwd_bytes, record.dst_port, record.start_us
     (3, 180, 443, 1699999998000000)
     >>> decoder.decode(b"not NetFlow", "192.0.2.1"), dict(decoder.skipped)
-    ([], {'datagram of no version that is known': 1})
+    ([], {'datagram of an unknown version': 1})
     """
 
     def __init__(self, *, max_exporters: int = 1_024, max_templates: int = 1_024) -> None:
         if max_exporters < 1 or max_templates < 1:
             raise ValueError(
-                f"max_exporters and max_templates must be at least 1, however: {max_exporters=}, {max_templates=}"
+                f"max_exporters and max_templates must be at least 1, got {max_exporters} and {max_templates}"
             )
-        self._max_exporters = max_exporters
-        self._max_templates = max_templates
+        self._max_exporters, self._max_templates = max_exporters, max_templates
         self._exporters: OrderedDict[tuple[str, int, int], _Exporter] = OrderedDict()
+        self._decoders = {5: self._v5, 9: self._v9, 10: self._ipfix}
         self.skipped: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.sampled: dict[str, int] = {}
 
     def decode(self, datagram: bytes, exporter: str) -> list[FlowRecord]:
-        """Return the records of a datagram; whatever its bytes are, nothing is raised.
+        """Return the records of a datagram; nothing is raised, whatever its bytes.
 
         Parameters
         ----------
         datagram
             Payload of one UDP datagram.
         exporter
-            Address that it came from: templates are kept by it.
+            Address that sent it.
         """
-        version = int.from_bytes(datagram[:2], "big")
-        if version == 5:
-            return self._v5(datagram, exporter)
-        if version == 9:
-            return self._v9(datagram, exporter)
-        if version == 10:
-            return self._ipfix(datagram, exporter)
-        self.skipped["datagram of no version that is known"] += 1
-        return []
+        decode = self._decoders.get(int.from_bytes(datagram[:2], "big"))
+        if decode is None:
+            self.skipped["datagram of an unknown version"] += 1
+            return []
+        try:
+            return decode(datagram, exporter)
+        except struct.error:  # shorter than its header
+            return self._truncated("datagram")
 
     def _v5(self, data: bytes, exporter: str) -> list[FlowRecord]:
-        if len(data) < _V5_HEADER.size:
-            return self._cut_off("datagram")
         _, count, uptime_ms, seconds, nanoseconds, number, engine, slot, sampling = _V5_HEADER.unpack_from(data)
         state = self._state(exporter, 5, engine << 8 | slot)
         self._note_sampling(exporter, sampling & 0x3FFF)
-        _add(self.dropped, "records lost on the way", state.sequence.step(number, count, by_datagram=False))
-        told = _Told(exporter, state, state.steady_us(seconds * 1_000_000 + nanoseconds // 1000, uptime_ms), uptime_ms)
+        _add(self.dropped, "records lost in transit", state.sequence.step(number, count, by_datagram=False))
+        at_us = state.steady_us(seconds * 1_000_000 + nanoseconds // 1000, uptime_ms)
+        source = _Datagram(exporter, state, at_us, uptime_ms)
         whole = min(count, (len(data) - _V5_HEADER.size) // _V5_RECORD.size)
-        _add(self.skipped, "record cut off", count - whole)
+        _add(self.skipped, "truncated record", count - whole)
         end = _V5_HEADER.size + whole * _V5_RECORD.size
-        records = (self._v5_record(told, *row) for row in _V5_RECORD.iter_unpack(data[_V5_HEADER.size : end]))
+        records = (self._v5_record(source, *row) for row in _V5_RECORD.iter_unpack(data[_V5_HEADER.size : end]))
         return [record for record in records if record is not None]
 
-    def _v5_record(self, told: _Told, src: bytes, dst: bytes, *rest: int) -> FlowRecord | None:
+    def _v5_record(self, source: _Datagram, src: bytes, dst: bytes, *rest: int) -> FlowRecord | None:
         _in, _out, packets, octets, first, last, src_port, dst_port, flags, protocol, _tos = rest
-        start, end = told.of_uptime(first), told.of_uptime(last)
+        times = source.of_uptime(first) or 0, source.of_uptime(last) or 0
         ports = _ports_of(protocol, src_port, dst_port, dst_port)
-        tcp_flags = flags if protocol == 6 else None
+        counts = packets, octets, flags if protocol == 6 else None
         return self._checked(
-            FlowRecord(
-                told.exporter, told.at_us, start or 0, end or 0, src, dst, *ports, protocol, packets, octets, tcp_flags
-            )
+            FlowRecord(source.exporter, source.at_us, *times, src, dst, *ports, protocol, *counts),
         )
 
     def _v9(self, data: bytes, exporter: str) -> list[FlowRecord]:
-        if len(data) < _V9_HEADER.size:
-            return self._cut_off("datagram")
         _, _, uptime_ms, seconds, number, domain = _V9_HEADER.unpack_from(data)
         state = self._state(exporter, 9, domain)
-        told = _Told(exporter, state, state.steady_us(seconds * 1_000_000, uptime_ms), uptime_ms)
-        records, n_records = self._sets(data, _V9_HEADER.size, len(data), told, ipfix=False)
+        source = _Datagram(exporter, state, state.steady_us(seconds * 1_000_000, uptime_ms), uptime_ms)
+        records, n_records = self._sets(data, _V9_HEADER.size, len(data), source, ipfix=False)
         missing = state.sequence.step(number, n_records or 0, by_datagram=True)
-        _add(self.dropped, "datagrams lost on the way", missing)
+        _add(self.dropped, "datagrams lost in transit", missing)
         return records
 
     def _ipfix(self, data: bytes, exporter: str) -> list[FlowRecord]:
-        if len(data) < _IPFIX_HEADER.size:
-            return self._cut_off("datagram")
         _, length, seconds, number, domain = _IPFIX_HEADER.unpack_from(data)
         if not _IPFIX_HEADER.size <= length <= len(data):
-            return self._cut_off("datagram")
+            return self._truncated("datagram")
         state = self._state(exporter, 10, domain)
-        told = _Told(exporter, state, seconds * 1_000_000, None)
-        records, n_records = self._sets(data, _IPFIX_HEADER.size, length, told, ipfix=True)
-        _add(self.dropped, "records lost on the way", state.sequence.step(number, n_records, by_datagram=False))
+        source = _Datagram(exporter, state, seconds * 1_000_000, None)
+        records, n_records = self._sets(data, _IPFIX_HEADER.size, length, source, ipfix=True)
+        _add(self.dropped, "records lost in transit", state.sequence.step(number, n_records, by_datagram=False))
         return records
 
     def _state(self, exporter: str, version: int, domain: int) -> _Exporter:
@@ -279,144 +276,130 @@ class NetFlowDecoder:
             if len(self._exporters) >= self._max_exporters:
                 (gone, _, _), _ = self._exporters.popitem(last=False)
                 self.sampled.pop(gone, None)
-                self.skipped["exporter forgotten for a newer one"] += 1
+                self.skipped["exporter evicted: too many exporters"] += 1
             self._exporters[key] = _Exporter()
         self._exporters.move_to_end(key)
         return self._exporters[key]
 
-    def _cut_off(self, what: str) -> list[FlowRecord]:
-        self.skipped[f"{what} cut off"] += 1
+    def _truncated(self, what: str) -> list[FlowRecord]:
+        self.skipped[f"truncated {what}"] += 1
         return []
 
-    def _sets(self, data: bytes, at: int, end: int, told: _Told, *, ipfix: bool) -> tuple[list[FlowRecord], int | None]:
-        """Return the records of all sets, and how many data records there were; None where that cannot be known."""
+    def _sets(
+        self, data: bytes, at: int, end: int, source: _Datagram, *, ipfix: bool
+    ) -> tuple[list[FlowRecord], int | None]:
+        """Return the records of all sets, and how many data records there were; None where that is unknown."""
         records: list[FlowRecord] = []
         n_records: int | None = 0
         for number, first, last in self._set_bounds(data, at, end):
             if number in ((2, 3) if ipfix else (0, 1)):
-                n_templates = self._take_templates(data, first, last, told.state, number % 2 == 1, ipfix)
+                n_templates = self._read_templates(data, first, last, source.state, _TEMPLATE_SETS[number], ipfix)
                 n_records = n_records if ipfix or n_records is None else n_records + n_templates
-            elif number >= _LEAST_DATA_SET:
-                n_read = self._take_data(data, first, last, told, number, records)
+            elif number >= _FIRST_DATA_SET:
+                n_read = self._read_data(data, first, last, source, number, records)
                 n_records = None if n_read is None or n_records is None else n_records + n_read
             else:
-                self.skipped["set of no kind that is known"] += 1
+                self.skipped["set of an unknown kind"] += 1
         return records, n_records
 
     def _set_bounds(self, data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Yield id, first byte and end of each set (RFC 3954, section 5.2; RFC 7011, section 3.3)."""
         while at + 4 <= end:
             number, length = struct.unpack_from(">HH", data, at)
             if length < 4 or at + length > end:
-                self._cut_off("set")
+                self._truncated("set")
                 return
             yield number, at + 4, at + length
             at += length
 
-    def _take_templates(self, data: bytes, at: int, end: int, state: _Exporter, options: bool, ipfix: bool) -> int:
-        read, n_read = (read_options_template if options else read_template), 0
+    def _read_templates(self, data: bytes, at: int, end: int, state: _Exporter, options: bool, ipfix: bool) -> int:
+        n_read = 0
         while at + 4 <= end and any(data[at : at + 4]):  # zeros are padding
-            told = read(data, at, end, ipfix=ipfix)
-            if told is None:
-                self._cut_off("template")
+            read = read_template(data, at, end, ipfix=ipfix, options=options)
+            if read is None:
+                self._truncated("template")
                 return n_read
-            number, template, at = told
-            self._keep(state, number, template)
+            number, template, at = read
+            self._store_template(state, number, template)
             n_read += 1
         return n_read
 
-    def _keep(self, state: _Exporter, number: int, template: Template | None) -> None:
-        if template is None:  # taken back: one, or all where the number is that of template sets
-            if number >= _LEAST_DATA_SET:
+    def _store_template(self, state: _Exporter, number: int, template: Template | None) -> None:
+        if template is None:  # withdrawn: one, or all where the id is that of template sets (RFC 7011, section 8.1)
+            if number >= _FIRST_DATA_SET:
                 state.templates.pop(number, None)
             else:
                 state.templates.clear()
-        elif number < _LEAST_DATA_SET or template.least_size == 0:
-            self.skipped["template of no data"] += 1
+        elif number < _FIRST_DATA_SET or template.least_size == 0:
+            self.skipped["template without data"] += 1
         else:
             if number not in state.templates and len(state.templates) >= self._max_templates:
                 state.templates.popitem(last=False)
-                self.skipped["template forgotten for a newer one"] += 1
+                self.skipped["template evicted: too many templates"] += 1
             state.templates[number] = template
             state.templates.move_to_end(number)
 
-    def _take_data(
-        self, data: bytes, at: int, end: int, told: _Told, number: int, records: list[FlowRecord]
+    def _read_data(
+        self, data: bytes, at: int, end: int, source: _Datagram, number: int, records: list[FlowRecord]
     ) -> int | None:
-        template = told.state.templates.get(number)
+        """Add the records of a data set; return how many there were, None where that is unknown."""
+        template = source.state.templates.get(number)
         if template is None:
-            self.skipped["set of data without a template yet"] += 1
+            self.skipped["data set before its template"] += 1
             return None
         n_read = 0
-        while at + template.least_size <= end:  # what is left after the last record is padding
+        while at + template.least_size <= end:  # shorter remains are padding
             read = template.read(data, at, end)
             if read is None:
-                self._cut_off("record")
+                self._truncated("record")
                 return None
             values, at = read
             n_read += 1
-            self._take_record(values, template, told, records)
+            if template.samples:
+                self._note_sampling(source.exporter, _number(values, *SAMPLING))
+            if template.options:
+                source.state.init_ms = _number(values, "init ms") or source.state.init_ms
+            elif (record := self._record(values, source, template.both_ways)) is not None:
+                records.append(record)
         return n_read
-
-    def _take_record(self, values: Values, template: Template, told: _Told, records: list[FlowRecord]) -> None:
-        if template.samples:
-            self._note_sampling(told.exporter, _number(values, *SAMPLING))
-        if template.options:
-            told.state.init_ms = _number(values, "init ms") or told.state.init_ms
-            return
-        record = self._record(values, told, template.both_ways)
-        if record is not None:
-            records.append(record)
 
     def _note_sampling(self, exporter: str, interval: int | None) -> None:
         if interval is not None and interval > 1:
             self.sampled[exporter] = interval
 
-    def _record(self, values: Values, told: _Told, both_ways: bool) -> FlowRecord | None:
+    def _record(self, values: Values, source: _Datagram, both_ways: bool) -> FlowRecord | None:
         src, dst = _address(values, "src"), _address(values, "dst")
         protocol = _number(values, "protocol")
         fwd, bwd, opened_by_src = _counts(values, both_ways)
-        times = _times(values, told, both_ways)
+        times = _times(values, source, both_ways)
         if src is None or dst is None:
-            return self._without("addresses")
+            return self._skip("record without addresses")
         if protocol is None:
-            return self._without("a protocol")
+            return self._skip("record without a protocol")
         if fwd is None:
-            return self._without("counts of packets and bytes")
+            return self._skip("record without counts of packets and bytes")
         if times is None:
-            return self._without("times")
-        bwd_packets, bwd_octets = bwd or (None, None)
-        record = FlowRecord(
-            told.exporter,
-            told.at_us,
-            *times,
-            src,
-            dst,
-            *_ports(values, protocol),
-            protocol,
-            *fwd,
-            _tcp_flags(values, protocol),
-            bwd_packets,
-            bwd_octets,
-            opened_by_src=opened_by_src,
-        )
-        return self._checked(_turned(record, values) if bwd is not None else record)
-
-    def _without(self, what: str) -> FlowRecord | None:
-        self.skipped[f"record without {what}"] += 1
-        return None
+            return self._skip("record without times")
+        ports, flags = _ports(values, protocol), _tcp_flags(values, protocol)
+        packed = (source.exporter, source.at_us, *times, src, dst, *ports, protocol, *fwd, flags)
+        record = FlowRecord(*packed, *(bwd or (None, None)), opened_by_src)
+        # direction 2 of RFC 5103, section 6.3: the reverse direction opened
+        turn = bwd is not None and (_number(values, "biflow direction") == 2 or not record.fwd_packets)
+        return self._checked(record.reversed(opened_by_src=True) if turn else record)
 
     def _checked(self, record: FlowRecord) -> FlowRecord | None:
-        """Return a record whose numbers can be true, else count it."""
+        """Return a record whose numbers are possible, else count it."""
         if not 0 <= record.start_us <= record.end_us <= _LATEST_US:
-            self.skipped["record of times that cannot be"] += 1
-            return None
-        if max(record.packets, record.octets, record.bwd_packets or 0, record.bwd_octets or 0) > _MOST_COUNTED:
-            self.skipped["record of counts that cannot be"] += 1
-            return None
-        if record.packets == 0 and not record.bwd_packets:
-            self.skipped["record of no packets"] += 1
-            return None
+            return self._skip("record with impossible times")
+        if max(record.fwd_packets, record.fwd_bytes, record.bwd_packets or 0, record.bwd_bytes or 0) > _MAX_COUNT:
+            return self._skip("record with impossible counts")
+        if record.fwd_packets == 0 and not record.bwd_packets:
+            return self._skip("record without packets")
         return record
+
+    def _skip(self, reason: str) -> FlowRecord | None:
+        self.skipped[reason] += 1
+        return None
 
 
 def _add(counter: Counter[str], reason: str, count: int) -> None:
@@ -433,9 +416,9 @@ def _number(values: Values, *names: str) -> int | None:
     return None
 
 
-def _address(values: Values, end: str) -> bytes | None:
-    """Return an address; a record with both kinds, one of them unset, has the other."""
-    v4, v6 = values.get(f"{end} ipv4"), values.get(f"{end} ipv6")
+def _address(values: Values, side: str) -> bytes | None:
+    """Return an address; of two kinds in one record, the one that is set."""
+    v4, v6 = values.get(f"{side} ipv4"), values.get(f"{side} ipv6")
     return v6 if v4 is None or (v6 is not None and any(v6) and not any(v4)) else v4
 
 
@@ -450,7 +433,7 @@ def _pair(values: Values, packets: tuple[str, ...], octets: tuple[str, ...]) -> 
 
 
 def _counts(values: Values, both_ways: bool) -> tuple[_Counts | None, _Counts | None, bool]:
-    """Return packets and bytes forward and backward, and whether forward is said to be the opener's way."""
+    """Return packets and bytes forward and backward, and whether the exporter states that forward is the opener's."""
     if "initiator packets" in values:
         opened = _pair(values, ("initiator packets",), ("initiator octets",))
         return opened, _pair(values, ("responder packets",), ("responder octets",)), True
@@ -459,30 +442,11 @@ def _counts(values: Values, both_ways: bool) -> tuple[_Counts | None, _Counts | 
     return fwd, bwd, _number(values, "biflow direction") == 1
 
 
-def _turned(record: FlowRecord, values: Values) -> FlowRecord:
-    """Return a record of both directions the other way round where it says that ``dst`` began."""
-    if _number(values, "biflow direction") != 2 and record.packets:
-        return record
-    is_icmp = record.protocol in (1, 58)  # whose type and code are nobody's ports
-    return replace(
-        record,
-        src=record.dst,
-        dst=record.src,
-        src_port=record.src_port if is_icmp else record.dst_port,
-        dst_port=record.dst_port if is_icmp else record.src_port,
-        packets=record.bwd_packets or 0,
-        octets=record.bwd_octets or 0,
-        bwd_packets=record.packets,
-        bwd_octets=record.octets,
-        opened_by_src=True,
-    )
-
-
 def _tcp_flags(values: Values, protocol: int) -> int | None:
     there, back = _number(values, "tcp flags"), _number(values, f"{REVERSE}tcp flags")
     if protocol != 6 or (there is None and back is None):
         return None
-    return ((there or 0) | (back or 0)) & 0xFF  # the control bits proper; the nine above are the header's length
+    return ((there or 0) | (back or 0)) & 0xFF  # the flags proper; higher bits are of the header's length
 
 
 def _ports(values: Values, protocol: int) -> tuple[int | None, int | None]:
@@ -494,74 +458,66 @@ def _ports(values: Values, protocol: int) -> tuple[int | None, int | None]:
 
 
 def _ports_of(protocol: int, src: int | None, dst: int | None, icmp: int | None) -> tuple[int | None, int | None]:
-    """Return the ports, of ICMP type and code, which many exporters write into the port of the receiver."""
-    if protocol in (6, 17, 132):
+    """Return ports, or type and code of ICMP, which many exporters write into the destination port."""
+    if protocol in _WITH_PORTS:
         return (src or 0) & 0xFFFF, (dst or 0) & 0xFFFF
-    if protocol in (1, 58):
-        return ((icmp or 0) >> 8) & 0xFF, (icmp or 0) & 0xFF
-    return None, None
+    return (((icmp or 0) >> 8) & 0xFF, (icmp or 0) & 0xFF) if protocol in _ICMP else (None, None)
 
 
-def _times(values: Values, told: _Told, both_ways: bool) -> tuple[int, int] | None:
+def _times(values: Values, source: _Datagram, both_ways: bool) -> tuple[int, int] | None:
     """Return start and end in microseconds since 1970."""
-    start, end = _time(values, "start", told), _time(values, "end", told)
+    start, end = _time(values, "start", source), _time(values, "end", source)
     if both_ways:
-        start = min((at for at in (start, _time(values, f"{REVERSE}start", told)) if at is not None), default=None)
-        end = max((at for at in (end, _time(values, f"{REVERSE}end", told)) if at is not None), default=None)
+        start = min((at for at in (start, _time(values, f"{REVERSE}start", source)) if at is not None), default=None)
+        end = max((at for at in (end, _time(values, f"{REVERSE}end", source)) if at is not None), default=None)
     if end is None:
         end = _number_us(values, "event ms", 1000)
     if start is None or end is None:
-        start, end = _by_duration(values, start, end)
-    return None if start is None or end is None else (start, end)
-
-
-def _by_duration(values: Values, start: int | None, end: int | None) -> tuple[int | None, int | None]:
-    duration = _number_us(values, "duration us", 1)
-    duration = _number_us(values, "duration ms", 1000) if duration is None else duration
-    if duration is None:
-        return start, end
-    return (
-        end - duration if start is None and end is not None else start,
-        start + duration if end is None and start is not None else end,
-    )
+        duration = _number_us(values, "duration us", 1)
+        duration = _number_us(values, "duration ms", 1000) if duration is None else duration
+        known = end if start is None else start
+        if duration is None or known is None:
+            return None
+        return (known - duration, known) if start is None else (known, known + duration)
+    return start, end
 
 
 def _number_us(values: Values, name: str, unit_us: int) -> int | None:
     return int.from_bytes(values[name], "big") * unit_us if name in values else None
 
 
-_Reader = Callable[[bytes, Values, _Told], int | None]
+_Reader = Callable[[bytes, Values, _Datagram], int | None]
 
 
-def _ntp(raw: bytes, _values: Values, _told: _Told) -> int | None:
+def _ntp(raw: bytes, _values: Values, _source: _Datagram) -> int | None:
     if len(raw) != 8:
         return None
     seconds, fraction = int.from_bytes(raw[:4], "big"), int.from_bytes(raw[4:], "big")
     return (seconds - _NTP_TO_UNIX_S) * 1_000_000 + (fraction * 1_000_000 >> 32)
 
 
-def _uptime(raw: bytes, values: Values, told: _Told) -> int | None:
+def _uptime(raw: bytes, values: Values, source: _Datagram) -> int | None:
     uptime_ms, init_ms = int.from_bytes(raw, "big"), _number(values, "init ms")
-    return told.of_uptime(uptime_ms) if init_ms is None else 1000 * (init_ms + uptime_ms)
+    return source.of_uptime(uptime_ms) if init_ms is None else 1000 * (init_ms + uptime_ms)
 
 
 _FORMS: dict[str, _Reader] = {
     "ntp ns": _ntp,
     "ntp": _ntp,
-    "ms": lambda raw, _values, _told: 1000 * int.from_bytes(raw, "big"),
-    "s": lambda raw, _values, _told: 1_000_000 * int.from_bytes(raw, "big"),
-    "ago us": lambda raw, _values, told: told.at_us - int.from_bytes(raw, "big"),
+    "ms": lambda raw, _values, _source: 1000 * int.from_bytes(raw, "big"),
+    "s": lambda raw, _values, _source: 1_000_000 * int.from_bytes(raw, "big"),
+    "ago us": lambda raw, _values, source: source.at_us - int.from_bytes(raw, "big"),
     "uptime": _uptime,
 }
 _MOMENTS: dict[str, tuple[tuple[str, _Reader], ...]] = {
     moment: tuple((f"{moment} {form}", read) for form, read in _FORMS.items())
     for moment in ("start", "end", f"{REVERSE}start", f"{REVERSE}end")
 }
-"""The forms in which a moment may be told, the finest first."""
+"""Fields that hold a time, the finest resolution first."""
 
 
-def _time(values: Values, moment: str, told: _Told) -> int | None:
+def _time(values: Values, moment: str, source: _Datagram) -> int | None:
     for name, read in _MOMENTS[moment]:
         if name in values:
-            return read(values[name], values, told)
+            return read(values[name], values, source)
     return None

@@ -1,109 +1,77 @@
-"""Templates of NetFlow v9 and IPFIX: what stands where in a data record.
+"""Templates of NetFlow v9 and IPFIX: the layout of data records.
 
-Sources: RFC 3954 (NetFlow v9), RFC 7011 (IPFIX), RFC 5103 (both directions in one record), and IANA's registry of
-IPFIX information elements, whose first numbers are those of NetFlow v9.
+Sources: RFC 3954 (NetFlow v9), RFC 7011 (IPFIX), RFC 5103 (biflows), and IANA's registry of IPFIX information
+elements, whose first numbers are those of NetFlow v9.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
-__all__ = ["ELEMENTS", "REVERSE", "SAMPLING", "Field", "Template", "Values", "read_options_template", "read_template"]
+__all__ = ["ELEMENTS", "REVERSE", "SAMPLING", "Field", "Template", "Values", "read_template"]
 
 Values = dict[str, bytes]
-"""Fields of one record that we know, by name, as they stand there."""
+"""Known fields of one record, by name, as raw bytes."""
 
-VARIABLE = 65_535  # length of a field whose length stands in each record (RFC 7011, section 7)
-REVERSE_ENTERPRISE = 29_305  # whose elements are IANA's own of the way back (RFC 5103)
+VARIABLE = 65_535  # a field whose length is in each record (RFC 7011, section 7)
+REVERSE_ENTERPRISE = 29_305  # of the reverse direction's elements (RFC 5103, section 6.1)
 REVERSE = "reverse "
-MOST_FIELDS = 1_024
+MAX_FIELDS = 1_024
 
-ELEMENTS: Mapping[int, str] = MappingProxyType(
-    {
-        1: "octets",
-        2: "packets",
-        85: "octets total",
-        86: "packets total",
-        23: "octets out",
-        24: "packets out",
-        231: "initiator octets",
-        232: "responder octets",
-        298: "initiator packets",
-        299: "responder packets",
-        4: "protocol",
-        6: "tcp flags",
-        7: "src port",
-        11: "dst port",
-        180: "udp src port",
-        181: "udp dst port",
-        182: "tcp src port",
-        183: "tcp dst port",
-        8: "src ipv4",
-        12: "dst ipv4",
-        27: "src ipv6",
-        28: "dst ipv6",
-        32: "icmp",
-        139: "icmpv6",
-        176: "icmp type",
-        177: "icmp code",
-        178: "icmpv6 type",
-        179: "icmpv6 code",
-        22: "start uptime",
-        21: "end uptime",
-        150: "start s",
-        151: "end s",
-        152: "start ms",
-        153: "end ms",
-        154: "start ntp",
-        155: "end ntp",
-        156: "start ntp ns",
-        157: "end ntp ns",
-        158: "start ago us",
-        159: "end ago us",
-        160: "init ms",
-        161: "duration ms",
-        162: "duration us",
-        323: "event ms",
-        34: "sampling interval",
-        50: "sampler interval",
-        305: "sampling packets",
-        239: "biflow direction",
-    }
-)
-"""The information elements that we read, by number; all others are stepped over."""
+# fmt: off
+ELEMENTS: Mapping[int, str] = MappingProxyType({
+    # counts: delta, total, after the router, and of the two sides of a biflow
+    1: "octets", 85: "octets total", 23: "octets out", 231: "initiator octets", 232: "responder octets",
+    2: "packets", 86: "packets total", 24: "packets out", 298: "initiator packets", 299: "responder packets",
+    # transport
+    4: "protocol", 6: "tcp flags", 7: "src port", 11: "dst port", 180: "udp src port", 181: "udp dst port",
+    182: "tcp src port", 183: "tcp dst port", 32: "icmp", 139: "icmpv6",
+    176: "icmp type", 177: "icmp code", 178: "icmpv6 type", 179: "icmpv6 code",
+    # addresses
+    8: "src ipv4", 12: "dst ipv4", 27: "src ipv6", 28: "dst ipv6",
+    # times
+    22: "start uptime", 150: "start s", 152: "start ms", 154: "start ntp", 156: "start ntp ns", 158: "start ago us",
+    21: "end uptime", 151: "end s", 153: "end ms", 155: "end ntp", 157: "end ntp ns", 159: "end ago us",
+    160: "init ms", 161: "duration ms", 162: "duration us", 323: "event ms",
+    # sampling and direction
+    34: "sampling interval", 50: "sampler interval", 305: "sampling packets", 239: "biflow direction",
+})
+# fmt: on
+"""Information elements that the decoder reads, by number; all others are skipped."""
 
 SAMPLING = ("sampling packets", "sampling interval", "sampler interval")
 _EXACT = {"src ipv4": (4,), "dst ipv4": (4,), "src ipv6": (16,), "dst ipv6": (16,)}
 _NUMBER_LENGTHS = tuple(range(1, 9))  # integers may be sent shorter than their type (RFC 7011, section 6.2)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field of a template: its name where we know it, and its length in bytes or `VARIABLE`."""
+class Field(NamedTuple):
+    """A field of a template: its name, None where it is not in `ELEMENTS`, and its length in bytes or `VARIABLE`."""
 
     name: str | None
     length: int
 
 
-@dataclass(frozen=True, slots=True)
 class Template:
-    r"""What a data record consists of.
+    r"""Layout of a data record.
 
     Parameters
     ----------
     fields
-        Every field in order, scope fields of an options template first.
+        Every field in order; in an options template the scope fields first.
     varies
-        Whether a length of `VARIABLE` means one: in IPFIX.
+        Whether a length of `VARIABLE` is a variable length, as in IPFIX; in v9 it is a number of bytes.
     options
-        Whether its records tell of the exporter, not of flows.
-    least_size
+        Whether its records describe the exporter, not flows.
+
+    Attributes
+    ----------
+    least_size : int
         Bytes of the shortest record.
-    both_ways, samples
-        Whether a field is of the way back, or tells how packets were sampled.
+    both_ways, samples : bool
+        Whether a field is of the reverse direction, or gives a sampling rate.
 
     Examples
     --------
@@ -112,139 +80,111 @@ class Template:
     ({'packets': b'\x00\x07', 'protocol': b'\x06'}, 4)
     """
 
-    fields: tuple[Field, ...]
-    varies: bool = False
-    options: bool = False
-    least_size: int = field(init=False)
-    both_ways: bool = field(init=False)
-    samples: bool = field(init=False)
-    _places: tuple[tuple[str, int, int], ...] | None = field(init=False, repr=False)
+    __slots__ = ("_places", "_varies", "both_ways", "fields", "least_size", "options", "samples")
 
-    def __post_init__(self) -> None:
-        sizes = [1 if self._has_own_length(f) else f.length for f in self.fields]
-        names = [part.name for part in self.fields if part.name is not None]
-        object.__setattr__(self, "least_size", sum(sizes))
-        object.__setattr__(self, "both_ways", any(name.startswith(REVERSE) for name in names))
-        object.__setattr__(self, "samples", any(name in names for name in SAMPLING))
-        fixed = not any(map(self._has_own_length, self.fields))
-        object.__setattr__(self, "_places", _places(self.fields) if fixed else None)
-
-    def _has_own_length(self, part: Field) -> bool:
-        return self.varies and part.length == VARIABLE
+    def __init__(self, fields: tuple[Field, ...], *, varies: bool = False, options: bool = False) -> None:
+        self.fields, self.options = fields, options
+        self._varies = varies and any(length == VARIABLE for _, length in fields)
+        self._places: list[tuple[str, int, int]] = []  # name, first byte and end; valid where no length varies
+        self.least_size = 0
+        for name, length in fields:
+            size = 1 if self._varies and length == VARIABLE else length
+            if name is not None and _fits(name, length):
+                self._places.append((name, self.least_size, self.least_size + size))
+            self.least_size += size
+        names = {name for name, _ in fields if name is not None}
+        self.both_ways = any(name.startswith(REVERSE) for name in names)
+        self.samples = not names.isdisjoint(SAMPLING)
 
     def read(self, data: bytes, at: int, end: int) -> tuple[Values, int] | None:
-        """Return the values of the record at an offset and where the next begins; None where it is cut off."""
+        """Return the values of the record at an offset and where the next begins; None where it is truncated."""
         if at + self.least_size > end:
             return None
-        if self._places is None:
-            return self._walk(data, at, end)
+        if self._varies:
+            return self._read_varying(data, at, end)
         return {name: data[at + first : at + last] for name, first, last in self._places}, at + self.least_size
 
-    def _walk(self, data: bytes, at: int, end: int) -> tuple[Values, int] | None:
+    def _read_varying(self, data: bytes, at: int, end: int) -> tuple[Values, int] | None:
         values: Values = {}
-        for part in self.fields:
-            length = part.length
-            if self._has_own_length(part):
-                told = _own_length(data, at, end)
-                if told is None:
-                    return None
-                length, at = told
+        for name, length in self.fields:
+            if length == VARIABLE:
+                length, at = _length_in_record(data, at, end)
             if at + length > end:
                 return None
-            if part.name is not None and _fits(part.name, length):
-                values[part.name] = data[at : at + length]
+            if name is not None and _fits(name, length):
+                values[name] = data[at : at + length]
             at += length
         return values, at
-
-
-def _places(fields: tuple[Field, ...]) -> tuple[tuple[str, int, int], ...]:
-    """Return name, first byte and end of the fields that we know."""
-    places, at = [], 0
-    for part in fields:
-        if part.name is not None and _fits(part.name, part.length):
-            places.append((part.name, at, at + part.length))
-        at += part.length
-    return tuple(places)
 
 
 def _fits(name: str, length: int) -> bool:
     return length in _EXACT.get(name.removeprefix(REVERSE), _NUMBER_LENGTHS)
 
 
-def _own_length(data: bytes, at: int, end: int) -> tuple[int, int] | None:
-    """Return the length that a record gives a field, and where the field begins."""
-    if at >= end:
-        return None
-    if data[at] < 255:
+def _length_in_record(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return a field's length and its first byte; where the length is truncated, one that exceeds the record.
+
+    One byte, or 255 and two bytes (RFC 7011, section 7).
+    """
+    if at < end and data[at] < 255:
         return data[at], at + 1
-    return (int.from_bytes(data[at + 1 : at + 3], "big"), at + 3) if at + 3 <= end else None
+    return (int.from_bytes(data[at + 1 : at + 3], "big"), at + 3) if at + 3 <= end else (end, at + 1)
 
 
-def read_template(data: bytes, at: int, end: int, *, ipfix: bool) -> tuple[int, Template | None, int] | None:
-    """Return number, template and end of the template record at an offset; None where it is cut off.
+def read_template(
+    data: bytes, at: int, end: int, *, ipfix: bool, options: bool = False
+) -> tuple[int, Template | None, int] | None:
+    """Return id, template and end of the template record at an offset; None where it is truncated or malformed.
 
-    A template of no fields, with which IPFIX takes one back, is None.
+    The template is None where the record withdraws it: it has no fields (RFC 7011, section 8.1). Scope fields of an
+    options template are fields without a name.
 
     Examples
     --------
     >>> data = bytes.fromhex("0100 0002 0004 0001 0002 0002")
     >>> read_template(data, 0, len(data), ipfix=False)[1].least_size
     3
+    >>> data = bytes.fromhex("0100 0004 0004 0001 0004 0022 0004")
+    >>> read_template(data, 0, len(data), ipfix=False, options=True)[1].fields
+    (Field(name=None, length=4), Field(name='sampling interval', length=4))
     """
     if at + 4 > end:
         return None
     number, count = struct.unpack_from(">HH", data, at)
-    if count == 0:
-        return number, None, at + 4
-    read = _read_fields(data, at + 4, end, count, ipfix)
-    return None if read is None else (number, Template(read[0], varies=ipfix), read[1])
-
-
-def read_options_template(data: bytes, at: int, end: int, *, ipfix: bool) -> tuple[int, Template | None, int] | None:
-    """Return the same of an options template; its scope fields are fields like the others to us, but never named.
-
-    Examples
-    --------
-    >>> data = bytes.fromhex("0100 0004 0004 0001 0004 0022 0004")
-    >>> read_options_template(data, 0, len(data), ipfix=False)[1].fields
-    (Field(name=None, length=4), Field(name='sampling interval', length=4))
-    """
-    if at + (4 if ipfix else 6) > end:
+    at, n_scopes = at + 4, 0
+    if count == 0 and (ipfix or not options):
+        return number, None, at
+    if options:
+        second, at = int.from_bytes(data[at : at + 2], "big"), at + 2
+        # v9: bytes of the scopes, then of the options (RFC 3954, section 6.1);
+        # IPFIX: number of all fields, then of the scopes among them (RFC 7011, section 3.4.2.2)
+        n_scopes, count = (second, count) if ipfix else (count // 4, (count + second) // 4)
+    fields = _read_fields(data, at, end, count, ipfix) if n_scopes <= count and 0 < count <= MAX_FIELDS else None
+    if fields is None:
         return None
-    number, first = struct.unpack_from(">HH", data, at)
-    if ipfix and first == 0:
-        return number, None, at + 4
-    if at + 6 > end:
-        return None
-    second = int.from_bytes(data[at + 4 : at + 6], "big")
-    n_scopes, count = (second, first) if ipfix else (first // 4, (first + second) // 4)  # v9 counts bytes
-    read = _read_fields(data, at + 6, end, count, ipfix) if count > 0 and n_scopes <= count else None
-    if read is None:
-        return None
-    fields = (*(Field(None, f.length) for f in read[0][:n_scopes]), *read[0][n_scopes:])
-    return number, Template(fields, varies=ipfix, options=True), read[1]
+    named, at = fields
+    scopes = (Field(None, length) for _, length in named[:n_scopes])
+    return number, Template((*scopes, *named[n_scopes:]), varies=ipfix, options=options), at
 
 
-def _read_fields(data: bytes, at: int, end: int, count: int, ipfix: bool) -> tuple[tuple[Field, ...], int] | None:
-    if count > MOST_FIELDS:
-        return None
+def _read_fields(data: bytes, at: int, end: int, count: int, ipfix: bool) -> tuple[list[Field], int] | None:
     fields = []
     for _ in range(count):
         if at + 4 > end:
             return None
         number, length = struct.unpack_from(">HH", data, at)
         at += 4
-        enterprise = 0
-        if ipfix and number & 0x8000:
+        name = ELEMENTS.get(number)
+        if ipfix and number & 0x8000:  # an enterprise number follows (RFC 7011, section 3.2)
             if at + 4 > end:
                 return None
-            enterprise = int.from_bytes(data[at : at + 4], "big")
-            number, at = number & 0x7FFF, at + 4
-        fields.append(Field(_name(number, enterprise), length))
-    return tuple(fields), at
+            name = _enterprise_name(number & 0x7FFF, int.from_bytes(data[at : at + 4], "big"))
+            at += 4
+        fields.append(Field(name, length))
+    return fields, at
 
 
-def _name(number: int, enterprise: int) -> str | None:
+def _enterprise_name(number: int, enterprise: int) -> str | None:
     name = ELEMENTS.get(number)
     if name is None or enterprise not in (0, REVERSE_ENTERPRISE):
         return None

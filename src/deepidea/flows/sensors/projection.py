@@ -1,8 +1,8 @@
-"""Flows of one schema told in another: a detector trained on CICFlowMeter's features can then watch NetFlow.
+"""Convert flows from one schema to another, so that a detector trained on CICFlowMeter's features can score NetFlow.
 
-A table of `cicflow` knows more than one of `conn`, so it can be projected onto it, and a detector that is trained on
-the projection scores what Zeek, Suricata and NetFlow tell. Nothing is guessed on the way: what a table does not hold
-is null in the projection, or the table is refused.
+A table of `cicflow` has all that `conn` has, so it can be projected onto it, and a detector trained on the projection
+scores flows of Zeek, Suricata and NetFlow. Nothing is guessed: what a table does not hold is null in the projection,
+or an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROJECTIONS: Mapping[str, tuple[str, ...]] = {
     "cicflow": ("conn", "conn+context", "cicflow+context"),
     "conn": ("conn+context",),
 }
-"""What flows of a schema can be told in, beside itself."""
+"""Schemas that flows of a schema can be converted to, beside its own."""
 
 _TCP, _UDP = 6, 17
 _TCP_HEADER_BYTES = (20, 60)  # of one packet, least and most
@@ -52,21 +52,19 @@ def to_conn(table: pl.DataFrame, *, tcp_flags: bool = False) -> pl.DataFrame:
         Flows under any spelling of `cicflow`: CICIDS2017 with its protocol column, its corrected version,
         CSE-CIC-IDS2018, or metered captures.
     tcp_flags
-        Whether to tell the flags seen, from the counts of packets with each. The corrected CICFlowMeter counts them,
-        the first one does not; and a detector that is trained with flags needs them ever after, which Zeek's conn.log
-        does not have.
+        Whether to add the flags seen, from the counts of packets with each. The corrected CICFlowMeter counts them,
+        the original does not. A detector trained with flags cannot score Zeek's conn.log, which has none.
 
     Returns
     -------
     polars.DataFrame
-        Features of `conn` but ``service`` and ``state``, which packets do not tell. Addresses, ports and times are
-        kept, ``flow_id`` as ``uid``, and columns that `cicflow` does not know.
+        Features of `conn` without ``service`` and ``state``. Addresses, ports, times and columns that `cicflow` does
+        not know are kept, ``flow_id`` as ``uid``.
 
     Raises
     ------
     SchemaError
-        A column that the projection needs is absent: the files of CICIDS2017 without addresses have no protocol, and
-        none can be told from the rest.
+        A column that the projection needs is absent. The files of CICIDS2017 without addresses have no protocol.
 
     Examples
     --------
@@ -76,8 +74,13 @@ def to_conn(table: pl.DataFrame, *, tcp_flags: bool = False) -> pl.DataFrame:
     >>> to_conn(flows).select("protocol", "duration_s", "fwd_bytes", "bwd_bytes").rows()
     [('tcp', 1.5, 308, 1056), ('udp', 0.02, 58, 88)]
     """
-    raw = _names(table)
-    _refuse_missing(raw)
+    raw = _headers(table, "cicflow")
+    missing = [name for name in _NEEDED if name not in raw]
+    if missing:
+        raise SchemaError(
+            f"cannot project the table onto conn: {', '.join(missing)} is missing; use files that have the column "
+            f"(needed: {', '.join(_NEEDED)})"
+        )
     known = table.select(pl.col(header).alias(name) for name, header in raw.items())
     features = known.select(
         (pl.when(_number(known, "duration_us") >= 0).then(_number(known, "duration_us")) / 1_000_000).alias(
@@ -91,21 +94,10 @@ def to_conn(table: pl.DataFrame, *, tcp_flags: bool = False) -> pl.DataFrame:
     return pl.concat([_identity(table, known), features, _others(table)], how="horizontal")
 
 
-def _names(table: pl.DataFrame) -> dict[str, str]:
-    """Return the header of each column of `cicflow` that a table has: of two, the first."""
-    names: dict[str, str] = {}
-    for header, name in get_schema("cicflow").canonical_names(table.columns).items():
-        names.setdefault(name, header)
-    return names
-
-
-def _refuse_missing(names: Mapping[str, str]) -> None:
-    missing = [name for name in _NEEDED if name not in names]
-    if missing:
-        raise SchemaError(
-            f"a table must have {', '.join(_NEEDED)} to be projected onto conn, however: {', '.join(missing)} is not "
-            "there; take files that have it"
-        )
+def _headers(table: pl.DataFrame, schema: str) -> dict[str, str]:
+    """Return the header of each column of a schema that a table has, the first of two."""
+    names = get_schema(schema).canonical_names(table.columns)
+    return {name: header for header, name in reversed(names.items())}
 
 
 def _number(table: pl.DataFrame, name: str) -> pl.Expr:
@@ -117,7 +109,7 @@ def _in_words(protocols: pl.Series) -> pl.Series:
     words = protocols.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False).cast(pl.String)
     words = words.fill_null(protocols.cast(pl.String))  # names stay as they are
     known = words.drop_nulls().unique().to_list()
-    return words.replace({word: transport_name(word) if transport_number(word) is not None else word for word in known})
+    return words.replace({word: transport_name(word) for word in known if transport_number(word) is not None})
 
 
 def _ip_bytes(table: pl.DataFrame, way: str) -> pl.Expr:
@@ -154,7 +146,7 @@ def _flags(table: pl.DataFrame) -> pl.Expr:
 
 
 def _identity(table: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns that name a flow; a column that says the same in the names of every source goes before."""
+    """Return the columns that identify a flow, but for those that `IDENTITY` has under another name."""
     names = {"uid": "flow_id", **{name: name for name in ("timestamp", "src_ip", "src_port", "dst_ip", "dst_port")}}
     twice = {"uid"} if "community_id" in table.columns else set()
     twice |= {"timestamp"} if "start" in table.columns else set()
@@ -164,24 +156,24 @@ def _identity(table: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
 
 
 def _others(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns that `cicflow` does not know: labels, and what every source tells beside its features."""
+    """Return the columns that `cicflow` does not know: labels, and `IDENTITY`."""
     known = get_schema("cicflow").canonical_names(table.columns)
     conn = get_schema("conn").canonical_names(table.columns)
     return table.select(name for name in table.columns if name not in known and (name in IDENTITY or name not in conn))
 
 
 def as_schema(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Return a table with the columns that a schema asks for, where it has what they are made of.
+    """Return a table converted to a schema where that is possible, else as it is, for `Schema.conform` to check.
 
-    A table of `cicflow` is projected where `conn` is wanted; to one without the columns of a context they are added
-    where the schema has them. Any other table is returned as it is: whether it fits, `Schema.conform` tells.
+    A table of `cicflow` is projected where `conn` is wanted, and columns of context are added where the schema has
+    them and the table does not.
 
     Parameters
     ----------
     table
         Flows under any spelling.
     schema
-        What is wanted.
+        Schema that is wanted.
 
     Raises
     ------
@@ -196,21 +188,18 @@ def as_schema(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """
     base, _, more = schema.name.partition("+")
     own = base == "conn" and "duration_s" in get_schema("conn").canonical_names(table.columns).values()
-    if base == "conn" and not own and set(_NEEDED) <= set(_names(table)):
+    if base == "conn" and not own and set(_NEEDED) <= set(_headers(table, "cicflow")):
         table = to_conn(table)
     return _with_context(table, base) if more == "context" else table
 
 
 def _with_context(table: pl.DataFrame, base: str) -> pl.DataFrame:
-    """Return a table with the columns of its context, which it may have already."""
     names = [column.name for column in CONTEXT_COLUMNS]
     if set(names) <= set(table.columns):
         return table
-    canonical: dict[str, str] = {name: name for name in IDENTITY if name in table.columns}
-    for header, name in get_schema(base).canonical_names(table.columns).items():
-        canonical.setdefault(name, header)
-    told = add_context(table.select(pl.col(header).alias(name) for name, header in canonical.items()))
-    return table.with_columns(told.select(names))
+    canonical = _headers(table, base) | {name: name for name in IDENTITY if name in table.columns}
+    context = add_context(table.select(pl.col(header).alias(name) for name, header in canonical.items()))
+    return table.with_columns(context.select(names))
 
 
 def project_flows(flows: LabelledFlows, name: str) -> LabelledFlows:
@@ -219,21 +208,21 @@ def project_flows(flows: LabelledFlows, name: str) -> LabelledFlows:
     Parameters
     ----------
     flows
-        Flows of `cicflow` or `conn`, or of the schema that is wanted.
+        Labelled flows.
     name
-        Name of the schema that is wanted: one of `PROJECTIONS`, or the flows' own.
+        Name of the schema: one of `PROJECTIONS`, or the flows' own.
 
     Raises
     ------
     SchemaError
-        Flows of theirs cannot be told in that schema.
+        Flows of this schema cannot be converted to that one.
     """
     if flows.schema.name == name:
         return flows
     if name not in PROJECTIONS.get(flows.schema.name, ()):
+        known = ", ".join((flows.schema.name, *PROJECTIONS.get(flows.schema.name, ())))
         raise SchemaError(
-            f"flows of schema {flows.schema.name} can be told in {_listed(flows.schema.name)}, however: {name} was "
-            f"asked for ({flows.source}); name another schema, or none"
+            f"cannot convert flows of schema {flows.schema.name} ({flows.source}) to {name}; choose one of: {known}"
         )
     wanted = get_schema(name, use_port=flows.schema.use_port)
     table = as_schema(flows.table, wanted)
@@ -242,7 +231,3 @@ def project_flows(flows: LabelledFlows, name: str) -> LabelledFlows:
     if FILE_COLUMN in table.columns:
         conformed = conformed.with_columns(table[FILE_COLUMN])
     return replace(flows, table=conformed, schema=schema)
-
-
-def _listed(name: str) -> str:
-    return ", ".join((name, *PROJECTIONS.get(name, ())))

@@ -1,4 +1,4 @@
-"""Suricata's EVE output, JSON lines, of which the events of type ``flow`` are flows and the others are not.
+"""Suricata's EVE output: JSON lines, of which the events of type ``flow`` are flows.
 
 Source: https://docs.suricata.io/en/latest/output/eve/eve-json-format.html.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from deepidea.flows.conn import conn_state
-from deepidea.flows.sensors.records import NOT_JSON, Parsed, join_parsed, json_table, settle
+from deepidea.flows.sensors.records import NOT_JSON, Parsed, build_flows, join_parsed, json_table
 
 __all__ = ["EveParser"]
 
@@ -26,13 +26,15 @@ _SCHEMA = {
     "tcp": pl.Struct(dict.fromkeys(_TCP, _TEXT)),
 }
 _IS_FLOW, _IS_TYPED = b'"event_type":"flow"', re.compile(rb'"event_type"\s*:\s*"([\w-]{1,40})"')
-NO_TYPE = "event_type is not told"
+NO_TYPE = "event_type is missing"
 _STATES = {"new": "S0", "established": "S1", "closed": "SF", "bypassed": "S1", "local_bypassed": "S1"}
 _TIME = "%Y-%m-%dT%H:%M:%S%.f%z"
 
 
 class EveParser:
-    r"""Makes flows of EVE lines.
+    r"""Parses EVE lines.
+
+    Lines are sorted into flows and others by their bytes, so that the others, often most of a log, are never parsed.
 
     Examples
     --------
@@ -48,51 +50,53 @@ class EveParser:
     """
 
     def parse(self, block: bytes) -> Parsed:
-        """Return what whole lines came to; blank ones are no records."""
+        """Return the flows of whole lines; blank ones are no records."""
         lines = [line for line in block.split(b"\n") if line and not line.isspace()]
-        flows, others, unclear = list[bytes](), Counter[str](), list[bytes]()
+        flows, others, untyped = list[bytes](), Counter[str](), list[bytes]()
         for line in lines:
             if _IS_FLOW in line:
                 flows.append(line)
             elif (typed := _IS_TYPED.search(line)) and typed[1] != b"flow":
                 others[typed[1].decode("ascii", "replace")] += 1
             else:
-                (flows if typed else unclear).append(line)
-        return join_parsed([Parsed(not_flows=others), *_judged(unclear), *_judged(flows)])
+                (flows if typed else untyped).append(line)
+        return join_parsed([Parsed(not_flows=others), *_parsed(untyped), *_parsed(flows)])
 
 
-def _judged(lines: Sequence[bytes]) -> list[Parsed]:
-    """Return the flows among lines that may be some."""
+def _parsed(lines: Sequence[bytes]) -> list[Parsed]:
     if not lines:
         return []
     table, bad = json_table(lines, _SCHEMA)
     kinds = table["event_type"]
-    untold = kinds.null_count()
     others = kinds.filter(kinds.is_not_null() & (kinds != "flow")).value_counts()
-    skipped = {reason: count for reason, count in ((NOT_JSON, bad), (NO_TYPE, untold)) if count}
-    return [Parsed(skipped=skipped, not_flows=dict(others.iter_rows())), _settled(table.filter(kinds == "flow"))]
+    skipped = {reason: count for reason, count in ((NOT_JSON, bad), (NO_TYPE, kinds.null_count())) if count}
+    return [Parsed(skipped=skipped, not_flows=dict(others.iter_rows())), _flows_of(table.filter(kinds == "flow"))]
 
 
-def _settled(table: pl.DataFrame) -> Parsed:
+def _flows_of(table: pl.DataFrame) -> Parsed:
     table = table.unnest("flow").unnest("tcp").with_columns(start=_time("start"), end=_time("end"))
-    ports = {"src_port": ("src_port", "icmp_type"), "dst_port": ("dest_port", "icmp_code")}
-    columns = {
-        "start": pl.col("start"),
-        "duration_s": (pl.col("end") - pl.col("start")).dt.total_microseconds() / 1e6,
-        "src_ip": pl.col("src_ip"),
-        "dst_ip": pl.col("dest_ip"),
-        **{name: pl.coalesce(*sources) for name, sources in ports.items()},
-        "protocol": pl.col("proto"),
-        "service": pl.col("app_proto"),
-        "community_id": pl.col("community_id"),
-        "fwd_packets": pl.col("pkts_toserver"),
-        "bwd_packets": pl.col("pkts_toclient"),
-        "fwd_bytes": pl.col("bytes_toserver"),
-        "bwd_bytes": pl.col("bytes_toclient"),
-        "state": _state(),
-        "tcp_flags": pl.col("tcp_flags"),
+    sources = {
+        "src_ip": "src_ip",
+        "dst_ip": "dest_ip",
+        "protocol": "proto",
+        "service": "app_proto",
+        "community_id": "community_id",
+        "fwd_packets": "pkts_toserver",
+        "bwd_packets": "pkts_toclient",
+        "fwd_bytes": "bytes_toserver",
+        "bwd_bytes": "bytes_toclient",
+        "tcp_flags": "tcp_flags",
     }
-    return settle(table.select(expression.alias(name) for name, expression in columns.items()))
+    return build_flows(
+        table.select(
+            "start",
+            (pl.col("end") - pl.col("start")).dt.total_microseconds().truediv(1e6).alias("duration_s"),
+            pl.coalesce("src_port", "icmp_type").alias("src_port"),
+            pl.coalesce("dest_port", "icmp_code").alias("dst_port"),
+            _state().alias("state"),
+            *(pl.col(field).alias(name) for name, field in sources.items()),
+        )
+    )
 
 
 def _time(name: str) -> pl.Expr:
@@ -100,12 +104,12 @@ def _time(name: str) -> pl.Expr:
 
 
 def _state() -> pl.Expr:
-    """Return how a flow ended: from its flags where TCP tells them, else from Suricata's own word."""
+    """Return how a flow ended: from its TCP flags where there are any, else from Suricata's own state."""
     protocol = pl.col("proto").str.to_lowercase()
     fwd, bwd = (
         pl.col(name).str.to_integer(base=16, strict=False).cast(pl.Int64) for name in ("tcp_flags_ts", "tcp_flags_tc")
     )
     packets = (pl.col(name).cast(pl.Int64, strict=False) for name in ("pkts_toserver", "pkts_toclient"))
-    worked_out = conn_state(protocol, fwd, bwd, *packets)
-    told = pl.col("state").replace_strict(_STATES, default="OTH", return_dtype=pl.String)
-    return pl.when((protocol == "tcp") & pl.col("tcp_flags_ts").is_null()).then(told).otherwise(worked_out)
+    own = pl.col("state").replace_strict(_STATES, default="OTH", return_dtype=pl.String)
+    without_flags = (protocol == "tcp") & pl.col("tcp_flags_ts").is_null()
+    return pl.when(without_flags).then(own).otherwise(conn_state(protocol, fwd, bwd, *packets))

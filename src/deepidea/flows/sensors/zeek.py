@@ -1,7 +1,7 @@
 r"""Zeek's conn.log, as tab-separated text or as JSON lines, a block of lines at a time.
 
-The lines that begin with ``#`` say how those below are read; they may come again, as they do where logs are joined or
-Zeek was started anew. Columns that the `conn` schema does not know are passed over, known ones may be missing.
+Lines that begin with ``#`` define how those below are read. They may come again, as where logs are joined or Zeek was
+restarted. Columns that the `conn` schema does not know are ignored; known ones may be missing.
 
 Source: https://docs.zeek.org/en/current/log-formats.html and logs/conn.html.
 """
@@ -15,7 +15,7 @@ from itertools import groupby
 
 import polars as pl
 
-from deepidea.flows.sensors.records import LATEST_S, NOT_JSON, Parsed, join_parsed, json_table, settle
+from deepidea.flows.sensors.records import LATEST_S, NOT_JSON, Parsed, build_flows, join_parsed, json_table
 
 __all__ = ["ZeekParser"]
 
@@ -35,7 +35,7 @@ FIELDS: dict[str, str] = {
     "state": "conn_state",
     "community_id": "community_id",
 }
-"""Columns of a flow and the fields of conn.log that they come from."""
+"""Columns of a flow, and the fields of conn.log that they come from."""
 
 NO_FIELDS, WRONG_WIDTH = "no #fields line above it", "other number of cells than #fields"
 NOT_NAMED = "no ts, addresses and proto in the #fields above it"
@@ -47,7 +47,7 @@ _ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What the ``#`` lines above say."""
+    """What the ``#`` lines above define."""
 
     separator: bytes = b"\t"
     unset: str = "-"
@@ -57,7 +57,7 @@ class _Header:
 
 
 class ZeekParser:
-    r"""Makes flows of the lines of one conn.log.
+    r"""Parses the lines of one conn.log.
 
     Examples
     --------
@@ -78,7 +78,7 @@ class ZeekParser:
         self._header = _Header()
 
     def parse(self, block: bytes) -> Parsed:
-        """Return what whole lines came to; blank ones and those that begin with ``#`` are no records."""
+        """Return the flows of whole lines; blank ones and those that begin with ``#`` are no records."""
         lines = [line for line in block.replace(b"\r\n", b"\n").split(b"\n") if line and not line.isspace()]
         parts = [part for mark, run in groupby(lines, _mark) for part in self._parts(mark, list(run))]
         return join_parsed(parts or [Parsed()])
@@ -86,7 +86,7 @@ class ZeekParser:
     def _parts(self, mark: bytes, lines: list[bytes]) -> Iterator[Parsed]:
         if mark == b"#":
             for line in lines:
-                self._header = _told(self._header, line.lstrip())
+                self._header = _updated(self._header, line.lstrip())
         elif mark == b"{":
             yield _from_json(lines)
         else:
@@ -103,18 +103,18 @@ class ZeekParser:
         rows = [row for line in lines if (row := _fitted(line, head)) is not None]
         parts = [Parsed(skipped={WRONG_WIDTH: len(lines) - len(rows)})] if len(rows) < len(lines) else []
         if rows:
-            parts.append(_settled(_text_of(rows, head)))
+            parts.append(_flows_of(_text_of(rows, head)))
         return join_parsed(parts)
 
 
 def _mark(line: bytes) -> bytes:
-    """Return what kind of line it is, by its first character."""
+    """Return the kind of a line, by its first character."""
     first = line.lstrip()[:1]
     return first if first in (b"#", b"{") else b""
 
 
-def _told(head: _Header, line: bytes) -> _Header:
-    """Return what is known when a ``#`` line has been read; one that cannot be read changes nothing."""
+def _updated(head: _Header, line: bytes) -> _Header:
+    """Return the header after a ``#`` line; one that cannot be read changes nothing."""
     name, _, rest = line.partition(b" " if line.startswith(b"#separator ") else head.separator)
     text = rest.decode("utf-8", "replace")
     if name == b"#separator":
@@ -161,21 +161,21 @@ def _text_of(rows: Sequence[bytes], head: _Header) -> pl.DataFrame:
 def _from_json(lines: Sequence[bytes]) -> Parsed:
     table, bad = json_table(lines, _JSON_SCHEMA)
     parts = [Parsed(skipped={NOT_JSON: bad})] if bad else []
-    if table["_path"].null_count() < len(table):  # written where several logs share one stream
+    if table["_path"].null_count() < len(table):  # there where several logs share one stream
         paths = table["_path"].fill_null(_CONN)
         others = paths.filter(paths != _CONN).value_counts().sort("_path")
         parts.append(Parsed(not_flows=dict(others.iter_rows())))
         table = table.filter(paths == _CONN)
     texts = table.select(pl.col(field).alias(name) for name, field in FIELDS.items())
-    return join_parsed([*parts, _settled(texts)])
+    return join_parsed([*parts, _flows_of(texts)])
 
 
-def _settled(texts: pl.DataFrame) -> Parsed:
-    """Return the flows of texts; Zeek tells no duration of a single packet, which is none."""
+def _flows_of(texts: pl.DataFrame) -> Parsed:
+    """Return the flows of texts; a single packet has no duration in Zeek, which is 0."""
     absent = [pl.lit(None, pl.String).alias(name) for name in ("start", "duration_s") if name not in texts.columns]
     texts = texts.with_columns(absent)
     length = pl.col("duration_s").cast(pl.Float64, strict=False)
-    return settle(
+    return build_flows(
         texts.with_columns(
             start=_times(texts["start"]),
             duration_s=pl.when(pl.col("duration_s").is_null()).then(0.0).otherwise(length),
@@ -184,11 +184,11 @@ def _settled(texts: pl.DataFrame) -> Parsed:
 
 
 def _times(texts: pl.Series) -> pl.Series:
-    """Return times, told in seconds since 1970 or, where Zeek is set so, in ISO 8601; null where they are neither."""
+    """Return times, in seconds since 1970 or, where Zeek is configured so, in ISO 8601; null where they are neither."""
     seconds = texts.cast(pl.Float64, strict=False)
     seconds = seconds.to_frame("s").select(pl.when(pl.col("s").is_between(0, LATEST_S)).then("s")).to_series()
     times = (seconds * 1e6).round().cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
     if times.null_count() == texts.null_count():
         return times
-    spelt = texts.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us", time_zone="UTC", strict=False)
-    return times.fill_null(spelt)
+    in_words = texts.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us", time_zone="UTC", strict=False)
+    return times.fill_null(in_words)
