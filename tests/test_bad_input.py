@@ -78,20 +78,20 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 }
 
 SCORED = {
-    "missing": r"must stand for at least one file, however: .*flows\.csv is not there; check the path",
-    "empty": r"must have at least a header, however: .*flows\.csv is empty",
-    "blank": r"must have a header line, however: .*flows\.csv is empty",
-    "another header": r"flows\.csv: .*8 missing: ",
-    "no header": r"must begin with a header line, however: the first line of .*flows\.csv is mostly numbers",
-    "a missing column": r"flows\.csv: .*must have all of its 8 features, however: 1 missing: fwd_bytes",
-    "a doubled column": r"flows\.csv: each column of schema .* .* however: fwd_bytes comes twice",
-    "text in a number": r"fwd_bytes must be a number, however: fwd_bytes='many' \(.*flows\.csv line 8\); correct it",
-    "a short row": r"one line of 10 cells, however: 3 cells in '80,1\.5,tcp' \(.*flows\.csv line 302\)",
-    "truncated gzip": r"readable to its end, however: .*flows\.csv\.gz is damaged or cut off .*; fetch it again",
-    "no gzip": r"a gzip file must begin with 1f 8b, however: .*flows\.csv\.gz begins with b'a,b",
-    "truncated Parquet": r"whole and of its kind, however: .*flows\.parquet cannot be read",
-    "no Parquet": r"a Parquet file must begin with PAR1, however: .*flows\.parquet begins with b'a,b",
-    "a folder without tables": r"however: .*flows\.csv has no file that ends in \.csv",
+    "missing": r"cannot read .*flows\.csv: it does not exist; check the path",
+    "empty": r"cannot read .*flows\.csv: it is empty",
+    "blank": r"cannot read .*flows\.csv: it is empty",
+    "another header": r"flows\.csv: 8 of the 8 features .* missing: ",
+    "no header": r"cannot read .*flows\.csv: its first line is mostly numbers",
+    "a missing column": r"flows\.csv: 1 of the 8 features .* missing: fwd_bytes",
+    "a doubled column": r"flows\.csv: fwd_bytes of schema .* twice",
+    "text in a number": r"cannot read .*flows\.csv, line 8: fwd_bytes 'many' is not a number; fix it",
+    "a short row": r"flows\.csv, line 302: 3 cells instead of 10 in '80,1\.5,tcp'",
+    "truncated gzip": r"cannot read .*flows\.csv\.gz: it is damaged or truncated .*; fetch it again",
+    "no gzip": r"cannot read .*flows\.csv\.gz: a gzip file begins with 1f 8b, this one with b'a,b",
+    "truncated Parquet": r"cannot read .*flows\.parquet: ",
+    "no Parquet": r"cannot read .*flows\.parquet: a Parquet file begins with PAR1, this one with b'a,b",
+    "a folder without tables": r"cannot read .*flows\.csv: it has no file that ends in \.csv",
 }
 
 
@@ -113,9 +113,9 @@ TRAINED = {
         what: SCORED[what]
         for what in ("missing", "empty", "blank", "truncated gzip", "truncated Parquet", "a short row")
     },
-    "another header": "the label column must be in the table, however: 'label' is not; columns: time, host, message",
-    "no header": "the label column must be in the table, however: 'label' is not",
-    "a doubled column": "the label column must be in the table, however: 'label' is not",
+    "another header": "no label column 'label'; its columns: time, host, message",
+    "no header": "no label column 'label'",
+    "a doubled column": "no label column 'label'",
     "text in a number": r"fwd_bytes='many' stands among numbers \(flows\.csv row 7, column fwd_bytes\); correct 1",
 }
 
@@ -127,8 +127,8 @@ def test_what_cannot_train_is_told(command: Command, broken: Callable[[str], Pat
 
 
 EVALUATED = {
-    "text in a number": r"flows\.csv: fwd_bytes must be a number, however: fwd_bytes='many' \(row 7, column",
-    "a missing column": r"flows\.csv: .*1 missing: fwd_bytes",
+    "text in a number": r"flows\.csv: row 7: fwd_bytes 'many' is not a number",
+    "a missing column": r"flows\.csv: 1 of the 8 features .* missing: fwd_bytes",
     "another header": r"the label column must be in flows\.csv, however: 'label' is not",
     "truncated gzip": SCORED["truncated gzip"],
     "missing": SCORED["missing"],
@@ -181,23 +181,23 @@ FIRST = pl.int_range(pl.len()) == 0
 LABELS = {
     "one row of a class": (
         {"label": pl.when(FIRST).then(pl.lit("worm")).otherwise("label")},
-        r"at least two flows, one to train and one to test, however: (.*, )?worm of column label has one; drop",
+        r"column label has one flow each of (.*, )?worm, .* drop",
     ),
     "a single class": (
         {"label": pl.lit("benign")},
-        "a benign class and an attack class, however: column label holds 'benign' alone; add flows of an attack",
+        "column label has no value but 'benign'; add flows of an attack",
     ),
     "no benign value": (
         {"label": pl.col("label").replace("benign", "benignn")},
-        "the benign value must occur in column label, however: 'benign' does not; nearest: benignn; values: ",
+        "column label has no benign value 'benign'; nearest: benignn; its values: ",
     ),
     "a flow without a label": (
         {"label": pl.when(FIRST).then(None).otherwise("label")},
-        r"every flow must have a label, however: 1 have none \(first: row 1, column label\); drop those rows",
+        r"1 flows have no label \(first: row 1, column label\); drop those rows",
     ),
     "two spellings of benign": (
         {"label": pl.when(FIRST).then(pl.lit("BENIGN")).otherwise("label")},
-        "at least two flows",
+        "column label has one flow each of",
     ),
 }
 
@@ -213,7 +213,7 @@ def test_labels_that_cannot_train_are_told(command: Command, tmp_path: Path, wha
 def test_a_label_column_that_is_not_there_is_told(command: Command, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv")
     ran = command("train", path, "--label", "lable", "--benign", "benign", "-o", tmp_path / "m.idea")
-    told(ran, 3, "the label column must be in the table, however: 'lable' is not; nearest: label; columns: dst_port")
+    told(ran, 3, "no label column 'lable'; nearest: label; its columns: dst_port")
 
 
 def test_a_table_without_label_options_is_told(command: Command, tmp_path: Path):
@@ -312,7 +312,7 @@ def test_a_detector_of_another_schema_is_told(command: Command, model_file: Path
 
     simulated_flows(50)[0].write_csv(tmp_path / "t.csv")
     ran = command("score", model_file, tmp_path / "t.csv", "-o", tmp_path / "v.csv")
-    told(ran, 3, r"t\.csv: a table of schema custom must have all of its 8 features, however: 7 missing: duration_s")
+    told(ran, 3, r"t\.csv: 7 of the 8 features of schema custom are missing: duration_s")
 
 
 # --- what the system refuses -------------------------------------------------------------------------------------

@@ -52,12 +52,17 @@ def _with(labels: list[str | None]) -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("table", "label", "benign", "message"),
     [
-        (TABLE, "verdit", "normal", "'verdit' is not; nearest: verdict"),
-        (TABLE, "verdict", "benign", r"'benign' does not; values: normal \(15\), flood \(10\), scan \(5\)"),
-        (_with(["normal"] * N), "verdict", "normal", "holds 'normal' alone"),
-        (_with(["normal"] * 29 + [None]), "verdict", "normal", r"1 have none \(first: row 30, column verdict\)"),
-        (_with(["normal"] * 29 + [" "]), "verdict", "normal", "1 have none"),
-        (_with(["normal"] * 29 + ["worm"]), "verdict", "normal", "worm of column verdict has one; drop"),
+        (TABLE, "verdit", "normal", "label column 'verdit'; nearest: verdict"),
+        (TABLE, "verdict", "benign", r"'benign'; its values: normal \(15\), flood \(10\), scan \(5\)"),
+        (_with(["normal"] * N), "verdict", "normal", "no value but 'normal'"),
+        (
+            _with(["normal"] * 29 + [None]),
+            "verdict",
+            "normal",
+            r"1 flows have no label \(first: row 30, column verdict\)",
+        ),
+        (_with(["normal"] * 29 + [" "]), "verdict", "normal", "1 flows have no label"),
+        (_with(["normal"] * 29 + ["worm"]), "verdict", "normal", "column verdict has one flow each of worm"),
         (_with(["normal"] * 15 + ["benign"] * 15), "verdict", "normal", "rename one"),
     ],
 )

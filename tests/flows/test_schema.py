@@ -107,7 +107,7 @@ def test_categories_spell_one_way(cells: list[object]) -> None:
 
 def test_text_in_a_number_names_row_and_column() -> None:
     table = pl.DataFrame({"Tot Byts": ["1", "many", "2", "few"], "is_login": [0, 1, 1, 0]})
-    with pytest.raises(CellError, match=r"bytes='many' \(row 2, column bytes\) \(1 more"):
+    with pytest.raises(CellError, match=r"row 2: bytes 'many' is not a number \(1 more"):
         SMALL.conform(table)
     assert SMALL.bad_cells(table).rows() == [(1, "bytes", "many"), (3, "bytes", "few")]
 
@@ -115,26 +115,26 @@ def test_text_in_a_number_names_row_and_column() -> None:
 def test_port_out_of_range_is_a_bad_cell_only_where_used() -> None:
     table = pl.DataFrame({"dst_port": [80, 70_000], "bytes": [1, 2], "is_login": [0, 0]})
     assert SMALL.conform(table)["dst_port"].to_list() == [80, 70_000]
-    with pytest.raises(CellError, match=r"dst_port must be in 0..65535, however: dst_port='70000' \(row 2"):
+    with pytest.raises(CellError, match=r"row 2: dst_port '70000' is not in 0..65535"):
         SMALL.with_port().conform(table)
 
 
 def test_missing_columns_are_named_with_their_nearest() -> None:
-    with pytest.raises(SchemaError, match=r"1 missing: bytes, nearest: byte[^s]*"):
+    with pytest.raises(SchemaError, match=r"1 of the . features .* missing: bytes, nearest: byte[^s]*"):
         SMALL.conform(pl.DataFrame({"byte": [1], "is_login": [0]}))
 
 
 def test_a_feature_that_comes_twice_is_refused() -> None:
     table = pl.DataFrame({"bytes": [1], "tot_byts": [1], "is_login": [0]})
-    with pytest.raises(SchemaError, match=r"bytes comes twice \(columns 'bytes', 'tot_byts'\)"):
+    with pytest.raises(SchemaError, match=r"bytes .* twice \(columns 'bytes', 'tot_byts'\)"):
         SMALL.conform(table)
-    with pytest.raises(SchemaError, match="bytes comes twice"):
+    with pytest.raises(SchemaError, match=r"bytes of schema .* twice"):
         SMALL.conform(table.rename({"tot_byts": "bytes_duplicated_0"}))
 
 
 def test_a_column_of_another_kind_is_refused() -> None:
     table = pl.DataFrame({"bytes": [[1]], "is_login": [0]})
-    with pytest.raises(SchemaError, match="column bytes must hold numbers"):
+    with pytest.raises(SchemaError, match="column bytes is of type"):
         SMALL.conform(table)
 
 
@@ -179,9 +179,9 @@ def test_a_contract_from_elsewhere_is_checked(contract: object) -> None:
 
 
 def test_registry_refuses_taken_and_unknown_names() -> None:
-    with pytest.raises(SchemaError, match="kdd99 is registered"):
+    with pytest.raises(SchemaError, match="kdd99 is already registered"):
         register(Schema("kdd99", SMALL.columns))
-    with pytest.raises(SchemaError, match=r"'cicflw' is not one of .*; nearest: cicflow"):
+    with pytest.raises(SchemaError, match=r"'cicflw'; nearest: cicflow; .* kdd99"):
         get_schema("cicflw")
 
 

@@ -158,7 +158,7 @@ def test_inputs_come_once_and_in_order(tmp_path):
 @pytest.mark.parametrize("inputs", [[], ["absent.csv"], ["*.absent"], ["."]])
 def test_an_input_that_stands_for_nothing_is_refused(tmp_path, monkeypatch, inputs):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="however"):
+    with pytest.raises(DataError, match=r"name files|check the path"):
         iter_flows(inputs, SCHEMA)
 
 
@@ -193,7 +193,7 @@ def test_a_range_is_of_one_parquet_file_and_inside_it(tmp_path):
     pl.DataFrame({"fwd_packets": [1, 2]}).write_parquet(tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("fwd packets\n1\n2\n")
     for inputs in ([tmp_path / "t.csv"], [tmp_path]):
-        with pytest.raises(DataError, match=r"of one Parquet file, however: .*t\.csv"):
+        with pytest.raises(DataError, match=r"t\.csv.*: it is not one Parquet file"):
             list(iter_chunks(inputs, PACKETS, rows=range(1)))
     with pytest.raises(DataError, match=r"rows 1\.\.3 of .*, which has 2"):
         list(iter_chunks([tmp_path / "t.parquet"], PACKETS, rows=range(1, 3)))
@@ -223,7 +223,7 @@ def test_two_columns_of_one_name_are_a_schema_error(tmp_path):
 def test_a_file_without_header_is_told_and_can_be_read(tmp_path):
     header, data = GOOD.split("\n", 1)
     bare = written(tmp_path, data.replace("10.0.0.", ""))
-    with pytest.raises(FileFormatError, match="must begin with a header line"):
+    with pytest.raises(FileFormatError, match="mostly numbers"):
         next(iter_flows([bare], SCHEMA))
     assert flows_of(bare, header=header.split(",")).height == 2
     assert read_table(bare, header=header.split(",")).columns == header.split(",")
@@ -232,9 +232,9 @@ def test_a_file_without_header_is_told_and_can_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ("x,1,many,2,dns", r"packets must be a number, however: packets='many' \(.*flows\.csv line 4\)"),
-        ("x,1,\x1b[2J" + 90 * "a" + ",2,dns", r"packets='\\x1b\[2Ja{56}'\.\.\. \("),
-        ("x,1,2", r"5 cells, however: 3 cells in 'x,1,2' \(.*flows\.csv line 4\)"),
+        ("x,1,many,2,dns", r"flows\.csv, line 4: packets 'many' is not a number"),
+        ("x,1,\x1b[2J" + 90 * "a" + ",2,dns", r"packets '\\x1b\[2Ja{56}'\.\.\. is not"),
+        ("x,1,2", r"flows\.csv, line 4: 3 cells instead of 5 in 'x,1,2'"),
         ("x,1,2,3,4,5", r"6 cells in"),
         ('x,1,2,3,"open', r"a quote that neither begins nor ends a cell"),
         ('x,1,2,3,a"b', r"a quote that neither begins nor ends a cell"),
@@ -255,7 +255,7 @@ def test_a_bad_cell_of_parquet_is_told_with_its_row(tmp_path):
         packets=pl.Series(["3", "x"])
     )
     table.write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(CellError, match=r"packets='x' \(.*t\.parquet row 2\)"):
+    with pytest.raises(CellError, match=r"t\.parquet, row 2: packets 'x' is not"):
         flows_of(tmp_path / "t.parquet")
     skipped = SkipCount()
     assert flows_of(tmp_path / "t.parquet", on_error="skip", skipped=skipped)["packets"].to_list() == [3.0]
@@ -272,7 +272,7 @@ def test_a_port_counts_only_where_it_is_a_feature(tmp_path):
 def test_skipping_demands_a_count_and_options_are_checked(tmp_path):
     path = written(tmp_path, GOOD)
     for options in ({"on_error": "skip"}, {"on_error": "ignore"}, {"chunk_rows": 0}):
-        with pytest.raises(ValueError, match="must"):
+        with pytest.raises(ValueError, match=r"chunk_rows|on_error"):
             iter_flows([path], SCHEMA, **options)
 
 
@@ -392,7 +392,7 @@ def test_a_panic_of_the_engine_is_a_format_error(tmp_path, monkeypatch):
 def test_a_line_that_never_ends_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "LONGEST_LINE", 1000)
     monkeypatch.setattr(lines, "BLOCK_BYTES", 100)
-    with pytest.raises(FileFormatError, match="a line must be shorter"):
+    with pytest.raises(FileFormatError, match="a line is longer"):
         flows_of(written(tmp_path, GOOD + "x" * 5000))
 
 

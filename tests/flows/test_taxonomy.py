@@ -82,7 +82,7 @@ def test_unknown_labels_are_listed_with_rows() -> None:
 
 
 def test_null_labels_are_refused() -> None:
-    with pytest.raises(LabelError, match="1 have none"):
+    with pytest.raises(LabelError, match="1 flows have no label"):
         get_taxonomy("kdd99").apply(pl.Series(["normal", None]))
 
 
@@ -94,16 +94,16 @@ def test_attempted_labels_follow_the_policy(policy: str, expected: str | None) -
 
 
 def test_a_taxonomy_needs_a_benign_label_and_no_contradiction() -> None:
-    with pytest.raises(LabelError, match="calls none so"):
+    with pytest.raises(LabelError, match="maps no label to benign"):
         Taxonomy("bad", {"a": "dos"})
-    with pytest.raises(LabelError, match="x is both"):
+    with pytest.raises(LabelError, match="maps and drops x"):
         Taxonomy("bad", {"a": "benign", "x": "dos"}, frozenset("x"))
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(DatasetError, match="'kdd98' is not one of kdd99"):
+    with pytest.raises(DatasetError, match=r"'kdd98'; .* kdd99"):
         get_taxonomy("kdd98")
-    with pytest.raises(LabelError, match="'family' is not one of official, paper, native"):
+    with pytest.raises(LabelError, match=r"'family'; .* official, paper, native"):
         get_taxonomy("kdd99", "family")
     with pytest.raises(LabelError, match="no attempted labels"):
         get_taxonomy("kdd99", attempted="drop")

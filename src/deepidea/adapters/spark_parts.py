@@ -172,7 +172,7 @@ def _table(path: Path) -> Table:
         groups = tuple(found.row_group(j).num_rows for j in range(found.num_row_groups))
         return Table(path, path.stat().st_size, groups, found.schema.to_arrow_schema())
     except (pa.ArrowException, OSError) as error:
-        raise FileFormatError(f"{path} cannot be read as Parquet: {error}; write it or fetch it again") from error
+        raise FileFormatError(f"cannot read {path}: {error}; fetch or write it again") from error
 
 
 def _have_same_columns(tables: Sequence[Table]) -> bool:

@@ -1,13 +1,15 @@
-"""One column of a flow table: its name, what kind of thing it holds, and the names that tools give it."""
+"""One column of a flow table: its name, its kind, and the names that tools give it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+import msgspec
 
 Kind = Literal["number", "flag", "category", "port", "identity"]
-KINDS: tuple[str, ...] = get_args(Kind)
+Text = Annotated[str, msgspec.Meta(max_length=500)]  # schemas are also read from files of unknown origin
 
 _NOT_WORD = re.compile(r"[^a-z0-9]+")
 _PROTOCOL = re.compile(r"^(proto|protocol|ip_proto(col)?)$")
@@ -16,7 +18,7 @@ _PROTOCOL = re.compile(r"^(proto|protocol|ip_proto(col)?)$")
 def column_key(raw: str) -> str:
     """Return the spelling under which two headers count as the same name.
 
-    Case, spaces around and the choice of separator do not matter, so that ``" Flow Bytes/s"`` and
+    Case, outer spaces and the choice of separator do not matter, so that ``" Flow Bytes/s"`` and
     ``flow_bytes_s`` are one name.
 
     Examples
@@ -28,7 +30,7 @@ def column_key(raw: str) -> str:
 
 
 def names_protocol(raw: str) -> bool:
-    """Whether a header says that its column holds protocols, whose numbers are words.
+    """Whether a header names a column of protocols, whose numbers are words.
 
     Examples
     --------
@@ -56,7 +58,7 @@ class Column:
     description
         One line for people.
     optional
-        True where not every tool gives it: see `deepidea.flows.schema.Schema.restrict`.
+        True where some tools do not have it: see `deepidea.flows.schema.Schema.restrict`.
 
     Examples
     --------
@@ -64,16 +66,16 @@ class Column:
     True
     """
 
-    name: str
+    name: Text
     kind: Kind
-    unit: str = ""
-    aliases: tuple[str, ...] = ()
-    description: str = ""
+    unit: Text = ""
+    aliases: Annotated[tuple[Text, ...], msgspec.Meta(max_length=50)] = ()
+    description: Text = ""
     optional: bool = False
 
     @property
     def is_number(self) -> bool:
-        """Whether the column reaches a model as a number without being asked for."""
+        """Whether the column is a number that is always a feature."""
         return self.kind in ("number", "flag")
 
     @property

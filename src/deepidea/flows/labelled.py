@@ -1,4 +1,4 @@
-"""Flows with their labels: the one form in which data reaches training and evaluation."""
+"""Flows with their labels: the form in which data reaches training and evaluation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class LabelledFlows:
     Parameters
     ----------
     table
-        Canonical columns: features, and ports, identities and the name of the file where at hand.
+        Canonical columns: features, and ports, identities and the name of the file where present.
     labels
         Native labels in one spelling, String, shape ``(n_flows,)``.
     classes
         Class of each flow, String, shape ``(n_flows,)``, no nulls.
     schema
-        What the columns are.
+        Schema of the table.
     class_order
         Classes that occur, benign first.
     source
@@ -105,10 +105,10 @@ def labelled_flows_from_table(
     keep
         Columns that must be features: see `deepidea.flows.custom.infer_schema`.
     choose_rows
-        Called with the labels, returns the rows from which the schema is inferred: those that will train. All rows
-        where absent.
+        Called with the labels; returns the rows from which the schema is inferred, those that will train. Without it
+        all rows.
     schema
-        What the columns are, where that is known: nothing is inferred and nothing refused then.
+        Schema of the table where it is known; then nothing is inferred and nothing refused.
 
     Raises
     ------
@@ -124,18 +124,23 @@ def labelled_flows_from_table(
     (('benign', 'scan'), ['bytes'], {})
     """
     labels = label_column(table, label)
-    _refuse_labels(labels, benign)
+    if labels.null_count():
+        row = int(labels.is_null().arg_true()[0]) + 1
+        raise LabelError(
+            f"{labels.null_count():,} flows have no label (first: row {row}, column {label}); drop those rows"
+        )
+    check_label_counts(label, benign, dict(labels.value_counts().iter_rows()))
     refused: dict[str, str] = {}
     if schema is None:
-        looked_at = table if choose_rows is None else table[choose_rows(labels)]
-        schema, refused = infer_schema(looked_at, label=label, keep=keep)
+        rows = table if choose_rows is None else table[choose_rows(labels)]
+        schema, refused = infer_schema(rows, label=label, keep=keep)
     attacks = sorted(set(labels.unique()) - {benign})
     taxonomy = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})
     return label_flows(table, labels, schema, taxonomy, "table"), refused
 
 
 def label_column(table: pl.DataFrame, label: str) -> pl.Series:
-    """Return the labels of a table as text without spaces around; an empty one is null.
+    """Return the labels of a table as text, stripped; an empty one is null.
 
     Raises
     ------
@@ -143,25 +148,15 @@ def label_column(table: pl.DataFrame, label: str) -> pl.Series:
         The table has no such column.
     """
     if label not in table.columns:
+        columns = ", ".join(table.columns[:20]) + (", ..." if table.width > 20 else "")
         raise LabelError(
-            f"the label column must be in the table, however: {label!r} is not{suggest(label, table.columns)}; "
-            f"columns: {', '.join(table.columns[:20])}{', ...' if table.width > 20 else ''}"
+            f"the table has no label column {label!r}{suggest(label, table.columns)}; its columns: {columns}"
         )
     return table[label].cast(pl.String).str.strip_chars().replace("", None)
 
 
-def _refuse_labels(labels: pl.Series, benign: str) -> None:
-    if labels.null_count():
-        row = int(labels.is_null().arg_true()[0]) + 1
-        raise LabelError(
-            f"every flow must have a label, however: {labels.null_count():,} have none (first: row {row}, column "
-            f"{labels.name}); drop those rows"
-        )
-    check_label_counts(labels.name, benign, dict(labels.value_counts().iter_rows()))
-
-
 def check_label_counts(label: str, benign: str, counts: Mapping[str, int]) -> None:
-    """Refuse labels that cannot train a detector, by how many flows have each.
+    """Check that labels can train a detector, by how many flows have each.
 
     Raises
     ------
@@ -170,21 +165,16 @@ def check_label_counts(label: str, benign: str, counts: Mapping[str, int]) -> No
     """
     if benign not in counts:
         raise LabelError(
-            f"the benign value must occur in column {label}, however: {benign!r} does not"
-            f"{suggest(benign, counts)}; values: {format_counts(counts)}"
+            f"column {label} has no benign value {benign!r}{suggest(benign, counts)}; "
+            f"its values: {format_counts(counts)}"
         )
     if len(counts) < 2:
-        raise LabelError(
-            f"there must be a benign class and an attack class, however: column {label} holds {benign!r} alone; "
-            f"add flows of an attack"
-        )
+        raise LabelError(f"column {label} has no value but {benign!r}; add flows of an attack")
     if BENIGN in counts and benign != BENIGN:
-        raise LabelError(
-            f"one value must mean benign, however: column {label} holds {benign!r} and {BENIGN!r}; rename one"
-        )
+        raise LabelError(f"column {label} has {benign!r} and {BENIGN!r}, both of which mean benign; rename one")
     single = sorted(name for name, n in counts.items() if n == 1)
     if single:
         raise LabelError(
-            f"a class must have at least two flows, one to train and one to test, however: {', '.join(single[:8])} of "
-            f"column {label} has one; drop those rows, merge the class into another, or add flows"
+            f"column {label} has one flow each of {', '.join(single[:8])}, and a class needs two, one to train and one "
+            "to test; drop those rows, merge the class into another, or add flows"
         )

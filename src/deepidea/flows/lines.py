@@ -1,9 +1,9 @@
-"""CSV files as blocks of whole lines, made fit for a fast parser whatever tool wrote them.
+"""CSV files as blocks of whole lines, cleaned so that a fast parser can read them whatever tool wrote them.
 
-A row is one line. Every line is checked to have as many cells as the header before anything parses it: parsers fill
-rows that were cut short with nulls, and a detector would score those. Blank lines go, and so does the header where
-it stands again in the middle, as it does in CSE-CIC-IDS2018. Bytes that are not UTF-8 are read as Windows-1252, the
-encoding of the 0x96 in CICIDS2017's labels, one by one, so that nothing depends on where a block ends.
+A row is one line. Every line is checked to have as many cells as the header before it is parsed: parsers fill rows
+that were cut short with nulls, and a detector would score those. Removed are blank lines and repeated headers, as in
+CSE-CIC-IDS2018. Bytes that are not UTF-8 are decoded as Windows-1252, the encoding of the 0x96 in CICIDS2017's labels,
+byte by byte, so that nothing depends on where a block ends.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import csv
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepidea.errors import FileFormatError
-from deepidea.flows.skipping import SkipCount, shown, skip_or_raise
+from deepidea.flows.skipping import SkipCount, quoted, skip_or_raise
 
 __all__ = ["Block", "CsvLines"]
 
@@ -32,17 +33,15 @@ _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _windows_1252(error: UnicodeError) -> tuple[str, int]:
-    """Decode the bytes that are not UTF-8; the five that Windows-1252 leaves open are taken as Latin-1."""
+    """Decode the bytes that are not UTF-8; the five that Windows-1252 leaves open become Latin-1."""
     assert isinstance(error, UnicodeDecodeError)  # registered for decoding alone
-    wrong = error.object[error.start : error.end]
-    return "".join(_char_of(byte) for byte in wrong), error.end
-
-
-def _char_of(byte: int) -> str:
-    try:
-        return bytes([byte]).decode("cp1252")
-    except UnicodeDecodeError:
-        return chr(byte)
+    characters = ""
+    for byte in error.object[error.start : error.end]:
+        try:
+            characters += bytes([byte]).decode("cp1252")
+        except UnicodeDecodeError:
+            characters += chr(byte)
+    return characters, error.end
 
 
 codecs.register_error("deepidea.windows_1252", _windows_1252)
@@ -53,9 +52,10 @@ def _decode(data: bytes) -> str:
 
 
 def _as_utf8(data: bytes) -> bytes:
+    if data.isascii():
+        return data
     try:
-        if not data.isascii():
-            data.decode()
+        data.decode()
     except UnicodeDecodeError:
         return _decode(data).encode()
     return data
@@ -78,7 +78,7 @@ class Block:
 
 
 class CsvLines:
-    r"""A CSV file that is read once, from its beginning to its end.
+    r"""A CSV file, read once from beginning to end.
 
     Parameters
     ----------
@@ -92,14 +92,16 @@ class CsvLines:
     Attributes
     ----------
     columns
-        Names as they stand in the file; the second column of one name is ``<name>_duplicated_0``.
+        Names as in the file; the second column of one name is ``<name>_duplicated_0``.
     separator
-        ``,`` unless the header holds none of them and one of ``;``, tab, ``|`` instead.
+        ``,``, unless the header has none and one of ``;``, tab, ``|``.
+    removed : Counter
+        Lines removed so far: ``blank`` and ``header``.
 
     Raises
     ------
     FileFormatError
-        The file is empty, or not CSV that can be read.
+        The file is empty, or no readable CSV.
 
     Examples
     --------
@@ -119,11 +121,12 @@ class CsvLines:
         text = _decode(self._header) if self._header else _decode(self._rest.partition(b"\n")[0])
         self.separator = _separator_of(text)
         self.columns = _renamed(header or self._cells_of(text))
+        self.removed: Counter[str] = Counter()
 
     @property
     def looks_headless(self) -> bool:
         """Whether the names are mostly numbers: data rather than a header."""
-        return 2 * sum(_is_number(name) for name in self.columns) > len(self.columns)
+        return 2 * sum(map(_is_number, self.columns)) > len(self.columns)
 
     def blocks(self, skipped: SkipCount | None) -> Iterator[Block]:
         """Yield the rows in order; lines that are not a row are counted in `skipped`.
@@ -142,12 +145,10 @@ class CsvLines:
     def _begin(self) -> bytes:
         first = next(self._raw, b"")
         if first.startswith(_WIDE_MARKS):
-            raise FileFormatError(
-                f"a CSV file must be UTF-8 or Windows-1252, however: {self._source} is UTF-16; save it as UTF-8"
-            )
+            raise FileFormatError(f"cannot read {self._source}: it is UTF-16; save it as UTF-8")
         first = first.removeprefix(codecs.BOM_UTF8)
         if not first.strip():
-            raise FileFormatError(f"a CSV file must have a header line, however: {self._source} is empty")
+            raise FileFormatError(f"cannot read {self._source}: it is empty; a CSV file needs a header line")
         return first
 
     def _take_header(self) -> bytes:
@@ -161,18 +162,18 @@ class CsvLines:
     def _cells_of(self, header: str) -> list[str]:
         if "\r" in header or "\0" in header:
             raise FileFormatError(
-                f"a CSV file must be text in lines that end in LF or CRLF, however: the first line of {self._source} "
-                f"is {shown(header)}; it is of another kind"
+                f"cannot read {self._source}: it is no text in lines that end in LF or CRLF; it begins with "
+                f"{quoted(header)}"
             )
         try:
             return next(csv.reader([header], delimiter=self.separator, strict=True))
         except csv.Error as error:
             raise FileFormatError(
-                f"a header must be one line of names, however: {self._source} begins with {shown(header)} ({error})"
+                f"cannot read {self._source}: its header {quoted(header)} is not one line of names ({error})"
             ) from error
 
     def _cleaned(self, data: bytes, skipped: SkipCount | None) -> Block:
-        """Return the lines that are rows, in UTF-8, and see to the others."""
+        """Return the lines that are rows, in UTF-8; remove, skip or refuse the others."""
         data = _as_utf8(data)
         odd, n_lines = self._odd_lines(data)
         first, self._line = self._line, self._line + n_lines
@@ -180,12 +181,15 @@ class CsvLines:
             return Block(data, np.arange(first, first + n_lines))
         lines = data.split(b"\n")
         for index in np.flatnonzero(odd).tolist():
-            self._judge(lines[index].rstrip(b"\r"), first + index, skipped)
+            self._remove(lines[index].rstrip(b"\r"), first + index, skipped)
         kept = np.flatnonzero(~odd)
         return Block(b"".join(lines[index] + b"\n" for index in kept.tolist()), kept + first)
 
     def _odd_lines(self, data: bytes) -> tuple[npt.NDArray[np.bool_], int]:
-        """Return which lines are not plainly rows, bool (n_lines,), and how many lines there are."""
+        """Return which lines may be no rows, bool (n_lines,), and how many lines there are.
+
+        All lines of a block are checked at once: separators outside of quotes are summed between the line ends.
+        """
         chars = np.frombuffer(data, np.uint8)
         ends = np.flatnonzero(chars == _NEWLINE)
         starts = np.concatenate(([0], ends[:-1] + 1))
@@ -212,28 +216,19 @@ class CsvLines:
             at = data.find(self._header, end)
         return again
 
-    def _judge(self, line: bytes, number: int, skipped: SkipCount | None) -> None:
-        """Pass over a line that is blank or the header again; refuse any other."""
+    def _remove(self, line: bytes, number: int, skipped: SkipCount | None) -> None:
+        """Count a line that is blank or the header again; skip or refuse any other."""
         if not line.strip() or line == self._header:
+            self.removed["header" if line.strip() else "blank"] += 1
             return
-        text = _decode(line)
-        cells = len(_bare(text).split(self.separator))
-        if cells == len(self.columns):
+        text, wanted = _decode(line), len(self.columns)
+        cells = len("".join(text.split('"')[::2]).split(self.separator))  # of what is outside of quotes
+        reason = f"{'fewer' if cells < wanted else 'more'} cells than columns"
+        fact = f"{cells} cells instead of {wanted}"
+        if cells == wanted:
             reason = fact = "a quote that neither begins nor ends a cell"
-        else:
-            reason, fact = f"{'fewer' if cells < len(self.columns) else 'more'} cells than columns", f"{cells} cells"
-        skip_or_raise(
-            reason,
-            1,
-            f"a row must be one line of {len(self.columns)} cells, however: {fact} in {shown(text)} "
-            f"({self._source} line {number})",
-            skipped,
-        )
-
-
-def _bare(text: str) -> str:
-    """Return a line without what stands in quotes."""
-    return "".join(text.split('"')[::2])
+        message = f"cannot read {self._source}, line {number}: {fact} in {quoted(text)}"
+        skip_or_raise(reason, 1, message, skipped)
 
 
 def _whole_lines(stream: IO[bytes], source: str) -> Iterator[bytes]:
@@ -245,8 +240,7 @@ def _whole_lines(stream: IO[bytes], source: str) -> Iterator[bytes]:
         rest = data[cut:]
         if len(rest) > LONGEST_LINE:
             raise FileFormatError(
-                f"a line must be shorter than {LONGEST_LINE >> 20} MiB, however: {source} has a longer one; "
-                "it is not a CSV file"
+                f"cannot read {source}: a line is longer than {LONGEST_LINE >> 20} MiB; it is no CSV file"
             )
         if cut:
             yield data[:cut]
@@ -258,15 +252,14 @@ def _read(stream: IO[bytes], source: str) -> bytes:
     try:
         return stream.read(BLOCK_BYTES)
     except (EOFError, zlib.error, OSError) as error:  # what gzip raises when the file is cut off or damaged
-        raise FileFormatError(
-            f"a file must be readable to its end, however: {source} is damaged or cut off ({error}); fetch it again"
-        ) from error
+        raise FileFormatError(f"cannot read {source}: it is damaged or truncated ({error}); fetch it again") from error
 
 
 def _separator_of(header: str) -> str:
     if "," in header:
         return ","
-    return max(_OTHER_SEPARATORS, key=header.count) if any(s in header for s in _OTHER_SEPARATORS) else ","
+    best = max(_OTHER_SEPARATORS, key=header.count)
+    return best if best in header else ","
 
 
 def _renamed(names: Sequence[str]) -> list[str]:
@@ -294,7 +287,7 @@ def _is_number(text: str) -> bool:
 def _outside_quotes(
     chars: npt.NDArray[np.uint8], separator: int, starts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return what stands outside quotes, bool (n_chars,), and the lines whose quotes are wrong, bool (n_lines,).
+    """Return which characters are outside quotes, bool (n_chars,), and which lines have wrong quotes, bool (n_lines,).
 
     The n-th quote of a line opens where n is odd and closes where it is even; a doubled quote within a cell closes and
     opens again. One that opens must begin a cell, one that closes must end it.

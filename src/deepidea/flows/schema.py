@@ -1,9 +1,9 @@
-"""Schemas: which columns a flow table has, of what kind, and under which names tools write them.
+"""Schemas: the columns of a flow table, their kinds, and the names that tools give them.
 
-A schema turns any tool's table into one with canonical names and types, and refuses what it cannot. Registered:
-`kdd99` (also NSL-KDD), `cicflow` (CICFlowMeter of every spelling) and `conn` (Zeek, Suricata, NetFlow), the last two
-also with what the flow's hosts did just before it: `cicflow+context`, `conn+context`. Tables of a user's own
-get one from `deepidea.flows.custom.infer_schema`.
+A schema converts any tool's table to canonical names and types, and refuses what cannot be converted. Registered are
+`kdd99` (also NSL-KDD), `cicflow` (CICFlowMeter in every spelling) and `conn` (Zeek, Suricata, NetFlow), the last two
+also with the recent activity of the flow's hosts: `cicflow+context`, `conn+context`. A table of any other origin gets
+one from `deepidea.flows.custom.infer_schema`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import polars as pl
 
 from deepidea.errors import CellError, SchemaError
 from deepidea.flows.cicflow import CICFLOW_COLUMNS
-from deepidea.flows.column import KINDS, Column, Kind, column_key, names_protocol
+from deepidea.flows.column import Column, Kind, column_key, names_protocol
 from deepidea.flows.conn import CONN_COLUMNS
 from deepidea.flows.context import CONTEXT_COLUMNS
 from deepidea.flows.kdd import KDD99_COLUMNS
@@ -30,7 +31,6 @@ __all__ = ["SCHEMAS", "Column", "Kind", "Schema", "get_schema", "register", "sug
 
 PORT_RANGE = (0, 65535)
 _DOUBLED = re.compile(r"_duplicated_\d+$")  # how polars renames the second column of one name
-_MOST_COLUMNS, _LONGEST_TEXT, _MOST_ALIASES = 10_000, 500, 50  # of a contract that comes from a file
 
 
 def suggest(name: str, known: Collection[str]) -> str:
@@ -53,7 +53,7 @@ class Schema:
     Parameters
     ----------
     name
-        Name in the registry, or ``custom``.
+        Name in `SCHEMAS`, or ``custom``.
     columns
         Columns in order.
     use_port
@@ -66,8 +66,8 @@ class Schema:
     {' Flow Duration': 'duration_us', 'Tot Fwd Pkts': 'fwd_packets'}
     """
 
-    name: str
-    columns: tuple[Column, ...]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    columns: Annotated[tuple[Column, ...], msgspec.Meta(min_length=1, max_length=10_000)]
     use_port: bool = False
 
     @property
@@ -98,7 +98,7 @@ class Schema:
         return replace(self, use_port=use_port)
 
     def restrict(self, columns: Collection[str]) -> Schema:
-        """Return the schema of a table at hand: optional columns that it lacks go, those that it has become required.
+        """Return the schema of one table: without optional columns that it lacks, with those that it has required.
 
         Parameters
         ----------
@@ -125,9 +125,9 @@ class Schema:
     def conform(self, table: pl.DataFrame) -> pl.DataFrame:
         """Return the table with canonical names and types.
 
-        Numbers become integers or ``Float64`` (NaN, infinity and null stay as they are), booleans 0 and 1, categories
-        ``String``; ports and identities are kept where present; columns that the schema does not know go. Rows keep
-        their order. Optional features that are absent stay absent: see `restrict`.
+        Numbers become integers or ``Float64`` (NaN, infinity and null stay), booleans 0 and 1, categories ``String``.
+        Ports and identities are kept where present, columns that the schema does not know dropped. Rows keep their
+        order. Optional features that are absent stay absent: see `restrict`.
 
         Raises
         ------
@@ -161,11 +161,11 @@ class Schema:
         return pl.concat([_NO_BAD_CELLS, *parts]).sort("row", maintain_order=True)
 
     def contract(self) -> dict[str, Any]:
-        """Return the schema as plain data for a JSON document; `from_contract` reads it back."""
+        """Return the schema as plain data for JSON; `from_contract` is the inverse."""
         return {
             "name": self.name,
             "use_port": self.use_port,
-            "columns": [{field: _plain(getattr(c, field)) for field in _COLUMN_FIELDS} for c in self.columns],
+            "columns": [msgspec.to_builtins(column) | {"aliases": list(column.aliases)} for column in self.columns],
         }
 
     @classmethod
@@ -183,15 +183,14 @@ class Schema:
         >>> Schema.from_contract(schema.contract()) == schema
         True
         """
-        _check(isinstance(contract, Mapping), "a schema contract must be a JSON object", contract)
-        name, use_port, columns = (contract.get(key) for key in ("name", "use_port", "columns"))
-        _check(_is_text(name) and bool(name), "name must be a short text", name)
-        _check(isinstance(use_port, bool), "use_port must be true or false", use_port)
-        _check(isinstance(columns, list) and 0 < len(columns) <= _MOST_COLUMNS, "columns must be a list", columns)
-        assert isinstance(name, str)  # for the type checker: checked above
-        assert isinstance(use_port, bool)
-        assert isinstance(columns, list)
-        schema = cls(name, tuple(_column_from(entry) for entry in columns), use_port)
+        try:
+            schema = msgspec.convert(contract, cls)
+        except msgspec.ValidationError as error:
+            raise SchemaError(f"the schema contract is damaged: {error}; get a fresh copy of the file") from error
+        if schema.contract() != contract:
+            raise SchemaError(
+                "the schema contract has other fields than those of a schema; get a fresh copy of the file"
+            )
         _check_whole(schema)
         return schema
 
@@ -214,8 +213,8 @@ class Schema:
         if doubled:
             sources = [header for header, name in names.items() if name in doubled]
             raise SchemaError(
-                f"each column of schema {self.name} must come from one of the table, however: {', '.join(doubled)} "
-                f"comes twice (columns {', '.join(map(repr, sources))}); drop one of them"
+                f"{', '.join(doubled)} of schema {self.name} is in the table twice (columns "
+                f"{', '.join(map(repr, sources))}); drop one of them"
             )
 
     def _refuse_missing(self, raw: Sequence[str], present: Collection[str]) -> None:
@@ -225,8 +224,7 @@ class Schema:
             listed = "; ".join(f"{name}{suggest(name, raw).replace(';', ',')}" for name in missing[:8])
             more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
             raise SchemaError(
-                f"a table of schema {self.name} must have all of its {len(self.features)} features, however: "
-                f"{len(missing)} missing: {listed}{more}"
+                f"{len(missing)} of the {len(self.features)} features of schema {self.name} are missing: {listed}{more}"
             )
 
     def _present(self, table: pl.DataFrame) -> list[Column]:
@@ -239,7 +237,7 @@ class Schema:
             row, name, value = bad.row(0)
             rule = "in 0..65535" if self[name].kind == "port" else "a number"
             more = f" ({bad.height - 1} more such cells)" if bad.height > 1 else ""
-            raise CellError(f"{name} must be {rule}, however: {name}={value!r} (row {row + 1}, column {name}){more}")
+            raise CellError(f"row {row + 1}: {name} {value!r} is not {rule}{more}; fix or drop the row")
 
     def _typed(self, dtype: pl.DataType, column: Column) -> pl.Expr:
         values = pl.col(column.name)
@@ -257,16 +255,11 @@ def _names_by_key(columns: tuple[Column, ...]) -> Mapping[str, str]:
     return MappingProxyType({key: column.name for column in columns for key in column.keys})
 
 
-_COLUMN_FIELDS = ("name", "kind", "unit", "aliases", "description", "optional")
 _KNOWN_DOUBLED = ("fwd_header_bytes",)  # the files of CICIDS2017 hold it twice; the second is dropped
 _NUMERIC: dict[Any, Any] = {pl.Boolean: pl.UInt8}
 _TRUTHS = {"true": "1", "false": "0"}
 _WHOLE = r"^(\d+)\.0+$"
 _NO_BAD_CELLS = pl.DataFrame(schema={"row": pl.UInt32, "column": pl.String, "value": pl.String})
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _stripped(values: pl.Expr) -> pl.Expr:
@@ -276,7 +269,7 @@ def _stripped(values: pl.Expr) -> pl.Expr:
 
 
 def _number_text(values: pl.Expr, column: Column) -> pl.Expr:
-    """Return cells of text as numbers are written; those of a flag may say true and false."""
+    """Return text cells as numbers are written; a flag may be ``true`` or ``false``."""
     stripped = _stripped(values)
     return stripped.str.to_lowercase().replace(_TRUTHS) if column.kind == "flag" else stripped
 
@@ -291,14 +284,14 @@ def _as_words(values: pl.Expr, dtype: pl.DataType, is_protocol: bool) -> pl.Expr
 
 
 def _holds_any(column: Column, dtype: pl.DataType) -> bool:
-    """Tell whether a column can hold every value of a type, so that no cell has to be looked at."""
+    """Whether a column can hold every value of a type, so that no cell has to be checked."""
     return column.kind == "category" or (column.kind != "port" and (dtype.is_numeric() or dtype == pl.Boolean))
 
 
 def _bad_of(values: pl.Series, column: Column) -> pl.DataFrame:
     """Return the cells that a column cannot hold."""
     if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.String, pl.Null)):
-        raise SchemaError(f"column {column.name} must hold numbers, however: its type is {values.dtype}")
+        raise SchemaError(f"column {column.name} is of type {values.dtype}; it must be of numbers")
     bad = (
         _not_numbers(values, column) if values.dtype == pl.String else pl.Series([False]).new_from_index(0, len(values))
     )
@@ -322,39 +315,17 @@ def _bad_frame(values: pl.Series, rows: pl.Series, name: str) -> pl.DataFrame:
     return pl.DataFrame({"row": rows, "column": [name] * len(rows), "value": values.gather(rows).cast(pl.String)})
 
 
-def _check(holds: bool, rule: str, fact: object) -> None:
-    if not holds:
-        raise SchemaError(f"{rule}, however: {str(fact)[:80]!r} stands in the schema contract; the file is not ours")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST_TEXT
-
-
-def _column_from(entry: object) -> Column:
-    _check(isinstance(entry, Mapping), "a column must be a JSON object", entry)
-    assert isinstance(entry, Mapping)
-    _check(set(entry) == set(_COLUMN_FIELDS), f"a column must have exactly {', '.join(_COLUMN_FIELDS)}", sorted(entry))
-    for field in ("name", "unit", "description"):
-        _check(_is_text(entry[field]), f"{field} must be a short text", entry[field])
-    aliases = entry["aliases"]
-    _check(isinstance(aliases, list) and len(aliases) <= _MOST_ALIASES, "aliases must be a list", aliases)
-    _check(all(_is_text(alias) for alias in aliases), "aliases must be short texts", aliases)
-    _check(entry["kind"] in KINDS, f"kind must be one of {', '.join(KINDS)}", entry["kind"])
-    _check(isinstance(entry["optional"], bool), "optional must be true or false", entry["optional"])
-    return Column(**{**entry, "aliases": tuple(aliases)})
-
-
 def _check_whole(schema: Schema) -> None:
-    doubled = [name for name, count in Counter(c.name for c in schema.columns).items() if count > 1]
-    _check(not doubled, "column names must differ", ", ".join(doubled))
     keys = Counter(key for column in schema.columns for key in column.keys)
-    _check(max(keys.values()) == 1, "no alias may stand for two columns", keys.most_common(1)[0][0])
-    _check(bool(schema.features), "a schema must have a feature", schema.name)
+    key, most = keys.most_common(1)[0]
+    if most > 1:
+        raise SchemaError(f"two columns of schema {schema.name} have the name or alias {key}; rename one")
+    if not schema.features:
+        raise SchemaError(f"schema {schema.name} has no feature; add one")
 
 
-_registry: dict[str, Schema] = {}
-SCHEMAS: Mapping[str, Schema] = MappingProxyType(_registry)
+_schemas: dict[str, Schema] = {}
+SCHEMAS: Mapping[str, Schema] = MappingProxyType(_schemas)
 """Every registered schema by name."""
 
 
@@ -366,10 +337,10 @@ def register(schema: Schema) -> Schema:
     SchemaError
         The name is taken, or two columns share a name or an alias.
     """
-    if schema.name in _registry:
-        raise SchemaError(f"schema names must be new, however: {schema.name} is registered; choose another name")
+    if schema.name in _schemas:
+        raise SchemaError(f"schema {schema.name} is already registered; choose another name")
     _check_whole(schema)
-    _registry[schema.name] = schema
+    _schemas[schema.name] = schema
     return schema
 
 
@@ -386,12 +357,9 @@ def get_schema(name: str, *, use_port: bool = False) -> Schema:
     >>> len(get_schema("kdd99").features)
     41
     """
-    if name not in _registry:
-        raise SchemaError(
-            f"a schema must be registered, however: {name!r} is not one of {', '.join(_registry)}"
-            f"{suggest(name, _registry)}"
-        )
-    return _registry[name].with_port(use_port)
+    if name not in _schemas:
+        raise SchemaError(f"unknown schema {name!r}{suggest(name, _schemas)}; choose one of: {', '.join(_schemas)}")
+    return _schemas[name].with_port(use_port)
 
 
 register(Schema("kdd99", KDD99_COLUMNS))

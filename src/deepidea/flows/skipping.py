@@ -1,4 +1,4 @@
-"""What is counted when a row that breaks a rule is left out instead of ending the run."""
+"""Skip rows that break a rule, and count them by reason."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Literal
 
 from deepidea.errors import CellError
 
-__all__ = ["OnError", "SkipCount", "skip_or_raise", "shown"]
+__all__ = ["OnError", "SkipCount", "quoted", "skip_or_raise"]
 
 OnError = Literal["raise", "skip"]
 EXAMPLES = 5
-LONGEST_SHOWN = 60
+LONGEST_QUOTED = 60
 
 
 @dataclass(slots=True)
 class SkipCount:
-    """Rows that were left out, and why.
+    """Rows that were skipped, and why.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class SkipCount:
     reasons
         Rows by reason, such as ``"fwd_bytes is not a number"``.
     examples
-        What was wrong with the first few, as an error would have said it.
+        Messages of the first few, as an error would have worded them.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class SkipCount:
     examples: list[str] = field(default_factory=list)
 
     def add(self, reason: str, rows: int, example: str) -> None:
-        """Count rows left out for one reason, with one of them as an example."""
+        """Count rows skipped for one reason, with the message of one of them."""
         self.total += rows
         self.reasons[reason] += rows
         if len(self.examples) < EXAMPLES:
@@ -58,8 +58,8 @@ class SkipCount:
         return f"{self.total} {noun} skipped" + (f": {listed}" if listed else "")
 
 
-def skip_or_raise(reason: str, rows: int, told: str, skipped: SkipCount | None) -> None:
-    """Count rows that break a rule; where nobody counts, raise.
+def skip_or_raise(reason: str, rows: int, message: str, skipped: SkipCount | None) -> None:
+    """Count rows that break a rule; without a count, raise an error with the message.
 
     Raises
     ------
@@ -71,19 +71,19 @@ def skip_or_raise(reason: str, rows: int, told: str, skipped: SkipCount | None) 
     >>> skip_or_raise("too few cells", 1, "line 7 has 3 cells", None)
     Traceback (most recent call last):
         ...
-    deepidea.errors.CellError: line 7 has 3 cells; correct it, or score with --on-error skip, which counts such rows
+    deepidea.errors.CellError: line 7 has 3 cells; fix it, or pass --on-error skip to skip and count such rows
     """
     if skipped is None:
-        raise CellError(f"{told}; correct it, or score with --on-error skip, which counts such rows")
-    skipped.add(reason, rows, told)
+        raise CellError(f"{message}; fix it, or pass --on-error skip to skip and count such rows")
+    skipped.add(reason, rows, message)
 
 
-def shown(value: str) -> str:
-    r"""Return a value from outside as it may be shown: short, quoted, control characters escaped.
+def quoted(value: str) -> str:
+    r"""Return untrusted text for a message: quoted, short, control characters escaped.
 
     Examples
     --------
-    >>> shown("\x1b[2J" + 100 * "a")
+    >>> quoted("\x1b[2J" + 100 * "a")
     "'\\x1b[2Jaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'..."
     """
-    return ascii(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!a}..."
+    return ascii(value) if len(value) <= LONGEST_QUOTED else f"{value[:LONGEST_QUOTED]!a}..."

@@ -1,14 +1,13 @@
-"""Reading flow tables of any size: CSV, CSV in gzip, Parquet, folders, globs and the standard input.
+"""Read flow tables of any size: CSV, CSV in gzip, Parquet, folders, globs and the standard input.
 
-Tables are read in pieces of a bounded size, in their order. What a file is, its first bytes say, not its name.
+Tables are read in order, in pieces of a bounded size. The first bytes of a file tell its format, not its name.
 
-NOTE: polars ends the whole process when a Parquet file lies about a size it then cannot allocate; no handler in
-Python sees that. Whoever takes Parquet from strangers reads it in a process of its own.
+NOTE: polars ends the whole process when a Parquet file states a size that cannot be allocated; Python cannot catch
+that. Read Parquet from strangers in a process of its own.
 
-Parquet is read in slices of rows rather than by the engine's own batches: those run ahead of whoever takes them, by
-several row groups, and a gigabyte of a wide table is soon in memory. CSV is cut into blocks of lines here
-(`deepidea.flows.lines`) and each is parsed by itself, as numbers at once; only where that fails is the block read
-as text, to find the cell.
+Parquet is read in slices of rows rather than by the engine's own batches: those run ahead by several row groups, and
+of a wide table that is soon a gigabyte. CSV is cut into blocks of lines (`deepidea.flows.lines`), and each is parsed
+straight to numbers; only where that fails is the block parsed as text, to find the cell.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import io
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,19 +34,21 @@ from polars.exceptions import DuplicateError, PanicException, PolarsError
 from deepidea.errors import CellError, DataError, FileFormatError, SchemaError, StorageError
 from deepidea.flows.lines import Block, CsvLines
 from deepidea.flows.schema import Schema
-from deepidea.flows.skipping import OnError, SkipCount, shown, skip_or_raise
+from deepidea.flows.skipping import OnError, SkipCount, quoted, skip_or_raise
 
 __all__ = [
     "FlowChunk",
+    "ReadOptions",
     "check_inputs",
+    "check_same_columns",
     "column_names",
     "conform_rows",
     "expand_inputs",
     "iter_chunks",
     "iter_flows",
     "name_inputs",
+    "open_table",
     "read_table",
-    "check_same_columns",
 ]
 
 CHUNK_ROWS = 65_536
@@ -57,23 +59,21 @@ STDIN = "-"
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive (or a workbook)",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
-    b"\xfd7zXZ": "packed with xz",
-    b"BZh": "packed with bzip2",
-    b"\xd4\xc3\xb2\xa1": "a packet capture",
-    b"\xa1\xb2\xc3\xd4": "a packet capture",
-    b"\x0a\x0d\x0d\x0a": "a packet capture",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"\xfd7zXZ": "compressed with xz",
+    b"BZh": "compressed with bzip2",
+    **dict.fromkeys((b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x0a\x0d\x0d\x0a"), "a packet capture"),
 }
 
 
 def expand_inputs(inputs: Sequence[str | Path]) -> list[Path]:
-    """Return the files that paths, globs and folders stand for, each once, in order.
+    """Return the files of paths, globs and folders, each once, in order.
 
     Parameters
     ----------
     inputs
-        A folder stands for the CSV and Parquet files in it and below, sorted by path; names that begin with ``.`` or
-        ``_`` are passed over. A glob stands for its matches, sorted. ``-``, the standard input, stays as it is.
+        A folder stands for the CSV and Parquet files in it and below, sorted by path, without names that begin with
+        ``.`` or ``_``. A glob stands for its matches, sorted. ``-``, the standard input, stays as it is.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[Path]:
     ['a.csv', 'b.csv']
     """
     if not inputs:
-        raise DataError("a table must come from somewhere, however: no input was named; name files, folders or -")
+        raise DataError("no input was given; name files, folders or -")
     return list(dict.fromkeys(path for given in inputs for path in _expand(given)))
 
 
@@ -99,12 +99,14 @@ def _expand(given: str | Path) -> list[Path]:
     if str(given) == STDIN or (path.exists() and not path.is_dir()):
         return [path]
     if path.is_dir():
-        found = sorted(
-            inner for inner in path.rglob("*") if _is_table_name(inner.relative_to(path)) and inner.is_file()
-        )
-        return found or _nothing(f"{path} has no file that ends in {', '.join(_SUFFIXES)}")
-    matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
-    return [match for match in matches if match.is_file()] or _nothing(f"{given} is not there")
+        found = [inner for inner in path.rglob("*") if _is_table_name(inner.relative_to(path)) and inner.is_file()]
+        fault = f"has no file that ends in {', '.join(_SUFFIXES)}"
+    else:
+        found = [match for match in map(Path, glob.glob(str(given), recursive=True)) if match.is_file()]
+        fault = "does not exist"
+    if not found:
+        raise DataError(f"cannot read {given}: it {fault}; check the path")
+    return sorted(found)
 
 
 def _is_table_name(path: Path) -> bool:
@@ -112,12 +114,8 @@ def _is_table_name(path: Path) -> bool:
     return not hidden and path.name.lower().endswith(_SUFFIXES)
 
 
-def _nothing(fact: str) -> list[Path]:
-    raise DataError(f"an input must stand for at least one file, however: {fact}; check the path")
-
-
 def name_inputs(paths: Sequence[Path]) -> str:
-    """Return what messages call files that are one table.
+    """Return the name of files in messages that are one table.
 
     Examples
     --------
@@ -128,7 +126,7 @@ def name_inputs(paths: Sequence[Path]) -> str:
 
 
 def check_same_columns(paths: Sequence[Path], columns: Sequence[Sequence[str]]) -> None:
-    """Refuse files of different columns, in whatever order those are.
+    """Check that files have the same columns, in any order.
 
     Raises
     ------
@@ -139,8 +137,8 @@ def check_same_columns(paths: Sequence[Path], columns: Sequence[Sequence[str]]) 
         uneven = sorted(set(names) ^ set(columns[0]))
         if uneven:
             raise SchemaError(
-                f"files of one table must have the same columns, however: {path} and {paths[0]} differ in "
-                f"{', '.join(uneven[:8])}; name files of one kind"
+                f"cannot read {path} and {paths[0]} as one table: they differ in the columns {', '.join(uneven[:8])}; "
+                "name files of one kind"
             )
 
 
@@ -153,14 +151,14 @@ class FlowChunk:
     flows
         Table in the schema's columns; see `iter_flows`.
     original
-        The same rows with every column of the file under its own name, or None where it was not asked for. Cells of a
-        CSV file are text, as they stand there; those of Parquet keep their types.
+        The same rows with the columns of the file under their own names, or None where not requested. Cells of a CSV
+        file are text; those of Parquet keep their types.
     source
         Name of the file.
     unit
         What `positions` counts: lines of a CSV file (its header is line 1), or rows of a Parquet file, from 1.
     positions
-        Where each flow stands in the file, int64 (n_flows,).
+        Position of each flow in the file, int64 (n_flows,).
 
     Examples
     --------
@@ -179,7 +177,7 @@ class FlowChunk:
         return len(self.positions)
 
     def where(self, row: int) -> str:
-        """Return where a flow of the chunk comes from, for people."""
+        """Return where a flow of the chunk comes from, for messages."""
         return f"{self.source} {self.unit} {self.positions[row]}"
 
     def slices(self, rows: int) -> Iterator[FlowChunk]:
@@ -201,10 +199,10 @@ def iter_flows(
 ) -> Iterator[pl.DataFrame]:
     r"""Yield the flows of files in chunks, in order, in the schema's columns.
 
-    Numbers are ``Float64``, categories ``String``, ports that are no features ``Int64`` (null where they are none),
-    so that chunks of different files go together; identity columns that a file has are kept, as text from CSV and
-    in their own types from Parquet. Columns that the schema does not know go. Memory is bounded by the size of a
-    chunk and of a row group, not by that of the files.
+    Numbers are ``Float64``, categories ``String``, ports that are no features ``Int64`` (null where invalid), so that
+    chunks of different files fit together. Identity columns are kept, as text from CSV and in their own types from
+    Parquet; columns that the schema does not know are dropped. Memory is bounded by the size of a chunk and of a row
+    group, not by that of the files.
 
     Parameters
     ----------
@@ -213,11 +211,11 @@ def iter_flows(
     schema
         Schema that every file must have.
     chunk_rows
-        Most rows of a chunk. Where a chunk ends has no influence on any cell.
+        Most rows of a chunk; the cells do not depend on it.
     on_error
-        ``raise`` ends at the first row that breaks a rule; ``skip`` leaves such rows out and counts them.
+        ``raise`` ends at the first row that breaks a rule; ``skip`` skips and counts such rows.
     skipped
-        Where they are counted; ``skip`` demands one, so that nothing goes unseen.
+        Where they are counted; ``skip`` needs one.
     header
         Column names of CSV files that have no header line.
 
@@ -226,11 +224,11 @@ def iter_flows(
     FileFormatError
         A file is empty, damaged, cut off or neither CSV nor Parquet.
     SchemaError
-        A file lacks columns; every file is looked at before the first chunk.
+        A file lacks columns; every file is checked before the first chunk.
     CellError
         A row breaks a rule and `on_error` is ``raise``: file, line and column are named.
     StorageError
-        The standard input does not fit on the disk, where it is kept while it is read.
+        The standard input does not fit on the disk, where it is stored while it is read.
 
     Examples
     --------
@@ -262,18 +260,18 @@ def iter_chunks(
     keep_original: bool | Collection[str] = True,
     rows: range | None = None,
 ) -> Iterator[FlowChunk]:
-    r"""Yield what `iter_flows` does, with the place of every flow and, if wanted, the original columns beside.
+    r"""Yield what `iter_flows` does, with the position of every flow and, on request, the original columns.
 
     Parameters
     ----------
     inputs, schema, chunk_rows, on_error, skipped, header
         As for `iter_flows`.
     keep_original
-        Whether chunks carry every column of the file, or the names of those that they carry. CSV takes about twice
-        the time where they carry all: it is parsed twice.
+        Whether chunks have the columns of the file as they are, or the names of those that they have. With all of
+        them CSV takes about twice the time: it is parsed twice.
     rows
-        Rows to read, from 0, where the input is one Parquet file; all where absent. Whoever shares a file among
-        processes begins each share with a row group, or its first group is unpacked for nothing.
+        Rows to read, from 0, of one Parquet file; all where absent. Parts of a file should begin with a row group,
+        or that group is unpacked twice.
 
     Raises
     ------
@@ -293,17 +291,17 @@ def iter_chunks(
     ([(3.0,)], [('first', '3')])
     """
     if chunk_rows < 1:
-        raise ValueError(f"chunk_rows must be at least 1, however: chunk_rows={chunk_rows}")
+        raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
     if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error must be 'raise' or 'skip', however: on_error={on_error!r}")
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if on_error == "skip" and skipped is None:
-        raise ValueError("on_error='skip' must come with skipped=SkipCount(), so that no row goes unseen")
-    reading = _Reading(schema, skipped if on_error == "skip" else None, keep_original, rows)
-    return _iter_files(expand_inputs(inputs), reading, chunk_rows, header)
+        raise ValueError("on_error='skip' needs skipped=SkipCount() to count the rows in")
+    options = ReadOptions(schema, skipped if on_error == "skip" else None, keep_original, rows)
+    return _iter_files(expand_inputs(inputs), options, chunk_rows, header)
 
 
 def check_inputs(inputs: Sequence[str | Path], schema: Schema, *, header: Sequence[str] | None = None) -> None:
-    r"""Look at files as `iter_chunks` does before it reads the first one.
+    r"""Check files as `iter_chunks` does before it reads the first one.
 
     Parameters
     ----------
@@ -327,13 +325,13 @@ def check_inputs(inputs: Sequence[str | Path], schema: Schema, *, header: Sequen
     """
     with contextlib.ExitStack() as opened:
         for path in expand_inputs(inputs):
-            _open_table(*opened.enter_context(_on_disk(path)), header).check(schema)
+            _check_columns(open_table(*opened.enter_context(_on_disk(path)), header), schema)
 
 
 def conform_rows(
     table: pl.DataFrame, schema: Schema, *, source: str, first_row: int = 1, skipped: SkipCount | None = None
 ) -> FlowChunk:
-    """Return what `iter_chunks` makes of rows that were read elsewhere.
+    """Return rows that were read elsewhere as `iter_chunks` would.
 
     Parameters
     ----------
@@ -342,16 +340,16 @@ def conform_rows(
     schema
         Schema that they must have.
     source, first_row
-        What messages call the place of the rows, and the number of the first one there.
+        Name of their source in messages, and the number of the first row in it.
     skipped
-        Where rows that break a rule are counted; absent, the first one raises.
+        Where rows that break a rule are counted; without it the first one raises.
 
     Raises
     ------
     SchemaError
         A column is missing.
     CellError
-        A row breaks a rule and nothing counts it.
+        A row breaks a rule and `skipped` is None.
 
     Examples
     --------
@@ -363,7 +361,7 @@ def conform_rows(
     ([(3.0,)], 1)
     """
     positions = np.arange(first_row, first_row + table.height)
-    return _conformed(table, source, "row", positions, _Reading(schema, skipped, keep_original=False))
+    return _conformed(table, source, "row", positions, ReadOptions(schema, skipped, keep_original=False))
 
 
 def read_table(path: str | Path, *, header: Sequence[str] | None = None) -> pl.DataFrame:
@@ -395,7 +393,7 @@ def read_table(path: str | Path, *, header: Sequence[str] | None = None) -> pl.D
     [Float64, String]
     """
     with _on_disk(Path(path)) as (file, name):
-        return _open_table(file, name, header).whole()
+        return open_table(file, name, header).whole()
 
 
 def column_names(path: str | Path) -> list[str]:
@@ -414,17 +412,17 @@ def column_names(path: str | Path) -> list[str]:
     >>> column_names(path)
     ['rate', 'label']
     """
-    return _open_table(Path(path), str(path), None).names()
+    return open_table(Path(path), str(path)).columns.names()
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """What one run of reading keeps to; `skipped` is None where a bad row ends it."""
+class ReadOptions:
+    """Schema, error handling and columns to read; without `skipped` a bad row raises."""
 
     schema: Schema
     skipped: SkipCount | None
     keep_original: bool | Collection[str]
-    rows: range | None = None  # of the only file, where not all are read
+    rows: range | None = None  # of the only file
 
     def wanted(self, columns: Sequence[str]) -> list[str]:
         """Return the columns of a file that have to be read."""
@@ -432,11 +430,11 @@ class _Reading:
         return [name for name in columns if name in known or self.keeps(name)]
 
     def keeps(self, column: str) -> bool:
-        """Whether chunks carry a column of a file as it is."""
+        """Whether chunks have a column of the file as it is."""
         return self.keep_original if isinstance(self.keep_original, bool) else column in self.keep_original
 
     def original(self, table: pl.DataFrame) -> pl.DataFrame | None:
-        """Return the columns that chunks carry as they are; None where that was not asked for."""
+        """Return the columns that chunks have as they are; None where none was requested."""
         return table.select([*filter(self.keeps, table.columns)]) if self.keep_original else None
 
     def known(self, columns: Sequence[str]) -> list[str]:
@@ -444,16 +442,16 @@ class _Reading:
         return list(self.schema.canonical_names(columns))
 
 
-class _Table(Protocol):
+class Table(Protocol):
     """A file that holds a table."""
 
-    def names(self) -> list[str]:
-        """Return the names of the columns."""
+    name: str
+    columns: pl.Schema
+    looks_headless: bool
+    removed: Counter[str]
+    """Lines of a CSV file that were removed, once it has been read: ``blank`` and ``header``."""
 
-    def check(self, schema: Schema) -> None:
-        """Raise unless the columns are there."""
-
-    def chunks(self, reading: _Reading) -> Iterator[FlowChunk]:
+    def chunks(self, options: ReadOptions) -> Iterator[FlowChunk]:
         """Yield the flows in order, as many at a time as fit."""
 
     def whole(self) -> pl.DataFrame:
@@ -461,19 +459,18 @@ class _Table(Protocol):
 
 
 def _iter_files(
-    paths: Sequence[Path], reading: _Reading, chunk_rows: int, header: Sequence[str] | None
+    paths: Sequence[Path], options: ReadOptions, chunk_rows: int, header: Sequence[str] | None
 ) -> Iterator[FlowChunk]:
     with contextlib.ExitStack() as opened:
-        tables = [_open_table(*opened.enter_context(_on_disk(path)), header) for path in paths]
+        tables = [open_table(*opened.enter_context(_on_disk(path)), header) for path in paths]
         for table in tables:
-            table.check(reading.schema)
-        if reading.rows is not None and [type(table) for table in tables] != [_ParquetTable]:
+            _check_columns(table, options.schema)
+        if options.rows is not None and [type(table) for table in tables] != [_ParquetTable]:
             raise DataError(
-                f"rows to read must be of one Parquet file, however: {', '.join(map(str, paths))} is not one; "
-                "name one, or read all rows"
+                f"cannot read some rows of {', '.join(map(str, paths))}: it is not one Parquet file; read all rows"
             )
         for table in tables:
-            for chunk in table.chunks(reading):
+            for chunk in table.chunks(options):
                 yield from chunk.slices(chunk_rows)
                 del chunk  # or it would live until the next one has been read
 
@@ -491,25 +488,40 @@ def _on_disk(path: Path) -> Iterator[tuple[Path, str]]:
                 shutil.copyfileobj(sys.stdin.buffer, file)
         except OSError as error:
             raise StorageError(
-                f"the standard input must fit on the disk, however: {folder}: {error.strerror or error}; "
-                "set TMPDIR to a folder with more room, or name a file"
+                f"cannot copy the standard input to {folder}: {error.strerror or error}; set TMPDIR to a folder with "
+                "more room, or name a file"
             ) from error
         yield copy, "standard input"
 
 
-def _open_table(path: Path, name: str, header: Sequence[str] | None) -> _Table:
-    """Return the reader of what the file's first bytes say that it is."""
+def open_table(path: Path, name: str, header: Sequence[str] | None = None) -> Table:
+    """Return the reader of a file, by its first bytes.
+
+    Parameters
+    ----------
+    path, name
+        The file, and its name in messages.
+    header
+        Column names of a CSV file that has no header line.
+
+    Raises
+    ------
+    DataError
+        The file cannot be opened.
+    FileFormatError
+        The file is empty, or neither CSV nor Parquet.
+    """
     magic = _first_bytes(path, name)
+    suffix = path.suffix.lower()
     if magic.startswith(b"PAR1"):
         return _ParquetTable(path, name)
-    if path.name.lower().endswith((".parquet", ".pq")):
-        raise FileFormatError(f"a Parquet file must begin with PAR1, however: {name} begins with {magic[:4]!r}")
     packed = magic.startswith(b"\x1f\x8b")
-    if path.name.lower().endswith(".gz") and not packed:
-        raise FileFormatError(f"a gzip file must begin with 1f 8b, however: {name} begins with {magic[:4]!r}")
-    for mark, kind in _FOREIGN.items():
-        if magic.startswith(mark):
-            raise FileFormatError(f"a table must be CSV, CSV in gzip or Parquet, however: {name} is {kind}")
+    if suffix in (".parquet", ".pq") or (suffix == ".gz" and not packed):
+        kind, mark = ("gzip", "1f 8b") if suffix == ".gz" else ("Parquet", "PAR1")
+        raise FileFormatError(f"cannot read {name}: a {kind} file begins with {mark}, this one with {magic[:4]!r}")
+    foreign = next((kind for mark, kind in _FOREIGN.items() if magic.startswith(mark)), None)
+    if foreign is not None:
+        raise FileFormatError(f"cannot read {name}: it is {foreign}; use CSV, CSV in gzip or Parquet")
     return _CsvTable(path, name, packed, header)
 
 
@@ -518,9 +530,9 @@ def _first_bytes(path: Path, name: str) -> bytes:
         with path.open("rb") as file:
             magic = file.read(8)
     except OSError as error:
-        raise DataError(f"an input must be readable, however: {name}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {name}: {error.strerror or error}; check the path") from error
     if not magic:
-        raise FileFormatError(f"a table must have at least a header, however: {name} is empty")
+        raise FileFormatError(f"cannot read {name}: it is empty; a table needs at least a header")
     return magic
 
 
@@ -528,52 +540,34 @@ class _CsvTable:
     """A CSV file, plain or in gzip."""
 
     def __init__(self, path: Path, name: str, packed: bool, header: Sequence[str] | None) -> None:
-        self._path = path
-        self._name = name
-        self._packed = packed
-        self._header = header
+        self._path, self.name, self._packed, self._header = path, name, packed, header
+        with self._lines() as lines:
+            self.columns = pl.Schema(dict.fromkeys(lines.columns, pl.String()))
+            self.looks_headless = lines.looks_headless
+            self.removed = lines.removed
 
     @contextlib.contextmanager
     def _lines(self) -> Iterator[CsvLines]:
-        with self._path.open("rb") as file:
-            if not self._packed:
-                yield CsvLines(file, self._name, self._header)
-                return
-            with gzip.open(file) as stream:
-                yield CsvLines(cast("IO[bytes]", stream), self._name, self._header)
+        with self._path.open("rb") as file, gzip.open(file) if self._packed else file as stream:
+            yield CsvLines(cast("IO[bytes]", stream), self.name, self._header)
 
-    def names(self) -> list[str]:
+    def chunks(self, options: ReadOptions) -> Iterator[FlowChunk]:
         with self._lines() as lines:
-            return list(lines.columns)
-
-    def check(self, schema: Schema) -> None:
-        with self._lines() as lines:
-            try:
-                _check_columns(pl.Schema(dict.fromkeys(lines.columns, pl.String())), schema, self._name)
-            except SchemaError as error:
-                if lines.looks_headless:
-                    raise FileFormatError(
-                        f"a CSV file must begin with a header line, however: the first line of {self._name} is "
-                        f"mostly numbers ({shown(','.join(lines.columns))}); put the column names above it"
-                    ) from error
-                raise
-
-    def chunks(self, reading: _Reading) -> Iterator[FlowChunk]:
-        with self._lines() as lines:
-            wanted = reading.wanted(lines.columns)
-            for block in lines.blocks(reading.skipped):
+            self.removed = lines.removed
+            wanted = options.wanted(lines.columns)
+            for block in lines.blocks(options.skipped):
                 if len(block.lines):
-                    yield self._chunk(block, lines, wanted, reading)
+                    yield self._chunk(block, lines, wanted, options)
 
-    def _chunk(self, block: Block, lines: CsvLines, wanted: Sequence[str], reading: _Reading) -> FlowChunk:
-        with contextlib.suppress(PolarsError, CellError):  # the reading as text below finds the cell
-            types = _typed_columns(lines, reading.schema)
-            flows = reading.schema.conform(_parse(block, lines, reading.known(lines.columns), types))
-            original = reading.original(_parse(block, lines, [*filter(reading.keeps, wanted)], {}))
-            return FlowChunk(_settled(flows, reading.schema), original, self._name, "line", block.lines)
-        with _engine_errors(self._name):
+    def _chunk(self, block: Block, lines: CsvLines, wanted: Sequence[str], options: ReadOptions) -> FlowChunk:
+        with contextlib.suppress(PolarsError, CellError):  # parsing as text below finds the cell
+            types = _typed_columns(lines, options.schema)
+            flows = options.schema.conform(_parse(block, lines, options.known(lines.columns), types))
+            original = options.original(_parse(block, lines, [*filter(options.keeps, wanted)], {}))
+            return FlowChunk(_settled(flows, options.schema), original, self.name, "line", block.lines)
+        with _engine_errors(self.name):
             text = _parse(block, lines, wanted, {})
-        return _conformed(text, self._name, "line", block.lines, reading)
+        return _conformed(text, self.name, "line", block.lines, options)
 
     def whole(self) -> pl.DataFrame:
         joined = io.BytesIO()
@@ -582,12 +576,12 @@ class _CsvTable:
                 joined.write(block.data)
         if not joined.tell():
             return pl.DataFrame(schema=dict.fromkeys(lines.columns, pl.String))
-        with _engine_errors(self._name):
+        with _engine_errors(self.name):
             return _numbers_from_text(_inferred(joined.getvalue(), lines))
 
 
 def _inferred(data: bytes, lines: CsvLines) -> pl.DataFrame:
-    """Parse rows in the types of their first thousands; in those of all, at ten times the time, where that fails."""
+    """Parse rows in the types of the first ones; in those of all, at ten times the time, where that fails."""
     read = functools.partial(pl.read_csv, data, has_header=False, new_columns=lines.columns, separator=lines.separator)
     with contextlib.suppress(PolarsError):
         return read(infer_schema_length=INFERRED_ROWS)
@@ -635,53 +629,48 @@ class _ParquetTable:
     """A Parquet file."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self._name = name
+        self.name = name
+        self.looks_headless, self.removed = False, Counter[str]()
         with _engine_errors(name):
             self._rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-            self._schema = self._rows.collect_schema()
+            self.columns = self._rows.collect_schema()
 
-    def names(self) -> list[str]:
-        return list(self._schema.names())
-
-    def check(self, schema: Schema) -> None:
-        _check_columns(self._schema, schema, self._name)
-
-    def chunks(self, reading: _Reading) -> Iterator[FlowChunk]:
-        wanted = self._columns(reading)
-        here, at_once = self._range(reading.rows), _slice_rows(self._schema.values())
+    def chunks(self, options: ReadOptions) -> Iterator[FlowChunk]:
+        wanted = self._columns(options)
+        here, at_once = self._range(options.rows), _slice_rows(self.columns.values())
         for start in here[::at_once]:
             length = min(at_once, here.stop - start)
-            with _engine_errors(self._name):
+            with _engine_errors(self.name):
                 table = self._rows.slice(start, length).select(wanted).collect()
             positions = np.arange(start + 1, start + 1 + table.height)
-            yield _conformed(table, self._name, "row", positions, reading)
+            yield _conformed(table, self.name, "row", positions, options)
             del table  # or it would live until the next one has been read
 
     def _range(self, rows: range | None) -> range:
-        """Return the rows to read: those asked for, or all."""
-        with _engine_errors(self._name):
+        """Return the rows to read."""
+        with _engine_errors(self.name):
             height = self._rows.select(pl.len()).collect().item()
         if rows is not None and rows.stop > height:
             raise DataError(
-                f"rows to read must be in the file, however: rows {rows.start}..{rows.stop} of {self._name}, which has "
-                f"{height}; do not change a file while it is read"
+                f"cannot read rows {rows.start}..{rows.stop} of {self.name}, which has {height}; do not change a file "
+                "while it is read"
             )
         return range(height) if rows is None else rows
 
-    def _columns(self, reading: _Reading) -> list[pl.Expr]:
-        """Return the columns to read; numbers are given their type on the way, which saves a copy."""
-        names = reading.wanted(self._schema.names())
-        canonical = reading.schema.canonical_names(names)
-        numbers = {name for name in names if canonical.get(name) in reading.schema.numbers}
+    def _columns(self, options: ReadOptions) -> list[pl.Expr]:
+        """Return the columns to read; numbers are cast on the way, which saves a copy."""
+        names = options.wanted(self.columns.names())
+        canonical = options.schema.canonical_names(names)
+        numbers = {name for name in names if canonical.get(name) in options.schema.numbers}
         return [
             pl.col(name).cast(pl.Float64)
-            if name in numbers and self._schema[name].is_numeric() and not reading.keep_original
+            if name in numbers and self.columns[name].is_numeric() and not options.keep_original
             else pl.col(name)
             for name in names
         ]
 
     def whole(self) -> pl.DataFrame:
-        with _engine_errors(self._name):
+        with _engine_errors(self.name):
             return self._rows.collect()
 
 
@@ -691,11 +680,16 @@ def _slice_rows(types: Iterable[pl.DataType]) -> int:
     return 1 << (max(SLICE_BYTES // max(row_bytes, 1), 1).bit_length() - 1)
 
 
-def _check_columns(columns: pl.Schema, schema: Schema, source: str) -> None:
+def _check_columns(table: Table, schema: Schema) -> None:
     try:
-        schema.conform(pl.DataFrame(schema=columns))
+        schema.conform(pl.DataFrame(schema=table.columns))
     except (SchemaError, DuplicateError) as error:  # the latter where two columns are one identity
-        raise SchemaError(f"{source}: {error}") from error
+        if table.looks_headless:
+            raise FileFormatError(
+                f"cannot read {table.name}: its first line is mostly numbers ({quoted(','.join(table.columns))}); "
+                "put the column names above it"
+            ) from error
+        raise SchemaError(f"{table.name}: {error}") from error
 
 
 def _conformed(
@@ -703,32 +697,28 @@ def _conformed(
     source: str,
     unit: Literal["line", "row"],
     positions: npt.NDArray[np.int64],
-    reading: _Reading,
+    options: ReadOptions,
 ) -> FlowChunk:
-    """Return the rows that keep the schema's rules; see to those that do not."""
+    """Return the rows in the schema's columns; skip or refuse those that break its rules."""
     try:
-        flows = reading.schema.conform(table)
+        flows = options.schema.conform(table)
     except CellError:
-        kept = _refuse_bad_cells(table, source, unit, positions, reading)
+        kept = _skip_bad_rows(table, source, unit, positions, options)
         table, positions = table.filter(kept), positions[kept.to_numpy()]
-        flows = reading.schema.conform(table)
-    return FlowChunk(_settled(flows, reading.schema), reading.original(table), source, unit, positions)
+        flows = options.schema.conform(table)
+    return FlowChunk(_settled(flows, options.schema), options.original(table), source, unit, positions)
 
 
-def _refuse_bad_cells(
-    table: pl.DataFrame, source: str, unit: str, positions: npt.NDArray[np.int64], reading: _Reading
+def _skip_bad_rows(
+    table: pl.DataFrame, source: str, unit: str, positions: npt.NDArray[np.int64], options: ReadOptions
 ) -> pl.Series:
-    """Refuse rows by their first bad cell; return which rows are left, Boolean (n_rows,)."""
-    bad = reading.schema.bad_cells(table).unique("row", keep="first", maintain_order=True)
+    """Skip or refuse rows by their first bad cell; return which rows are left, Boolean (n_rows,)."""
+    bad = options.schema.bad_cells(table).unique("row", keep="first", maintain_order=True)
     for (column,), cells in bad.group_by("column", maintain_order=True):
         row, _, value = cells.row(0)
-        rule = "a port (0..65535)" if reading.schema[str(column)].kind == "port" else "a number"
-        skip_or_raise(
-            f"{column} is not {rule}",
-            cells.height,
-            f"{column} must be {rule}, however: {column}={shown(str(value))} ({source} {unit} {positions[row]})",
-            reading.skipped,
-        )
+        rule = "is not in 0..65535" if options.schema[str(column)].kind == "port" else "is not a number"
+        message = f"cannot read {source}, {unit} {positions[row]}: {column} {quoted(str(value))} {rule}"
+        skip_or_raise(f"{column} {rule}", cells.height, message, options.skipped)
     kept = np.ones(table.height, np.bool_)
     kept[bad["row"].to_numpy()] = False
     return pl.Series(kept)
@@ -747,16 +737,12 @@ def _settled(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 @contextlib.contextmanager
 def _engine_errors(source: str) -> Iterator[None]:
-    """Tell what polars cannot read as an error of ours.
+    """Raise what polars cannot read as an error of the library.
 
-    A damaged file can also make polars panic: that reaches Python as `PanicException`, which is no `Exception`, so
-    that it is named here.
+    A damaged file can also make polars panic: that reaches Python as `PanicException`, which is no `Exception`.
     """
     try:
         yield
     except (PolarsError, PanicException, OSError) as error:
         first_line = str(error).partition("\n")[0]
-        raise FileFormatError(
-            f"a file must be whole and of its kind, however: {source} cannot be read: {first_line}; "
-            "make it or fetch it again"
-        ) from error
+        raise FileFormatError(f"cannot read {source}: {first_line}; fetch or write it again") from error

@@ -1,8 +1,8 @@
 """Taxonomies: which class each native label of a data set belongs to, and how labels are spelt.
 
 KDD99 has two mappings in use, and they give different test sets: the official one (default) and the paper's, which
-counts `warezmaster` as DoS and one test-only type of 17 rows as U2R. `named` and `sendmail` both have 17 rows, so which
-one the paper moved cannot be told from its counts; here it is `named`.
+counts `warezmaster` as DoS and one test-only type of 17 rows as U2R. `named` and `sendmail` both have 17 rows; which
+one the paper moved is unknown, here it is `named`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def normalise_label(label: str) -> str:
 
 
 def _kinds_of_change(label: str, spelt: str) -> list[str]:
-    """Say what normalisation did to a label."""
+    """Return what normalisation changed in a label."""
     kinds = {
         "labels_with_spaces": label != label.strip(),
         "labels_with_final_dot": label.strip().endswith("."),
@@ -131,10 +131,10 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         if self.benign not in self.mapping.values():
-            raise LabelError(f"a taxonomy must call a label {self.benign}, however: {self.name} calls none so")
+            raise LabelError(f"taxonomy {self.name} maps no label to {self.benign}; map one")
         both = sorted(self.dropped & set(self.mapping))
         if both:
-            raise LabelError(f"a label is either mapped or dropped, however: {', '.join(both)} is both in {self.name}")
+            raise LabelError(f"taxonomy {self.name} both maps and drops {', '.join(both)}; do one of the two")
         object.__setattr__(self, "mapping", MappingProxyType(dict(self.mapping)))
         known = {label.casefold(): label for label in (*self.mapping, *sorted(self.dropped))}
         object.__setattr__(self, "_by_case", MappingProxyType(known))
@@ -161,14 +161,8 @@ class Taxonomy:
         LabelError
             A label is null or unknown; the unknown ones are listed with their rows.
         """
-        self._refuse_unknown(labels)
-        return labels.replace_strict(dict(self.mapping), default=None, return_dtype=pl.String).alias("class")
-
-    def _refuse_unknown(self, labels: pl.Series) -> None:
         if labels.null_count():
-            raise LabelError(
-                f"every flow must have a label, however: {labels.null_count():,} have none; drop those rows"
-            )
+            raise LabelError(f"{labels.null_count():,} flows have no label; drop those rows")
         unknown = labels.filter(~labels.is_in(list(self.labels)))
         if len(unknown):
             near = suggest(unknown[0], self.labels)
@@ -176,11 +170,12 @@ class Taxonomy:
                 f"taxonomy {self.name} has no class for {format_counts(unknown)}{near}; "
                 "choose another taxonomy or drop those rows"
             )
+        return labels.replace_strict(dict(self.mapping), default=None, return_dtype=pl.String).alias("class")
 
     def with_attempted(self, policy: Attempted) -> Taxonomy:
         """Return the taxonomy with a rule for labels that end in ``- Attempted``.
 
-        The corrected CICIDS2017 marks so the flows of an attack that never did anything malicious.
+        The corrected CICIDS2017 marks with it the flows of an attack that had no malicious effect.
 
         Parameters
         ----------
@@ -312,17 +307,13 @@ def get_taxonomy(dataset: str, name: str | None = None, *, attempted: Attempted 
     ('benign', 'dos', 'probe', 'u2r', 'r2l')
     """
     if dataset not in TAXONOMIES:
-        raise DatasetError(f"a data set must be known, however: {dataset!r} is not one of {', '.join(TAXONOMIES)}")
+        raise DatasetError(f"unknown data set {dataset!r}; choose one of: {', '.join(TAXONOMIES)}")
     known = TAXONOMIES[dataset]
     if name is not None and name not in known:
-        raise LabelError(f"{dataset} must have the taxonomy, however: {name!r} is not one of {', '.join(known)}")
+        raise LabelError(f"{dataset} has no taxonomy {name!r}; choose one of: {', '.join(known)}")
     chosen = known[name or next(iter(known))]
-    return chosen if attempted is None else _with_policy(dataset, chosen, attempted)
-
-
-def _with_policy(dataset: str, taxonomy: Taxonomy, attempted: Attempted) -> Taxonomy:
+    if attempted is None:
+        return chosen
     if dataset != "cicids17-improved":
-        raise LabelError(
-            f"attempted is for cicids17-improved alone, however: {dataset} has no attempted labels; leave it out"
-        )
-    return TAXONOMIES["cicids17"][taxonomy.name].with_attempted(attempted)
+        raise LabelError(f"{dataset} has no attempted labels; leave attempted={attempted!r} out")
+    return TAXONOMIES["cicids17"][chosen.name].with_attempted(attempted)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepidea.errors import CellError, DataError, DatasetError, FileFormatError, LabelError, SchemaError
+from deepidea.errors import CellError, DataError, DatasetError, LabelError, SchemaError
 from deepidea.flows.datasets import installed
 from deepidea.flows.datasets.loading import add_dataset, installed_datasets, load_dataset
 from deepidea.flows.schema import get_schema
@@ -138,10 +138,10 @@ def test_files_of_several_days_may_differ_in_identities(tmp_path: Path) -> None:
 
 
 BROKEN_KDD = {
-    "text in a number": (f"x{KDD_CELLS},normal.\n", CellError, r"duration='x0' \(.*gz line 3, column 'duration'\)"),
-    "an unknown label": (f"{KDD_CELLS},smurff.\n", LabelError, r"line 3 begins to use smurff \(1\); nearest: smurf"),
-    "a line too long": (f"{KDD_CELLS},normal.,1\n", FileFormatError, "must have 42 fields, however: .* line 3 has 43"),
-    "a line too short": ("0,tcp,http\n", FileFormatError, "line 3 stops short"),
+    "text in a number": (f"x{KDD_CELLS},normal.\n", CellError, r"gz, line 3: duration 'x0' is not a number"),
+    "an unknown label": (f"{KDD_CELLS},smurff.\n", LabelError, r"line 3: unknown labels smurff \(1\); nearest: smurf"),
+    "a line too long": (f"{KDD_CELLS},normal.,1\n", CellError, "line 3: 43 cells instead of 42"),
+    "a line too short": ("0,tcp,http\n", CellError, "line 3: 3 cells instead of 42"),
 }
 
 
@@ -157,7 +157,7 @@ def test_bad_lines_are_named(tmp_path: Path, what: str) -> None:
 
 def test_lines_are_counted_from_the_file_not_from_the_batch(tmp_path: Path) -> None:
     lines = kdd_lines(*["normal."] * 200_000) + [f"{KDD_CELLS.replace('181', 'many')},normal.\n"]
-    with pytest.raises(CellError, match=r"src_bytes='many' \(.* line 200001, column 'src_bytes'\)"):
+    with pytest.raises(CellError, match=r"line 200001: src_bytes 'many'"):
         add_dataset("kdd99", _write_kdd(tmp_path / "kdd", lines))
 
 
@@ -165,7 +165,7 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
     folder = _write_kdd(tmp_path / "kdd", kdd_lines(*["normal."] * 1000))
     train = folder / "kddcup.data_10_percent.gz"
     whole = train.read_bytes()
-    for bad, message in [(whole[:-20], "damaged or cut off"), (b"", "is; fetch it again"), (b"a,b\n", "has 2")]:
+    for bad, message in [(whole[:-20], "damaged or truncated"), (b"", "is empty"), (b"a,b\n", "begins with 1f 8b")]:
         train.write_bytes(bad)
         with pytest.raises(DataError, match=message):
             add_dataset("kdd99", folder)
@@ -174,9 +174,9 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("duration_us", "length_us", r"lacks 1: duration_us.*\(line 1\)"),
-        ("Label", "Verdict", "lacks 1: label"),
-        ("Fwd Header Length.1", "Attempted Category", "belongs to the corrected data set"),
+        ("duration_us", "length_us", "line 1: 1 missing columns: duration_us"),
+        ("Label", "Verdict", "1 missing columns: label"),
+        ("Fwd Header Length.1", "Attempted Category", "attempted_category of the corrected data set"),
     ],
 )
 def test_wrong_headers_are_told(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -136,7 +136,7 @@ def test_the_command_line_trains_in_a_schema(tmp_path: Path, command, tiny_prese
 def test_other_tables_stay_and_other_data_sets_are_refused() -> None:
     table = simulate_flows(n_flows=3)
     assert as_schema(table, get_schema("conn")) is table
-    with pytest.raises(SchemaError, match="cannot convert flows of schema kdd99 .* to conn"):
+    with pytest.raises(SchemaError, match=r"cannot convert flows of schema kdd99 .* to conn"):
         project_flows(_labelled("kdd99"), "conn")
 
 

@@ -1,7 +1,6 @@
-"""Official files to typed Parquet, with every peculiarity of the raw format handled and counted.
+"""Official files to typed Parquet; every peculiarity of the raw format is handled and counted.
 
-Files are read in batches, so that memory does not grow with them, and every cell is read as text first, so that a bad
-one can be named by file, line and column.
+Files are read by `deepidea.flows.tables`, in blocks, so that memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ import gzip
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import polars as pl
 
 from deepidea.errors import CellError, FileFormatError, LabelError, SchemaError
 from deepidea.flows.column import column_key
 from deepidea.flows.schema import Schema, suggest
+from deepidea.flows.skipping import SkipCount
+from deepidea.flows.tables import FlowChunk, ReadOptions, open_table
 from deepidea.flows.taxonomy import Taxonomy, format_counts, normalise_labels
 from deepidea.flows.writing import write_flows
 
-LABEL, LINE = "label", "__line"
-BATCH_ROWS = 65_536
-_BLOCK_BYTES = 1 << 20
+LABEL = "label"
 _LABEL_KEYS = ("label", "labels", "class")
+_DOUBLED = "_duplicated_"  # how the second column of one name is called
 _WINDOWS = ("fwd_init_window_bytes", "bwd_init_window_bytes")
 _AFTERNOON_BEFORE_HOUR = 8  # captures ran from 8 to 18 o'clock: an earlier hour on a 12-hour clock is past noon
 _EXACT = 2.0**53
@@ -47,9 +46,9 @@ class Layout:
     headless
         Column names of files without a header line; empty where they have one.
     days
-        First and last day of capture, to tell day/month from month/day.
+        First and last day of capture, to distinguish day/month from month/day.
     afternoon_from_12
-        Whether clocks run to 12 and say neither AM nor PM.
+        Whether clocks run to 12 without AM or PM.
     has_column, lacks_column
         A canonical column that the files must have, or must not have.
     """
@@ -65,20 +64,27 @@ class Layout:
 
 @dataclass(slots=True)
 class Ingested:
-    """What came of one file; `whole` has the bounds of the columns that hold whole numbers alone."""
+    """Result of one file; `whole` has the bounds of the columns that hold whole numbers alone."""
 
+    part: Path
     rows: int = 0
     sha256: str = ""
     content_sha256: str = ""
-    parts: list[Path] = field(default_factory=list)
     columns: tuple[str, ...] = ()
     quirks: Counter[str] = field(default_factory=Counter)
     whole: dict[str, tuple[float, float]] = field(default_factory=dict)
     not_whole: set[str] = field(default_factory=set)
 
 
+class _NoneSkipped(SkipCount):
+    """Refuses the first row that breaks a rule: official files have none."""
+
+    def add(self, reason: str, rows: int, example: str) -> None:  # noqa: ARG002
+        raise CellError(f"{example}; fetch the file again, or drop that line")
+
+
 def ingest_file(path: Path, layout: Layout, folder: Path, *, advance: Callable[[int], None]) -> Ingested:
-    """Read one official file, plain or gzip, and write its rows as Parquet parts into a folder.
+    """Read one official file, plain or gzip, and write its rows to a Parquet file.
 
     Parameters
     ----------
@@ -87,263 +93,136 @@ def ingest_file(path: Path, layout: Layout, folder: Path, *, advance: Callable[[
     layout
         How it is written.
     folder
-        Where the parts go; it must exist.
+        Where the Parquet file goes; it must exist.
     advance
         Called with the bytes of `path` that were done since the last call.
 
     Raises
     ------
     FileFormatError
-        The file is empty, truncated, or a line has more or fewer fields than the header.
-    SchemaError
-        Columns are missing or strange.
+        The file is empty, truncated or damaged.
     CellError
-        A cell holds text where a number belongs.
+        A line has more or fewer cells than the header, or a cell breaks its column's rule.
+    SchemaError
+        Columns are missing or of another data set.
     LabelError
-        A label is not known.
+        A label is missing or unknown.
     """
-    done = Ingested()
-    unpacked = folder / f".{path.name}.unpacked"
-    try:
-        plain = _hash_and_unpack(path, unpacked, done)
-        advance(path.stat().st_size // 2)
-        header = _Header.of(plain, path, layout, done.quirks)
-        for number, batch in enumerate(_batches(plain, path, header)):
-            part = folder / f"{path.name}.{number:05}.parquet"
-            write_flows([_typed(batch, path, header, layout, done)], part)
-            done.parts.append(part)
-        if not done.rows:
-            raise FileFormatError(f"a data file must have rows, however: {path} has none; fetch it again")
-    finally:
-        unpacked.unlink(missing_ok=True)
+    done = Ingested(folder / f"{path.name}.parquet")
+    done.sha256, done.content_sha256 = _hashes(path)
+    advance(path.stat().st_size // 2)
+    write_flows(_typed_chunks(path, layout, done), done.part)
     advance(path.stat().st_size - path.stat().st_size // 2)
     return done
 
 
-def _hash_and_unpack(path: Path, unpacked: Path, done: Ingested) -> Path:
-    """Hash the file; unpack it if it is gzip; return the path of the plain one."""
-    with _opened(path) as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        done.sha256 = _sha256_of(file)
-        file.seek(0)
-        if not is_gzip:
-            done.content_sha256 = done.sha256
-            return path
-        try:
-            with gzip.open(file) as content, unpacked.open("wb") as target:
-                done.content_sha256 = _sha256_of(content, target)  # type: ignore[arg-type]  # GzipFile reads bytes
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise FileFormatError(
-                f"a gzip file must be whole, however: {path} is damaged or cut off ({error}); fetch it again"
-            ) from error
-    return unpacked
-
-
-def _opened(path: Path) -> BinaryIO:
+def _hashes(path: Path) -> tuple[str, str]:
+    """Return the SHA-256 of a file and of its content, which is another where the file is gzip."""
     try:
-        return path.open("rb")
-    except OSError as error:
-        raise FileFormatError(f"a data file must be readable, however: {path}: {error.strerror}") from error
+        with path.open("rb") as file:
+            of_file = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            if file.read(2) != b"\x1f\x8b":
+                return of_file, of_file
+            file.seek(0)
+            with gzip.open(file) as content:
+                return of_file, hashlib.file_digest(content, "sha256").hexdigest()
+    except (EOFError, OSError, zlib.error) as error:  # gzip's errors for a damaged file
+        raise FileFormatError(f"cannot read {path}: it is damaged or truncated ({error}); fetch it again") from error
 
 
-def _sha256_of(source: BinaryIO, copy: BinaryIO | None = None) -> str:
-    digest = hashlib.sha256()
-    while block := source.read(_BLOCK_BYTES):
-        digest.update(block)
-        if copy is not None:
-            copy.write(block)
-    return digest.hexdigest()
+def _typed_chunks(path: Path, layout: Layout, done: Ingested) -> Iterator[pl.DataFrame]:
+    table = open_table(path, str(path), layout.headless or None)
+    header = table.columns.names()
+    _check_header(header, path, layout, done.quirks)
+    label = next(name for name in header if column_key(name) in _LABEL_KEYS)
+    use_port = "dst_port" in layout.schema.canonical_names(header).values()
+    for chunk in table.chunks(ReadOptions(layout.schema.with_port(use_port), _NoneSkipped(), [label])):
+        yield _typed(chunk, label, layout, done)
+    done.quirks["empty_rows"] += table.removed["blank"]
+    done.quirks["repeated_header_rows"] += table.removed["header"]
+    if not done.rows:
+        raise FileFormatError(f"cannot read {path}: it has no rows; fetch it again")
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """Names of the fields of a file, as they are called while reading; `names` maps those to canonical ones."""
-
-    fields: tuple[str, ...]
-    raw: tuple[str, ...]
-    names: Mapping[str, str]
-    n_lines: int
-
-    @classmethod
-    def of(cls, plain: Path, path: Path, layout: Layout, quirks: Counter[str]) -> _Header:
-        with plain.open("rb") as file:
-            line = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
-        if not line.strip():
-            raise FileFormatError(f"a data file must not be empty, however: {path} is; fetch it again")
-        raw = line.split(",")
-        if layout.headless:
-            _refuse_width(len(raw), layout.headless, path)
-            return cls(layout.headless, layout.headless, {name: name for name in layout.headless}, 0)
-        fields = tuple(f"f{i}" for i in range(len(raw)))
-        return cls(fields, tuple(raw), _canonical_fields(raw, path, layout, quirks), 1)
-
-    def line_of(self, index: int) -> int:
-        return index + 1 + self.n_lines
-
-    def raw_of(self, name: str) -> str:
-        by_name = {canonical: field for field, canonical in self.names.items()}
-        return self.raw[self.fields.index(by_name[name])].strip()
-
-
-def _refuse_width(width: int, expected: Sequence[str], path: Path) -> None:
-    if width != len(expected):
-        raise SchemaError(
-            f"a file of this data set must have {len(expected)} columns ({expected[0]} ... {expected[-1]}), however: "
-            f"{path} has {width} (line 1); is it another data set's?"
-        )
-
-
-def _canonical_fields(raw: Sequence[str], path: Path, layout: Layout, quirks: Counter[str]) -> dict[str, str]:
-    """Return field -> canonical name of the columns to read, counting what is odd about the header."""
-    known = layout.schema.canonical_names(raw)
-    names: dict[str, str] = {}
-    for i, header in enumerate(raw):
-        name = LABEL if column_key(header) in _LABEL_KEYS else known.get(header)
-        quirks["header_names_with_spaces"] += header != header.strip()
-        if name in names.values() or column_key(header) == "fwd_header_length_1":
+def _check_header(header: Sequence[str], path: Path, layout: Layout, quirks: Counter[str]) -> None:
+    """Check the columns of a file, and count what is odd about their names."""
+    if layout.headless:
+        return
+    known = layout.schema.canonical_names(header)
+    present = set[str]()
+    for raw in header:
+        name = LABEL if column_key(raw) in _LABEL_KEYS else known.get(raw)
+        quirks["header_names_with_spaces"] += raw != raw.strip()
+        if name in present or _DOUBLED in raw or column_key(raw) == "fwd_header_length_1":
             quirks["doubled_columns"] += 1
         elif name is None:
             quirks["unknown_columns"] += 1
         else:
-            names[f"f{i}"] = name
-    _refuse_columns(set(names.values()), raw, path, layout)
-    return names
-
-
-def _refuse_columns(present: set[str], raw: Sequence[str], path: Path, layout: Layout) -> None:
-    schema = layout.schema
-    required = [c.name for c in schema.columns if schema.is_feature(c) and not c.optional]
+            present.add(name)
+    required = [c.name for c in layout.schema.columns if layout.schema.is_feature(c) and not c.optional]
     missing = [name for name in (*required, LABEL, layout.has_column) if name and name not in present]
     if missing:
         listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise SchemaError(
-            f"a file of this data set must have every column, however: {path} lacks {len(missing)}: {listed}"
-            f"{suggest(missing[0], [header.strip() for header in raw])} (line 1); is it another data set's?"
+            f"cannot read {path}, line 1: {len(missing)} missing columns: {listed}"
+            f"{suggest(missing[0], [raw.strip() for raw in header])}; is the file of another data set?"
         )
     if layout.lacks_column in present:
         raise SchemaError(
-            f"a file of this data set has no {layout.lacks_column}, however: {path} has it (line 1); "
-            f"it belongs to the corrected data set: add it under that name"
+            f"cannot read {path}, line 1: it has the column {layout.lacks_column} of the corrected data set; "
+            "add it under that name"
         )
 
 
-def _batches(plain: Path, path: Path, header: _Header) -> Iterator[pl.DataFrame]:
-    """Yield the columns to read as text under canonical names, with the index of the line."""
-    lazy = pl.scan_csv(
-        plain,
-        has_header=False,
-        skip_lines=header.n_lines,
-        schema=dict.fromkeys(header.fields, pl.String),
-        encoding="utf8-lossy",
-        quote_char=None,
-        row_index_name=LINE,
-        glob=False,
+def _typed(chunk: FlowChunk, label: str, layout: Layout, done: Ingested) -> pl.DataFrame:
+    """Return the rows of a chunk in types; quirks are counted in `done`."""
+    assert chunk.original is not None  # the label was requested
+    kept = _without_idle_rows(chunk, chunk.original[label].str.strip_chars().replace("", None), done.quirks)
+    labels = _labels(kept, chunk.source, layout, done.quirks)
+    ports = [name for name in ("src_port", "dst_port") if name in kept.columns]
+    flows = kept.drop(LABEL, _LINE).with_columns(
+        labels.alias(LABEL),
+        pl.col(ports).cast(pl.Float64, strict=False),
+        pl.col([name for name in layout.schema.categories if name in kept.columns]).str.replace(_WHOLE, "$1"),
     )
-    wanted = [pl.col(field).alias(name) for field, name in header.names.items()]
-    try:
-        yield from lazy.select(LINE, *wanted).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
-    except pl.exceptions.ComputeError as error:
-        _refuse_ragged(plain, path, len(header.fields), error)
+    if "timestamp" in flows.columns:
+        flows = flows.with_columns(_timestamps(flows["timestamp"], layout, done.quirks))
+    _count_cells(flows, [*(name for name in layout.schema.numbers if name in flows.columns), *ports], done)
+    done.rows += flows.height
+    done.columns = tuple(flows.columns)
+    return flows
 
 
-def _refuse_ragged(plain: Path, path: Path, width: int, error: Exception) -> None:
-    """Say which line is too long; this reads the file again, which only a broken file pays."""
-    with plain.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            n_fields = line.count(b",") + 1
-            if n_fields > width:
-                raise FileFormatError(
-                    f"every line must have {width} fields, however: {path} line {number} has {n_fields}; mend it"
-                ) from error
-    raise FileFormatError(f"a data file must be CSV, however: {path} is not: {error}") from error
+_LINE = "__line"
+_WHOLE = r"^(-?\d+)\.0+$"
 
 
-def _typed(batch: pl.DataFrame, path: Path, header: _Header, layout: Layout, done: Ingested) -> pl.DataFrame:
-    """Return a batch with typed columns; quirks are counted in `done`."""
-    batch = _drop_idle_rows(batch, path, header, done.quirks)
-    batch = batch.with_columns(_labels(batch, path, header, layout, done.quirks))
-    batch = _parse_numbers(batch, path, header, layout)
-    batch = batch.with_columns(_words(batch, layout))
-    if "timestamp" in batch.columns:
-        batch = batch.with_columns(_timestamps(batch["timestamp"], layout, done.quirks))
-    _count_cells(batch, layout, done)
-    done.rows += batch.height
-    done.columns = tuple(name for name in batch.columns if name != LINE)
-    return batch.drop(LINE)
+def _without_idle_rows(chunk: FlowChunk, labels: pl.Series, quirks: Counter[str]) -> pl.DataFrame:
+    """Return the flows with label and line, without empty rows and repeated headers."""
+    flows = chunk.flows.with_columns(labels.alias(LABEL), pl.Series(_LINE, chunk.positions))
+    idle = flows.select(pl.all_horizontal(pl.exclude(_LINE).is_null())).to_series()
+    header = labels.str.to_lowercase().is_in(list(_LABEL_KEYS)).fill_null(False)
+    unlabelled = labels.is_null() & ~idle
+    if unlabelled.any():
+        line = flows.filter(unlabelled)[_LINE][0]
+        raise LabelError(f"cannot read {chunk.source}, line {line}: the label is missing; fetch the file again")
+    quirks["empty_rows"] += int(idle.sum())
+    quirks["repeated_header_rows"] += int(header.sum())
+    return flows.filter(~(idle | header))
 
 
-def _drop_idle_rows(batch: pl.DataFrame, path: Path, header: _Header, quirks: Counter[str]) -> pl.DataFrame:
-    """Drop empty rows and repeated header lines; refuse rows that stop short."""
-    label = pl.col(LABEL)
-    last = header.names.get(header.fields[-1], LABEL)
-    if batch[LABEL].null_count() or batch[last].null_count():
-        idle = batch.filter(pl.all_horizontal(pl.exclude(LINE).is_null()))
-        _refuse_short(batch.filter(label.is_null() | pl.col(last).is_null()), idle, path, header)
-        quirks["empty_rows"] += idle.height
-        batch = batch.filter(label.is_not_null())
-    repeated = label.str.strip_chars().str.to_lowercase().is_in(list(_LABEL_KEYS))
-    kept = batch.filter(~repeated)
-    quirks["repeated_header_rows"] += batch.height - kept.height
-    return kept
-
-
-def _refuse_short(suspects: pl.DataFrame, idle: pl.DataFrame, path: Path, header: _Header) -> None:
-    short = suspects.filter(~pl.col(LINE).is_in(idle[LINE].implode()))
-    if short.height:
-        line = header.line_of(short[LINE][0])
-        raise FileFormatError(
-            f"every line must have {len(header.fields)} fields and a label, however: {path} line {line} stops short; "
-            f"is the file cut off?"
-        )
-
-
-def _labels(batch: pl.DataFrame, path: Path, header: _Header, layout: Layout, quirks: Counter[str]) -> pl.Series:
-    labels, changes = normalise_labels(batch[LABEL], layout.taxonomy)
+def _labels(flows: pl.DataFrame, source: str, layout: Layout, quirks: Counter[str]) -> pl.Series:
+    labels, changes = normalise_labels(flows[LABEL], layout.taxonomy)
     quirks.update(changes)
     unknown = ~labels.is_in(list(layout.taxonomy.labels))
     if unknown.any():
-        line = header.line_of(batch.filter(unknown)[LINE][0])
-        strange = labels.filter(unknown)
+        strange, line = labels.filter(unknown), flows.filter(unknown)[_LINE][0]
         raise LabelError(
-            f"every label must be one of the data set's, however: {path} line {line} begins to use "
-            f"{format_counts(strange)}{suggest(strange[0], layout.taxonomy.labels)}; is it another data set's?"
+            f"cannot read {source}, line {line}: unknown labels {format_counts(strange)}"
+            f"{suggest(strange[0], layout.taxonomy.labels)}; is the file of another data set?"
         )
     return labels
-
-
-def _number_names(batch: pl.DataFrame, schema: Schema) -> list[str]:
-    ports = [c.name for c in schema.columns if c.kind == "port" or c.name == "src_port"]
-    return [name for name in (*schema.numbers, *ports) if name in batch.columns]
-
-
-def _parse_numbers(batch: pl.DataFrame, path: Path, header: _Header, layout: Layout) -> pl.DataFrame:
-    names = _number_names(batch, layout.schema)
-    typed = batch.with_columns(pl.col(names).cast(pl.Float64, strict=False))
-    suspects = [name for name in names if typed[name].null_count() > batch[name].null_count()]
-    if not suspects:
-        return typed
-    stripped = batch.select(LINE, pl.col(suspects).str.strip_chars().replace("", None))
-    again = stripped.with_columns(pl.col(suspects).cast(pl.Float64, strict=False))
-    _refuse_text(stripped, again, suspects, path, header)
-    return typed.with_columns(again.select(suspects))
-
-
-def _refuse_text(text: pl.DataFrame, numbers: pl.DataFrame, names: Sequence[str], path: Path, header: _Header) -> None:
-    bad = [(text.filter(text[name].is_not_null() & numbers[name].is_null()), name) for name in names]
-    first = min(((cells[LINE][0], cells[name][0], name) for cells, name in bad if cells.height), default=None)
-    if first is not None:
-        line, value, name = first
-        raise CellError(
-            f"{name} must be a number, however: {name}={value!r} "
-            f"({path} line {header.line_of(line)}, column {header.raw_of(name)!r}); mend or drop that line"
-        )
-
-
-def _words(batch: pl.DataFrame, layout: Layout) -> list[pl.Expr]:
-    """Return categories without spaces or a decimal point after whole numbers."""
-    present = [name for name in layout.schema.categories if name in batch.columns]
-    return [pl.col(name).str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1") for name in present]
 
 
 _ISO = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
@@ -388,27 +267,26 @@ def _within(times: pl.Series, layout: Layout) -> pl.Series:
     return times.dt.date().is_between(*layout.days).fill_null(False)
 
 
-def _count_cells(batch: pl.DataFrame, layout: Layout, done: Ingested) -> None:
+def _count_cells(flows: pl.DataFrame, names: Sequence[str], done: Ingested) -> None:
     """Count infinite, NaN and missing cells and -1 windows, and follow which columns hold whole numbers."""
-    names = _number_names(batch, layout.schema)
-    numbers = [pl.col(name) for name in names]
+    numbers, windows = pl.col(names), [pl.col(name) == -1 for name in _WINDOWS if name in names]
     facts = {
-        "infinite_cells": [c.is_infinite().sum() for c in numbers],
-        "nan_cells": [c.is_nan().sum() for c in numbers],
-        "missing_cells": [c.is_null().sum() for c in numbers],
-        "minus_one_windows": [(pl.col(name) == -1).sum() for name in _WINDOWS if name in names],
+        "infinite_cells": numbers.is_infinite(),
+        "nan_cells": numbers.is_nan(),
+        "missing_cells": numbers.is_null(),
+        **({"minus_one_windows": pl.sum_horizontal(windows)} if windows else {}),
     }
-    for kind, sums in facts.items():
-        done.quirks[kind] += sum(batch.select(sums).row(0)) if sums else 0
-    _follow_whole(batch, names, done)
+    for kind, cells in facts.items():
+        done.quirks[kind] += int(sum(flows.select(cells.sum()).row(0)))
+    _follow_whole(flows, [name for name in names if name not in done.not_whole], done)
 
 
-def _follow_whole(batch: pl.DataFrame, names: Sequence[str], done: Ingested) -> None:
-    watched = [name for name in names if name not in done.not_whole]
-    if not watched or not batch.height:
+def _follow_whole(flows: pl.DataFrame, watched: Sequence[str], done: Ingested) -> None:
+    if not watched or not flows.height:
         return
-    holds = batch.select(((pl.col(watched) == pl.col(watched).floor()) & (pl.col(watched).abs() < _EXACT)).all()).row(0)
-    lows, highs = (batch.select(getattr(pl.col(watched), which)()).row(0) for which in ("min", "max"))
+    values = pl.col(watched)
+    holds = flows.select(((values == values.floor()) & (values.abs() < _EXACT)).all()).row(0)
+    lows, highs = flows.select(values.min()).row(0), flows.select(values.max()).row(0)
     for name, is_whole, low, high in zip(watched, holds, lows, highs, strict=True):
         if not is_whole:
             done.not_whole.add(name)

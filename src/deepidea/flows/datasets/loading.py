@@ -201,9 +201,8 @@ def _registration(
 ) -> InstalledDataset:
     files = tuple(_file_record(path, wanted, done) for (path, wanted), done in zip(chosen, results, strict=True))
     parts = tuple(
-        Part(part.name, file.name, installed.file_sha256(part))
-        for file, done in zip(files, results, strict=True)
-        for part in done.parts
+        Part(done.part.name, path.name, installed.file_sha256(done.part))
+        for (path, _), done in zip(chosen, results, strict=True)
     )
     quirks = sum((done.quirks for done in results), Counter[str]())
     quirks["columns_not_in_every_file"] = _n_uneven(results, layout_of(entry).schema)

@@ -246,9 +246,9 @@ class NetFlowDecoder:
         _in, _out, packets, octets, first, last, src_port, dst_port, flags, protocol, _tos = rest
         times = source.of_uptime(first) or 0, source.of_uptime(last) or 0
         ports = _ports_of(protocol, src_port, dst_port, dst_port)
-        counts = packets, octets, flags if protocol == 6 else None
+        tcp_flags = flags if protocol == 6 else None
         return self._checked(
-            FlowRecord(source.exporter, source.at_us, *times, src, dst, *ports, protocol, *counts),
+            FlowRecord(source.exporter, source.at_us, *times, src, dst, *ports, protocol, packets, octets, tcp_flags)
         )
 
     def _v9(self, data: bytes, exporter: str) -> list[FlowRecord]:
@@ -380,9 +380,14 @@ class NetFlowDecoder:
             return self._skip("record without counts of packets and bytes")
         if times is None:
             return self._skip("record without times")
-        ports, flags = _ports(values, protocol), _tcp_flags(values, protocol)
-        packed = (source.exporter, source.at_us, *times, src, dst, *ports, protocol, *fwd, flags)
-        record = FlowRecord(*packed, *(bwd or (None, None)), opened_by_src)
+        bwd_packets, bwd_bytes = bwd or (None, None)
+        record = FlowRecord(
+            *(source.exporter, source.at_us, *times, src, dst, *_ports(values, protocol), protocol, *fwd),
+            tcp_flags=_tcp_flags(values, protocol),
+            bwd_packets=bwd_packets,
+            bwd_bytes=bwd_bytes,
+            opened_by_src=opened_by_src,
+        )
         # direction 2 of RFC 5103, section 6.3: the reverse direction opened
         turn = bwd is not None and (_number(values, "biflow direction") == 2 or not record.fwd_packets)
         return self._checked(record.reversed(opened_by_src=True) if turn else record)
