@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import CommandInfo
 
 from deepidea.cli.app import app
 
@@ -38,13 +39,19 @@ def cli_page() -> str:
 
 def commands(group: typer.Typer, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield the full name and the function of every command, groups included."""
+    for name, command in _registered(group, prefix):
+        if command.callback is not None:
+            yield name, command.callback
+
+
+def _registered(group: typer.Typer, prefix: str) -> Iterator[tuple[str, CommandInfo]]:
     for command in group.registered_commands:
         if command.callback is not None:
             name = command.name or command.callback.__name__.replace("_", "-")
-            yield f"{prefix} {name}", command.callback
+            yield f"{prefix} {name}", command
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
-            yield from commands(inner.typer_instance, f"{prefix} {inner.name}")
+            yield from _registered(inner.typer_instance, f"{prefix} {inner.name}")
 
 
 def _introduction(common: list[Row]) -> str:
@@ -64,7 +71,8 @@ def _section(name: str, call: Callable[..., Any], rows: list[Row], common: list[
     own = [row for row in rows if row not in common]
     shared = ", ".join(_coded(spelling) for spelling, meaning in rows if (spelling, meaning) in common)
     more = f"- [common options](#common-options): {shared}\n" if shared else ""
-    return f"## {name}\n\n{summary}\n" + (f"\n{_listed(own)}{more}" if rows else "")
+    example = "" if _EXAMPLES[name] == name else f"\n{_coded(_EXAMPLES[name])}\n"
+    return f"## {name}\n\n{summary}\n{example}" + (f"\n{_listed(own)}{more}" if rows else "")
 
 
 def _listed(rows: list[Row]) -> str:
@@ -85,7 +93,7 @@ def _parameters(call: Callable[..., Any]) -> Iterator[Row]:
             spelt = name.upper() + ("..." if many else "")
         else:
             spelt = ", ".join(_declared(info) or _option(name, kind))
-        facts = [choices, _default(parameter.default), "repeatable" if many and spelt.startswith("-") else ""]
+        facts = [choices, _default(parameter.default)]
         told = "; ".join(fact for fact in facts if fact)
         help_text = (info.help or "").replace("|", "\\|")
         yield spelt, f"{help_text} ({told})" if told else help_text
@@ -110,6 +118,8 @@ def _value(kind: Any) -> tuple[bool, str]:
     many = get_origin(kind) is list
     if many:
         kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return many, ", ".join(f"`{choice}`" for choice in get_args(kind))
     choices = isinstance(kind, type) and issubclass(kind, Enum)
     return many, ", ".join(f"`{choice.value}`" for choice in kind) if choices else ""
 
@@ -127,6 +137,8 @@ def _default(value: Any) -> str:
         return f"default `{value:.3g}`"
     return f"default `{value.value if isinstance(value, Enum) else value}`"
 
+
+_EXAMPLES = {name: str(of.epilog).removeprefix("Example: ") for name, of in _registered(app, "deepidea")}
 
 if __name__ == "__main__":
     PAGE.write_text(cli_page(), encoding="utf-8")

@@ -141,7 +141,7 @@ def test_slots_are_waited_for_while_executors_come(monkeypatch: pytest.MonkeyPat
 
 def test_a_master_must_come_with_its_engine(command: Command, tmp_path: Path) -> None:
     ran = command("train", "a.csv", "-o", tmp_path / "a.idea", "--master", "local[2]")
-    assert (ran.code, "--master must come with --engine spark" in ran.err) == (2, True)
+    assert (ran.code, "--master needs --engine spark" in ran.err) == (2, True)
 
 
 # --- a session of this machine ----------------------------------------------------------------------------------------

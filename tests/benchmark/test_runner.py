@@ -89,7 +89,7 @@ def test_paths_of_cells_differ_and_are_plain_names():
 
 
 def test_a_grid_is_every_combination_and_seeds_come_last(monkeypatch):
-    monkeypatch.setattr(benchmark, "registered", lambda: {"kdd99": object(), "nsl-kdd": None})
+    monkeypatch.setattr(benchmark, "installed_datasets", lambda: {"kdd99": object(), "nsl-kdd": None})
     grid = make_grid(["kdd99"], ["auto", "stratified"], ["reference"], 2)
     assert [(c.protocol, c.seed, c.system) for c in grid][:3] == [
         ("auto", 0, "majority"),
@@ -339,7 +339,7 @@ def test_what_is_unlike_benign_ranks_flows_as_well(monkeypatch):
 @pytest.fixture
 def kdd99_here(monkeypatch):
     """A machine on which kdd99 is registered, and whose cells are the invented ones."""
-    monkeypatch.setattr(benchmark, "registered", lambda: {"kdd99": object()})
+    monkeypatch.setattr(benchmark, "installed_datasets", lambda: {"kdd99": object()})
     monkeypatch.setattr(benchmark, "WORKER", WORKER)
 
 
@@ -347,15 +347,15 @@ def test_the_command_measures_tells_and_exits_with_1_where_figures_are_missing(c
     line = ("benchmark", "run", "--models", "tree", "--seeds", 1, "--out", tmp_path)
     first = command(*line, "--models", "knn")
     assert first.code == 1
-    assert "2 cells to measure; 0 kept from earlier runs" in first.err
+    assert "2 runs to do; 0 kept from earlier" in first.err
     assert "kdd99, auto: knn, seed 0: failed: neighbours must be near, however: they are <b>far</b>" in first.err
     assert "1 measured, 1 failed" in first.err
-    assert "try them again with --retry" in first.err
+    assert "--retry repeats them" in first.err
     Cell("kdd99", "auto", "tree", 0).path(tmp_path).write_text("{")
     second = command(*line)
     assert second.code == 0, second.err
     assert "kdd99, auto: tree, seed 0 is measured again: a record of a benchmark must be whole" in second.err
-    assert command(*line).err.startswith("0 cells to measure; 1 kept from earlier runs\n1 measured\n")
+    assert command(*line).err.startswith("0 runs to do; 1 kept from earlier\n1 measured\n")
 
 
 def test_the_command_refuses_before_it_measures(command, kdd99_here, tmp_path):

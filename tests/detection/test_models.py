@@ -266,7 +266,7 @@ def test_a_verdict_becomes_training_data_and_the_new_model_detects(
         incident = opened.incidents().rows["incident_id"][0]
     run("feedback", "add", incident[:20], "--verdict", "false_positive", "--note", "backup", *at)
     assert "false_positive" in run("feedback", "list", *at).out
-    assert "judged flows into" in run("feedback", "export", "-o", tmp_path / "f.parquet", *at).err
+    assert "labelled flows into" in run("feedback", "export", "-o", tmp_path / "f.parquet", *at).err
     new = tmp_path / "new.idea"
     run("train", flow_file, "-o", new, "--continue", model_file, "--extra", tmp_path / "f.parquet", "--seed", 1)
     run("models", "add", new, *at)

@@ -14,7 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from deepidea.adapters.redis_group import RedisGroupSource, RedisPublisher
-from deepidea.cli.alert_tables import status_line
+from deepidea.cli.detect import status_line
 from deepidea.detection.engine import Progress
 from deepidea.detection.publish import publish
 from deepidea.detection.publishers import open_publisher
@@ -299,11 +299,12 @@ def test_publish_says_what_it_did(address: str, server: Any, log: Path, command:
 
 def test_the_status_line_says_which_shares_are_read_and_what_is_the_matter() -> None:
     shares = Shares("s", {}.get)
-    assert "shares: none yet" in status_line("s", Progress(shares=shares), []).plain
+    assert "partitions: none yet" in status_line("s", Progress(shares=shares), []).plain
     shares.take(3)
     shares.take(1)
     shares.n_retries, shares.trouble = 2, "s: away"
-    assert "shares: 1, 3  |  2 retries of the stream  |  s: away" in status_line("s", Progress(shares=shares), []).plain
+    line = status_line("s", Progress(shares=shares), []).plain
+    assert "partitions: 1, 3  |  2 retries of the stream  |  s: away" in line
 
 
 def test_without_redis_the_line_to_install_is_named(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:

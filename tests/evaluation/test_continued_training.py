@@ -281,7 +281,7 @@ def test_train_goes_on_by_one_command_and_keeps_the_comparison(
     assert card["comparison"]["old"] == card["continued_from"]["model"] == Detector.load(model_file).fingerprint
     assert card["comparison"]["new"] == Detector.load(new).fingerprint
     assert (card["extra"]["rows"], card["extra"]["class_rows"]) == (30, {"benign": 30})
-    assert "and on 30 judged flows: benign 30" in ran.err
+    assert "adding 30 labelled alerts: benign 30" in ran.err
     assert "class-balanced accuracy" in ran.out
     assert f"{card['continued_from']['model']} ({model_file.name})" in command("inspect", new).out
     refused = command("train", flow_file, "-o", new, "--continue", model_file, "--no-labels")

@@ -224,7 +224,7 @@ def test_a_graph_with_distances_goes_with_novelty_alone(detector):
 
 
 def test_the_card_says_what_is_told(detector, capsys):
-    from deepidea.cli.card import show_card
+    from deepidea.cli.model_card import show_card
 
     show_card(detector)
     assert "unknown never: too few held-out" in " ".join(capsys.readouterr().out.split())

@@ -1,8 +1,8 @@
-"""The command line: which commands there are, and what becomes of errors.
+"""The command line: its commands, and what becomes of errors.
 
-Exit codes: 0 done; 1 a fault of the program, or a benchmark with cells that have no figures; 2 a wrong command line;
-3 data that breaks a rule; 4 a detector file that cannot be used; 5 a file, download, source, store or sink
-that the system refused; 6 an optional dependency missing; 130 interrupted.
+Exit codes: 0 done; 1 a fault of the program, or a benchmark with runs that have no result; 2 a wrong command line;
+3 invalid data; 4 an unusable detector file; 5 a file, download, source, store or sink that cannot be used; 6 a missing
+optional dependency; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,21 +17,31 @@ import typer
 import deepidea
 from deepidea.adapters.registration import register_adapters
 from deepidea.cli import (
-    alerts,
+    allow,
     benchmark,
+    calibrate,
     data,
     detect,
+    drift,
     evaluate,
     explain,
     feedback,
+    incidents,
+    meter,
+    model_card,
     models,
-    packets,
+    publish,
     score,
     serve,
+    simulate,
+    store,
+    tokens,
     train,
 )
 from deepidea.cli.terminal import fail, out, say
 from deepidea.errors import DeepIDEAError
+
+Command = Callable[..., None]
 
 register_adapters()
 app = typer.Typer(
@@ -50,102 +60,121 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _telling(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command that is interrupted say so: typer would end it without a word."""
+def _reports_interrupt(command: Command) -> Command:
+    """Let a command that Ctrl-C ends print so: typer would end it without a word."""
 
     @functools.wraps(command)
-    def told(**given: Any) -> None:
+    def run(**arguments: Any) -> None:
         try:
-            command(**given)
+            command(**arguments)
         except KeyboardInterrupt as error:
             say(": ".join(["interrupted", *map(str, error.args)]))
             raise typer.Exit(130) from error
 
-    return told
+    return run
 
 
-def _group(name: str, told: str, **commands: Callable[..., None]) -> None:
-    """Add commands that share their first word."""
-    group = typer.Typer(help=told, no_args_is_help=True)
-    for word, command in commands.items():
-        group.command(word)(_telling(command))
-    app.add_typer(group, name=name)
+def _add(panel: str, *commands: tuple[Command, str]) -> None:
+    """Add commands to a panel of the help page, each with an example."""
+    for command, example in commands:
+        app.command(epilog=f"Example: {example}", rich_help_panel=panel)(_reports_interrupt(command))
 
 
-for _command in (
-    serve.serve,
-    serve.audit,
-    train.train,
-    evaluate.evaluate,
-    score.score,
-    packets.meter,
-    detect.sources,
-    detect.detect,
-    detect.publish,
-    detect.calibrate,
-    alerts.incidents,
-    alerts.alerts,
-    explain.explain,
-    alerts.drift,
-    models.inspect,
-    packets.simulate,
-):
-    app.command()(_telling(_command))
+def _add_group(panel: str, name: str, help: str, **commands: tuple[Command, str]) -> None:
+    """Add commands that share their first word, each with an example of what follows it."""
+    group = typer.Typer(help=help, no_args_is_help=True)
+    for word, (command, example) in commands.items():
+        line = f"Example: deepidea {name} {word} {example}".rstrip()
+        group.command(word, epilog=line)(_reports_interrupt(command))
+    app.add_typer(group, name=name, rich_help_panel=panel)
 
-_group(
+
+_add(
+    "Train and evaluate",
+    (train.train, "deepidea train kdd99 -o kdd.idea"),
+    (evaluate.evaluate, "deepidea evaluate kdd.idea kdd99 --report kdd.html"),
+    (score.score, "deepidea score kdd.idea flows/*.parquet -o verdicts.parquet"),
+    (model_card.inspect, "deepidea inspect kdd.idea"),
+)
+_add_group(
+    "Train and evaluate",
     "data",
-    "Public data sets: register, fetch, describe.",
-    list=data.data_list,
-    add=data.data_add,
-    get=data.data_get,
-    describe=data.data_describe,
+    "Public data sets.",
+    list=(data.data_list, ""),
+    add=(data.data_add, "kdd99 ~/kdd"),
+    get=(data.data_get, "kdd99"),
+    describe=(data.data_describe, "kdd99"),
 )
-_group(
+_add_group(
+    "Train and evaluate",
     "benchmark",
-    "Systems against each other: measure, report.",
-    run=benchmark.benchmark_run,
-    tau=benchmark.benchmark_tau,
-    report=benchmark.benchmark_report,
+    "Measure and compare systems.",
+    run=(benchmark.benchmark_run, "--data kdd99 --models deepidea --seeds 3"),
+    tau=(benchmark.benchmark_tau, "--data kdd99"),
+    report=(benchmark.benchmark_report, "benchmark -o report.html"),
 )
-_group(
-    "allow",
-    "Allow rules: what is known and wanted, so that it raises no alert.",
-    list=alerts.allow_list,
-    add=alerts.allow_add,
-    remove=alerts.allow_remove,
+_add(
+    "Detect",
+    (detect.detect, "deepidea detect eth0 --model site.idea --sink file:///var/log/alerts.json"),
+    (detect.sources, "deepidea sources"),
+    (calibrate.calibrate, "deepidea calibrate kdd.idea quiet.pcap -o site.idea"),
+    (publish.publish, "deepidea publish conn.log 'redis://localhost/0?stream=flows' --follow"),
+    (meter.meter, "deepidea meter capture.pcap -o flows.parquet"),
+    (simulate.simulate, "deepidea simulate -o lab.pcap --labels lab.csv"),
 )
-_group(
-    "store",
-    "The store of alerts: how it stands, what leaves it.",
-    status=alerts.store_status,
-    purge=alerts.store_purge,
+_add(
+    "Investigate alerts",
+    (serve.serve, "deepidea serve"),
+    (incidents.incidents, "deepidea incidents --severity 2"),
+    (incidents.alerts, "deepidea alerts 3f2a --format eve"),
+    (explain.explain, "deepidea explain site.idea 7c01"),
+    (drift.drift, "deepidea drift"),
 )
-_group(
-    "tokens",
-    "Who may use the page and its API.",
-    add=serve.tokens_add,
-    list=serve.tokens_list,
-    revoke=serve.tokens_revoke,
-)
-_group(
+_add_group(
+    "Investigate alerts",
     "feedback",
-    "What analysts say of alerts and incidents: judge, list, export.",
-    list=feedback.feedback_list,
-    add=feedback.feedback_add,
-    export=feedback.feedback_export,
+    "Analysts' labels of alerts and incidents.",
+    list=(feedback.feedback_list, ""),
+    add=(feedback.feedback_add, "3f2a --verdict false_positive --note 'our backup'"),
+    export=(feedback.feedback_export, "-o labelled.parquet"),
 )
-_group(
+_add_group(
+    "Investigate alerts",
+    "allow",
+    "Rules that suppress alerts of known, wanted traffic.",
+    list=(allow.allow_list, ""),
+    add=(allow.allow_add, "--host 10.0.0.5 --class port_scan --note 'our scanner'"),
+    remove=(allow.allow_remove, "r-1a2b"),
+)
+_add_group(
+    "Operate",
     "models",
-    "Models of the store: compare, activate, roll back.",
-    add=models.models_add,
-    list=models.models_list,
-    show=models.models_show,
-    compare=models.models_compare,
-    activate=models.models_activate,
-    rollback=models.models_rollback,
-    history=models.models_history,
-    remove=models.models_remove,
+    "Detectors kept in a store, and which of them is active.",
+    add=(models.models_add, "site.idea"),
+    list=(models.models_list, ""),
+    show=(models.models_show, "1a2b"),
+    compare=(models.models_compare, "1a2b 3c4d flows.parquet --label class --benign benign"),
+    activate=(models.models_activate, "3c4d"),
+    rollback=(models.models_rollback, ""),
+    history=(models.models_history, ""),
+    remove=(models.models_remove, "1a2b"),
 )
+_add_group(
+    "Operate",
+    "store",
+    "Counters and retention of a store.",
+    status=(store.store_status, ""),
+    purge=(store.store_purge, "--days 90"),
+)
+_add_group(
+    "Operate",
+    "tokens",
+    "Access to the web page and its API.",
+    add=(tokens.tokens_add, "alice --role analyst"),
+    list=(tokens.tokens_list, ""),
+    revoke=(tokens.tokens_revoke, "1a2b"),
+)
+_add("Operate", (tokens.audit, "deepidea audit --limit 20"))
 
 
 def main() -> None:

@@ -1,67 +1,74 @@
-"""Commands on public data sets: register, fetch, describe."""
+"""The commands `deepidea data ...`: register, download and describe public data sets."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
-from deepidea.cli.data_tables import show_datasets, show_description
-from deepidea.cli.options import AsJson, TaxonomyName
-from deepidea.cli.terminal import byte_progress, say, write_json
+from deepidea.cli.options import AsJson, TaxonomyName, option
+from deepidea.cli.terminal import byte_progress, counted, out, say, show_pairs, show_table, write_json
+
+DatasetName = Annotated[str, typer.Argument(help="Name of the data set; `deepidea data list` shows the names.")]
 
 
-class Training(StrEnum):
-    """Training files of KDD99."""
+Training = Literal["auto", "full", "10-percent"]
+"""Training files of KDD99."""
 
-    auto = "auto"
-    full = "full"
-    ten_percent = "10-percent"
+
+TrainingFile = Annotated[Training, option("kdd99: which training file to take.")]
 
 
 def data_list() -> None:
-    """List the data sets that the project knows, and which are registered here."""
+    """List the known data sets, and which of them are registered."""
     from deepidea.flows.datasets.loading import installed_datasets
     from deepidea.flows.datasets.specs import DATASET_SPECS
 
-    show_datasets(installed_datasets(), {name: entry.title for name, entry in DATASET_SPECS.items()})
+    show_datasets(installed_datasets(), {name: spec.title for name, spec in DATASET_SPECS.items()})
+
+
+def show_datasets(installed: dict[str, Any], titles: dict[str, str]) -> None:
+    """Print the known data sets, and what is registered of them."""
+    rows = (
+        (name, titles[name], f"{of.rows:,}", str(len(of.files)), of.source)
+        if of
+        else (name, titles[name], "-", "-", "not registered")
+        for name, of in installed.items()
+    )
+    show_table(("name", "data set", "flows", "files", "from"), rows)
 
 
 def data_add(
-    name: Annotated[str, typer.Argument(help="Name of the data set, see `deepidea data list`.")],
-    folder: Annotated[Path, typer.Argument(help="Folder of its official files, gz or plain, one day or all.")],
-    training: Annotated[Training, typer.Option(help="kdd99: which training file.")] = Training.auto,
+    name: DatasetName,
+    folder: Annotated[Path, typer.Argument(help="Folder of the official files, gz or plain.")],
+    training: TrainingFile = "auto",
 ) -> None:
-    """Register a folder of official files: check them, count their quirks, keep typed Parquet."""
+    """Register the official files of a data set: verify them, and store them as Parquet."""
     from deepidea.flows.datasets.loading import add_dataset
 
     with byte_progress(f"reading {name}") as progress:
-        record = add_dataset(name, folder, training=training.value, progress=progress)
+        record = add_dataset(name, folder, training=training, progress=progress)
     say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
 
 
 def data_get(
-    name: Annotated[str, typer.Argument(help="Name of the data set, see `deepidea data list`.")],
-    folder: Annotated[Path | None, typer.Option(help="Where the files go.")] = None,
-    training: Annotated[Training, typer.Option(help="kdd99: which training file.")] = Training.auto,
-    base: Annotated[str | None, typer.Option(help="Address to fetch from in place of the publisher's.")] = None,
+    name: DatasetName,
+    folder: Annotated[Path | None, option("Where to keep the files.")] = None,
+    training: TrainingFile = "auto",
+    base: Annotated[str | None, option("Address to download from instead of the publisher's.")] = None,
 ) -> None:
-    """Fetch a data set from its publisher, resuming where an earlier try stopped, and register it."""
+    """Download a data set from its publisher and register it; resumes an interrupted download."""
     from deepidea.flows.datasets.loading import get_dataset
 
-    with byte_progress(f"fetching {name}") as progress:
-        record = get_dataset(name, folder=folder, training=training.value, base=base, progress=progress)
+    with byte_progress(f"downloading {name}") as progress:
+        record = get_dataset(name, folder=folder, training=training, base=base, progress=progress)
     say(f"registered {name}: {record.rows:,} flows of {len(record.files)} files")
 
 
-def data_describe(
-    name: Annotated[str, typer.Argument(help="Name of a registered data set.")],
-    taxonomy: TaxonomyName = None,
-    as_json: AsJson = False,
-) -> None:
-    """Tell what is in a data set: classes, duplicates, contradictions, odd cells, files."""
+def data_describe(name: DatasetName, taxonomy: TaxonomyName = None, as_json: AsJson = False) -> None:
+    """Describe a registered data set: classes, duplicates, contradictions, invalid cells, files."""
     from deepidea.flows.datasets.description import describe
     from deepidea.flows.datasets.loading import load_dataset
 
@@ -70,3 +77,48 @@ def data_describe(
         write_json(description.to_dict())
     else:
         show_description(description)
+
+
+_OFFICIAL = {True: "yes", False: "no: its hash is not the publisher's", None: "publisher states no hash"}
+
+
+def show_description(description: Any) -> None:
+    """Print what is in a data set."""
+    out.print(f"[bold]{escape(description.title)}[/]  ({description.name}, taxonomy {description.taxonomy})")
+    out.print(f"schema {description.schema}, {description.n_features} features")
+    rows = ((of.name, of.role, f"{of.rows:,}", of.sha256[:16], _OFFICIAL[of.official]) for of in description.files)
+    show_table(("file", "role", "rows", "sha256", "official"), rows)
+    for table in (description.train, description.test, *description.extras.values()):
+        if table is not None:
+            _show_flows(table)
+    if description.split is not None:
+        _show_split(description.split)
+    if description.quirks:
+        show_pairs("quirks of the raw files, handled", {name: f"{n:,}" for name, n in description.quirks.items()})
+
+
+def _show_flows(table: Any) -> None:
+    out.print(f"\n[bold]{escape(table.source)}[/]  {table.rows:,} flows, imbalance (eq. 13) {table.imbalance:.2f}")
+    out.print(
+        f"  {table.distinct_rows:,} distinct ({table.duplicate_rows:,} duplicates); "
+        f"{table.contradictory_rows:,} rows share their features with another class, "
+        f"{table.benign_or_attack_rows:,} of them benign with attack"
+    )
+    for title, counts in (("class", table.classes), ("label", table.labels)):
+        out.print(f"  {title}: {escape(counted(counts))}")
+    cells = {"missing": table.missing_cells, "infinite": table.infinite_cells, "-1 window": table.minus_one_windows}
+    for kind, columns in cells.items():
+        if columns:
+            out.print(f"  {kind} cells: {counted(columns)}")
+
+
+def _show_split(split: Any) -> None:
+    out.print("\n[bold]test against training[/]")
+    out.print(
+        f"  {split.seen_rows:,} test flows ({100 * split.seen_share:.1f} %) have a twin in training, "
+        f"{split.contradicting_rows:,} of them with the opposite verdict"
+    )
+    if split.new_labels:
+        total = sum(split.new_labels.values())
+        named = escape(counted(split.new_labels))
+        out.print(f"  {len(split.new_labels)} labels occur only in the test, {total:,} flows: {named}")

@@ -1,136 +1,192 @@
-"""Commands on sources of flows: list the kinds, watch one, put it into a stream, set thresholds by it."""
+"""The commands `deepidea detect` and `deepidea sources`."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Column
+from rich.text import Text
 
-from deepidea.cli.alert_tables import show_calibration, show_rule, show_sources, show_watched, watching
 from deepidea.cli.options import (
+    SOURCE,
     AlertFormat,
     DialectName,
     Exporters,
     Follow,
-    ModelFile,
     Seconds,
     Source,
     SourceOptions,
     StoreUrl,
+    option,
     options_of_source,
-    refuse_unwritable,
 )
-from deepidea.cli.terminal import flow_progress, say, show_losses, stopping
+from deepidea.cli.terminal import duration, err, say, show_losses, show_table, stopping
+
+ALERTS = "Alerts"
+_REPORT_EVERY_S = 10.0  # where there is no terminal to redraw
 
 
 def sources() -> None:
     """List the kinds of sources that flows can come from."""
     from deepidea.detection.sources.registry import SOURCES
 
-    show_sources(SOURCES)
+    rows = ((name, of.title, of.schema, "yes" if of.replayable else "no", of.example) for name, of in SOURCES.items())
+    show_table(("name", "what", "schema", "resumes", Column("address", overflow="fold")), rows)
 
 
 def detect(
     source: Source,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Detector file; the store's active model where absent.")
+        Path | None, option("Detector file; by default the active model of the store.", "--model", "-m")
     ] = None,
+    store: StoreUrl = "",
+    seconds: Seconds = None,
     sink: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Where alerts go beside the store: stdout, file://, syslog+udp://, +tcp://, +tls://, http(s)://, "
-            "kafka://, redis://."
+        option(
+            "Send alerts here, too; repeatable: stdout, file:///path, syslog+udp://host (or +tcp, +tls), https://..., "
+            "kafka://..., redis://...",
+            panel=ALERTS,
         ),
     ] = None,
-    format: Annotated[AlertFormat | None, typer.Option(help="Format of alerts; CEF for syslog, else EVE.")] = None,
-    store: StoreUrl = "",
-    fpr: Annotated[
-        float | None, typer.Option(help="Alert at this rate of false alarms, not by class; see `calibrate`.")
+    format: Annotated[
+        AlertFormat | None, option("Format of sent alerts; by default CEF for syslog, else EVE.", panel=ALERTS)
     ] = None,
+    fpr: Annotated[
+        float | None, option("Alert at this false-alarm rate; needs `deepidea calibrate`.", panel=ALERTS)
+    ] = None,
+    allow: Annotated[Path | None, option("File of allow rules, TOML or CSV.", panel=ALERTS)] = None,
+    dead_letters: Annotated[Path | None, option("Folder for alerts that a sink refuses.", panel=ALERTS)] = None,
     follow: Follow = False,
-    allow: Annotated[Path | None, typer.Option(help="File of allow rules: TOML or CSV.")] = None,
-    dead_letters: Annotated[Path | None, typer.Option(help="Folder for alerts that a sink would not take.")] = None,
+    exporter: Exporters = None,
     snapshot: Annotated[
-        float | None, typer.Option(min=0.001, help="Of packets: tell of flows under way every so many seconds, too.")
+        float | None, option("Packets: score unfinished flows every so many seconds, too.", min=0.001, panel=SOURCE)
     ] = None,
     dialect: Annotated[
-        DialectName | None, typer.Option(help="Of packets: whose values; the detector's if absent.")
+        DialectName | None, option("Packets: which features to compute; by default the detector's.", panel=SOURCE)
     ] = None,
     max_flows: Annotated[
-        int | None, typer.Option(min=1, help="Of packets: flows under way at most; the oldest is told early.")
+        int | None, option("Packets: most open flows; beyond it the oldest is ended early.", min=1, panel=SOURCE)
     ] = None,
-    exporter: Exporters = None,
-    option: SourceOptions = None,
-    seconds: Seconds = None,
+    options: SourceOptions = None,
 ) -> None:
-    """Watch a source: score its flows, store alerts and incidents, hand alerts to sinks. Goes on where it stopped."""
+    """Score the flows of a source, store alerts and incidents, send alerts to sinks; resumes where it stopped."""
     from deepidea.detection.runner import DetectionConfig, run_detection
 
-    packets = {"snapshot_s": snapshot, "dialect": dialect.value if dialect else None, "max_flows": max_flows}
+    of_packets = {"snapshot_s": snapshot, "dialect": dialect, "max_flows": max_flows}
     config = DetectionConfig(
         source=source,
         model=model,
         store=store,
         sinks=tuple(sink or ()),
-        format=format.value if format else None,
+        format=format,
         fpr=fpr,
         follow=follow,
         allow=allow,
         dead_letters=dead_letters,
-        source_options=options_of_source(option, exporters=exporter, **packets),
+        source_options=options_of_source(options, exporters=exporter, **of_packets),
     )
-    with stopping(seconds) as stop, watching(source) as on_batch:
-        result = run_detection(config, stop, on_start=show_rule, on_batch=on_batch, on_model=say)
-    raise typer.Exit(show_watched(result))
+    with stopping(seconds) as stop, live_status(source) as on_batch:
+        result = run_detection(config, stop, on_start=show_thresholds, on_batch=on_batch, on_model=say)
+    raise typer.Exit(show_result(result))
 
 
-def publish(
-    source: Source,
-    address: Annotated[str, typer.Argument(help="Stream: redis://host/0?stream=NAME or kafka://host:9092/TOPIC.")],
-    context: Annotated[
-        bool, typer.Option(help="Let each flow carry what its hosts did lately, for detectors with context.")
-    ] = True,
-    follow: Follow = False,
-    exporter: Exporters = None,
-    option: SourceOptions = None,
-    seconds: Seconds = None,
-) -> None:
-    """Put flows into a stream that several `detect` processes share, by pairs of hosts. Goes on where it stopped."""
-    from deepidea.detection.publish import publish as put
-    from deepidea.detection.publishers import open_publisher
-    from deepidea.detection.sources.registry import open_source
+def show_thresholds(thresholds: Any) -> None:
+    """Print what raises an alert."""
+    if thresholds is None:
+        say(
+            "alerts: flows more likely an attack than benign, at the class shares of training; `deepidea calibrate` "
+            "sets thresholds from benign flows of your network"
+        )
+        return
+    bounds = ", ".join(f"{name} above {bound:.6g}" for name, bound in thresholds.bounds.items())
+    say(f"alerts: {bounds}; {thresholds.guarantee}")
 
-    flows, publisher = (
-        open_source(source, follow=follow, **options_of_source(option, exporters=exporter)),
-        open_publisher(address),
+
+@contextlib.contextmanager
+def live_status(address: str) -> Iterator[Callable[[Any, Sequence[Any]], None]]:
+    """Yield a callback of progress and deliveries that redraws a line, or without a terminal prints one at times."""
+    from rich.live import Live
+
+    if not err.is_terminal:
+        yield _periodic_status(address)
+        return
+    with Live(Text(f"reading {address}"), console=err, transient=True, refresh_per_second=4) as live:
+        yield lambda progress, deliveries: live.update(status_line(address, progress, deliveries))
+
+
+def _periodic_status(address: str) -> Callable[[Any, Sequence[Any]], None]:
+    last = time.monotonic()
+
+    def show(progress: Any, deliveries: Sequence[Any]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _REPORT_EVERY_S:
+            last = time.monotonic()
+            say(status_line(address, progress, deliveries).plain)
+
+    return show
+
+
+def status_line(address: str, progress: Any, deliveries: Sequence[Any]) -> Text:
+    """Return one line: flows and their rate, alerts, queue, losses, partitions, sinks."""
+    parts = [
+        f"{address}: {progress.n_flows:,} flows, {progress.flows_per_s:,.0f}/s",
+        f"{progress.n_alerts:,} alerts" + (f" ({progress.n_suppressed:,} suppressed)" if progress.n_suppressed else ""),
+    ]
+    if progress.n_queued:
+        parts.append(f"{progress.n_queued} batches behind")
+    for what, counts in (("skipped", progress.skipped), ("dropped", progress.dropped)):
+        if counts:
+            parts.append(f"{sum(counts.values()):,} {what}")
+    if progress.n_store_retries:
+        parts.append(f"{progress.n_store_retries} store retries")
+    parts += _partitions(progress.shares)
+    parts += [_sink(delivery.status()) for delivery in deliveries]
+    return Text("  |  ".join(parts))
+
+
+def _partitions(shares: Any) -> list[str]:
+    """Return which partitions of a stream this process reads, and the trouble with its server."""
+    if shares is None:
+        return []
+    held = ", ".join(map(str, shares.held)) or "none yet"
+    retries = [f"{shares.n_retries} retries of the stream"] if shares.n_retries else []
+    return [f"partitions: {held}", *retries, *([shares.trouble] if shares.trouble else [])]
+
+
+def _sink(status: Any) -> str:
+    waits = f", {status.n_waiting:,} wait" if status.n_waiting else ""
+    dead = f", {status.n_dead:,} dead" if status.n_dead else ""
+    down = " (down)" if status.last_error and status.n_waiting else ""
+    return f"{status.sink}: {status.n_delivered:,} sent{waits}{dead}{down}"
+
+
+def show_result(result: Any) -> int:
+    """Print the figures of a detection, and return its exit code: 5 where alerts still wait for a sink."""
+    at = result.progress
+    say(
+        f"{at.n_flows:,} flows in {duration(time.monotonic() - at.began_s)}, {at.n_alerts:,} new alerts"
+        + (f", {at.n_suppressed:,} of them suppressed by allow rules" if at.n_suppressed else "")
+        + (f", {at.n_duplicates:,} duplicates of stored ones" if at.n_duplicates else "")
     )
-    with stopping(seconds) as stop, flow_progress("publishing") as progress:
-        done = put(flows, publisher, stop, context=context, progress=progress)
-    say(f"published {done.n_flows:,} flows to {publisher.name}")
-    show_losses(done.skipped, done.dropped)
-
-
-def calibrate(
-    model: ModelFile,
-    source: Annotated[str, typer.Argument(help="Benign flows of the network to watch; any kind of source.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write, with thresholds.")],
-    fpr: Annotated[float, typer.Option(help="Rate of benign flows that may raise an alert.")] = 1e-4,
-    exporter: Exporters = None,
-    option: SourceOptions = None,
-    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop a live source after so long.")] = None,
-) -> None:
-    """Set thresholds for a network of one's own by its benign flows, with a promise about false alarms."""
-    from deepidea.detection.calibrate import calibrate as set_thresholds
-    from deepidea.detection.runner import open_source_for
-    from deepidea.model.detector import Detector
-
-    refuse_unwritable(output)
-    detector = Detector.load(model)
-    flows = open_source_for(detector, source, **options_of_source(option, exporters=exporter))
-    with stopping(seconds) as stop, flow_progress("scoring") as progress:
-        done = set_thresholds(detector, flows, fpr, stop=stop, progress=progress)
-    done.detector.save(output)
-    show_calibration(done, done.thresholds.n_flows)
-    show_losses(done.skipped, {})
-    say(f"wrote {output}; next: deepidea detect SOURCE --model {output}")
+    if result.resumed:
+        say(
+            "resumed where an earlier run with this store stopped; to score everything again, with another detector "
+            "or other thresholds, give another --store"
+        )
+    if at.latencies_s:
+        say(f"delay from flow to alert: median {at.latency_s(0.5):.3f} s, 99 % within {at.latency_s(0.99):.3f} s")
+    if at.shares is not None and at.shares.n_refused:
+        say(f"{at.shares.n_refused:,} more flows were read here but stored and counted by another process")
+    show_losses(at.skipped, at.dropped)
+    for status in result.deliveries:
+        say(str(status))
+    waiting = sum(status.n_waiting for status in result.deliveries)
+    if waiting:
+        say(f"{waiting:,} alerts wait in the store; deepidea detect with the same sink sends them")
+    return 5 if waiting else 0

@@ -1,77 +1,90 @@
-"""Commands on what analysts say of alerts and incidents: judge, list, export."""
+"""The commands `deepidea feedback ...`: analysts' labels of alerts and incidents."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from deepidea.cli.model_tables import show_exported, show_feedback
-from deepidea.cli.options import Analyst, FileFormat, Limit, Note, StoreUrl, named_analyst
-from deepidea.cli.terminal import say
+from deepidea.cli.alert_cells import time_cell
+from deepidea.cli.options import (
+    Analyst,
+    FileFormat,
+    Limit,
+    Note,
+    StoreUrl,
+    analyst_or_login,
+    known_store,
+    option,
+)
+from deepidea.cli.terminal import counted, say, show_table
+
+Subject = Literal["incident", "alert"]
+"""What gets a label."""
 
 
-class Subject(StrEnum):
-    """What is judged."""
-
-    incident = "incident"
-    alert = "alert"
-
-
-class Verdict(StrEnum):
-    """What may be said of it."""
-
-    true_positive = "true_positive"
-    false_positive = "false_positive"
-    unsure = "unsure"
+AnalystLabel = Literal["true_positive", "false_positive", "unsure"]
+"""Labels that analysts give."""
 
 
 def feedback_list(
-    subject_id: Annotated[str | None, typer.Argument(help="Incident or alert; all where absent.")] = None,
+    subject_id: Annotated[str | None, typer.Argument(help="Incident or alert; by default all.")] = None,
     store: StoreUrl = "",
     limit: Limit = 50,
 ) -> None:
-    """List what analysts said, the newest first: earlier verdicts, which no longer hold, too."""
-    from deepidea.detection.runner import open_known_store
-
-    with open_known_store(store) as opened:
-        show_feedback(opened.feedback(subject_id=subject_id, limit=limit))
+    """List analysts' labels, newest first, replaced ones included."""
+    with known_store(store) as opened:
+        found = opened.feedback(subject_id=subject_id, limit=limit)
+    rows = (
+        (time_cell(of.time), f"{of.subject} {of.subject_id}", of.verdict, of.class_name or "", of.analyst, of.note)
+        for of in found
+    )
+    show_table(("time", "subject", "label", "class", "analyst", "note"), rows, empty="no labels")
 
 
 def feedback_add(
-    subject_id: Annotated[str, typer.Argument(help="Incident, or how its id begins; or the whole id of an alert.")],
-    verdict: Annotated[Verdict, typer.Option(help="What it is; `unsure` trains nothing.")],
-    subject: Annotated[Subject, typer.Option(help="What is judged.")] = Subject.incident,
+    subject_id: Annotated[str, typer.Argument(help="Incident id or its beginning; or the whole id of an alert.")],
+    verdict: Annotated[AnalystLabel, option("The label; `unsure` is not trained on.")],
+    subject: Annotated[Subject, option("What gets the label.")] = "incident",
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Of a true positive: the right class where the predicted is wrong.")
+        str | None, option("For a true positive: the right class, if the predicted one is wrong.", "--class")
     ] = None,
     note: Note = "",
     analyst: Analyst = None,
     store: StoreUrl = "",
 ) -> None:
-    """Say what an incident is, with all its alerts, or one alert; the latest verdict holds."""
-    from deepidea.detection.runner import open_known_store
-
-    who = named_analyst(analyst)
-    with open_known_store(store) as opened:
-        wanted = opened.find_incident(subject_id) if subject is Subject.incident else subject_id
-        said = opened.judge(subject.value, wanted, verdict.value, class_name=class_name, note=note, analyst=who)
-    say(f"{said.subject} {said.subject_id}: {said.verdict}, says {said.analyst}")
+    """Label an incident with all its alerts, or one alert; the latest label counts."""
+    who = analyst_or_login(analyst)
+    with known_store(store) as opened:
+        wanted = opened.find_incident(subject_id) if subject == "incident" else subject_id
+        added = opened.judge(subject, wanted, verdict, class_name=class_name, note=note, analyst=who)
+    say(f"{added.subject} {added.subject_id}: {added.verdict}, by {added.analyst}")
 
 
 def feedback_export(
-    output: Annotated[str, typer.Option("--output", "-o", help="Flows: .parquet, .csv or .jsonl; - for stdout.")],
+    output: Annotated[str, option("Flows to write: .parquet, .csv or .jsonl; - for stdout.", "--output", "-o")],
     format: FileFormat = None,
-    per_incident: Annotated[
-        int | None, typer.Option(min=1, help="Most flows of an incident, the same ones every time.")
-    ] = None,
+    per_incident: Annotated[int | None, option("Most flows of one incident, always the same ones.", min=1)] = None,
     store: StoreUrl = "",
 ) -> None:
-    """Write judged alerts as labelled flows: what `deepidea train --extra` takes."""
+    """Write labelled alerts as flows for `deepidea train --extra`."""
     from deepidea.detection.feedback_export import export_feedback
-    from deepidea.detection.runner import open_known_store
 
-    with open_known_store(store) as opened:
-        counts = export_feedback(opened, output, format=format.value if format else None, per_incident=per_incident)
+    with known_store(store) as opened:
+        counts = export_feedback(opened, output, format=format, per_incident=per_incident)
     show_exported(counts, output)
+
+
+def show_exported(counts: Any, output: str) -> None:
+    """Print how many labelled flows were exported, and what was left out."""
+    say(f"wrote {counts.n_flows:,} labelled flows into {output}: {counted(dict(counts.labels.most_common()))}")
+    for n, fact in (
+        (counts.n_unsure, "labelled alerts left out: their label is unsure"),
+        (counts.n_capped, "labelled alerts left out: beyond --per-incident"),
+        (counts.n_without_features, "labelled alerts left out: their features are deleted"),
+        (counts.n_purged, "labelled alerts are deleted by retention"),
+        (counts.n_purged_incidents, "labelled incidents are deleted with all their alerts"),
+        (counts.n_later, "of the flows ended after their incident was labelled: no analyst saw them"),
+    ):
+        if n:
+            say(f"{n:,} {fact}")

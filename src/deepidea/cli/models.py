@@ -1,72 +1,78 @@
-"""Commands on detectors: a file's model card, and the models of a store."""
+"""The commands `deepidea models ...`: detectors kept in a store, and which of them is active."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepidea.cli.card import show_card
-from deepidea.cli.model_tables import show_activations, show_comparison, show_models
-from deepidea.cli.options import Analyst, AsJson, Benign, Label, ModelFile, Note, StoreUrl, named_analyst, one_name
-from deepidea.cli.terminal import say, write_json
+from deepidea.cli.alert_cells import time_cell
+from deepidea.cli.comparison import show_comparison
+from deepidea.cli.model_card import show_card
+from deepidea.cli.options import (
+    Analyst,
+    AsJson,
+    Benign,
+    Label,
+    Note,
+    StoreUrl,
+    TaxonomyName,
+    analyst_or_login,
+    known_store,
+    new_or_known_store,
+    one_name,
+    option,
+)
+from deepidea.cli.terminal import say, show_table, write_json
 
 if TYPE_CHECKING:
     from deepidea.model.detector import Detector
 
-ModelId = Annotated[str, typer.Argument(help="Model, or how its id begins, see `deepidea models list`.")]
-
-
-def inspect(
-    model: ModelFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
-) -> None:
-    """Print a detector's model card: what it reads, how it decides, what it was trained on."""
-    from deepidea.model.detector import Detector
-
-    detector = Detector.load(model)
-    if as_json:
-        write_json(detector.manifest)
-    else:
-        show_card(detector)
+ModelId = Annotated[str, typer.Argument(help="Model id or its beginning, from `deepidea models list`.")]
 
 
 def models_add(
     file: Annotated[Path, typer.Argument(help="Detector file.")],
-    name: Annotated[str, typer.Option(help="What to call it; the file's name where absent.")] = "",
+    name: Annotated[str, option("Name of the model; by default the file's.")] = "",
     analyst: Analyst = None,
     store: StoreUrl = "",
 ) -> None:
-    """Keep a detector file in the store, after an audit."""
-    from deepidea.detection.runner import default_store
-    from deepidea.store.store import open_store
-
-    who = named_analyst(analyst)
-    with open_store(store or default_store()) as opened:
+    """Check a detector file and add it to the store."""
+    who = analyst_or_login(analyst)
+    with new_or_known_store(store) as opened:
         added = opened.add_model(file, name=name, analyst=who)
         active = opened.active_model()
-    line = f"activate {added.model_id}" if active is None else f"compare {active.model_id} {added.model_id} DATA"
-    say(f"{added.model_id}: {added.name}, detector {added.model}; next: deepidea models {line}")
+    step = f"activate {added.model_id}" if active is None else f"compare {active.model_id} {added.model_id} DATA"
+    say(f"added {added.model_id}: {added.name}, detector {added.model}; next: deepidea models {step}")
 
 
 def models_list(store: StoreUrl = "") -> None:
-    """List the models of the store, the latest added first."""
-    from deepidea.detection.runner import open_known_store
-
-    with open_known_store(store) as opened:
+    """List the models of the store, latest first."""
+    with known_store(store) as opened:
         show_models(opened.models())
 
 
-def models_show(model: ModelId, store: StoreUrl = "") -> None:
-    """Print a model's card, how it compares, and when it was active."""
-    from deepidea.detection.models import detector_of
-    from deepidea.detection.runner import open_known_store
+def show_models(models: Iterable[Any]) -> None:
+    """Print models of a store."""
+    show_table(("", "id", "name", "detector", "MiB", "added", "by", "compared"), map(_model, models), empty="no models")
 
-    with open_known_store(store) as opened:
+
+def _model(of: Any) -> tuple[str, ...]:
+    compared = "" if of.comparison is None else f"{of.comparison['verdict']} than {of.comparison['old_id']}"
+    size, added = f"{of.n_bytes / 2**20:.1f}", f"{of.added:%Y-%m-%d %H:%M}"
+    return "active" if of.active else "", of.model_id, of.name, of.model, size, added, of.added_by, compared
+
+
+def models_show(model: ModelId, store: StoreUrl = "") -> None:
+    """Show a model's card, its comparison, and when it was active."""
+    from deepidea.detection.models import detector_of
+
+    with known_store(store) as opened:
         found = opened.find_model(model)
         detector = detector_of(opened, found.model_id)
-        history = [one for one in opened.activations() if one.model_id == found.model_id]
+        history = [of for of in opened.activations() if of.model_id == found.model_id]
     show_models([found])
     show_card(detector)
     if found.comparison is not None:
@@ -76,99 +82,91 @@ def models_show(model: ModelId, store: StoreUrl = "") -> None:
 
 
 def models_compare(
-    old: Annotated[str, typer.Argument(help="The model before: a detector file, or a model of the store.")],
-    new: Annotated[str, typer.Argument(help="The one after it.")],
+    old: Annotated[str, typer.Argument(help="The old one: a detector file, or a model of the store.")],
+    new: Annotated[str, typer.Argument(help="The new one.")],
     data: Annotated[list[str], typer.Argument(help="Name of a data set, or files of labelled flows.")],
-    judged: Annotated[list[Path] | None, typer.Option(help="Judged flows, see `deepidea feedback export`.")] = None,
+    judged: Annotated[list[Path] | None, option("Flows labelled by analysts, from `deepidea feedback export`.")] = None,
     label: Label = None,
     benign: Benign = None,
-    taxonomy: Annotated[str | None, typer.Option(help="Which labels are which class.")] = None,
+    taxonomy: TaxonomyName = None,
     as_json: AsJson = False,
     store: StoreUrl = "",
 ) -> None:
-    """Compare two models on flows that neither was trained on; the store keeps it where it has both."""
+    """Compare two detectors on flows that neither was trained on; the store keeps the result if it has both."""
     from deepidea.evaluation.continued_training import compare_on
 
-    (before, old_id), (after, new_id) = (_detector(one, store) for one in (old, new))
-    compared = compare_on(
+    (before, old_id), (after, new_id) = (_detector(of, store) for of in (old, new))
+    comparison = compare_on(
         before, after, one_name(data), judged=judged or (), label=label, benign=benign, taxonomy=taxonomy
-    )
-    told = compared.to_dict()
+    ).to_dict()
     if as_json:
-        write_json(told)
+        write_json(comparison)
     else:
-        show_comparison(told)
+        show_comparison(comparison)
     if store or not (Path(old).is_file() and Path(new).is_file()):
-        _keep_comparison(told, old_id, new_id, store)
+        _store_comparison(comparison, old_id, new_id, store)
 
 
 def _detector(model: str, store: str) -> tuple[Detector, str]:
-    """Return a detector of a file or of the store, and the id that it has there, or would have."""
+    """Return a detector of a file or of the store, and its id in a store."""
     from deepidea.detection.models import detector_of
-    from deepidea.detection.runner import open_known_store
     from deepidea.model.detector import Detector
     from deepidea.store.stored_model import model_id_of
 
     if Path(model).is_file():
         return Detector.load(model), model_id_of(Path(model).read_bytes())
-    with open_known_store(store) as opened:
+    with known_store(store) as opened:
         found = opened.find_model(model)
         return detector_of(opened, found.model_id), found.model_id
 
 
-def _keep_comparison(told: dict[str, Any], old_id: str, new_id: str, store: str) -> None:
-    """Keep a comparison in the store, where it has both models."""
-    from deepidea.detection.runner import open_known_store
-
-    with open_known_store(store) as opened:
-        if {old_id, new_id} <= {one.model_id for one in opened.models()}:
-            opened.set_comparison(told, old_id=old_id, new_id=new_id)
+def _store_comparison(comparison: dict[str, Any], old_id: str, new_id: str, store: str) -> None:
+    """Keep a comparison in the store, if it has both models."""
+    with known_store(store) as opened:
+        if {old_id, new_id} <= {of.model_id for of in opened.models()}:
+            opened.set_comparison(comparison, old_id=old_id, new_id=new_id)
             say(f"kept in the store; next: deepidea models activate {new_id}")
         else:
-            say("not kept: the store does not have both models; see deepidea models add")
+            say("not kept: the store does not have both models; deepidea models add adds one")
 
 
 def models_activate(
     model: ModelId,
     note: Note = "",
-    force: Annotated[
-        bool, typer.Option("--force", help="Do it though no comparison says that it is no worse; the history tells.")
-    ] = False,
+    force: Annotated[bool, option("Activate without a comparison that finds it no worse.", "--force")] = False,
     analyst: Analyst = None,
     store: StoreUrl = "",
 ) -> None:
-    """Make a model the active one: `deepidea detect` without a file runs it, and one that runs follows."""
-    from deepidea.detection.runner import open_known_store
-
-    who = named_analyst(analyst)
-    with open_known_store(store) as opened:
+    """Make a model the active one, which `deepidea detect` runs by default; running ones switch to it."""
+    who = analyst_or_login(analyst)
+    with known_store(store) as opened:
         done = opened.activate(opened.find_model(model).model_id, analyst=who, note=note, force=force)
-    say(f"{done.model_id} is active" + (", by force" if done.kind == "forced" else ""))
+    say(f"{done.model_id} is active" + (", forced" if done.kind == "forced" else ""))
 
 
 def models_rollback(note: Note = "", analyst: Analyst = None, store: StoreUrl = "") -> None:
-    """Go back to the model that was active before the present one; again, to the one before that."""
-    from deepidea.detection.runner import open_known_store
-
-    who = named_analyst(analyst)
-    with open_known_store(store) as opened:
+    """Make the previously active model the active one again."""
+    who = analyst_or_login(analyst)
+    with known_store(store) as opened:
         done = opened.rollback(analyst=who, note=note)
     say(f"{done.model_id} is active again")
 
 
 def models_history(store: StoreUrl = "") -> None:
-    """List which model was made the active one when, by whom and why."""
-    from deepidea.detection.runner import open_known_store
-
-    with open_known_store(store) as opened:
+    """List which model was activated when, by whom and why."""
+    with known_store(store) as opened:
         show_activations(opened.activations())
 
 
-def models_remove(model: ModelId, store: StoreUrl = "") -> None:
-    """Let a model's file go; the active one stays."""
-    from deepidea.detection.runner import open_known_store
+def show_activations(activations: Iterable[Any]) -> None:
+    """Print which model was activated when, newest first."""
+    rows = ((time_cell(of.time), of.model_id, of.kind.replace("_", " "), of.analyst, of.note) for of in activations)
+    show_table(("time", "model", "how", "by", "note"), rows, empty="no model was activated yet")
 
-    with open_known_store(store) as opened:
+
+def models_remove(model: ModelId, store: StoreUrl = "") -> None:
+    """Delete a model from the store; the active one cannot be deleted."""
+    with known_store(store) as opened:
         found = opened.find_model(model)
         opened.remove_model(found.model_id)
     say(f"removed {found.model_id}")

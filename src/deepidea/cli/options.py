@@ -1,4 +1,4 @@
-"""What several commands take: types of arguments and options, and what is looked at before work begins."""
+"""Arguments and options that several commands take, and checks of them before work begins."""
 
 from __future__ import annotations
 
@@ -8,84 +8,81 @@ import getpass
 import inspect
 import os
 from collections.abc import Callable
-from enum import StrEnum
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
 from deepidea.errors import DataError, StorageError
 
-Asked = TypeVar("Asked")
+if TYPE_CHECKING:
+    from deepidea.store.store import Store
+
+Options = TypeVar("Options")
 
 
-class Engine(StrEnum):
-    """What scores tables, or starts the processes of a training."""
-
-    local = "local"
-    spark = "spark"
+Engine = Literal["local", "spark"]
+"""What scores tables, or starts the processes of a training."""
 
 
-class TableFormat(StrEnum):
-    """Formats of files of flows and verdicts."""
-
-    parquet = "parquet"
-    csv = "csv"
-    jsonl = "jsonl"
+TableFormat = Literal["parquet", "csv", "jsonl"]
+"""Formats of files of flows and verdicts."""
 
 
-class AlertFormat(StrEnum):
-    """Formats of alerts; the names of ``FORMATS``."""
-
-    eve = "eve"
-    ecs = "ecs"
-    ocsf = "ocsf"
-    cef = "cef"
+AlertFormat = Literal["eve", "ecs", "ocsf", "cef"]
+"""Formats of alerts; the names of ``FORMATS``."""
 
 
-class DialectName(StrEnum):
-    """Whose values a meter gives."""
+DialectName = Literal["corrected", "cicids17-improved", "cicids17"]
+"""Which version of CICFlowMeter's features a meter computes."""
 
-    corrected = "corrected"
-    improved = "cicids17-improved"
-    original = "cicids17"
+
+def option(help: str, *names: str, panel: str | None = None, **checks: Any) -> Any:
+    """Return an option with its help, in a panel of the help page."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **checks)
 
 
 Inputs = Annotated[list[str], typer.Argument(help="Name of a data set, or files of flows (CSV, Parquet, gz, globs).")]
 ModelFile = Annotated[Path, typer.Argument(help="Detector file, as `deepidea train` writes it.")]
-Source = Annotated[str, typer.Argument(help="Where flows come from: `deepidea sources` lists the kinds.")]
+Source = Annotated[str, typer.Argument(help="Where flows come from; `deepidea sources` lists the kinds.")]
 StoreUrl = Annotated[
-    str, typer.Option(help="sqlite:///path or postgresql://user@host/database; absent, a file in your data folder.")
+    str, option("Store: sqlite:///path or postgresql://user@host/database; by default a file in your data folder.")
 ]
 
-TaxonomyName = Annotated[str | None, typer.Option(help="Which labels are which class, see `deepidea data describe`.")]
-Label = Annotated[str | None, typer.Option(help="Label column of a table.")]
-Benign = Annotated[str | None, typer.Option(help="Value of the label column that means benign.")]
+TaxonomyName = Annotated[
+    str | None, option("How labels map to classes; `deepidea data describe` lists the taxonomies.")
+]
+Label = Annotated[str | None, option("Label column of a table.")]
+Benign = Annotated[str | None, option("Value of the label column that means benign.")]
 
-FileFormat = Annotated[TableFormat | None, typer.Option(help="Format, where the name does not tell.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(min=1, help="Most rows.")]
-Follow = Annotated[bool, typer.Option(help="Wait for more at the end of a file.")]
+FileFormat = Annotated[TableFormat | None, option("Output format, if the file's name does not show it.")]
+AsJson = Annotated[bool, option("Print JSON.", "--json")]
+Limit = Annotated[int, option("Most rows to list.", min=1)]
+Analyst = Annotated[str | None, option("Your name for the record; by default your login.")]
+Note = Annotated[str, option("Reason, for the record.")]
+
+SOURCE = "Source"
+Follow = Annotated[bool, option("At the end of a file, wait for more.", panel=SOURCE)]
+Seconds = Annotated[float | None, option("Stop after so many seconds; Ctrl-C and SIGTERM stop, too.", min=0.0)]
 Exporters = Annotated[
-    list[str] | None, typer.Option("--exporter", help="NetFlow: address of an exporter to accept; all where absent.")
+    list[str] | None, option("NetFlow: accept this exporter's address only; repeatable.", "--exporter", panel=SOURCE)
 ]
 SourceOptions = Annotated[
-    list[str] | None, typer.Option("--option", help="Further option of the source, NAME=VALUE: see docs/sources.md.")
+    list[str] | None,
+    option("Further option NAME=VALUE of the source, such as timeout_s=60; repeatable.", "--option", panel=SOURCE),
 ]
-Seconds = Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; Ctrl-C and SIGTERM stop, too.")]
-
-Analyst = Annotated[str | None, typer.Option(help="Who says so; the name of the login where absent.")]
-Note = Annotated[str, typer.Option(help="Why.")]
 
 
-def taking(options: type[Asked]) -> Callable[[Callable[[Asked], None]], Callable[..., None]]:
-    """Let a command take the fields of a dataclass as its arguments and options; it is handed them as one."""
+def fields_as_options(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
+    """Let a command take the fields of a dataclass as its arguments and options; its function gets one object."""
 
-    def decorate(call: Callable[[Asked], None]) -> Callable[..., None]:
-        @functools.wraps(call)
-        def command(**given: Any) -> None:
-            call(options(**given))
+    def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**fields: Any) -> None:
+            function(options(**fields))
 
+        # typer reads the signature: that of the dataclass, with its annotations evaluated
         command.__annotations__ = hints = get_type_hints(options, include_extras=True)
         fields = inspect.signature(options).parameters.values()
         evaluated = [field.replace(annotation=hints[field.name]) for field in fields]
@@ -104,10 +101,10 @@ def options_of_source(given: list[str] | None = None, **named: Any) -> dict[str,
     {'exporters': ['10.0.0.1'], 'timeout_s': 60, 'gap_s': 2.5}
     """
     options = {name: value for name, value in named.items() if value is not None}
-    for option in given or ():
-        name, equals, text = option.partition("=")
+    for pair in given or ():
+        name, equals, text = pair.partition("=")
         if not (name and equals):
-            raise typer.BadParameter(f"--option takes NAME=VALUE, got {option!r}")
+            raise typer.BadParameter(f"--option takes NAME=VALUE, got {pair!r}")
         try:
             options[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -115,31 +112,44 @@ def options_of_source(given: list[str] | None = None, **named: Any) -> dict[str,
     return options
 
 
+def known_store(url: str) -> AbstractContextManager[Store]:
+    """Open a store that exists."""
+    from deepidea.detection.runner import open_known_store
+
+    return open_known_store(url)
+
+
+def new_or_known_store(url: str) -> AbstractContextManager[Store]:
+    """Open a store, made where there is none."""
+    from deepidea.detection.runner import default_store
+    from deepidea.store.store import open_store
+
+    return open_store(url or default_store())
+
+
 def one_name(data: list[str]) -> str | list[str]:
     """Return the name of a data set, or several files."""
     return data[0] if len(data) == 1 else data
 
 
-def named_analyst(analyst: str | None) -> str:
-    """Return who acts: the one that is named, else the login."""
+def analyst_or_login(analyst: str | None) -> str:
+    """Return the analyst's name, by default the login."""
     if analyst is not None:
         return analyst
     try:
         return getpass.getuser()
-    except (KeyError, OSError) as error:  # a container may know no name for its user
-        raise DataError("somebody must be named, however: the system knows no login name; give --analyst") from error
+    except (KeyError, OSError) as error:  # a container may have no name for its user
+        raise DataError("the system has no login name for this user; give --analyst NAME") from error
 
 
-def refuse_unwritable(output: Path) -> None:
-    """Find out before hours of training, not after."""
-    fault = _fault_of_output(output)
-    if fault:
-        raise StorageError(f"the output file must be writable, however: {output}: {fault}; choose another place")
-
-
-def _fault_of_output(output: Path) -> str:
+def require_writable(output: Path) -> None:
+    """Raise :class:`~deepidea.errors.StorageError` before hours of work where its output cannot be written."""
     if output.is_dir():
-        return "it is a folder"
-    if not output.parent.is_dir():
-        return "its folder is not there"
-    return "" if os.access(output.parent, os.W_OK) else "its folder may not be written to"
+        fault = "it is a folder"
+    elif not output.parent.is_dir():
+        fault = f"there is no folder {output.parent}"
+    elif not os.access(output.parent, os.W_OK):
+        fault = f"folder {output.parent} is not writable"
+    else:
+        return
+    raise StorageError(f"cannot write {output}: {fault}; choose another place")

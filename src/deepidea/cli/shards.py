@@ -1,4 +1,4 @@
-"""What ``deepidea train --shards`` does: a table that does not fit into memory in, a detector out."""
+"""`deepidea train --shards`: trains on a table that does not fit into memory."""
 
 from __future__ import annotations
 
@@ -7,63 +7,71 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepidea.cli.terminal import flow_progress, say
-from deepidea.cli.training_tables import epoch_progress, show_refused, show_training_flows
+from deepidea.cli.training_output import epoch_progress, show_training_flows
 from deepidea.errors import DataError
 
 if TYPE_CHECKING:
+    from deepidea.cli.train import TrainOptions
     from deepidea.model.detector import Detector
 
 
-def train_in_shards(
-    data: Sequence[str],
-    n_shards: int,
-    *,
-    label: str | None,
-    benign: str | None,
-    keep: Sequence[str],
-    schema: str | None,
-    training: Mapping[str, Any],
-) -> Detector:
-    """Deal a table to shards in a folder that goes afterwards, and train on them."""
+def train_in_shards(options: TrainOptions, n_shards: int, **training: Any) -> Detector:
+    """Split a table into shards in a temporary folder, and train on them.
+
+    Parameters
+    ----------
+    options : TrainOptions
+    n_shards : int
+    **training
+        Of :func:`deepidea.model.presets.train_on_shards`.
+    """
     from deepidea.evaluation.shards import shards_to_train
     from deepidea.flows.datasets.specs import DATASET_SPECS
     from deepidea.model.presets import train_on_shards
 
-    if len(data) == 1 and data[0] in DATASET_SPECS:
-        raise DataError(f"shards must be of a table, however: {data[0]} is a data set, which fits; leave --shards out")
-    if label is None or benign is None:
-        raise DataError("a table in shards must come with --label and --benign, however: they were not both given")
-    with _passing_folder() as folder:
+    if len(options.data) == 1 and options.data[0] in DATASET_SPECS:
+        raise DataError(f"{options.data[0]} is a data set and fits into memory; leave --shards out")
+    if options.label is None or options.benign is None:
+        raise DataError("--shards needs both --label and --benign")
+    with _temporary_folder() as folder:
         with flow_progress("reading") as progress:
             part = shards_to_train(
-                data, folder, n_shards=n_shards, label=label, benign=benign, keep=keep, schema=schema,
-                seed=training.get("random_state", 0), progress=progress,
-            )  # fmt: skip
-        show_refused(part.refused)
-        show_training_flows(part.contract)
+                options.data,
+                folder,
+                n_shards=n_shards,
+                label=options.label,
+                benign=options.benign,
+                keep=options.keep or (),
+                schema=options.schema,
+                seed=training["random_state"],
+                progress=progress,
+            )
+        show_training_flows(part.contract, part.refused)
         say(f"{len(part.flows):,} distinct rows in {len(part.flows.table.paths)} shards")
         with epoch_progress() as on_epoch:
             return train_on_shards(part.flows, card=part.card(), on_epoch=on_epoch, **training)
 
 
 @contextlib.contextmanager
-def _passing_folder() -> Iterator[Path]:
-    """Yield a folder that goes afterwards, also where the process is asked to end: shards are large."""
+def _temporary_folder() -> Iterator[Path]:
+    """Yield a folder that is deleted afterwards, on SIGTERM as well: shards are large."""
     chosen = os.environ.get("TMPDIR")
-    if chosen and not Path(chosen).is_dir():  # another one would be taken in silence, and fill up
-        raise DataError(f"TMPDIR must be a folder, however: {chosen} is none; make it, or name another one")
+    if chosen and not Path(chosen).is_dir():  # tempfile would silently take another folder, and fill it up
+        raise DataError(f"TMPDIR is {chosen}, which is no folder; create it, or set TMPDIR to another one")
+    # SIGTERM before the deletion ends the process by an exception, which deletes the folder. During the deletion it is
+    # noted, and ends the process after it.
     late: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         with tempfile.TemporaryDirectory(prefix="deepidea-shards-") as folder:
             try:
                 yield Path(folder)
-            finally:  # the folder goes first, then the process
+            finally:
                 signal.signal(signal.SIGTERM, lambda number, _: late.append(number))
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -71,11 +79,8 @@ def _passing_folder() -> Iterator[Path]:
         sys.exit(128 + late[0])
 
 
-def refuse_with_shards(**options: object) -> None:
-    """Refuse what a table in shards does not go with."""
+def refuse_with_shards(options: Mapping[str, object]) -> None:
+    """Raise :class:`~deepidea.errors.DataError` where one of these options is given: they need the table in memory."""
     given = [f"--{name}" for name, value in options.items() if value]
     if given:
-        raise DataError(
-            f"{', '.join(given)} must be used with a table that fits into memory, however: --shards is given; leave "
-            "one out"
-        )
+        raise DataError(f"{', '.join(given)} cannot be combined with --shards; leave one out")

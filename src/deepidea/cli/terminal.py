@@ -1,4 +1,4 @@
-"""The terminal: progress and what is told on the standard error, results on the standard output."""
+"""The terminal: progress and messages on the standard error, results on the standard output."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from deepidea.errors import DeepIDEAError
@@ -22,12 +21,12 @@ _WIDE = 180
 
 
 def is_worker() -> bool:
-    """Whether this process is one of several that train together, as what started it tells in the environment."""
+    """Return whether this process is one of several that train together: its launcher sets these variables."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
 def is_silent_worker() -> bool:
-    """Whether another one of several processes tells what all of them do."""
+    """Return whether another one of several processes prints for all of them."""
     return is_worker() and os.environ["RANK"] != "0"
 
 
@@ -36,7 +35,7 @@ err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """Tell the user something about the run, on the standard error."""
+    """Print a line about the run, on the standard error."""
     if not is_silent_worker():
         err.print(text, markup=False, soft_wrap=True)
 
@@ -62,14 +61,14 @@ def flow_progress(title: str, *, unit: str = "flows") -> Iterator[Callable[[int]
     """Yield a callback of the flows, or packets, done so far that shows count and rate."""
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(title, total=None, told="")
+        task = progress.add_task(title, total=None, shown="")
 
         def show(done: int) -> None:
             elapsed = progress.tasks[task].elapsed or 0.0
             rate = f"  {done / elapsed:,.0f} {unit}/s" if elapsed > 0 else ""
-            progress.update(task, told=f"{done:,} {unit}{rate}")
+            progress.update(task, shown=f"{done:,} {unit}{rate}")
 
         yield show
 
@@ -102,7 +101,7 @@ def stopping(seconds: float | None = None) -> Iterator[threading.Event]:
 
 
 def show_losses(skipped: Mapping[str, int], dropped: Mapping[str, int]) -> None:
-    """Tell what was skipped and what was dropped, by reason; nothing where there was nothing."""
+    """Print what was skipped and what was dropped, by reason."""
     for what, counts in (("skipped", skipped), ("dropped", dropped)):
         listed = ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.items(), key=lambda item: -item[1]))
         if listed:
@@ -110,27 +109,44 @@ def show_losses(skipped: Mapping[str, int], dropped: Mapping[str, int]) -> None:
 
 
 def show_pairs(title: str, pairs: Mapping[str, str | None]) -> None:
-    """Print a title, and what there is of names and values below it."""
+    """Print a title, and below it the names that have a value."""
     table = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
         if value:
-            table.add_row(f"  {escape(name)}", escape(str(value)))
+            table.add_row(Text(f"  {name}"), Text(str(value)))
     out.print(f"[bold]{title}[/]")
     out.print(table)
 
 
-def print_wide(table: Table) -> None:
-    """Print a table; into a file or pipe without folding it to a terminal's width."""
-    (out if out.is_terminal else Console(width=_WIDE, highlight=False, emoji=False)).print(table)
+def show_table(columns: Sequence[str | Column], rows: Iterable[Sequence[str | Text]], *, empty: str = "") -> None:
+    """Print a table, or a line where it has no rows; into a file or pipe it is not folded to 80 columns."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    if empty and not table.row_count:
+        say(empty)
+    else:
+        (out if out.is_terminal else Console(width=_WIDE, highlight=False, emoji=False)).print(table)
 
 
-def write_json(told: Any, *, ensure_ascii: bool = True) -> None:
-    """Write what a command was asked for as JSON, on the standard output."""
-    sys.stdout.write(json.dumps(told, indent=1, ensure_ascii=ensure_ascii) + "\n")
+def write_json(value: Any, *, ensure_ascii: bool = True) -> None:
+    """Write a value as JSON on the standard output."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=ensure_ascii) + "\n")
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return names and their counts.
+
+    Examples
+    --------
+    >>> counted({"benign": 1200, "dos": 3})
+    'benign 1,200, dos 3'
+    """
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def duration(seconds: float) -> str:
-    """Return seconds for people.
+    """Return seconds in words.
 
     Examples
     --------

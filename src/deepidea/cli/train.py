@@ -1,31 +1,31 @@
-"""The command `deepidea train`: alone, as one of several processes, on Spark, from memory or from shards."""
+"""The command `deepidea train`: in one process or several, here or on Spark, from memory or from shards."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deepidea.cli.card import show_card
-from deepidea.cli.model_tables import show_comparison
+from deepidea.cli.comparison import show_comparison
+from deepidea.cli.model_card import show_card
 from deepidea.cli.options import (
     Benign,
     Engine,
     Inputs,
     Label,
     TaxonomyName,
+    fields_as_options,
     one_name,
-    refuse_unwritable,
-    taking,
+    option,
+    require_writable,
 )
 from deepidea.cli.shards import refuse_with_shards, train_in_shards
 from deepidea.cli.terminal import is_silent_worker, is_worker, say
-from deepidea.cli.training_tables import epoch_progress, show_gathered, show_refused, show_training_flows
+from deepidea.cli.training_output import epoch_progress, show_gathered, show_training_flows
 
 if TYPE_CHECKING:
     from deepidea.evaluation.continued_training import Gathered
@@ -33,145 +33,165 @@ if TYPE_CHECKING:
     from deepidea.model.workers import Workers
 
 
-class Preset(StrEnum):
-    """Recipes of training."""
-
-    default = "default"
-    paper = "paper"
+Preset = Literal["default", "paper"]
+"""Recipes of training."""
 
 
-class Loss(StrEnum):
-    """Losses that a network is trained with; the names of ``LOSSES``, which is not read here because it needs torch."""
-
-    attack_sharing = "attack-sharing"
-    focal = "focal"
-    class_balanced = "class-balanced"
-    ldam = "ldam"
-    logit_adjusted = "logit-adjusted"
-    balanced_softmax = "balanced-softmax"
-    hierarchical = "hierarchical"
-    cost_sensitive = "cost-sensitive"
-
-
-class SplitKind(StrEnum):
-    """Ways to hold out flows for testing."""
-
-    auto = "auto"
-    official = "official"
-    stratified = "stratified"
-    by_time = "by-time"
-    by_host_pair = "by-host-pair"
-    none = "none"
+Loss = Literal[
+    "attack-sharing",
+    "focal",
+    "class-balanced",
+    "ldam",
+    "logit-adjusted",
+    "balanced-softmax",
+    "hierarchical",
+    "cost-sensitive",
+]
+"""Losses that training minimises: the names of ``LOSSES``, which needs torch to be imported."""
 
 
-class Device(StrEnum):
-    """Where the network is trained."""
+SplitKind = Literal["auto", "official", "stratified", "by-time", "by-host-pair", "none"]
+"""Ways to hold out flows for testing."""
 
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+
+Device = Literal["auto", "cpu", "cuda"]
+"""Where the network is trained."""
+
+
+DATA, NETWORK, CONTINUE, SCALE = "Data", "Network and training", "Continue from a detector", "Scale"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What `deepidea train` takes."""
+    """Options of `deepidea train`."""
 
     data: Inputs
-    output: Annotated[Path, typer.Option("--output", "-o", help="Detector file to write.")]
-    preset: Annotated[Preset | None, typer.Option(help="Recipe: the project's best (default), or the paper's.")] = None
+    output: Annotated[Path, option("Detector file to write.", "--output", "-o")]
+    preset: Annotated[Preset | None, option("Recipe: the project's best (default), or the paper's.")] = None
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=2**32 - 1, help="Makes the run reproducible to the bit, on one thread by default."),
+        option("Makes training reproducible to the bit; it then uses one thread by default.", min=0, max=2**32 - 1),
     ] = None
     label: Label = None
     benign: Benign = None
-    keep: Annotated[list[str] | None, typer.Option(help="Column of a table to keep as a feature.")] = None
     taxonomy: TaxonomyName = None
-    port: Annotated[bool, typer.Option(help="Let the destination port be a feature.")] = False
+    keep: Annotated[list[str] | None, option("Keep this column of a table as a feature; repeatable.", panel=DATA)] = (
+        None
+    )
+    port: Annotated[bool, option("Use the destination port as a feature.", panel=DATA)] = False
     schema: Annotated[
         str | None,
-        typer.Option(help="Schema to train in: conn for Zeek, Suricata and NetFlow; conn+context, cicflow+context."),
+        option("Schema: conn for Zeek, Suricata and NetFlow; conn+context; cicflow+context.", panel=DATA),
     ] = None
-    split: Annotated[SplitKind, typer.Option(help="How test flows are held out.")] = SplitKind.auto
-    test_fraction: Annotated[float, typer.Option(help="Share held out where no official split is taken.")] = 1 / 6
-    labels: Annotated[bool | None, typer.Option(help="Tell native labels apart, not classes only.")] = None
-    loss: Annotated[Loss | None, typer.Option(help="What training minimises; the preset's where absent.")] = None
+    split: Annotated[SplitKind, option("How test flows are held out.", panel=DATA)] = "auto"
+    test_fraction: Annotated[float, option("Share held out if there is no official split.", panel=DATA)] = 1 / 6
+    labels: Annotated[bool | None, option("Train on native labels, not on classes only.", panel=DATA)] = None
+    loss: Annotated[Loss | None, option("Loss function; by default the preset's.", panel=NETWORK)] = None
     attack_weight: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Lambda of the losses attack-sharing (0 is cross-entropy) and hierarchical."),
+        option("Lambda of the losses attack-sharing (0: cross-entropy) and hierarchical.", min=0.0, panel=NETWORK),
     ] = None
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training flows.")] = None
-    threads: Annotated[int | None, typer.Option(min=1, help="Training threads; measured where absent.")] = None
-    device: Annotated[Device, typer.Option(help="Where to train; auto takes CUDA where there is one.")] = Device.auto
+    epochs: Annotated[int | None, option("Passes over the training flows.", min=1, panel=NETWORK)] = None
+    learning_rate: Annotated[
+        float | None, option("Step size; by default the preset's, with --continue a tenth of it.", panel=NETWORK)
+    ] = None
+    threads: Annotated[
+        int | None, option("Training threads; by default the fastest number, measured.", min=1, panel=NETWORK)
+    ] = None
+    device: Annotated[Device, option("Where to train; auto takes CUDA if there is any.", panel=NETWORK)] = "auto"
     continued: Annotated[
-        Path | None, typer.Option("--continue", help="Go on from this detector: weights, encoder, classes, parameters.")
+        Path | None,
+        option("Start from this detector: weights, encoder, classes, parameters.", "--continue", panel=CONTINUE),
     ] = None
     extra: Annotated[
-        list[Path] | None, typer.Option(help="Judged flows to train on besides, see `deepidea feedback export`.")
+        list[Path] | None,
+        option("Add labelled alerts, from `deepidea feedback export`; repeatable.", panel=CONTINUE),
     ] = None
     extra_weight: Annotated[
-        float | None, typer.Option(help="Training flows that each extra one counts as; a tenth of all where absent.")
+        float | None,
+        option("Weight of each labelled alert; by default all of them weigh a tenth of training.", panel=CONTINUE),
     ] = None
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Step size; the preset's, or a tenth of it with --continue.")
-    ] = None
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that train together, here or on Spark; docs/large-data.md.")
-    ] = 1
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Keep where training stands after each epoch there, and go on from it.")
+        Path | None, option("Save training to this file after each epoch, and resume from it.", panel=SCALE)
     ] = None
     shards: Annotated[
         int | None,
-        typer.Option(min=2, help="Read a table larger than memory in so many parts; docs/large-data.md."),
+        option("Split a table larger than memory into so many parts: docs/large-data.md.", min=2, panel=SCALE),
     ] = None
-    engine: Annotated[Engine, typer.Option(help="Start the workers here, or on Spark.")] = Engine.local
+    workers: Annotated[int, option("Processes that train together: docs/large-data.md.", min=1, panel=SCALE)] = 1
+    engine: Annotated[Engine, option("Start the workers on this machine, or on Spark.", panel=SCALE)] = "local"
     master: Annotated[
-        str | None, typer.Option(help="Spark: local[2], spark://host:7077, yarn, k8s://...; local[*] where absent.")
+        str | None, option("Spark: local[2], spark://host:7077, yarn, k8s://...; by default local[*].", panel=SCALE)
     ] = None
 
+    @property
+    def own_data(self) -> dict[str, str | None]:
+        """How labels of a table are read."""
+        return {"taxonomy": self.taxonomy, "label": self.label, "benign": self.benign}
 
-@taking(TrainOptions)
-def train(asked: TrainOptions) -> None:
-    """Train a detector on labelled flows. Ctrl-C ends early and keeps the best model so far."""
-    _refuse_master_alone(asked)
-    if asked.engine is Engine.spark and not is_worker():
-        _train_on_spark(asked)
-    elif asked.workers > 1 and not is_worker():
-        _train_together(asked)
+    def training(self, workers: Workers | None) -> dict[str, Any]:
+        """Return the parameters of training; without a seed one is drawn."""
+        import secrets
+
+        changes = {
+            "labels": self.labels,
+            "loss": self.loss,
+            "attack_weight": self.attack_weight,
+            "n_epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "random_state": secrets.randbelow(2**31) if self.seed is None else self.seed,
+            "n_threads": self.threads or ("auto" if self.seed is None else None),
+            "device": self.device,
+        }
+        fixed = {"preset": self.preset or "default", "workers": workers, "checkpoint": self.checkpoint}
+        return fixed | {name: value for name, value in changes.items() if value is not None}
+
+
+@fields_as_options(TrainOptions)
+def train(options: TrainOptions) -> None:
+    """Train a detector on labelled flows and write it to a file.
+
+    Ctrl-C ends training early and keeps the best model so far.
+    """
+    if options.master is not None and options.engine != "spark":
+        raise typer.BadParameter("--master needs --engine spark")
+    require_writable(options.output)
+    if options.engine == "spark" and not is_worker():
+        _train_on_spark(options)
+    elif options.workers > 1 and not is_worker():
+        _train_together(options)
     else:
-        _train_here(asked)
+        _train_here(options)
 
 
-def _refuse_master_alone(asked: TrainOptions) -> None:
-    if asked.master is not None and asked.engine is not Engine.spark:
-        raise typer.BadParameter("--master must come with --engine spark, however: the engine is local")
-
-
-def _train_together(asked: TrainOptions) -> None:
-    """Run this command line in so many processes, with what they must have in common."""
+def _train_together(options: TrainOptions) -> None:
+    """Run this command line in several processes, with the seed and checkpoint that they need in common."""
     from deepidea.model.workers import launch
 
-    refuse_unwritable(asked.output)
-    raise typer.Exit(launch("deepidea.cli.app", asked.workers, _common_arguments(asked), threads=asked.threads or 1))
+    arguments = _common_arguments(options)
+    raise typer.Exit(launch("deepidea.cli.app", options.workers, arguments, threads=options.threads or 1))
 
 
-def _train_on_spark(asked: TrainOptions) -> None:
-    """Run this command line in so many processes on executors, and keep here what they come to."""
+def _train_on_spark(options: TrainOptions) -> None:
+    """Run this command line in several processes on executors, and write the detector here."""
     from deepidea.adapters.spark import open_session
     from deepidea.adapters.spark_training import session_options, train_on_spark
 
-    refuse_unwritable(asked.output)
-    arguments, output = _common_arguments(asked), asked.output
-    kept = asked.checkpoint or output.with_name(f"{output.name}.checkpoint")
-    inputs = [*asked.data, *(asked.extra or ()), *([asked.continued] if asked.continued else [])]
-    with open_session(asked.master or "local[*]", options=session_options(threads=asked.threads or 1)) as spark:
-        on_gpu = asked.device is Device.cuda
+    output = options.output
+    checkpoint = options.checkpoint or output.with_name(f"{output.name}.checkpoint")
+    with open_session(options.master or "local[*]", options=session_options(threads=options.threads or 1)) as spark:
         trained = train_on_spark(
-            spark, asked.workers, run_command, arguments, output, kept, inputs=inputs, use_gpu=on_gpu
+            spark,
+            options.workers,
+            run_command,
+            _common_arguments(options),
+            output,
+            checkpoint,
+            inputs=[*options.data, *(options.extra or ()), *([options.continued] if options.continued else [])],
+            use_gpu=options.device == "cuda",
         )
     typer.echo(trained.shown, nl=False)
-    _say_written(asked)
+    _say_written(options)
 
 
 def run_command(arguments: list[str]) -> None:
@@ -181,142 +201,97 @@ def run_command(arguments: list[str]) -> None:
     app(arguments, standalone_mode=False)
 
 
-def _common_arguments(asked: TrainOptions) -> list[str]:
+def _common_arguments(options: TrainOptions) -> list[str]:
     from deepidea.model.workers import common_arguments
 
-    return common_arguments(sys.argv[1:], asked.output, seed=asked.seed, checkpoint=asked.checkpoint)
+    return common_arguments(sys.argv[1:], options.output, seed=options.seed, checkpoint=options.checkpoint)
 
 
-def _train_here(asked: TrainOptions) -> None:
-    """Train in this process, alone or as one of several, of which the first one tells and keeps what all did."""
-    refuse_unwritable(asked.output)
-    with _joined(asked.device) as together:
-        detector = (
-            _from_memory(asked, together) if asked.shards is None else _from_shards(asked, asked.shards, together)
-        )
+def _train_here(options: TrainOptions) -> None:
+    """Train in this process, alone or as one of several; the first of several prints and writes for all."""
+    with _joined(options.device) as workers:
+        training = options.training(workers)
+        if options.shards is None:
+            detector = _train_in_memory(options, training)
+        else:
+            _refuse_with_shards(options)
+            detector = train_in_shards(options, options.shards, **training)
     if is_silent_worker():
         return
-    detector.save(asked.output)
-    if asked.checkpoint is not None:  # nothing is left to go on with
-        asked.checkpoint.unlink(missing_ok=True)
-        asked.checkpoint.with_name(f"{asked.checkpoint.name}.seed").unlink(missing_ok=True)
+    detector.save(options.output)
+    if options.checkpoint is not None:  # the training is done, nothing is left to resume
+        options.checkpoint.unlink(missing_ok=True)
+        options.checkpoint.with_name(f"{options.checkpoint.name}.seed").unlink(missing_ok=True)
     show_card(detector)
-    _say_written(asked)
+    _say_written(options)
 
 
 def _joined(device: Device) -> Any:
-    """Return the context of whoever trains together, None alone: torch is not read for that."""
+    """Return the context of processes that train together, None alone: torch is not imported for that."""
     if not is_worker():
         return contextlib.nullcontext()
     from deepidea.model.workers import join_workers
 
-    return join_workers("nccl" if device is Device.cuda else "gloo")
+    return join_workers("nccl" if device == "cuda" else "gloo")
 
 
-def _say_written(asked: TrainOptions) -> None:
-    say(f"wrote {asked.output}; next: deepidea evaluate {asked.output} {' '.join(asked.data)}")
+def _say_written(options: TrainOptions) -> None:
+    say(f"wrote {options.output}; next: deepidea evaluate {options.output} {' '.join(options.data)}")
 
 
-def _from_shards(asked: TrainOptions, n_shards: int, together: Workers | None) -> Detector:
-    refuse_with_shards(
-        taxonomy=asked.taxonomy,
-        port=asked.port,
-        labels=asked.labels,
-        extra=asked.extra,
-        **{"continue": asked.continued, "extra-weight": asked.extra_weight},
-        split=asked.split not in (SplitKind.auto, SplitKind.none),
-    )
-    shared = {"preset": _preset(asked), "workers": together, "checkpoint": asked.checkpoint}
-    return train_in_shards(
-        asked.data,
-        n_shards,
-        label=asked.label,
-        benign=asked.benign,
-        keep=asked.keep or (),
-        schema=asked.schema,
-        training={**shared, **_changes(asked)},
-    )
+def _refuse_with_shards(options: TrainOptions) -> None:
+    in_memory = ("taxonomy", "port", "labels", "extra", "extra_weight")
+    given = {name.replace("_", "-"): getattr(options, name) for name in in_memory}
+    split = options.split not in ("auto", "none")
+    refuse_with_shards(given | {"continue": options.continued, "split": split})
 
 
-def _from_memory(asked: TrainOptions, together: Workers | None) -> Detector:
+def _train_in_memory(options: TrainOptions, training: dict[str, Any]) -> Detector:
     from deepidea.model.presets import train_detector
 
-    gathered = _gather(asked)
-    show_refused(gathered.part.refused)
-    show_training_flows(gathered.part.contract)
+    gathered = _gather(options)
+    show_training_flows(gathered.part.contract, gathered.part.refused)
     show_gathered(gathered)
     with epoch_progress() as on_epoch:
         detector = train_detector(
             gathered.part.flows,
-            preset=_preset(asked),
             card=gathered.card,
             on_epoch=on_epoch,
             extra=gathered.extra.flows if gathered.extra else None,
-            extra_weight=asked.extra_weight,
+            extra_weight=options.extra_weight,
             start=gathered.start,
-            workers=together,
-            checkpoint=asked.checkpoint,
-            **_changes(asked),
+            **training,
         )
     if gathered.start is None or is_silent_worker():
         return detector
-    return _compared(asked, gathered.start, detector)
+    return _compared(options, gathered.start, detector)
 
 
-def _gather(asked: TrainOptions) -> Gathered:
+def _gather(options: TrainOptions) -> Gathered:
     from deepidea.evaluation.continued_training import gather
 
-    fresh = {
-        "labels": asked.labels is not None,
-        "keep": asked.keep or (),
-        "use_port": asked.port,
-        "schema": asked.schema,
-        "preset": asked.preset,
-    }
     return gather(
-        one_name(asked.data),
-        continued=asked.continued,
-        extra=asked.extra or (),
-        fresh=fresh,
-        split=asked.split.value,
-        test_fraction=asked.test_fraction,
-        split_seed=asked.seed or 0,
-        taxonomy=asked.taxonomy,
-        label=asked.label,
-        benign=asked.benign,
+        one_name(options.data),
+        continued=options.continued,
+        extra=options.extra or (),
+        fresh={
+            "labels": options.labels is not None,
+            "keep": options.keep or (),
+            "use_port": options.port,
+            "schema": options.schema,
+            "preset": options.preset,
+        },
+        split=options.split,
+        test_fraction=options.test_fraction,
+        split_seed=options.seed or 0,
+        **options.own_data,
     )
 
 
-def _compared(asked: TrainOptions, start: Detector, detector: Detector) -> Detector:
-    """Tell how a detector stands beside the one that training went on from, and return it with that on its card."""
+def _compared(options: TrainOptions, start: Detector, detector: Detector) -> Detector:
+    """Print a detector beside the one that training continued from, and return it with the comparison on its card."""
     from deepidea.evaluation.continued_training import compare_with_start, with_comparison
 
-    own = {"taxonomy": asked.taxonomy, "label": asked.label, "benign": asked.benign}
-    comparison = compare_with_start(start, detector, one_name(asked.data), **own)
+    comparison = compare_with_start(start, detector, one_name(options.data), **options.own_data)
     show_comparison(comparison)
     return with_comparison(detector, comparison)
-
-
-def _preset(asked: TrainOptions) -> str:
-    return (asked.preset or Preset.default).value
-
-
-def _changes(asked: TrainOptions) -> dict[str, Any]:
-    """Return what is asked for in place of what the preset says; without a seed one is drawn."""
-    given = {
-        "labels": asked.labels,
-        "loss": asked.loss.value if asked.loss else None,
-        "attack_weight": asked.attack_weight,
-        "n_epochs": asked.epochs,
-        "learning_rate": asked.learning_rate,
-        "random_state": _drawn_seed() if asked.seed is None else asked.seed,
-        "n_threads": asked.threads or ("auto" if asked.seed is None else None),
-        "device": asked.device.value,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _drawn_seed() -> int:
-    import secrets  # takes a moment
-
-    return secrets.randbelow(2**31)

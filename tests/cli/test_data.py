@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from deepidea.cli.data_tables import show_datasets
+from deepidea.cli.data import show_datasets
 
 
 def test_data_sets_are_listed_with_what_is_registered(capsys):

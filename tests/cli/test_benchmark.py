@@ -5,8 +5,8 @@ from rich.console import Console
 
 from deepidea.benchmark.cell import Cell
 from deepidea.benchmark.runner import Outcome, Progress
-from deepidea.cli import benchmark_tables as benchmark
-from deepidea.cli.benchmark_tables import benchmark_progress
+from deepidea.cli import benchmark
+from deepidea.cli.benchmark import benchmark_progress
 
 
 def test_a_benchmark_tells_what_ended_and_on_a_terminal_what_runs(capsys, monkeypatch):
@@ -23,12 +23,12 @@ def test_a_benchmark_tells_what_ended_and_on_a_terminal_what_runs(capsys, monkey
     monkeypatch.setattr(benchmark, "err", terminal)
     with benchmark_progress() as show:
         show(at)
-        told = "".join(str(segment.text) for segment in terminal.render(benchmark._benchmark_view(at)))
+        told = "".join(str(segment.text) for segment in terminal.render(benchmark._running(at)))
     assert "4/5, about 1 min 1 s left" in told
     assert "7.0 s" in told
     assert "kdd99, auto: knn, seed 0" in told
 
 
 def test_an_interrupted_benchmark_is_told_to_go_on():
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on from here"), benchmark_progress():
+    with pytest.raises(KeyboardInterrupt, match="the same command resumes here"), benchmark_progress():
         raise KeyboardInterrupt

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from deepidea.cli.training_tables import epoch_progress, show_refused, show_training_flows
+from deepidea.cli.training_output import epoch_progress, show_training_flows
 from deepidea.model.training import Epoch
 
 
 def test_refused_columns_and_class_names_are_shown_as_they_are(capsys):
-    show_refused({"[b]ip[/b]": "an address, by its name"})
-    show_training_flows({"rows": 1200, "source": "[x].csv", "class_rows": {"benign": 1000, "[red]dos": 200}})
+    contract = {"rows": 1200, "source": "[x].csv", "class_rows": {"benign": 1000, "[red]dos": 200}}
+    show_training_flows(contract, {"[b]ip[/b]": "an address, by its name"})
     assert capsys.readouterr().err.splitlines() == [
         "not a feature: [b]ip[/b]: an address, by its name",
         "training on 1,200 flows of [x].csv: benign 1,000, [red]dos 200",
@@ -15,7 +15,7 @@ def test_refused_columns_and_class_names_are_shown_as_they_are(capsys):
 
 def test_flows_on_neither_side_are_told(capsys):
     split = {"left_out": {"embargo": {"benign": 1200, "dos": 3}, "class_not_in_training": {"u2r": 2}}}
-    show_training_flows({"rows": 9, "source": "x", "class_rows": {"benign": 9}, "split": split})
+    show_training_flows({"rows": 9, "source": "x", "class_rows": {"benign": 9}, "split": split}, {})
     assert capsys.readouterr().err.splitlines()[1:] == [
         "neither trained on nor tested (embargo): benign 1,200, dos 3",
         "neither trained on nor tested (class not in training): u2r 2",
