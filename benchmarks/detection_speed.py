@@ -57,7 +57,7 @@ def site_flows(n_flows: int) -> list[dict[str, Any]]:
 
 
 def make_detector() -> Detector:
-    """Return a detector of schema conn, of what every sensor tells."""
+    """Return a detector of schema conn, with the features that every sensor has."""
     table = simulate_flows(n_flows=5000)
     schema = get_schema("conn").restrict(table.columns)
     flows, _ = labelled_flows_from_table(table, "label", "benign", schema=schema)
@@ -131,10 +131,10 @@ def latency(folder: Path, detector: Detector, rate: int, seconds: float) -> dict
         time.sleep(1)
         stop.set()
         runner.join()
-    told = np.concatenate(engine.latencies_s)
-    steady = told[len(told) // 10 :]  # the first tenth warms up
+    latencies_s = np.concatenate(engine.latencies_s)
+    steady = latencies_s[len(latencies_s) // 10 :]  # the first tenth warms up
     quantiles = {f"p{share:g}_s": round(float(np.quantile(steady, share / 100)), 3) for share in (50, 99, 99.9)}
-    return {"flows_per_second": rate, "flows": len(told), **quantiles}
+    return {"flows_per_second": rate, "flows": len(latencies_s), **quantiles}
 
 
 _SOAK = """
@@ -145,16 +145,16 @@ from deepidea.store.store import open_store
 from deepidea.model.detector import Detector
 
 folder, every = sys.argv[1], int(sys.argv[2])
-told = [0]
+reported = [0]
 
-def tell(progress):
-    if progress.n_flows >= told[0]:
-        told[0] += every
+def report(progress):
+    if progress.n_flows >= reported[0]:
+        reported[0] += every
         pages = int(open("/proc/self/statm").read().split()[1])
         print(progress.n_flows, pages * 4096 // 2**20, flush=True)
 
 with open_store(f"sqlite:///{folder}/soak.db") as store:
-    engine = Engine(open_source(f"zeek:{folder}/soak.log"), Detector.load(f"{folder}/m.idea"), store, on_batch=tell)
+    engine = Engine(open_source(f"zeek:{folder}/soak.log"), Detector.load(f"{folder}/m.idea"), store, on_batch=report)
     at = engine.run(threading.Event())
 print(at.n_flows, sum(at.skipped.values()), sum(at.dropped.values()), at.n_alerts)
 """
@@ -197,9 +197,9 @@ def main() -> None:
             )  # fmt: skip
             for name, by_score in itertools.product(("zeek_text", "eve_flows"), (False, True)):
                 thresholds = None if by_score else site_thresholds(single)
-                told = throughput(Path(folder), single, name, options.lines, thresholds)
-                figures[name + "_by_score" * by_score] = told
-                print(name, told, flush=True)
+                measured = throughput(Path(folder), single, name, options.lines, thresholds)
+                figures[name + "_by_score" * by_score] = measured
+                print(name, measured, flush=True)
         figures["latency"] = latency(Path(folder), detector, options.rate, options.seconds)
         print(figures["latency"], flush=True)
         figures["soak"] = soak(Path(folder), detector, options.soak)

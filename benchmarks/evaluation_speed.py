@@ -31,9 +31,9 @@ N_FEATURES = 78
 
 def in_turn(ours: Callable[[], object], theirs: Callable[[], object], runs: int) -> dict[str, float]:
     """Return the median seconds of both, and the median of the ratios."""
-    told = np.array([[_seconds(ours), _seconds(theirs)] for _ in range(runs + 1)])[1:]
-    ours_s, theirs_s = np.median(told, axis=0)
-    ratio = np.median(told[:, 1] / told[:, 0])
+    times_s = np.array([[_seconds(ours), _seconds(theirs)] for _ in range(runs + 1)])[1:]
+    ours_s, theirs_s = np.median(times_s, axis=0)
+    ratio = np.median(times_s[:, 1] / times_s[:, 0])
     return {"ours_s": round(float(ours_s), 3), "theirs_s": round(float(theirs_s), 3), "ratio": round(float(ratio), 2)}
 
 

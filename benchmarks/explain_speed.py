@@ -62,14 +62,14 @@ def measure(detector: Detector, flows: pl.DataFrame) -> dict[str, float]:
     started = time.perf_counter()
     explainer = Explainer(detector)
     made = time.perf_counter() - started
-    told, steps, missed = [], [], []
+    times_ms, steps, missed = [], [], []
     for row in range(flows.height):
         started = time.perf_counter()
         [found] = explainer.explain(flows[row])
-        told.append(1000 * (time.perf_counter() - started))
+        times_ms.append(1000 * (time.perf_counter() - started))
         steps.append(found.n_steps)
         missed.append(abs(found.residual) / max(abs(found.log_odds - found.benign_log_odds), 1.0))
-    of = np.array(told[WARM_UP:])
+    of = np.array(times_ms[WARM_UP:])
     return {
         "median_ms": round(float(np.median(of)), 2),
         "p95_ms": round(float(np.quantile(of, 0.95)), 2),

@@ -111,8 +111,8 @@ def fill_store(
                 _fill_lists(connection)
         store.commit_batch(SOURCE, None, alerts.clear(), n_flows=100 * n_alerts)
         now = datetime.now(UTC)
-        told = {"n_flows": 100 * n_alerts, "n_alerts": n_alerts, "flows_per_s": 5000.0, "model": "5eed5eed5eed5eed"}
-        store.tell_engine(EngineState(SOURCE, now, now - timedelta(days=DAYS), "live", schema="conn", **told))  # type: ignore[arg-type]
+        state = {"n_flows": 100 * n_alerts, "n_alerts": n_alerts, "flows_per_s": 5000.0, "model": "5eed5eed5eed5eed"}
+        store.tell_engine(EngineState(SOURCE, now, now - timedelta(days=DAYS), "live", schema="conn", **state))  # type: ignore[arg-type]
 
 
 def _count_flows(connection: sa.Connection, alerts: pl.DataFrame) -> None:

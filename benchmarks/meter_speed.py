@@ -1,7 +1,7 @@
 """Packets a second: a capture in, every flow with all its features out, on one core, beside NFStream in the same run.
 
 The capture is the simulator's, or one that is given. The rate is that of reading, dissecting, metering and making the
-table of features; compilation, which happens once on a machine, is told apart. NFStream gets its statistics and no
+table of features; compilation, which happens once on a machine, is not counted. NFStream gets its statistics and no
 deep inspection, one meter. It is no dependency: where no interpreter that has it is given, its row is absent.
 
 Usage: python -m benchmarks.meter_speed [--capture FILE] [--minutes 10] [--runs 5] [--nfstream PYTHON]
@@ -59,8 +59,8 @@ def nfstream_once(python: str, capture: Path) -> tuple[int, int, float]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "peer.py"
         script.write_text(_NFSTREAM)
-        told = subprocess.run([python, script, capture], capture_output=True, text=True, check=True).stdout
-    packets, flows, seconds = told.splitlines()[-1].split()  # it warns of what it does not support before
+        output = subprocess.run([python, script, capture], capture_output=True, text=True, check=True).stdout
+    packets, flows, seconds = output.splitlines()[-1].split()  # it warns of what it does not support before
     return int(packets), int(flows), float(seconds)
 
 

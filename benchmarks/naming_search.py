@@ -1,7 +1,7 @@
 """What an attack is called once it is known to be one: other rules than the preset's, on the folds of recipe_search.
 
 The default preset says which flows of a fold are attacks. Each rule then names the class of these anew, and says
-nothing of the others, so that false alarms are the same for all. The last one is told the right class: it shows what is
+nothing of the others, so that false alarms are the same for all. The last one knows the right class: it shows what is
 lost by calling attacks benign alone, and how much there is to be won by better names.
 
 Usage: python -m benchmarks.naming_search [--data kdd99 nsl-kdd cicids17] [--deals 3]
@@ -40,14 +40,14 @@ def predict(fold: TypeFold, seed: int) -> dict[str, Any]:
     trees = ExtraTrees(labels=True, n_trees=100, duplicates="drop").fit(fold.train, seed)
     names = np.array(network.classes)
     found = network.assess(fold.test.features).shares.argmax(axis=1) > 0
-    told = {}
+    by_rule = {}
     for rule, values in _values(network, trees, fold.train, fold.test.take(np.flatnonzero(found))).items():
         codes = np.zeros(len(found), np.int64)
         codes[found] = 1 + values.argmax(axis=1)
-        told[rule] = type_recalls(names[codes], fold)
+        by_rule[rule] = type_recalls(names[codes], fold)
     right = np.where(found, fold.test.classes.to_numpy(), names[0])
     right[found & (right == names[0])] = names[1]  # a benign flow stays one that was called an attack
-    return {**told, "told the right class": type_recalls(right, fold)}
+    return {**by_rule, "told the right class": type_recalls(right, fold)}
 
 
 def _values(network: FittedNetwork, trees: Fitted, train: LabelledFlows, found: LabelledFlows) -> dict[str, Floats]:
@@ -61,15 +61,15 @@ def _values(network: FittedNetwork, trees: Fitted, train: LabelledFlows, found: 
         attacks[:, : decision.class_of.index(1)] = -np.inf
         return decision.by_class(decision.corrected(decision.probabilities(attacks)))[:, 1:]
 
-    told = {"as the preset does": corrected()}
-    told |= {f"temperature {t:g}": corrected(temperature=t) for t in SOFTENED}
-    told |= {f"tau {tau:g}": corrected(tau=tau) for tau in WEAKENED}
+    by_rule = {"as the preset does": corrected()}
+    by_rule |= {f"temperature {t:g}": corrected(temperature=t) for t in SOFTENED}
+    by_rule |= {f"tau {tau:g}": corrected(tau=tau) for tau in WEAKENED}
     decision = replace(trees.decision, tau=1.0)
     shares = decision.by_class(decision.corrected(cast(Floats, trees.predict(features).probabilities)))
-    told["extra trees on labels"] = shares[:, [trees.classes.index(name) for name in network.classes[1:]]]
-    told["nearest neighbour, encoded"] = -_distances(network, train, found, hidden=False)
-    told["nearest neighbour, last hidden layer"] = -_distances(network, train, found, hidden=True)
-    return told
+    by_rule["extra trees on labels"] = shares[:, [trees.classes.index(name) for name in network.classes[1:]]]
+    by_rule["nearest neighbour, encoded"] = -_distances(network, train, found, hidden=False)
+    by_rule["nearest neighbour, last hidden layer"] = -_distances(network, train, found, hidden=True)
+    return by_rule
 
 
 def _distances(network: FittedNetwork, train: LabelledFlows, found: LabelledFlows, *, hidden: bool) -> Floats:
@@ -101,7 +101,7 @@ def main() -> None:
         folds = [predict(fold, seed) for seed in range(options.deals) for fold in iter_type_folds(flows, seed=seed)]
         summary = summarise(folds)
         write_result(RESULTS / "naming_search" / f"{data}.json", {"data": data, "summary": summary})
-        print(data, *(f"{name}: {told}" for name, told in summary.items()), sep="\n  ", flush=True)
+        print(data, *(f"{name}: {recalls}" for name, recalls in summary.items()), sep="\n  ", flush=True)
 
 
 if __name__ == "__main__":

@@ -65,18 +65,18 @@ def served(store: str, *options: str) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
             code = process.wait(60)
     if code:
-        raise RuntimeError(f"the server must end with 0, however: it ended with {code}")
+        raise RuntimeError(f"the server ended with exit code {code}")
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
-    told = ""
+    lines = ""
     for line in process.stderr:
-        told += line
+        lines += line
         if found := _ADDRESS.search(line):
             threading.Thread(target=_read_on, args=(process.stderr,), daemon=True).start()
             return found[1].rstrip("/")
-    raise RuntimeError(f"the server ended: {told}")
+    raise RuntimeError(f"the server ended: {lines}")
 
 
 def _read_on(pipe: IO[str]) -> None:
@@ -110,13 +110,13 @@ def page_times(address: str, store: str) -> dict[str, dict[str, float]]:
 
 
 def _times_of(client: httpx.Client, path: str) -> dict[str, float]:
-    told = []
+    measured = []
     for _ in range(REPEATS + 3):
         began = time.perf_counter()
         answer = client.get(path)
-        told.append(1000 * (time.perf_counter() - began))
+        measured.append(1000 * (time.perf_counter() - began))
         answer.raise_for_status()
-    of = np.array(told[3:])
+    of = np.array(measured[3:])
     median, p95 = round(float(np.median(of)), 1), round(float(np.quantile(of, 0.95)), 1)
     return {"median_ms": median, "p95_ms": p95, "bytes": len(answer.content)}
 
@@ -170,8 +170,9 @@ def _write_attack(log: Path, kind: list[dict[str, Any]], number: int) -> None:
     """Write flows of a host that was not heard of before, which end now."""
     with log.open("a") as file:
         for n, flow in enumerate(kind):
-            told = {**zeek_fields(n, flow), "id.orig_h": f"192.0.2.{number + 1}", "ts": time.time(), "duration": 0.5}
-            file.write("\t".join(str(told.get(name, "-")) for name in FIELDS.split()) + "\n")
+            own = {"id.orig_h": f"192.0.2.{number + 1}", "ts": time.time(), "duration": 0.5}
+            fields = zeek_fields(n, flow) | own
+            file.write("\t".join(str(fields.get(name, "-")) for name in FIELDS.split()) + "\n")
 
 
 def live(folder: Path, n_browsers: int, rate: int, seconds: float) -> dict[str, Any]:
@@ -191,8 +192,8 @@ def live(folder: Path, n_browsers: int, rate: int, seconds: float) -> dict[str, 
     latencies = np.concatenate([_latencies(events, ended) for events in heard])
     counts = [sum(n for _, n in events) for events in heard]
     quantiles = {f"p{share:g}_s": round(float(np.quantile(latencies, share / 100)), 3) for share in (50, 95, 99, 100)}
-    told = {"browsers": n_browsers, "flows": int(counters[0]), "flows_per_second": rate, "alerts": len(ended)}
-    return {**told, "most_missed": max(len(ended) - count for count in counts), **quantiles}
+    measured = {"browsers": n_browsers, "flows": int(counters[0]), "flows_per_second": rate, "alerts": len(ended)}
+    return {**measured, "most_missed": max(len(ended) - count for count in counts), **quantiles}
 
 
 def _write(log: Path, lines: Iterator[str], rate: int, seconds: float) -> None:
@@ -235,7 +236,7 @@ async def _hear(client: httpx.AsyncClient, events: list[tuple[float, int]]) -> N
 
 
 def _latencies(events: list[tuple[float, int]], ended: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return, for each alert that a stream was told of, the time from its flow's end; alerts are told in order."""
+    """Return the time from the end of its flow for each alert that a stream received; they come in order."""
     arrived = np.repeat([when for when, _ in events], [n for _, n in events])
     return np.asarray(arrived - ended[: len(arrived)])
 
@@ -255,12 +256,12 @@ def main() -> None:
         with served(store) as address:
             pages, weighed = page_times(address, store), weight(address)
         waits = seen(Path(folder))
-        told = live(Path(folder), given.browsers, given.rate, given.seconds)
-    result = {"alerts": given.alerts, "incidents": given.incidents, "pages": pages, "weight": weighed, "live": told}
+        measured = live(Path(folder), given.browsers, given.rate, given.seconds)
+    result = {"alerts": given.alerts, "incidents": given.incidents, "pages": pages, "weight": weighed, "live": measured}
     result["seen_s"] = waits
     write_result(RESULTS / "page_speed.json", result)
     print(pl.DataFrame([{"page": name, **times} for name, times in pages.items()]))
-    print(weighed, waits, told)
+    print(weighed, waits, measured)
 
 
 if __name__ == "__main__":

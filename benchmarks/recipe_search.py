@@ -2,7 +2,7 @@
 
 Each candidate differs from the default preset in what its entry says. Two folds halve the types of each class: of the
 attack types in KDD99's test file its publisher says that nearly half are new. The types are dealt out several times,
-since one deal decides by luck which types must be guessed from which. A fold trains on its types and is judged on
+since in a single split luck decides which types are predicted from which. A fold trains on its types and is tested on
 held-out rows of them, and on all rows of the types that were left out. The figure to compare, ``mixed``, is the mean
 over classes of the recall on known types and, where there are any, of the mean recall over left-out types. Test files
 are never read.
@@ -74,8 +74,8 @@ def verdicts(fitted: FittedNetwork | FittedStack, features: Any) -> Iterator[tup
             beside = replace(fitted, forests=tuple(fitted.forests[place] for place in forests))
             yield name, beside.predict(features).predicted
         return
-    told = fitted.assess(features)
-    logits, anomaly = told.logits, cast(NDArray[np.float64], told.anomaly)
+    assessed = fitted.assess(features)
+    logits, anomaly = assessed.logits, cast(NDArray[np.float64], assessed.anomaly)
     novelty = cast(Novelty, fitted.detector.novelty)
     for temperature in TEMPERATURES:
         for rate in RATES:
@@ -92,9 +92,9 @@ def _classes(decision: Decision, logits: NDArray[np.float32], unlike_benign: NDA
 def summarise(folds: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return each decision's figures in percent, among them how many held-out benign flows it calls an attack."""
     summary = summarise_recalls(folds)
-    for name, told in summary.items():
+    for name, figures in summary.items():
         benign = np.mean([fold[name]["known"][BENIGN] for fold in folds])
-        told["false_alarms"] = round(100 * (1 - float(benign)), 2)
+        figures["false_alarms"] = round(100 * (1 - float(benign)), 2)
     return summary
 
 

@@ -55,9 +55,9 @@ def make_detector(flows: pl.DataFrame) -> Detector:
 
 def line_sizes(flows: pl.DataFrame) -> dict[str, float]:
     """Return bytes of a published line, with context and without, plain and packed."""
-    told = {"stream_line": flow_lines(flows), "stream_line_context": flow_lines(add_context(flows))}
-    sizes = {name: sum(map(len, lines)) / len(lines) for name, lines in told.items()}
-    return sizes | {f"{name}_packed": _packed(lines) for name, lines in told.items()}
+    lines_of = {"stream_line": flow_lines(flows), "stream_line_context": flow_lines(add_context(flows))}
+    sizes = {name: sum(map(len, lines)) / len(lines) for name, lines in lines_of.items()}
+    return sizes | {f"{name}_packed": _packed(lines) for name, lines in lines_of.items()}
 
 
 def _packed(lines: Sequence[bytes]) -> float:

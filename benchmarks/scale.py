@@ -57,7 +57,7 @@ class Assumed:
     peak
         Busiest minute against the mean of a day. A network of one time zone has about twice its mean in the afternoon.
     alert_share
-        Alerts a flow, false ones in the main: 1e-4 is the budget of ``deepidea calibrate`` unless it is told otherwise.
+        Alerts a flow, false ones in the main: 1e-4 is the default budget of ``deepidea calibrate``.
     flood
         Flows of a flood against those of the busiest minute: 0.5 is half as many on top.
     flood_s
@@ -118,10 +118,10 @@ class Assumed:
         for one in fields(self):
             value = getattr(self, one.name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{one.name} must be a number of 0 or more, however: {value}")
+                raise ValueError(f"{one.name} must be at least 0, got {value}")
         for name in ("peak", "delay_bound_s", "most_busy", "flows_a_pair", "alerts_an_incident", "step_s"):
             if not getattr(self, name):
-                raise ValueError(f"{name} must be above 0, however: 0")
+                raise ValueError(f"{name} must be above 0, got 0")
 
 
 # --- what was measured -----------------------------------------------------------------------------------------------
@@ -167,8 +167,8 @@ class Measured:
 
     def stream_alert_share(self) -> float:
         """Return the alerts a flow where the processes of a stream were measured."""
-        told = self.of["shared_stream"]["takeover"]
-        return float(told["alerts"] / told["flows"])
+        parts = self.of["shared_stream"]["takeover"]
+        return float(parts["alerts"] / parts["flows"])
 
     def efficiency(self, assumed: Assumed) -> float:
         """Return what each of several processes does of one alone."""
@@ -192,20 +192,20 @@ class Measured:
 def validation(measured: Measured) -> dict[str, Any]:
     """Return what the model says of processes that empty a stream on the cores of one machine, beside what they did.
 
-    Its costs are processor times of another run, so that nothing of what it is to tell goes into it.
+    Its costs are processor times of another run, so that the figures it predicts are not among its inputs.
     """
     stream, share = measured.of["stage_costs"]["stream"], measured.stream_alert_share()
     speed, cores = measured.of["shared_stream"]["speed"], measured.of["shared_stream"]["run"]["cores"]
     detect_s = stream["detect_us"] / 1e6 - share * measured.alert_s()
     costs = measured.costs(Assumed(round_trip_ms=0.0))
     costs = replace(costs, detect_s=detect_s, broker_s=stream["redis_out_us"] / 1e6, publish_s=0.0)
-    told: dict[str, Any] = {"cores": cores, "flows": speed["flows"]}
+    parts: dict[str, Any] = {"cores": cores, "flows": speed["flows"]}
     for name, n in (("one", 1), ("two", 2)):
         fleet = Fleet(n, speed["partitions"] // n, cores=cores)
         model = emptied_at(speed["flows"], fleet, costs, alert_share=share)
-        told[name] = _compared(round(model), statistics.median(speed[name]))
-    model_ratio, ratio = (told["two"][kind] / told["one"][kind] for kind in ("model", "measured"))
-    return told | {"ratio": _compared(round(model_ratio, 3), round(ratio, 3))}
+        parts[name] = _compared(round(model), statistics.median(speed[name]))
+    model_ratio, ratio = (parts["two"][kind] / parts["one"][kind] for kind in ("model", "measured"))
+    return parts | {"ratio": _compared(round(model_ratio, 3), round(ratio, 3))}
 
 
 def _compared(model: float, measured: float) -> dict[str, float]:
@@ -218,7 +218,7 @@ def emptied_at(n_flows: float, fleet: Fleet, costs: Costs, *, alert_share: float
     flows = np.zeros((n_steps, fleet.processes))
     flows[0] = n_flows / fleet.processes
     day = flow_through(flows, flows * alert_share, fleet, replace(costs, sink_s=0.0), step_s=step_s)
-    done = np.cumsum(day.judged)
+    done = np.cumsum(day.scored)
     return float(n_flows / np.interp(n_flows * (1 - 1e-9), done, (np.arange(n_steps) + 1) * step_s))
 
 
@@ -304,18 +304,18 @@ class Planner:
 def plan(planner: Planner, flows_a_day: float) -> dict[str, Any]:
     """Return what so many flows a day need."""
     found = planner.smallest(flows_a_day)
-    told: dict[str, Any] = {"flows_a_day": flows_a_day}
+    parts: dict[str, Any] = {"flows_a_day": flows_a_day}
     for name, in_flood in (("limits", False), ("flood_limits", True)):
-        told[name] = planner.limits(flows_a_day, flooded=in_flood)
-        waited_for = [stage for stage in told[name] if stage != "sink"]  # no verdict waits for that
-        told[f"{name}_first"] = min(waited_for, key=told[name].__getitem__)
+        parts[name] = planner.limits(flows_a_day, flooded=in_flood)
+        waited_for = [stage for stage in parts[name] if stage != "sink"]  # no verdict waits for that
+        parts[f"{name}_first"] = min(waited_for, key=parts[name].__getitem__)
     if found is None:
-        return told | {"cells": None}
+        return parts | {"cells": None}
     cells, processes = found
     calm, flooded = planner.days(flows_a_day, cells, processes)
     load = planner.load(flows_a_day, flooded=True)
     return {
-        **told,
+        **parts,
         "cells": cells,
         "processes": cells * processes,
         **_rates(planner, load, calm, flooded, cells),
@@ -452,8 +452,8 @@ def by_loss(planner: Planner, sizes: Sequence[float]) -> list[dict[str, Any]]:
     rows = []
     for size in sizes:
         found = {loss: replace(planner, loss=loss).smallest(size) for loss in get_args(Loss)}
-        told = {loss: (n and {"cells": n[0], "processes": n[0] * n[1]}) for loss, n in found.items()}
-        rows.append({"flows_a_day": size, **told})
+        parts = {loss: (n and {"cells": n[0], "processes": n[0] * n[1]}) for loss, n in found.items()}
+        rows.append({"flows_a_day": size, **parts})
     return rows
 
 

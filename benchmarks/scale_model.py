@@ -163,7 +163,7 @@ class Fleet:
 
 def _must(holds: bool, rule: str, fact: object) -> None:
     if not holds:
-        raise ValueError(f"{rule}, however: {fact}")
+        raise ValueError(f"{rule}, got {fact}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Day:
     Parameters
     ----------
     step_s
-    arrived, judged, alerts
+    arrived, scored, alerts
         Flows that came, flows whose verdict is stored, and the alerts among these.
     unpublished, queued
         Flows that wait for the broker, and in it, at the end of each step.
@@ -190,7 +190,7 @@ class Day:
 
     step_s: float
     arrived: Floats
-    judged: Floats
+    scored: Floats
     alerts: Floats
     unpublished: Floats
     queued: Floats
@@ -281,7 +281,7 @@ def simulate(load: Load, fleet: Fleet, costs: Costs, *, step_s: float = 10.0, la
     --------
     >>> costs = Costs(1e-5, 1e-6, 1e-4, 0.0, 0.0, 0.0)
     >>> day = simulate(Load(8.64e8, peak=1, jitter=0), Fleet(2), costs)
-    >>> print(f"{day.process.max():.1f} {day.arrived.sum() - day.judged.sum():.1f}")
+    >>> print(f"{day.process.max():.1f} {day.arrived.sum() - day.scored.sum():.1f}")
     0.5 0.0
     """
     return flow_through(*arrivals(load, fleet, step_s, lasts_s), fleet, costs, step_s=step_s)
@@ -290,7 +290,7 @@ def simulate(load: Load, fleet: Fleet, costs: Costs, *, step_s: float = 10.0, la
 def flow_through(flows: Floats, alerts: Floats, fleet: Fleet, costs: Costs, *, step_s: float) -> Day:
     """Return what becomes of flows and alerts, ``(n_steps, n_processes)``."""
     stages = _Stages(flows.shape[1], fleet, costs, step_s)
-    rows = [stages.step(came, told) for came, told in zip(flows, alerts, strict=True)]
+    rows = [stages.step(*row) for row in zip(flows, alerts, strict=True)]
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "served"}
     delays = _delays(flows, np.array([row["served"] for row in rows]), step_s)
     delays += costs.floor_s + columns["cycle_s"][:, None] / 2
@@ -306,27 +306,27 @@ class _Stages:
         self._queued, self._queued_alerts = np.zeros(n_processes), np.zeros(n_processes)  # in it
         self._untold, self._cycle_s = 0.0, costs.linger_s
 
-    def step(self, came: Floats, told: Floats) -> dict[str, Any]:
+    def step(self, came: Floats, alerts: Floats) -> dict[str, Any]:
         """Let a step's flows come, and return what the stages did."""
         costs, step_s = self._costs, self._step_s
         self._before += came
-        self._before_alerts += told
+        self._before_alerts += alerts
         moved = self._publish()
         wanted, work = self._wanted(), self._work() / np.maximum(self._queued, 1e-12)
-        judged, stored = self._take(wanted * self._allowed(wanted))
+        scored, stored = self._take(wanted * self._allowed(wanted))
         self._untold += stored
         self._untold -= min(self._untold, step_s / costs.sink_s if costs.sink_s else self._untold)
-        self._cycle_s = self._cycle(judged.sum() / step_s, stored / step_s)
+        self._cycle_s = self._cycle(scored.sum() / step_s, stored / step_s)
         return {
-            "served": judged,
-            "judged": judged.sum(),
+            "served": scored,
+            "scored": scored.sum(),
             "alerts": stored,
             "unpublished": self._before.sum(),
             "queued": self._queued.sum(),
             "untold": self._untold,
             "broker": moved * costs.broker_s / step_s,
-            "store": costs.store_s(stored, judged.sum() / costs.batch_flows) / step_s,
-            "process": (judged * work).max() / (self._fleet.efficiency * step_s),
+            "store": costs.store_s(stored, scored.sum() / costs.batch_flows) / step_s,
+            "process": (scored * work).max() / (self._fleet.efficiency * step_s),
             "cycle_s": self._cycle_s,
         }
 
@@ -384,7 +384,7 @@ class _Stages:
 
 
 def _delays(came: Floats, served: Floats, step_s: float) -> Floats:
-    """Return how long after they came the flows of each step and process were judged, first come first served."""
+    """Return the delay from arrival to verdict for the flows of each step and process, first come first served."""
     n_steps = len(came)
     ends = np.arange(n_steps + 1) * step_s
     delays = np.empty_like(came)

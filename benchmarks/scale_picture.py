@@ -38,7 +38,7 @@ def draw(day: Day) -> go.Figure:
     figure = make_subplots(rows=3, cols=1, subplot_titles=titles, vertical_spacing=0.1)
     lines = [
         (1, "flows that come", day.arrived / day.step_s, "#9aa5b1"),
-        (1, "verdicts in the store", day.judged / day.step_s, "#1f5fa8"),
+        (1, "verdicts in the store", day.scored / day.step_s, "#1f5fa8"),
         (2, "waiting", day.queued, "#b3541e"),
         (3, "busiest process", day.process, "#1f5fa8"),
         (3, "broker", day.broker, "#b3541e"),
@@ -60,7 +60,7 @@ def main() -> None:
     """Simulate, draw and take the picture."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        sys.exit("chromium must be on the path, however: it is not; install it (tests/install_servers.sh)")
+        sys.exit("chromium is not on the path; install it (tests/install_servers.sh)")
     [plan] = [of for of in read_result("scale")["plans"] if of["flows_a_day"] == FLOWS]
     planner = Planner(Measured.read(), Assumed())
     _, flooded = planner.days(FLOWS, plan["cells"], plan["processes"] // plan["cells"])

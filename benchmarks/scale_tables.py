@@ -72,7 +72,7 @@ def plans() -> str:
     """Return what each size needs."""
     found = read_result("scale")
     head = ["flows a day", *(_size(of["flows_a_day"]) for of in found["plans"])]
-    rows = [[title, *(tell(of) for of in found["plans"])] for title, tell in _ROWS.items()]
+    rows = [[title, *(cell(of) for of in found["plans"])] for title, cell in _ROWS.items()]
     return table(head, rows)
 
 
@@ -160,9 +160,9 @@ def checked() -> str:
 def assumptions() -> str:
     """Return what is assumed, by option."""
     found = read_result("scale")
-    told = found["assumed"]
+    assumed = found["assumed"]
     worked_out = {"efficiency": found["efficiency"], "packets_a_flow": found["packets_a_flow"]}
-    values = {name: f"{worked_out.get(name, told[name]):g}" + " (measured)" * (name in worked_out) for name in _WHY}
+    values = {name: f"{worked_out.get(name, assumed[name]):g}" + " (measured)" * (name in worked_out) for name in _WHY}
     return "\n".join(f"- `--{name.replace('_', '-')}` {values[name]}: {why}" for name, why in _WHY.items())
 
 

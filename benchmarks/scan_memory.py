@@ -73,8 +73,8 @@ def detect(folder: Path) -> tuple[float, float]:
     )
     given = ["detect", str(folder / "scan.pcap"), "-m", str(folder / "lab.idea"), "--store", f"sqlite:///{folder}/a.db"]
     began = time.perf_counter()
-    told = subprocess.run([sys.executable, "-c", script, *given], capture_output=True, text=True, check=True).stderr
-    return int(told.rsplit("peak ", 1)[1]) / 1024, time.perf_counter() - began
+    stderr = subprocess.run([sys.executable, "-c", script, *given], capture_output=True, text=True, check=True).stderr
+    return int(stderr.rsplit("peak ", 1)[1]) / 1024, time.perf_counter() - began
 
 
 def main() -> None:
@@ -97,8 +97,8 @@ def main() -> None:
         "seconds": round(seconds, 1),
     }
     figures |= {"flows": source.n_flows, "alerts": source.n_alerts, "evicted": source.dropped.get("flow evicted", 0)}
-    told = incidents.select("class", "host", "n_alerts", "n_ports", "n_hosts").to_dicts()
-    figures |= {"incidents": incidents.height, "of": told[:10]}
+    stderr = incidents.select("class", "host", "n_alerts", "n_ports", "n_hosts").to_dicts()
+    figures |= {"incidents": incidents.height, "of": stderr[:10]}
     write_result(RESULTS / "scan_memory.json", figures)
     print(json.dumps(figures, indent=1))
 

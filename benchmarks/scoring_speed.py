@@ -66,18 +66,18 @@ def peak_memory_mib(model: Path, table: Path, output: Path) -> float:
         "finally: sys.stderr.write('\\npeak ' + open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     command = [sys.executable, "-c", script, "score", str(model), str(table), "-o", str(output)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return int(told.rsplit("peak ", 1)[1]) / 1024
+    per_second = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return int(per_second.rsplit("peak ", 1)[1]) / 1024
 
 
 def rates(detector: Detector, table: Path, output: Path, runs: int) -> list[float]:
     """Return flows per second of each run, after one that does not count."""
-    told: list[float] = []
+    per_second: list[float] = []
     for _ in range(runs + 1):
         started = time.perf_counter()
         n_flows = score_files(detector, [table], output)
-        told.append(round(n_flows / (time.perf_counter() - started)))
-    return told[1:]
+        per_second.append(round(n_flows / (time.perf_counter() - started)))
+    return per_second[1:]
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 The lines are made from simulated flows, with every field that the tools write by default. Among EVE's events, seven in
 ten are no flows, as in a network where DNS, TLS and HTTP are logged as well; another figure is of flow events alone.
 Rate: lines of a file over the time in which its source gives every batch, reading and parsing included, median of
-several runs. Beside it stands the rate by processor time, which tells what an idle core would do where other programs
+several runs. Beside it stands the rate by processor time, which is what an idle core would do where other programs
 run on the machine at the same time.
 
 Usage: python -m benchmarks.sensor_speed [--lines 200000] [--runs 5]
@@ -37,7 +37,7 @@ FIELDS += " local_orig local_resp missed_bytes history orig_pkts orig_ip_bytes r
 
 def zeek_fields(n: int, flow: Flow) -> Flow:
     """Return a flow as the fields of conn.log, those that are not set left out."""
-    told = {
+    values = {
         "ts": BEGINNING.timestamp() + n / 100,
         "uid": f"C{n:017d}",
         "id.orig_h": f"10.1.{n // 250 % 250}.{n % 250}",
@@ -59,15 +59,15 @@ def zeek_fields(n: int, flow: Flow) -> Flow:
         "resp_pkts": flow["bwd_packets"],
         "resp_ip_bytes": flow["bwd_bytes"],
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def zeek_text(flows: list[Flow]) -> Iterator[str]:
     fields = FIELDS.split()
     yield "#separator \\x09\n#unset_field\t-\n#path\tconn\n#fields\t" + "\t".join(fields) + "\n"
     for n, flow in enumerate(flows):
-        told = zeek_fields(n, flow)
-        yield "\t".join(str(told.get(field, "-")) for field in fields) + "\n"
+        values = zeek_fields(n, flow)
+        yield "\t".join(str(values.get(field, "-")) for field in fields) + "\n"
 
 
 def zeek_json(flows: list[Flow]) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _eve(n: int, of: Flow, kind: str, **more: Any) -> str:
 
 def _eve_flow(n: int, flow: Flow) -> str:
     start = BEGINNING + timedelta(seconds=n / 100)
-    told = {
+    values = {
         "pkts_toserver": flow["fwd_packets"],
         "pkts_toclient": flow["bwd_packets"],
         "bytes_toserver": flow["fwd_bytes"],
@@ -106,7 +106,7 @@ def _eve_flow(n: int, flow: Flow) -> str:
     }
     flags = {"tcp_flags": "1b", "tcp_flags_ts": "1b", "tcp_flags_tc": "1b", "syn": True, "fin": True, "psh": True}
     more = {"tcp": flags} if flow["protocol"] == "tcp" else {}
-    return _eve(n, flow, "flow", app_proto=flow["service"] or "failed", flow=told, **more)
+    return _eve(n, flow, "flow", app_proto=flow["service"] or "failed", flow=values, **more)
 
 
 def eve_flows(flows: list[Flow]) -> Iterator[str]:
@@ -147,14 +147,14 @@ def one_core() -> Iterator[None]:
 
 def rates(address: str, lines: int, runs: int) -> tuple[list[float], list[float]]:
     """Return lines per second and per second of processor time of each run, after one that does not count."""
-    told, by_processor = list[float](), list[float]()
+    by_time, by_processor = list[float](), list[float]()
     for _ in range(runs + 1):
         started, busy = time.perf_counter(), time.process_time()
         for batch in open_source(address).batches(None, threading.Event()):
             assert not batch.skipped
-        told.append(round(lines / (time.perf_counter() - started)))
+        by_time.append(round(lines / (time.perf_counter() - started)))
         by_processor.append(round(lines / (time.process_time() - busy)))
-    return told[1:], by_processor[1:]
+    return by_time[1:], by_processor[1:]
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ BLOCK = 100_000
 def labelled(n_flows: int, seed: int) -> pl.DataFrame:
     """Return flows of which about a fifth are attacks of two kinds."""
     flows, rng = random_flows(n_flows, seed), np.random.default_rng(seed + 1)
-    told = sum(np.log1p(flows[f"feature_{j}"].to_numpy()) for j in (0, 2, 4)) + rng.normal(0, 1, n_flows)
-    kinds = np.select([told > 16, told < 8.5], ["dos", "probe"], "benign")
+    signal = sum(np.log1p(flows[f"feature_{j}"].to_numpy()) for j in (0, 2, 4)) + rng.normal(0, 1, n_flows)
+    kinds = np.select([signal > 16, signal < 8.5], ["dos", "probe"], "benign")
     return flows.with_columns(pl.Series("label", kinds))
 
 

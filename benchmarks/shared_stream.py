@@ -96,11 +96,11 @@ def write_inputs(folder: Path, n_flows: int, *, context: bool = True) -> None:
     benign = detector.score(fresh.filter(pl.col("label") == "benign"))
     with_thresholds(detector, fit_thresholds(benign, 1e-2, "benign flows")).save(folder / "model.idea")
     rows = site_flows(n_flows, 1)
-    told = rows.select(
+    result = rows.select(
         (pl.col("end").dt.timestamp("us") / 1e6 - pl.col("duration_s")).alias("ts"),
         *(pl.col(name).alias(z) for name, z in _ZEEK.items()),
     )
-    told.write_ndjson(folder / "conn.log")
+    result.write_ndjson(folder / "conn.log")
 
 
 def detection(folder: Path, address: str, store: str) -> list[str]:
@@ -147,7 +147,7 @@ class Group:
 
 def counted(store: Store) -> int:
     """Return how many flows a store has counted."""
-    return sum(told.n_flows for told in store.counters())
+    return sum(counter.n_flows for counter in store.counters())
 
 
 def await_flows(store: Store, n_flows: int, group: Group) -> float:
@@ -239,8 +239,8 @@ def takeover(folder: Path, server: str, url: str, n_flows: int, kills: int, seed
         seconds, codes = time.monotonic() - began, group.stop()
         found, whole = contents(store), alone(folder)
     equal = {name: found[name] == whole[name] for name in whole}
-    told = {"flows": n_flows, "alerts": len(whole["alerts"]), "incidents": len(whole["incidents"])}
-    return {"kills": kills, **told, "seconds": round(seconds, 1), "exit_codes": codes, "equal": equal}
+    result = {"flows": n_flows, "alerts": len(whole["alerts"]), "incidents": len(whole["incidents"])}
+    return {"kills": kills, **result, "seconds": round(seconds, 1), "exit_codes": codes, "equal": equal}
 
 
 def speed(folder: Path, server: str, url: str, n_flows: int, n_processes: int) -> float:
@@ -297,7 +297,7 @@ def context_kept(folder: Path, minutes: float) -> dict[str, Any]:
     )
     whole, rows = HostContext().add(flows), pl.int_range(flows.height, eager=True)
     raised = detector.score(whole)["score"] > 0.5
-    told: dict[str, Any] = {"flows": flows.height, "alerts": int(raised.sum())}
+    result: dict[str, Any] = {"flows": flows.height, "alerts": int(raised.sum())}
     for name, keys in {"pair": pair_keys(flows), "source": flows["src_ip"], "destination": flows["dst_ip"]}.items():
         shares = partition_of(keys, PARTITIONS)
         parts = [HostContext().add(flows.filter(shares == n)) for n in range(PARTITIONS)]
@@ -305,12 +305,12 @@ def context_kept(folder: Path, minutes: float) -> dict[str, Any]:
         split = pl.concat(parts)[order]
         same = pl.all_horizontal(pl.col(c.name).eq_missing(split[c.name]) for c in CONTEXT_COLUMNS)
         other = detector.score(split)["score"] > 0.5
-        told[name] = {
+        result[name] = {
             "other_windows": round(1 - float(whole.select(same).to_series().mean()), 4),  # type: ignore[arg-type]
             "alerts_lost": int((raised & ~other).sum()),
             "alerts_more": int((other & ~raised).sum()),
         }
-    return told
+    return result
 
 
 def speeds(folder: Path, server: str, sockets: str, n_flows: int, runs: int) -> dict[str, Any]:
@@ -324,8 +324,8 @@ def speeds(folder: Path, server: str, sockets: str, n_flows: int, runs: int) -> 
             rates[n_processes].append(round(speed(folder, server, url, n_flows, n_processes)))
         print(n_processes, rates[n_processes][-1], flush=True)
     medians = {n: statistics.median(found) for n, found in rates.items()}
-    told = {"one": rates[1], "two": rates[2], "flows": n_flows, "partitions": PARTITIONS}
-    return {**told, "median_ratio": round(medians[2] / medians[1], 2)}
+    result = {"one": rates[1], "two": rates[2], "flows": n_flows, "partitions": PARTITIONS}
+    return {**result, "median_ratio": round(medians[2] / medians[1], 2)}
 
 
 def run(folder: Path, *, n_flows: int, kills: int, kill_flows: int, runs: int, seed: int) -> dict[str, Any]:

@@ -78,9 +78,9 @@ def detection_table() -> str:
         ["first use of the meter on a machine: compiling", f"{meter['first_run_s']:.1f} s"],
     ]
     for name, what in (("zeek_text", "Zeek lines"), ("eve_flows", "EVE lines")):
-        for told, way in ((found[name], "by thresholds"), (found[f"{name}_by_score"], "by score alone")):
-            share = f"{100 * told['alerts'] / told['flows']:.0f} % of flows alert"
-            rate = f"{told['median_flows_per_second']:,.0f} flows/s"
+        for way_found, way in ((found[name], "by thresholds"), (found[f"{name}_by_score"], "by score alone")):
+            share = f"{100 * way_found['alerts'] / way_found['flows']:.0f} % of flows alert"
+            rate = f"{way_found['median_flows_per_second']:,.0f} flows/s"
             rows.append([f"{what} to stored alerts, one core; {way}, {share}", rate])
     steady = found["latency"]
     rows += [
@@ -126,11 +126,11 @@ def spark_table() -> str:
         ["the same, memory of the executor", f"{found['spark_io_mib']:,} MiB"],
     ]
     head = [f"{found['flows']:,} flows of {found['features']} features, {found['gib']:.1f} GiB", "measured"]
-    told = (
+    note = (
         f"Through Spark's reader and writer: {found['spark_io_flows']:,} flows. {run['cores']} cores, "
         f"{run['processor']}; load average before the run {found['load_before']:.1f}; {run['date']}."
     )
-    return f"{table(head, rows)}\n\n{told}"
+    return f"{table(head, rows)}\n\n{note}"
 
 
 def workers_table() -> str:

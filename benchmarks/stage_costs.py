@@ -92,7 +92,7 @@ def stream_costs(folder: Path, server: str, sockets: str, n_flows: int) -> dict[
         await_shares(client, 1)
         publish_log(folder / "warm.log", f"{server}?stream=flows")
         await_flows(store, WARM_FLOWS, group)
-        told = _publishing(folder, client, f"{server}?stream=later&partitions={PARTITIONS}", n_flows)
+        measured = _publishing(folder, client, f"{server}?stream=later&partitions={PARTITIONS}", n_flows)
         pid, postmaster = group.processes[0].pid, _postmaster(sockets)
         before = [processor_s(pid), _redis_s(client), processor_s(postmaster)]
         for number in range(PARTITIONS):
@@ -102,7 +102,7 @@ def stream_costs(folder: Path, server: str, sockets: str, n_flows: int) -> dict[
         group.stop()
     names = ("detect_us", "redis_out_us", "postgresql_us")
     spent = {name: 1e6 * (b - a) / n_flows for name, a, b in zip(names, before, after, strict=True)}
-    return told | spent
+    return measured | spent
 
 
 def _publishing(folder: Path, client: Any, address: str, n_flows: int) -> dict[str, float]:
@@ -116,8 +116,8 @@ def _publishing(folder: Path, client: Any, address: str, n_flows: int) -> dict[s
 
 
 def _redis_s(client: Any) -> float:
-    told = client.info("cpu")
-    return float(told["used_cpu_sys"]) + float(told["used_cpu_user"])
+    measured = client.info("cpu")
+    return float(measured["used_cpu_sys"]) + float(measured["used_cpu_user"])
 
 
 def _used(client: Any) -> int:
@@ -207,7 +207,7 @@ def sink_rate(folder: Path) -> float:
     url = f"sqlite:///{folder}/sink.db"
     fill_store(url, n_alerts=DELIVERED, n_incidents=DELIVERED // 10)
     with open_store(url) as store:
-        delivery = Delivery(store, open_sink(f"file://{folder}/told.json"), folder / "dead", from_start=True)
+        delivery = Delivery(store, open_sink(f"file://{folder}/alerts.json"), folder / "dead", from_start=True)
         began = time.process_time()
         delivery.start()
         assert delivery.stop(drain_s=300)

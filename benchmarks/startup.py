@@ -25,12 +25,12 @@ COMMANDS = {
 
 def seconds(command: list[str], runs: int) -> float:
     """Return the median wall time of a command."""
-    told = []
+    times_s = []
     for _ in range(runs + 1):
         started = time.perf_counter()
         subprocess.run(command, capture_output=True, check=True)
-        told.append(time.perf_counter() - started)
-    return round(float(np.median(told[1:])), 4)
+        times_s.append(time.perf_counter() - started)
+    return round(float(np.median(times_s[1:])), 4)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def train(path: Path, batch_size: int, width: int, output: Path) -> None:
     """Train as one of the processes that were started; the first one writes what it came to."""
     table = pl.read_parquet(path)
     flows, _ = labelled_flows_from_table(table, "label", "benign")
-    told: list[tuple[float, float]] = []
+    finished: list[tuple[float, float]] = []
     with join_workers() as workers:
         train_detector(
             flows,
@@ -42,10 +42,10 @@ def train(path: Path, batch_size: int, width: int, output: Path) -> None:
             hidden=(width, width),
             n_threads=1,
             workers=workers,
-            on_epoch=lambda epoch: told.append((epoch.elapsed_s, epoch.loss)),
+            on_epoch=lambda epoch: finished.append((epoch.elapsed_s, epoch.loss)),
         )
     if workers.rank == 0:
-        output.write_text(json.dumps({"seconds": told[-1][0], "loss": told[-1][1]}))
+        output.write_text(json.dumps({"seconds": finished[-1][0], "loss": finished[-1][1]}))
 
 
 def measure(path: Path, batch_size: int, width: int, n_workers: int, folder: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def types_of(flows: LabelledFlows) -> dict[str, str]:
 
 
 def run(flows: LabelledFlows, system: str, left_out: str, seed: int) -> dict[str, Any]:
-    """Train without a type and tell how its flows are ranked."""
+    """Train without a type and return how its flows are ranked."""
     is_benign = (flows.classes == BENIGN).to_numpy()
     held_out = is_benign & (np.random.default_rng(1000 + seed).random(len(flows)) < BENIGN_HELD_OUT)
     is_new = (flows.labels == left_out).to_numpy()
@@ -71,9 +71,9 @@ def run(flows: LabelledFlows, system: str, left_out: str, seed: int) -> dict[str
         if system == HEAD
         else _by_network(train_detector(train, random_state=seed, **NETWORKS[system]), new, benign)
     )
-    told = {f"{system}: {way}": judge(of_new[way], of_benign[way]) for way in of_new}
+    values = {f"{system}: {way}": judge(of_new[way], of_benign[way]) for way in of_new}
     named = {"system": system, "type": left_out, "seed": seed, "flows": int(is_new.sum())}
-    return {**named, "methods": told, "marked": marks}
+    return {**named, "methods": values, "marked": marks}
 
 
 Rankings = dict[str, NDArray[Any]]
@@ -103,10 +103,10 @@ def rankings(detector: Detector, features: pl.DataFrame) -> dict[str, NDArray[An
 def judge(new: NDArray[Any], benign: NDArray[Any]) -> dict[str, float]:
     """Return the area under the ROC curve, and the recall at each rate of false positives."""
     truth = np.repeat([1, 0], [len(new), len(benign)])
-    told = {"auroc": float(roc_auc_score(truth, np.concatenate([new, benign])))}
+    values = {"auroc": float(roc_auc_score(truth, np.concatenate([new, benign])))}
     descending = np.sort(benign)[::-1]
     recalls = {f"recall_at_{rate:g}": float((new > descending[int(rate * len(benign))]).mean()) for rate in RATES}
-    return {name: round(value, 5) for name, value in {**told, **recalls}.items()}
+    return {name: round(value, 5) for name, value in {**values, **recalls}.items()}
 
 
 def marked(detector: Detector, features: pl.DataFrame) -> dict[str, float]:
@@ -148,9 +148,9 @@ def known_runs() -> dict[str, list[dict[str, Any]]]:
 
 def write(runs: Mapping[str, list[dict[str, Any]]]) -> None:
     """Write the result file."""
-    told = {data: {"summary": summarise(of), "runs": of} for data, of in runs.items() if of}
+    values = {data: {"summary": summarise(of), "runs": of} for data, of in runs.items() if of}
     setting = {"most_of_a_label": MOST_OF_A_LABEL, "benign_held_out": BENIGN_HELD_OUT}
-    write_result(RESULT, {"setting": setting, "data": told})
+    write_result(RESULT, {"setting": setting, "data": values})
 
 
 def main() -> None:
@@ -170,8 +170,8 @@ def main() -> None:
             if kind in options.types and (system, name, seed) not in done:
                 runs[data].append({**run(part, system, name, seed), "kind": kind})
                 write(runs)
-                told = {way: of["auroc"] for way, of in runs[data][-1]["methods"].items()}
-                print(f"{data:18s} {name:28s} {seed} {told}", flush=True)
+                values = {way: of["auroc"] for way, of in runs[data][-1]["methods"].items()}
+                print(f"{data:18s} {name:28s} {seed} {values}", flush=True)
     for data, of in runs.items():
         print(data, json.dumps(summarise(of), indent=1), flush=True)
 

@@ -86,8 +86,8 @@ def test_the_committed_plan_is_that_of_the_committed_measurements():
         (["--peak", "3"], "peak must be in 1..2"),
         (["--peak", "0"], "peak must be above 0"),
         (["--flows-a-day", "-1"], "flows_a_day must be above 0"),
-        (["--price-core-hour", "-1"], "price_core_hour must be a number of 0 or more"),
-        (["--zipf", "nan"], "zipf must be a number of 0 or more"),
+        (["--price-core-hour", "-1"], "price_core_hour must be at least 0"),
+        (["--zipf", "nan"], "zipf must be at least 0"),
         (["--efficiency", "2"], "efficiency must be above 0, and 1 at most"),
     ],
 )

@@ -40,7 +40,7 @@ loads = st.builds(
 @given(loads, st.integers(1, 5))
 def test_every_flow_that_came_is_judged_or_waits(load, n):
     day = simulate(load, Fleet(n), FULL, step_s=60, lasts_s=6 * 3600)
-    assert np.allclose(np.cumsum(day.arrived), np.cumsum(day.judged) + day.waiting())
+    assert np.allclose(np.cumsum(day.arrived), np.cumsum(day.scored) + day.waiting())
     assert (day.waiting() >= 0).all()
     assert (day.untold >= 0).all()
 
@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_day(load):
     one, two, other = (
         simulate(replace(load, jitter=0.1, seed=seed), Fleet(3), FULL, step_s=60, lasts_s=3600) for seed in (4, 4, 5)
     )
-    assert (one.judged == two.judged).all()
+    assert (one.scored == two.scored).all()
     assert (one.delays_s == two.delays_s).all()
     assert not (one.arrived == other.arrived).all()
 
@@ -88,8 +88,8 @@ def test_a_store_that_is_short_is_what_limits_judging():
     costs = replace(QUICK, batch_s=0.5, alert_s=1e-3)  # of 8,192 flows with 82 alerts: 0.58 s
     day = simulate(replace(STEADY, flows_a_day=2 * 8.64e8, alert_share=0.01), Fleet(4), costs, step_s=10, lasts_s=3600)
     assert day.store == pytest.approx(1.0)
-    assert day.judged / 10 == pytest.approx(8192 / (0.5 + 81.92e-3))
-    assert day.alerts.sum() == pytest.approx(0.01 * day.judged.sum())
+    assert day.scored / 10 == pytest.approx(8192 / (0.5 + 81.92e-3))
+    assert day.alerts.sum() == pytest.approx(0.01 * day.scored.sum())
 
 
 def test_a_broker_that_is_short_lets_flows_wait_before_it():
@@ -101,9 +101,9 @@ def test_a_broker_that_is_short_lets_flows_wait_before_it():
 
 def test_publishers_and_cores_are_limits_too():
     slow = simulate(STEADY, Fleet(4, publishers=1), replace(QUICK, publish_s=2e-4), lasts_s=600)
-    assert slow.judged / 10 == pytest.approx(5_000)
+    assert slow.scored / 10 == pytest.approx(5_000)
     short = simulate(STEADY, Fleet(4, cores=0.5), replace(QUICK, broker_s=0.0), lasts_s=600)
-    assert short.judged / 10 == pytest.approx(5_000)
+    assert short.scored / 10 == pytest.approx(5_000)
 
 
 def test_a_flood_of_one_pair_burdens_one_process_alone():
@@ -117,7 +117,7 @@ def test_a_flood_of_one_pair_burdens_one_process_alone():
 def test_a_sink_that_is_slow_holds_up_no_verdict():
     load = replace(STEADY, alert_share=0.1)
     fast, slow = (simulate(load, Fleet(4), replace(QUICK, sink_s=s), lasts_s=600) for s in (0.0, 2e-3))
-    assert (fast.judged == slow.judged).all()
+    assert (fast.scored == slow.scored).all()
     assert fast.untold.max() == 0
     assert slow.untold[-1] == pytest.approx(500 * 600)
 
@@ -154,7 +154,7 @@ def test_turns_of_many_shares_take_their_time_and_batches_are_full_at_most():
     assert few.cycle_s[-1] == pytest.approx(0.2)  # sixteen turns take less than the time that is waited for flows
     assert many.cycle_s[-1] == pytest.approx(16.0)
     crammed = simulate(STEADY, Fleet(1, shares_each=1), replace(QUICK, batch_s=10.0), lasts_s=60)
-    assert crammed.cycle_s[-1] <= 8192 / (crammed.judged[-1] / 10) + 1e-6
+    assert crammed.cycle_s[-1] <= 8192 / (crammed.scored[-1] / 10) + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -188,5 +188,5 @@ def test_flows_of_any_shape_go_through():
     flows = np.zeros((50, 2))
     flows[0] = 1e4, 5e3
     day = flow_through(flows, 0 * flows, Fleet(2), QUICK, step_s=0.1)
-    assert day.judged.sum() == pytest.approx(1.5e4)
-    assert np.flatnonzero(day.judged)[-1] == 9  # the fuller queue takes a second
+    assert day.scored.sum() == pytest.approx(1.5e4)
+    assert np.flatnonzero(day.scored)[-1] == 9  # the fuller queue takes a second
