@@ -11,7 +11,7 @@ import pytest
 
 import deepidea
 
-EXTRAS = ("torch", "sklearn", "safetensors", "plotly")
+EXTRAS = ("torch", "sklearn", "safetensors", "jinja2", "plotly")
 WITHOUT_EXTRAS = f"""
 import sys
 for name in {EXTRAS}:
@@ -86,9 +86,9 @@ def test_scoring_evaluating_and_inspecting_need_no_extras(model_file: Path, flow
     assert json.loads((tmp_path / "s.json").read_text())["data"]["rows"] > 200
 
 
-def test_a_report_without_plotly_names_the_line_to_install(model_file: Path, flow_file: Path, tmp_path: Path) -> None:
+def test_a_report_without_jinja2_names_the_line_to_install(model_file: Path, flow_file: Path, tmp_path: Path) -> None:
     ran = without_extras("evaluate", model_file, flow_file, "--report", tmp_path / "r.html")
     assert ran.returncode == 6
-    assert "plotly is not installed; run: pip install" in ran.stderr
+    assert "jinja2 is not installed" in ran.stderr
     assert "pip install 'deepidea[train]'" in ran.stderr
     assert not (tmp_path / "r.html").exists()

@@ -124,6 +124,13 @@ def test_equal_evaluations_are_equal_pages_and_the_figures_are_json(evaluation):
         assert f'id="figure-{key}"' in page
 
 
+def test_the_plotly_script_is_that_of_the_pinned_package():  # else gzip the new one into evaluation/templates
+    offline = pytest.importorskip("plotly.offline")
+    assert (
+        page_parts.plotly_script().decode() == offline.get_plotlyjs()
+    )  # else gzip the new one into evaluation/templates
+
+
 def test_figures_are_valid_for_plotly(evaluation):
     import plotly.graph_objects as go
 
@@ -154,8 +161,8 @@ def test_writing_is_whole_or_not_at_all(evaluation, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_without_plotly_the_pip_line_is_told(evaluation, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+def test_without_jinja2_the_pip_line_is_told(evaluation, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deepidea\[train\]'"):
         report.write_report(evaluation, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from deepidea.store.store import Store
 from deepidea.web.access import unmasked
 from deepidea.web.app import create_app
 from deepidea.web.server import PageServer
-from deepidea.web.settings import WebSettings
+from deepidea.web.settings import ServeConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Served:
 
 @contextlib.contextmanager
 def running(
-    store: Store, *, settings: WebSettings | None = None, routers: Sequence[APIRouter] = (), **options: Any
+    store: Store, *, settings: ServeConfig | None = None, routers: Sequence[APIRouter] = (), **options: Any
 ) -> Iterator[Served]:
     """Yield a server over a store; it is stopped at the end."""
     app = create_app(store, settings=settings, **options)

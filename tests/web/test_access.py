@@ -13,7 +13,7 @@ from deepidea.errors import DataError
 from deepidea.store.access import ROLES, Role
 from deepidea.store.store import Store
 from deepidea.web.access import Actor, admin, analyst, roles_of, viewer
-from deepidea.web.settings import WebSettings
+from deepidea.web.settings import ServeConfig
 from tests.web.running import Served, running
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/login"), ("POST", "/login"), ("GET", "/static/{name}")}
@@ -155,7 +155,7 @@ def test_a_login_gives_a_cookie_that_scripts_and_other_sites_do_not_get(served: 
 
 
 def test_a_cookie_for_https_is_bound_to_this_host(stocked: Store) -> None:
-    with running(stocked, settings=WebSettings(secure_cookies=True)) as server:
+    with running(stocked, settings=ServeConfig(secure_cookies=True)) as server:
         origin = {"Origin": server.url.replace("http:", "https:")}
         with httpx.Client(base_url=server.url, headers=origin) as client:
             answer = client.post("/login", data={"token": server.token("viewer")})
@@ -276,14 +276,14 @@ def test_a_name_that_was_bent_to_this_server_gets_no_answer(shared: Served, host
 
 
 def test_a_server_answers_to_the_names_that_it_was_given(stocked: Store) -> None:
-    with running(stocked, settings=WebSettings(host_names=("ids.site.example",))) as server:
+    with running(stocked, settings=ServeConfig(host_names=("ids.site.example",))) as server:
         for host in ("IDS.site.example", "localhost:8350", "[::1]:80", "127.0.0.1"):
             assert httpx.get(f"{server.url}/healthz", headers={"Host": host}).status_code == 200
 
 
 def test_a_host_name_with_a_wildcard_is_refused() -> None:
     with pytest.raises(DataError, match=r"--host-name .*'\*\.example'"):
-        WebSettings(host_names=("ids.example", "*.example"))
+        ServeConfig(host_names=("ids.example", "*.example"))
 
 
 def test_roles_are_in_order() -> None:

@@ -14,7 +14,7 @@ from deepidea.store.store import Store
 from deepidea.store.tables import VERSION
 from deepidea.web import health
 from deepidea.web.engines import Engines, Running
-from deepidea.web.settings import WebSettings
+from deepidea.web.settings import ServeConfig
 from tests.web.running import Served, running
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -57,6 +57,11 @@ def test_figures_of_this_process_are_those_of_its_engines(stocked: Store) -> Non
     assert [told["deepidea_engine_delay_seconds", q, "eth0"] for q in ("0.5", "0.99")] == [0.1, 7.0]
 
 
+def test_errors_of_live_updates_are_counted(served: Served) -> None:
+    served.app.state.live.n_faults = 2
+    assert figures(served)["deepidea_live_faults_total",] == 2
+
+
 def test_requests_are_counted_by_route_and_not_by_address(served: Served) -> None:
     for path in ("/healthz", "/healthz", "/static/a.js", "/static/b.js", "/c", "/d"):
         httpx.get(served.url + path)
@@ -83,7 +88,7 @@ def test_figures_take_a_token_unless_the_server_is_told(stocked: Store, client_o
     client = client_of("viewer")
     assert client.get("/metrics").status_code == 200
     assert httpx.get(client.base_url.join("/metrics")).status_code == 401
-    with running(stocked, settings=WebSettings(open_metrics=True)) as server:
+    with running(stocked, settings=ServeConfig(open_metrics=True)) as server:
         assert httpx.get(f"{server.url}/metrics").status_code == 200
         assert httpx.get(f"{server.url}/api/v1/me").status_code == 401
 
@@ -104,7 +109,7 @@ def test_whether_it_is_ready_is_told_to_everyone_and_why_not_without_names(stock
 
 def test_a_store_that_is_away_is_told_in_the_figures(stocked: Store, tmp_path: Path) -> None:
     engines = Engines([Running("eth0")])
-    with running(stocked, engines=engines, settings=WebSettings(open_metrics=True)) as server:
+    with running(stocked, engines=engines, settings=ServeConfig(open_metrics=True)) as server:
         stocked.close()
         for path in tmp_path.glob("page.db*"):
             path.unlink()

@@ -41,7 +41,7 @@ def write_benchmark_report(comparison: Comparison, path: str | Path) -> None:
     Raises
     ------
     MissingExtraError
-        plotly, jinja2 or scipy is not installed.
+        jinja2 or scipy is not installed.
     StorageError
         The file cannot be written; the old one stays.
     """

@@ -35,9 +35,10 @@ def serve(
     ] = "",
 ) -> None:
     """Serve the web page and API of a store; with --source, detect as well."""
-    from deepidea.web.serving import Serving, serve_until
+    from deepidea.web.serving import serve_until
+    from deepidea.web.settings import ServeConfig
 
-    serving = Serving(
+    config = ServeConfig(
         store=store,
         model=model,
         sources=tuple(source or ()),
@@ -55,7 +56,7 @@ def serve(
         open_metrics=open_metrics,
     )
     with stopping() as stop:
-        serve_until(stop, serving, on_start=show_address)
+        serve_until(stop, config, on_start=show_address)
     say("stopped")
 
 

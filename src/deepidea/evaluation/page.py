@@ -8,10 +8,12 @@ script is text. The tables need no JavaScript.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,11 +50,12 @@ def render_page(template: str, figures: Mapping[str, Figure], *, package: str = 
     Raises
     ------
     MissingExtraError
-        plotly or jinja2 is not installed.
+        jinja2 is not installed.
     """
     from markupsafe import Markup
 
-    plotly, draw = _plotly_script(), _resource("figures.js")
+    plotly = plotly_script().decode().replace("\r", "").replace("</script", "<\\/script")
+    draw = _resource("figures.js")
     page = {
         "policy": Markup(policy(plotly, draw)),  # quotes in it are its syntax; no value from outside gets there
         "figures": Markup(_json_in_script(figures)),
@@ -73,7 +76,9 @@ def environment(package: str = __package__) -> jinja2.Environment:
     try:
         import jinja2
     except ImportError as error:
-        raise _missing("jinja2") from error
+        raise MissingExtraError(
+            "cannot write a report: jinja2 is not installed; run: pip install 'deepidea[train]'"
+        ) from error
     loaders = [jinja2.PackageLoader(name) for name in dict.fromkeys((package, __package__))]
     made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
@@ -90,16 +95,10 @@ def _resource(name: str) -> str:
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _plotly_script() -> str:
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise _missing("plotly") from error
-    return str(get_plotlyjs()).replace("\r", "").replace("</script", "<\\/script")
-
-
-def _missing(package: str) -> MissingExtraError:
-    return MissingExtraError(f"cannot write a report: {package} is not installed; run: pip install 'deepidea[train]'")
+@lru_cache(maxsize=1)
+def plotly_script() -> bytes:
+    """Return plotly.js (MIT license), as the plotly package ships it; the package itself is not needed."""
+    return gzip.decompress(resources.files(__package__).joinpath("templates", "plotly.min.js.gz").read_bytes())
 
 
 def policy(*scripts: str) -> str:

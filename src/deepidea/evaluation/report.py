@@ -33,7 +33,7 @@ def write_report(evaluation: Evaluation, path: str | Path, *, title: str | None 
     Raises
     ------
     MissingExtraError
-        plotly or jinja2 is not installed.
+        jinja2 is not installed.
     StorageError
         The file cannot be written; the old one stays.
     """

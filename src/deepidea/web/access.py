@@ -1,13 +1,13 @@
-"""Who asks, and whether they may: roles as dependencies of routes.
+"""Authentication and authorisation: roles as dependencies of routes.
 
-A route says who may use it by what it depends on::
+A route declares who may use it by a dependency::
 
     @router.post("/incidents/{incident_id}")
     def judge(incident_id: str, actor: Annotated[Actor, Depends(analyst)]) -> ...
 
-Programs send a token with each request. Browsers log in with a token once and then have a session; what they change
-must carry the session's secret and come from a page of this server, so that no other site can make them do it. While
-the store has no token at all, whoever asks from this machine is an admin, and nobody else gets in.
+Programs send a token with each request. Browsers log in with a token once and then have a session; a change must carry
+the session's CSRF secret and come from a page of this server. While the store has no token at all, everyone on this
+machine is an admin, and nobody else gets in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from deepidea.errors import DeepIDEAError
-from deepidea.store.access import ROLES, Role, Session
+from deepidea.store.access import ROLES, Role
 from deepidea.store.store import Store
 
 COOKIE = "deepidea"
@@ -36,7 +36,7 @@ _OF_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-for
 
 
 class AccessError(DeepIDEAError):
-    """A request that may not do what it asks for; ``status`` is the answer's."""
+    """A refused request; ``status`` is that of the answer."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class AccessError(DeepIDEAError):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks.
+    """The user or program behind a request.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ class Actor:
         Of the token; ``local`` while nobody has to log in.
     role
     address
-        Where the request comes from.
+        IP address of the client.
     way
-        How they got in.
+        Means of authentication.
     csrf
-        What a page's forms must carry, another text at every request; empty for programs, which need none.
+        Secret for the forms of a page, masked anew for each request; empty for programs, which need none.
     """
 
     name: str
@@ -67,42 +67,36 @@ class Actor:
     csrf: str = ""
 
     def may(self, role: Role) -> bool:
-        """Whether the role of the actor is this one or above it."""
+        """Whether the actor has this role or a higher one."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
 class Needs:
-    """The dependency of a route that a role is needed for; gives the :class:`Actor`.
-
-    Parameters
-    ----------
-    role
-    """
+    """Dependency of a route that requires a role; its value is the :class:`Actor`."""
 
     def __init__(self, role: Role) -> None:
         self.role = role
 
     async def __call__(self, request: Request) -> Actor:
-        """Return who asks, or raise :class:`AccessError`."""
+        """Return the actor, or raise :class:`AccessError`."""
         actor = await _actor_of(request)
         if actor is None:
-            raise AccessError(401, "a request must carry a valid token or session, however: this one does not; log in",
-                              {"WWW-Authenticate": "Bearer"})  # fmt: skip
+            raise AccessError(401, "no valid token or session; log in", {"WWW-Authenticate": "Bearer"})
         request.state.actor = actor
         if request.method not in _SAFE and actor.way != "token":
             await _refuse_foreign(request, actor)
         if not actor.may(self.role):
-            told = {"method": request.method, "needs": self.role}
-            await run_in_threadpool(record, request, actor, "refused", request.url.path, told)
-            raise AccessError(403, f"this takes the role {self.role}, however: {actor.name} is {actor.role}")
+            detail = {"method": request.method, "needs": self.role}
+            await run_in_threadpool(record, request, actor, "refused", request.url.path, detail)
+            raise AccessError(403, f"role {self.role} required, {actor.name} is {actor.role}")
         return actor
 
 
 class NeedsUnlessOpen(Needs):
-    """The dependency of figures: a role, unless the server was told to let everyone read them."""
+    """Dependency of metrics: a role, unless ``open_metrics`` lets everyone read them."""
 
     async def __call__(self, request: Request) -> Actor:
-        """Return who asks, or raise :class:`AccessError`."""
+        """Return the actor, or raise :class:`AccessError`."""
         if request.app.state.settings.open_metrics:
             return Actor("anyone", self.role, address_of(request), "token")
         return await super().__call__(request)
@@ -112,18 +106,18 @@ viewer, analyst, admin = (Needs(role) for role in ROLES)
 
 
 def record(request: Request, actor: Actor, action: str, subject: str, detail: Mapping[str, Any] | None = None) -> None:
-    """Write into the audit log what somebody did, or tried to."""
+    """Write an action, or an attempt, to the audit log."""
     _store(request).audit(actor.name, action, subject, detail=detail, address=actor.address)
 
 
 def public() -> None:
-    """Let everyone use a route; its dependency says so, since a route that says nothing is a defect."""
+    """Mark a route as open to everyone; a route without any declaration is a defect."""
 
 
 def roles_of(app: FastAPI) -> dict[tuple[str, str], Role | Literal["undeclared"] | None]:
-    """Return who may use each route, by method and path; None where all may.
+    """Return the role that each route requires, by method and path; None where it is open to everyone.
 
-    A route that declares nothing, and whatever is no plain route (a mount, a socket), is ``undeclared``.
+    A route without a declaration, and anything but a plain route (a mount, a socket), is ``undeclared``.
     """
     found: dict[tuple[str, str], Role | Literal["undeclared"] | None] = {}
     for route in _routes_of(app):
@@ -136,7 +130,7 @@ def roles_of(app: FastAPI) -> dict[tuple[str, str], Role | Literal["undeclared"]
 
 
 def _routes_of(app: FastAPI) -> Iterator[Any]:
-    """Yield every route, those of included routers as they are reached through the application."""
+    """Yield every route, those of included routers with their full path."""
     contexts: Callable[[Any], Iterator[Any]] = getattr(routing, "iter_route_contexts", iter)
     yield from contexts(app.routes)
 
@@ -155,12 +149,12 @@ def _store(request: Request) -> Store:
 
 
 def address_of(request: Request) -> str:
-    """Return the address that a request comes from."""
+    """Return the IP address of a request's client."""
     return request.client.host if request.client else ""
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is one of this machine's own.
+    """Whether an address is a loopback address.
 
     Examples
     --------
@@ -179,60 +173,45 @@ async def _actor_of(request: Request) -> Actor | None:
         return await run_in_threadpool(_program, request)
     if not await run_in_threadpool(_needs_login, request.app, _store(request)):
         return await run_in_threadpool(_local, request)
-    session = await session_of(request)
+    secret = request.cookies.get(cookie_name(request))
+    session = await run_in_threadpool(_store(request).find_session, secret) if secret else None
     if session is None:
         return None
     return Actor(session.token.name, session.token.role, address_of(request), "session", masked(session.csrf))
 
 
 def _program(request: Request) -> Actor | None:
-    """Return whose token a request carries, None where it opens nothing."""
+    """Return the actor of a request's token, None where it is not valid."""
     kind, _, secret = request.headers["Authorization"].partition(" ")
     token = _store(request).find_token(secret.strip()) if kind.lower() == "bearer" else None
     if token is not None:
         return Actor(token.name, token.role, address_of(request), "token")
     limit, address = request.app.state.refused_tokens, address_of(request)
-    if not limit.attempt(address):  # the log must not grow as fast as somebody guesses
+    if not limit.attempt(address):  # so that guessing cannot fill the log
         _store(request).audit("?", "token refused", request.url.path, address=address)
     return None
 
 
 def _local(request: Request) -> Actor:
-    """Return the admin that everyone is while no token exists, though on this machine alone.
-
-    Raises
-    ------
-    AccessError
-        The request comes from elsewhere, or through a proxy, which may hand on anybody's.
-    """
+    """Return the local admin; :class:`AccessError` where the request comes from elsewhere or through a proxy."""
     if not is_loopback(address_of(request)) or any(name in request.headers for name in _OF_PROXIES):
         raise AccessError(
             403,
-            "without a token only this machine itself gets in, however: the request came from elsewhere or through a "
-            "proxy; make one: deepidea tokens add NAME --role admin",
+            "without tokens only requests from this machine are allowed, not from elsewhere or through a proxy; "
+            "create a token: deepidea tokens add NAME --role admin",
         )
     return Actor("local", "admin", address_of(request), "local", masked(_store(request).local_secret()))
 
 
 def _needs_login(app: FastAPI, store: Store) -> bool:
-    """Whether a token was ever made; once one was, that stays so, also when all are revoked."""
+    """Whether a token was ever created; true for good, even when all are revoked."""
     if not getattr(app.state, "needs_login", False):
         app.state.needs_login = store.has_tokens()
     return bool(app.state.needs_login)
 
 
-async def session_of(request: Request) -> Session | None:
-    """Return the session of a browser's cookie, None without one."""
-    secret, settings = request.cookies.get(cookie_name(request)), request.app.state.settings
-    if not secret:
-        return None
-    return await run_in_threadpool(
-        _store(request).find_session, secret, lasts_s=settings.session_s, idle_s=settings.idle_s
-    )
-
-
 async def is_admin(request: Request) -> bool:
-    """Whether an admin asks; for what is decided before a request's body is read."""
+    """Whether the actor is an admin; for decisions before a request's body is read."""
     try:
         actor = await _actor_of(request)
     except AccessError:
@@ -241,35 +220,34 @@ async def is_admin(request: Request) -> bool:
 
 
 def cookie_name(request: Request) -> str:
-    """Return the name of the cookie: with a prefix that keeps browsers to https and this host, where it is secure."""
-    return f"__Host-{COOKIE}" if request.app.state.settings.secure_cookies else COOKIE
+    """Return the name of the session cookie: over https with the prefix that binds it to https and this host."""
+    return f"__Host-{COOKIE}" if request.app.state.settings.is_https else COOKIE
 
 
 async def _refuse_foreign(request: Request, actor: Actor) -> None:
-    """Refuse a change that another site's page makes a browser ask for."""
+    """Refuse a change that another site makes a browser send (CSRF)."""
     refuse_other_origin(request)
     given = request.headers.get(CSRF_HEADER) or (await _form_of(request)).get(CSRF_FIELD)
     if not isinstance(given, str) or not hmac.compare_digest(unmasked(given), unmasked(actor.csrf)):
-        raise AccessError(
-            403, "a change must carry the page's secret, however: it is missing or old; load the page anew"
-        )
+        raise AccessError(403, "the page's CSRF secret is missing or old; reload the page")
 
 
 def refuse_other_origin(request: Request) -> None:
-    """Refuse a request unless the browser tells that a page of this server made it.
+    """Refuse a request unless its headers show that a page of this server made it.
 
-    ``Origin`` (RFC 6454) comes with every change, ``Sec-Fetch-Site`` (W3C, Fetch Metadata) over https and on loopback.
+    Browsers send ``Origin`` (RFC 6454) with every change, and ``Sec-Fetch-Site`` (W3C, Fetch Metadata) over https and
+    on loopback.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if (site, origin) == (None, None):
-        raise AccessError(403, "a change must tell its Origin, however: this one does not; programs send a token")
+        raise AccessError(403, "the request has no Origin header; programs send a token instead")
     if site not in (None, "same-origin") or (origin is not None and not _is_own(request, origin)):
-        raise AccessError(403, "a change must come from a page of this server, however: another site's page sent it")
+        raise AccessError(403, "the request comes from another site's page")
 
 
 def _is_own(request: Request, origin: str) -> bool:
     parts = urlsplit(origin)
-    schemes = ("https",) if request.app.state.settings.secure_cookies else ("http", "https")
+    schemes = ("https",) if request.app.state.settings.is_https else ("http", "https")
     return parts.scheme in schemes and parts.netloc.lower() == request.headers.get("Host", "").lower()
 
 
@@ -280,10 +258,10 @@ async def _form_of(request: Request) -> FormData:
 
 
 def masked(secret: str) -> str:
-    """Return a secret as a page tells it: under a new pad each time.
+    """Return a secret under a new one-time pad.
 
-    Pages are compressed, and what compresses well tells what it repeats (the BREACH attack): a text that never comes
-    twice cannot be guessed letter by letter.
+    The size of a compressed page reveals whether a guess repeats a secret in it (the BREACH attack); a secret that is
+    different in each response cannot be guessed letter by letter.
 
     Examples
     --------
@@ -296,7 +274,7 @@ def masked(secret: str) -> str:
 
 
 def unmasked(text: str) -> bytes:
-    """Return the bytes of a secret, told under a pad or plainly."""
+    """Return the bytes of a secret, masked or plain."""
     pad, dot, rest = text.partition(".")
     if not dot:
         return text.encode()

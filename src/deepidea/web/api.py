@@ -463,7 +463,7 @@ async def _may_go_on(request: Request, actor: Actor) -> bool:
     """Return whether somebody may still listen; that a page is open does not put off the end of its session."""
     if actor.way == "session":
         state, secret = request.app.state, request.cookies.get(cookie_name(request), "")
-        look = partial(state.store.find_session, secret, lasts_s=state.settings.session_s, idle_s=0.0)
+        look = partial(state.store.find_session, secret, idle_s=0.0)
         return await run_in_threadpool(look) is not None
     try:
         await viewer(request)

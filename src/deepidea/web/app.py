@@ -1,4 +1,4 @@
-"""The server's application, put together: routes, what surrounds them, and how errors are told."""
+"""The web application: routes, middleware, static files, and answers to errors."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from deepidea.web.security import (
     SecurityHeaders,
     Send,
 )
-from deepidea.web.settings import WebSettings
+from deepidea.web.settings import ServeConfig
 
 log = logging.getLogger("deepidea.web")
-FOR_EVER = "public, max-age=31536000, immutable"
-WORTH_PACKING = 2048  # bytes of a file
+CACHE_FOREVER = "public, max-age=31536000, immutable"
+MIN_COMPRESSED = 2048  # bytes of a file or page
 
 
 def create_app(
     store: Store,
     *,
-    settings: WebSettings | None = None,
+    settings: ServeConfig | None = None,
     engines: Engines | None = None,
     detector: Detector | None = None,
     detector_name: str = "",
@@ -61,26 +61,26 @@ def create_app(
     ----------
     store : Store
         Stays the caller's, who closes it.
-    settings : WebSettings, optional
+    settings : ServeConfig, optional
     engines : Engines, optional
         Detections that run in this process.
     detector : Detector, optional
-        What explains alerts, where the store holds no detector of their kind.
+        Explains alerts whose detector is not in the store.
     detector_name : str
-        What its file is called.
+        Name of its file.
     desk : Desk, optional
-        What pages and API show and change; made over the store where absent.
+        Reads and changes for pages and API; made over the store where absent.
 
     Returns
     -------
     FastAPI
         Its ``state`` has ``store``, ``settings``, ``engines``, ``detector`` and ``desk``.
     """
-    settings = settings or WebSettings()
+    settings = settings or ServeConfig()
     app = FastAPI(
         title="DeepIDEA",
         version=deepidea.__version__,
-        summary="Alerts, incidents and what analysts say of them.",
+        summary="Alerts, incidents and the labels of analysts.",
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
@@ -92,19 +92,19 @@ def create_app(
     for router in (health.router, login.router, api.router, pages.router):
         app.include_router(router)
     app.add_api_route("/static/{name}", static_file, dependencies=[open_to_all], include_in_schema=False)
-    _tell_errors(app)
-    _surround(app, settings)
+    _handle_errors(app)
+    _add_middleware(app, settings)
     return app
 
 
-def _surround(app: FastAPI, settings: WebSettings) -> None:
-    """Put around the routes what every request passes; the last one added is the first to see it."""
-    app.add_middleware(ToldFaults)
-    app.add_middleware(GZipMiddleware, minimum_size=2048, compresslevel=5)
+def _add_middleware(app: FastAPI, settings: ServeConfig) -> None:
+    """Add the middleware of all routes; the last one added sees a request first."""
+    app.add_middleware(FaultAnswers)
+    app.add_middleware(GZipMiddleware, minimum_size=MIN_COMPRESSED, compresslevel=5)
     app.add_middleware(LimitedBodies, may_upload=is_admin)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
-    app.add_middleware(SecurityHeaders, tls=settings.secure_cookies)
-    health.count_requests(app)
+    app.add_middleware(SecurityHeaders, tls=settings.is_https)
+    health.add_metrics(app)
 
 
 @contextlib.asynccontextmanager
@@ -117,46 +117,41 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def static_file(name: str, request: Request) -> Response:
-    """Return a file of the pages; its address names its content, so that browsers may keep it for ever."""
+    """Return a static file; its address contains a hash of its content, so that browsers can cache it."""
     found = static_files().get(name)
     if found is None:
-        raise HTTPException(404, "there is no such file")
+        raise HTTPException(404, "no such file")
     data, tag = found
-    kept = FOR_EVER if request.query_params.get("v") == tag else "public, max-age=300"
-    headers = {"Cache-Control": kept, "ETag": f'"{tag}"', "Vary": "Accept-Encoding"}
+    cached = CACHE_FOREVER if request.query_params.get("v") == tag else "public, max-age=300"
+    headers = {"Cache-Control": cached, "ETag": f'"{tag}"', "Vary": "Accept-Encoding"}
     if request.headers.get("If-None-Match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    if len(data) > WORTH_PACKING and "gzip" in request.headers.get("Accept-Encoding", ""):
+    if len(data) > MIN_COMPRESSED and "gzip" in request.headers.get("Accept-Encoding", ""):
         data, headers["Content-Encoding"] = _packed(name), "gzip"
     return Response(data, media_type=KINDS[Path(name).suffix], headers=headers)
 
 
 @lru_cache
 def _packed(name: str) -> bytes:
-    """Return a file compressed as far as it goes, once: plotly's script has megabytes."""
+    """Return a compressed file, once: plotly's script has megabytes."""
     return gzip.compress(static_files()[name][0], mtime=0)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def _tell_errors(app: FastAPI) -> None:
-    def handler(answer: Callable[[Request, Any], Response]) -> Callable[[Request, Any], Awaitable[Response]]:
-        async def handle(request: Request, error: Any) -> Response:
-            return answer(request, error)
-
-        return handle
-
-    app.add_exception_handler(AccessError, handler(_refused))
-    app.add_exception_handler(RequestValidationError, handler(_invalid))
-    app.add_exception_handler(DeepIDEAError, handler(_ours))
-    app.add_exception_handler(HTTPException, handler(_http))
+def _handle_errors(app: FastAPI) -> None:
+    handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+        AccessError: _refused, RequestValidationError: _invalid, DeepIDEAError: _library_error, HTTPException: _http,
+    }  # fmt: skip
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
 
-class ToldFaults:
-    """Answers where the program fails, without a trace; the log has it, under a number that the answer names.
+class FaultAnswers:
+    """Answers unexpected errors without a traceback; the log has it, under a number that the answer names.
 
-    It stands among what :func:`create_app` surrounds routes with, so that such an answer has the headers of any other.
+    It is the innermost middleware, so that its answers get the security headers, too.
     """
 
     def __init__(self, app: App) -> None:
@@ -166,27 +161,27 @@ class ToldFaults:
         """Answer a request."""
         began = False
 
-        async def noted(message: Message) -> None:
+        async def note_and_send(message: Message) -> None:
             nonlocal began
             began = True
             await send(message)
 
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, note_and_send)
         except Exception as error:
             if scope["type"] != "http" or began:
                 raise
             await _fault(Request(scope, receive), error)(scope, receive, send)
 
 
-def _http(request: Request, error: HTTPException) -> Response:
-    return _told(request, error.status_code, str(error.detail), headers=error.headers)
+async def _http(request: Request, error: HTTPException) -> Response:
+    return _error_answer(request, error.status_code, str(error.detail), headers=error.headers)
 
 
-def _refused(request: Request, error: AccessError) -> Response:
-    """Tell who may not; whoever only has to log in is led there, and back."""
+async def _refused(request: Request, error: AccessError) -> Response:
+    """Answer a refusal; a browser without a session is sent to the login and back."""
     if error.status != 401 or _wants_json(request):
-        return _told(request, error.status, str(error), headers=error.headers)
+        return _error_answer(request, error.status, str(error), headers=error.headers)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
         return _again(request)
     wanted = _asked_for(request) if request.method == "GET" else login.START
@@ -194,9 +189,9 @@ def _refused(request: Request, error: AccessError) -> Response:
 
 
 def _again(request: Request) -> Response:
-    """Let a browser that followed a link from another site ask once more, now from this one and with its session.
+    """Make a browser that followed a link from another site repeat the request from this site, with its session.
 
-    The cookie is never sent with what another site asks for (``SameSite=Strict``, RFC 6265bis), links included.
+    Browsers never send a ``SameSite=Strict`` cookie with a request from another site, links included (RFC 6265bis).
     """
     target = escape(_asked_for(request))
     return HTMLResponse(
@@ -206,35 +201,35 @@ def _again(request: Request) -> Response:
 
 
 def _asked_for(request: Request) -> str:
-    """Return the address asked for, without host, as it was spelt."""
+    """Return the path and query of a request, as they were sent."""
     query = request.scope["query_string"].decode("latin-1")
     path = (request.scope.get("raw_path") or b"/").decode("latin-1")
     return login.own_page(path + (f"?{query}" if query else ""))
 
 
-def _invalid(request: Request, error: RequestValidationError) -> Response:
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
     faults = [{"where": list(fault["loc"]), "what": fault["msg"]} for fault in error.errors()]
     first = f"{'.'.join(str(part) for part in faults[0]['where'])}: {faults[0]['what']}" if faults else "it is not"
-    return _told(request, 422, f"a request must be as the API's document says, however: {first}", faults=faults)
+    return _error_answer(request, 422, f"invalid request: {first}", faults=faults)
 
 
-def _ours(request: Request, error: DeepIDEAError) -> Response:
-    """Tell an error of the library; what broke a rule is the asker's fault, a store that is away is not."""
+async def _library_error(request: Request, error: DeepIDEAError) -> Response:
+    """Answer an error of the library: 4xx for bad input, 503 for an unavailable store."""
     known = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError | ArtifactError) else 409
     status = getattr(error, "status", known)
     if isinstance(error, StoreError):
         log.warning("%s", error)
-        return _told(request, 503, "the store must answer, however: it does not; the server's log tells more")
-    return _told(request, status, str(error))
+        return _error_answer(request, 503, "the store is unavailable; see the server's log")
+    return _error_answer(request, status, str(error))
 
 
 def _fault(request: Request, error: Exception) -> Response:
     number = secrets.token_hex(4)
     log.error("fault %s in %s %s", number, request.method, request.url.path, exc_info=error)
-    return _told(request, 500, f"the server failed; its log tells more under {number}")
+    return _error_answer(request, 500, f"internal error {number}; see the server's log")
 
 
-def _told(
+def _error_answer(
     request: Request,
     status: int,
     detail: str,

@@ -1,4 +1,4 @@
-"""Detections that run in the server's own process: a thread a source, told to stop when the server does."""
+"""Detections that run in the server's process: one thread per source, stopped with the server."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Running:
     Parameters
     ----------
     source
-        Name of the source in the store: no password is in it.
+        Name of the source in the store, without passwords.
     progress
-        How far it is; None before its first batch.
+        None before the first batch.
     ended, fault
-        Whether it works no more, and what ended it; a source that has come to its end has no fault.
+        Whether it has ended, and its error; empty for a source that was read to its end.
     """
 
     source: str
@@ -41,12 +41,12 @@ class Running:
 
 @dataclass(slots=True)
 class Engines:
-    """The detections of a server, and the deliveries to sinks of what they find.
+    """The detections of a server, and the deliveries of their alerts to sinks.
 
     Parameters
     ----------
     running : list of Running
-        One a source.
+        One per source.
     """
 
     running: list[Running] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Engines:
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """Tell all to end, and wait until what they read is stored, and for a while until it is delivered."""
+        """Stop all detections; wait until what they read is stored, and at most :data:`DRAIN_S` for deliveries."""
         self._stop.set()
         ends = time.monotonic() + JOIN_S
         for thread in self._threads:
@@ -95,7 +95,7 @@ class Engines:
 
     @property
     def faults(self) -> dict[str, str]:
-        """What ended sources that should still be watched, by source."""
+        """Errors that ended detections, by source."""
         return {state.source: state.fault for state in self.running if state.fault}
 
     @property
@@ -115,7 +115,7 @@ class Engines:
             state.fault = str(error)
             log.error("detection on %s ended: %s", state.source, error)
         except Exception as error:
-            state.fault = f"a fault of the program: {type(error).__name__}"
+            state.fault = f"internal error: {type(error).__name__}"
             log.exception("detection on %s ended", state.source)
         finally:
             state.ended = True

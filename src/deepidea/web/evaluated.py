@@ -76,7 +76,7 @@ def _precision(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
     if not curves:
         return None
     told = [(name, of["pr_auc"]) for name, of in subsets.items() if of.get("pr_auc") is not None]
-    plot = curves_plot(curves, "recall of attacks", "area under the curve", y_named="precision", told=told)
+    plot = curves_plot(curves, "recall of attacks", "area under the curve", y_named="precision", table=told)
     return {"key": "precision", "title": "Precision and recall", "told": "over all thresholds", "plot": plot}
 
 
@@ -90,7 +90,7 @@ def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
              "false alarms": (curve["threshold"], curve["false_positive_rate"])}  # fmt: skip
     told = [(f"attacks detected at {share(float(rate))} false alarms", at)
             for rate, at in whole.get("recall_at_fpr", {}).items() if at is not None]  # fmt: skip
-    plot = curves_plot(lines, "threshold of the score", "share of flows", told=told)
+    plot = curves_plot(lines, "threshold of the score", "share of flows", table=told)
     return {
         "key": "thresholds",
         "title": "Thresholds",
@@ -107,7 +107,7 @@ def _calibration(kept: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     errors = {"verdict's class": "calibration_error", "attack score": "attack_calibration_error"}
     told = [(name, whole[errors[name]]) for name in curves if whole.get(errors[name]) is not None]
-    plot = curves_plot(curves, "stated probability", "calibration error", y_named="observed", told=told, diagonal=True)
+    plot = curves_plot(curves, "stated probability", "calibration error", y_named="observed", table=told, diagonal=True)
     return {"key": "calibration", "title": "Calibration", "told": "dotted line: perfectly calibrated", "plot": plot}
 
 

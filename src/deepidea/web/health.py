@@ -1,14 +1,15 @@
-"""Whether the server lives and can work, and its figures for Prometheus.
+"""Liveness, readiness, and metrics for Prometheus.
 
-Metrics are named as Prometheus wants it (https://prometheus.io/docs/practices/naming/). Labels are sources, sinks,
-declared routes and, up to a number, reasons: what comes from outside cannot make series without end.
+Metrics are named by Prometheus's rules (https://prometheus.io/docs/practices/naming/). Labels are sources, sinks,
+declared routes and a bounded number of reasons, so that input from outside cannot create series without end.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -21,15 +22,14 @@ import deepidea
 from deepidea.detection.engine import Progress
 from deepidea.errors import StoreError
 from deepidea.store.alert_columns import SEVERITIES
-from deepidea.store.store import Store
 from deepidea.web.access import NeedsUnlessOpen, open_to_all
 from deepidea.web.engines import Engines
 from deepidea.web.security import App, Message, Receive, Scope, Send
 
 log = logging.getLogger("deepidea.web")
 router = APIRouter()
-MOST_REASONS = 30  # of one source that are told one by one: their words come from records
-NEWEST_BATCHES = 1_000  # that delays are told of
+MOST_REASONS = 30  # series of one source: reasons quote records, which come from outside
+NEWEST_BATCHES = 1_000  # whose delays are reported
 
 
 @router.get("/healthz", dependencies=[open_to_all], include_in_schema=False)
@@ -60,139 +60,136 @@ def readyz(request: Request) -> Response:
 
 @router.get("/metrics", dependencies=[Depends(NeedsUnlessOpen("viewer"))], include_in_schema=False)
 def metrics(request: Request) -> Response:
-    """Tell the server's figures; they name sources and sinks, so that a token is needed unless the server is told."""
+    """Return the metrics; they name sources and sinks, so a token is needed unless ``open_metrics`` is set."""
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class RequestFigures:
-    """Counts and times requests, by route as it was declared: an address that stands for none is ``none``."""
+class RequestMetrics:
+    """Counts and times requests by declared route; an address without a route counts as ``none``."""
 
     def __init__(self, app: App, *, registry: CollectorRegistry) -> None:
         self.app = app
         labels = ("method", "route", "status")
-        self.told = Counter("deepidea_http_requests", "Requests answered.", labels, registry=registry)
-        self.took = Histogram(
-            "deepidea_http_request_seconds", "Time to an answer's beginning.", ("route",), registry=registry
+        self.requests = Counter("deepidea_http_requests", "Requests answered.", labels, registry=registry)
+        self.seconds = Histogram(
+            "deepidea_http_request_seconds", "Time to first byte of the answer.", ("route",), registry=registry
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         began = time.perf_counter()
 
-        async def noted(message: Message) -> None:
+        async def count_and_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")
                 method = scope["method"] if scope["method"] in _METHODS else "other"
-                self.told.labels(method, route, message["status"]).inc()
-                self.took.labels(route).observe(time.perf_counter() - began)
+                self.requests.labels(method, route, message["status"]).inc()
+                self.seconds.labels(route).observe(time.perf_counter() - began)
             await send(message)
 
-        await self.app(scope, receive, noted if scope["type"] == "http" else send)
+        await self.app(scope, receive, count_and_send if scope["type"] == "http" else send)
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-def count_requests(app: FastAPI) -> None:
-    """Count and time requests by route, and make the figures of the store known."""
+def add_metrics(app: FastAPI) -> None:
+    """Register the metrics of requests, and those of the store and the engines."""
     app.state.registry = CollectorRegistry()
-    app.add_middleware(RequestFigures, registry=app.state.registry)
-    app.state.registry.register(StoreFigures(app.state.store, app.state.engines))
+    app.add_middleware(RequestMetrics, registry=app.state.registry)
+    app.state.registry.register(StoreMetrics(app.state))
 
 
-class StoreFigures(Collector):
-    """Figures read from the store when they are asked for, so that they are those of all processes that fill it."""
+Sample = tuple[Sequence[str], float]
 
-    def __init__(self, store: Store, engines: Engines) -> None:
-        self.store, self.engines = store, engines
+
+def _gauge(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
+    return _filled(GaugeMetricFamily(f"deepidea_{name}", text, labels=labels), samples)
+
+
+def _counter(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
+    return _filled(CounterMetricFamily(f"deepidea_{name}", text, labels=labels), samples)
+
+
+def _filled(family: Any, samples: Iterable[Sample]) -> Metric:
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    made: Metric = family
+    return made
+
+
+_OF_SOURCES = (
+    ("flows", "Flows scored."),
+    ("alerts", "Alerts stored."),
+    ("suppressed", "Alerts suppressed by an allow rule."),
+    ("duplicates", "Alerts that were stored already."),
+)
+_BY_REASON = (("skipped", "Records left out."), ("dropped", "Flows and packets lost."))
+_OF_SINKS = (
+    ("delivered", "Alerts delivered."),
+    ("dead", "Alerts written to dead letters."),
+    ("lost", "Alerts deleted by retention before delivery."),
+)
+
+
+class StoreMetrics(Collector):
+    """Reads the store at each scrape, so that the metrics cover all processes that fill it."""
+
+    def __init__(self, state: Any) -> None:
+        self.state, self.store, self.engines = state, state.store, state.engines
 
     def describe(self) -> list[Metric]:
-        """Tell no names beforehand: a store that is away must not keep the server from starting."""
+        """Return no names in advance: the server must start while the store is unavailable."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures."""
-        info = GaugeMetricFamily("deepidea_build_info", "Version of the program.", labels=("version",))
-        info.add_metric((deepidea.__version__,), 1)
-        yield info
-        up = GaugeMetricFamily("deepidea_store_up", "Whether the store answers.")
+        """Yield the metrics."""
+        yield _gauge("build_info", "Version of the program.", ("version",), [((deepidea.__version__,), 1)])
+        yield from self._engines()
+        n_faults = self.state.live.n_faults if hasattr(self.state, "live") else 0
+        yield _counter("live_faults", "Unexpected errors of live updates.", (), [((), n_faults)])
         try:
             found = [*self._sources(), *self._sinks(), self._incidents()]
         except StoreError:
-            up.add_metric((), 0)
-            yield up
-            return
-        finally:
-            yield from self._engines()
-        up.add_metric((), 1)
-        yield from (up, *found)
+            found = []
+        yield _gauge("store_up", "Whether the store answers.", (), [((), 1 if found else 0)])
+        yield from found
 
     def _sources(self) -> Iterator[Metric]:
         rows = self.store.counters()
-        for name, told in (
-            ("flows", "Flows judged."),
-            ("alerts", "Alerts stored."),
-            ("suppressed", "Alerts that an allow rule kept quiet."),
-            ("duplicates", "Alerts that were stored already."),
-        ):
-            family = CounterMetricFamily(f"deepidea_{name}", told, labels=("source",))
-            for row in rows:
-                family.add_metric((row.name,), getattr(row, f"n_{name}"))
-            yield family
-        for kind, told in (("skipped", "Records left out."), ("dropped", "Flows and packets lost.")):
-            family = CounterMetricFamily(f"deepidea_{kind}", told, labels=("source", "reason"))
-            for row in rows:
-                for reason, n in _bounded(getattr(row, kind)).items():
-                    family.add_metric((row.name, reason), n)
-            yield family
-        updated = GaugeMetricFamily("deepidea_source_updated_seconds", "When a source last told.", labels=("source",))
-        for row in rows:
-            updated.add_metric((row.name,), row.updated.timestamp())
-        yield updated
+        for name, text in _OF_SOURCES:
+            yield _counter(name, text, ("source",), [((row.name,), getattr(row, f"n_{name}")) for row in rows])
+        for kind, text in _BY_REASON:
+            samples = [((row.name, reason), n) for row in rows for reason, n in _bounded(getattr(row, kind)).items()]
+            yield _counter(kind, text, ("source", "reason"), samples)
+        times = [((row.name,), row.updated.timestamp()) for row in rows]
+        yield _gauge("source_updated_seconds", "Time of a source's last update.", ("source",), times)
 
     def _sinks(self) -> Iterator[Metric]:
         rows = self.store.sink_counters()
-        waiting = GaugeMetricFamily("deepidea_sink_waiting", "Alerts that a sink has not got yet.", labels=("sink",))
-        for row in rows:
-            waiting.add_metric((row.sink,), row.n_waiting)
-        yield waiting
-        for name, told in (
-            ("delivered", "Alerts that a sink got."),
-            ("dead", "Alerts written to dead letters."),
-            ("lost", "Alerts that retention took before a sink got them."),
-        ):
-            family = CounterMetricFamily(f"deepidea_sink_{name}", told, labels=("sink",))
-            for row in rows:
-                family.add_metric((row.sink,), getattr(row, f"n_{name}"))
-            yield family
+        waiting = [((row.sink,), row.n_waiting) for row in rows]
+        yield _gauge("sink_waiting", "Alerts that wait for delivery.", ("sink",), waiting)
+        for name, text in _OF_SINKS:
+            yield _counter(f"sink_{name}", text, ("sink",), [((row.sink,), getattr(row, f"n_{name}")) for row in rows])
 
     def _incidents(self) -> Metric:
-        family = GaugeMetricFamily("deepidea_incidents_open", "Incidents that are open.", labels=("severity",))
         counts = self.store.open_incidents()
-        for severity, name in SEVERITIES.items():
-            family.add_metric((name,), counts.get(severity, 0))
-        return family
+        samples = [((name,), counts.get(severity, 0)) for severity, name in SEVERITIES.items()]
+        return _gauge("incidents_open", "Open incidents.", ("severity",), samples)
 
     def _engines(self) -> Iterator[Metric]:
-        """Yield how the detections of this process stand; those of others tell the store alone."""
-        up, queued, lag, retried = (
-            GaugeMetricFamily("deepidea_engine_up", "Whether a source of this process is watched.", labels=("source",)),
-            GaugeMetricFamily("deepidea_engine_queued_batches", "Batches read, not yet judged.", labels=("source",)),
-            GaugeMetricFamily(
-                "deepidea_engine_delay_seconds",
-                "Time from a flow's end to its alert in the store, of the newest batches.",
-                labels=("source", "quantile"),
-            ),
-            CounterMetricFamily("deepidea_engine_store_retries", "Batches stored again.", labels=("source",)),
-        )
-        for state in list(self.engines.running):
-            up.add_metric((state.source,), 0 if state.ended else 1)
-            if (at := state.progress) is not None:
-                queued.add_metric((state.source,), at.n_queued)
-                retried.add_metric((state.source,), at.n_store_retries)
-                for quantile, seconds in _delays(at).items():
-                    lag.add_metric((state.source, quantile), seconds)
-        yield from (up, queued, lag, retried)
+        """Yield the state of this process's detections; those of others report to the store only."""
+        running = list(self.engines.running)
+        ups = [((state.source,), 0 if state.ended else 1) for state in running]
+        yield _gauge("engine_up", "Whether the detection of a source runs.", ("source",), ups)
+        known = [(state.source, state.progress) for state in running if state.progress is not None]
+        delays = [((source, quantile), s) for source, at in known for quantile, s in _delays(at).items()]
+        yield _gauge("engine_queued_batches", "Batches that wait to be scored.", ("source",),
+                     [((source,), at.n_queued) for source, at in known])  # fmt: skip
+        yield _gauge("engine_delay_seconds", "Time from a flow's end to its alert in the store, newest batches.",
+                     ("source", "quantile"), delays)  # fmt: skip
+        yield _counter("engine_store_retries", "Batches stored again.", ("source",),
+                       [((source,), at.n_store_retries) for source, at in known])  # fmt: skip
 
 
 def _delays(progress: Progress) -> dict[str, float]:
@@ -204,8 +201,7 @@ def _delays(progress: Progress) -> dict[str, float]:
 
 
 def _bounded(reasons: dict[str, int]) -> dict[str, int]:
-    """Return counts by reason, the rare ones of many together."""
-    if len(reasons) <= MOST_REASONS:
-        return reasons
+    """Return counts by reason; beyond :data:`MOST_REASONS` the rare ones count together."""
     ordered = sorted(reasons.items(), key=lambda pair: -pair[1])
-    return {**dict(ordered[:MOST_REASONS]), "other reasons": sum(n for _, n in ordered[MOST_REASONS:])}
+    rest = sum(n for _, n in ordered[MOST_REASONS:])
+    return {**dict(ordered[:MOST_REASONS]), **({"other reasons": rest} if rest else {})}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from deepidea.flows.attack_classes import attack_class_of, class_title
 from deepidea.store.grouping import Listing
+from deepidea.web.rendering import duration, plural
 
-__all__ = ["duration_text", "headline", "port_text"]
+__all__ = ["headline", "port_text"]
 
 PORTS: Mapping[int, str] = {
     20: "FTP data", 21: "FTP", 22: "SSH", 23: "Telnet", 25: "SMTP", 53: "DNS", 67: "DHCP", 80: "HTTP", 88: "Kerberos",
@@ -42,24 +43,24 @@ def headline(
     >>> hosts, ports = Listing({"198.51.100.1": 1000}, 0, True), Listing({"22": 1, "23": 1}, 998, True)
     >>> about = {"n_alerts": 1000, "hosts": hosts, "ports": ports, "n_hosts": 1, "n_ports": 1000}
     >>> headline("port_scan", "source", "192.0.2.7", first=at, last=at + timedelta(minutes=16), **about)
-    '192.0.2.7 probed 1,000 ports of 198.51.100.1 in 16 minutes: port scan'
+    '192.0.2.7 probed 1,000 ports of 198.51.100.1 in 16 min: port scan'
     """
-    others, at = _hosts_text(hosts, n_hosts), _ports_text(ports, n_ports)
+    others, at = _listed(hosts, n_hosts, "hosts", str), _listed(ports, n_ports, "ports", port_text)
     who = "a host of unknown address" if host == UNKNOWN_HOST else host
     behaviour = attack_class_of(class_name).behaviour
     if role == "target":
         verb = "was flooded with" if behaviour == "flood" else "received"
-        action = f"{verb} {_count(n_alerts, 'flow')}" + (f" from {others}" if others else "") + _on(at)
+        action = f"{verb} {plural(n_alerts, 'flow')}" + (f" from {others}" if others else "") + _on(at)
     else:
         action = _action(behaviour, n_alerts, others, at, n_hosts, n_ports)
-    span = f" {_span_text(first, last)}" if n_alerts > 1 else ""
+    span = f" in {duration((last - first).total_seconds())}" if n_alerts > 1 else ""
     sentence = f"{who} {action}{span}: {class_title(class_name)}"
     return sentence[0].upper() + sentence[1:]
 
 
 def _action(behaviour: str, n_alerts: int, others: str, at: str, n_hosts: int, n_ports: int) -> str:
     """Return what a source did, without its name."""
-    flows, to = _count(n_alerts, "flow"), f" to {others}" if others else ""
+    flows, to = plural(n_alerts, "flow"), f" to {others}" if others else ""
     match behaviour:
         case "scan" if n_ports > 1:
             return f"probed {n_ports:,} ports" + (f" of {others}" if others else "")
@@ -70,7 +71,7 @@ def _action(behaviour: str, n_alerts: int, others: str, at: str, n_hosts: int, n
         case "c2":
             return f"exchanged {flows} with {others or 'others'}{_on(at)}"
         case "web":
-            return f"sent {_count(n_alerts, 'attack request')}{to}{_on(at)}"
+            return f"sent {plural(n_alerts, 'attack request')}{to}{_on(at)}"
         case _:
             return f"sent {flows}{to}{_on(at)}"
 
@@ -79,24 +80,11 @@ def _on(ports: str) -> str:
     return f" on {ports}" if ports else ""
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
-
-
-def _hosts_text(listing: Listing, n_hosts: int) -> str:
-    if n_hosts <= 0 or not listing.top:
+def _listed(listing: Listing, n: int, noun: str, one: Callable[[str], str]) -> str:
+    """Return the only value, or how many there are; empty without any."""
+    if n <= 0 or not listing.top:
         return ""
-    return next(iter(listing.top)) if n_hosts == 1 else f"{_about(listing)}{n_hosts:,} hosts"
-
-
-def _ports_text(listing: Listing, n_ports: int) -> str:
-    if n_ports <= 0 or not listing.top:
-        return ""
-    return port_text(next(iter(listing.top))) if n_ports == 1 else f"{_about(listing)}{n_ports:,} ports"
-
-
-def _about(listing: Listing) -> str:
-    return "" if listing.exact else "about "
+    return one(next(iter(listing.top))) if n == 1 else f"{'' if listing.exact else 'about '}{n:,} {noun}"
 
 
 def port_text(port: str | int) -> str:
@@ -109,24 +97,3 @@ def port_text(port: str | int) -> str:
     """
     known = PORTS.get(int(port)) if str(port).isdecimal() else None
     return f"port {port}" + (f" ({known})" if known else "")
-
-
-def _span_text(first: datetime, last: datetime) -> str:
-    seconds = (last - first).total_seconds()
-    return "within a second" if seconds < 1 else f"in {duration_text(seconds)}"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a length of time in words, as exactly as people need it.
-
-    Examples
-    --------
-    >>> [duration_text(s) for s in (0.2, 1, 90, 960, 7200, 100_000)]
-    ['less than a second', '1 second', '90 seconds', '16 minutes', '2 hours', '28 hours']
-    """
-    if seconds < 1:
-        return "less than a second"
-    for unit, length, most in (("second", 1, 120), ("minute", 60, 7200), ("hour", 3600, 172_800)):
-        if seconds < most:
-            return _count(round(seconds / length), unit)
-    return _count(round(seconds / 86_400), "day")

@@ -1,4 +1,4 @@
-"""Logging in with a token, and out."""
+"""Login with a token, and logout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from deepidea.store.access import Token
+from deepidea.store.access import LASTS_S, Token
+from deepidea.store.store import Store
 from deepidea.web.access import Actor, address_of, cookie_name, open_to_all, record, refuse_other_origin, viewer
 from deepidea.web.rendering import render
 
@@ -33,40 +34,39 @@ async def log_in(
     """Open a session for a valid token."""
     refuse_other_origin(request)
     limit, address, target = request.app.state.login_limit, address_of(request), own_page(next)
-    wait_s = limit.attempt(address)  # counted before it is looked at: those at the same time count, too
+    wait_s = limit.attempt(address)  # counted before the check, so that parallel attempts count
     if wait_s > 0:
-        return _refused(request, target, 429, f"too many logins failed; try again in {round(wait_s / 60) or 1} minutes",
-                        {"Retry-After": str(int(wait_s) + 1)})  # fmt: skip
+        detail = f"too many failed logins; try again in {round(wait_s / 60) or 1} minutes"
+        return _refused(request, target, 429, detail, {"Retry-After": str(int(wait_s) + 1)})
     found = await run_in_threadpool(request.app.state.store.find_token, token.strip())
     if found is None:
         await run_in_threadpool(request.app.state.store.audit, "?", "login refused", address=address)
-        return _refused(request, target, 401, "there is no such token, or it has ended", {})
+        return _refused(request, target, 401, "unknown or expired token", {})
     limit.forgive(address)
     return await run_in_threadpool(_with_session, request, found, target)
 
 
-def _refused(request: Request, target: str, status: int, told: str, headers: Mapping[str, str]) -> Response:
-    answer = render(request, "login.html", next=target, fault=told, status_code=status)
+def _refused(request: Request, target: str, status: int, detail: str, headers: Mapping[str, str]) -> Response:
+    answer = render(request, "login.html", next=target, fault=detail, status_code=status)
     answer.headers.update(headers)
     return answer
 
 
 def _with_session(request: Request, token: Token, target: str) -> Response:
-    store, settings = request.app.state.store, request.app.state.settings
-    old = request.cookies.get(cookie_name(request))
-    if old:
+    store: Store = request.app.state.store
+    if old := request.cookies.get(cookie_name(request)):
         store.close_session(old)
-    session, secret = store.open_session(token, lasts_s=settings.session_s, idle_s=settings.idle_s)
+    session, secret = store.open_session(token)
     store.audit(session.token.name, "login", address=address_of(request))
     answer = RedirectResponse(target, 303)
     answer.set_cookie(
         cookie_name(request),
         secret,
-        max_age=round(settings.session_s),
+        max_age=round(LASTS_S),
         path="/",
-        secure=settings.secure_cookies,
+        secure=request.app.state.settings.is_https,
         httponly=True,
-        samesite="strict",  # a link from elsewhere still leads in: see what the application answers to one
+        samesite="strict",  # for links from other sites see deepidea.web.app
     )
     return answer
 
@@ -74,20 +74,19 @@ def _with_session(request: Request, token: Token, target: str) -> Response:
 @router.post("/logout")
 def log_out(request: Request, actor: Annotated[Actor, Depends(viewer)]) -> Response:
     """End the session of a browser."""
-    secret = request.cookies.get(cookie_name(request))
-    if secret:
+    if secret := request.cookies.get(cookie_name(request)):
         request.app.state.store.close_session(secret)
     record(request, actor, "logout", "")
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(
-        cookie_name(request), secure=request.app.state.settings.secure_cookies, httponly=True, samesite="strict"
+        cookie_name(request), secure=request.app.state.settings.is_https, httponly=True, samesite="strict"
     )
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 
 
 def own_page(target: str) -> str:
-    r"""Return a path of this server, whatever was asked for.
+    r"""Return the target of a redirect: a path of this server, whatever was requested.
 
     Examples
     --------

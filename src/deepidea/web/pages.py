@@ -28,8 +28,8 @@ from deepidea.web.advice import next_steps
 from deepidea.web.api import desk_of
 from deepidea.web.desk import ChangedError, Desk
 from deepidea.web.login import own_page
-from deepidea.web.plots import Plot, step_told
-from deepidea.web.rendering import plural, query, render
+from deepidea.web.plots import Plot
+from deepidea.web.rendering import duration, plural, query, render
 from deepidea.web.views import Overview, SourceView
 from deepidea.web.windows import WindowName
 
@@ -141,7 +141,7 @@ def overview(request: Request, window: WindowName = "24h") -> Response:
         alerts=alerts,
         flows=flows,
         figures_of=_figures(alerts=alerts, flows=flows),
-        step=step_told(view.alerts.step_s),
+        step=duration(view.alerts.step_s),
         flows_per_s=_flows_per_s(view),
         losses=losses[:8],
         n_lost=sum(loss["n"] for loss in losses),
@@ -245,7 +245,7 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
         next_steps=next_steps(view),
         timeline=timeline,
         figures_of=_figures(timeline=timeline),
-        step=step_told(view.series.step_s),
+        step=duration(view.series.step_s),
         last_form="clock" if view.incident.first.date() == view.incident.last.date() else "full",
         suggestion=suggestion,
         suggested=_suggested(current, {} if suggestion is None else suggestion.rule),
@@ -389,7 +389,7 @@ def host(request: Request, host: str, window: WindowName = "all", after: Text = 
         worst=min((row.severity for row in view.incidents.items), default=None),
         activity=activity,
         figures_of=_figures(host=activity),
-        step=step_told(view.series.step_s),
+        step=duration(view.series.step_s),
         older=base + query({"window": window, "after": view.incidents.next}) if view.incidents.next else None,
         first_page=base + query({"window": window}),
     )

@@ -1,6 +1,6 @@
-"""Figures of the pages, as plotly takes them, and beside each the table that says the same in numbers.
+"""plotly figures of the pages, each with a table of its numbers.
 
-Colours are names of the page's style ("@c1"), which the page's script looks up: so a plot follows the theme.
+Colours are names in the page's style sheet ("@c1"), which the page's script looks up, so that plots follow the theme.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ __all__ = [
     "curves_plot",
     "drift_plot",
     "rates_plot",
-    "step_told",
 ]
 
 N_COLOURS = 7  # classes that get one of their own; the others share the eighth
@@ -46,21 +45,6 @@ class Plot:
     table: Table
 
 
-def step_told(step_s: int) -> str:
-    """Spell the time of a bar.
-
-    Examples
-    --------
-    >>> step_told(60), step_told(900), step_told(10_800), step_told(604_800)
-    ('1 minute', '15 minutes', '3 hours', '7 days')
-    """
-    for seconds, name in ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
-        if step_s >= seconds:
-            n = step_s // seconds
-            return f"{n} {name}{'' if n == 1 else 's'}"
-    return "less than a second"
-
-
 def by_class(series: Series) -> Plot:
     """Return alerts over time as bars, stacked by class, those with the most alerts at the bottom."""
     totals = sorted(((sum(line), name) for name, line in series.lines.items()), key=lambda pair: (-pair[0], pair[1]))
@@ -77,14 +61,14 @@ def by_class(series: Series) -> Plot:
 
 
 def _bars(name: str, series: Series, counts: Sequence[int], colour: str) -> Figure:
-    """Return the bars of one line; steps without any have none, which keeps a page small."""
+    """Return the bars of one line; empty steps have none, which keeps a page small."""
     middle = timedelta(seconds=series.step_s / 2)
-    told = [(time, n) for time, n in zip(series.times, counts, strict=True) if n]
+    bars = [(time, n) for time, n in zip(series.times, counts, strict=True) if n]
     return {
         "type": "bar",
         "name": plot_text(name),
-        "x": [_iso(time + middle) for time, _ in told],
-        "y": [n for _, n in told],
+        "x": [_iso(time + middle) for time, _ in bars],
+        "y": [n for _, n in bars],
         "width": series.step_s * 1000 * 0.92,
         "marker": {"color": colour},
         "hovertemplate": "%{y:,}",
@@ -141,10 +125,10 @@ def drift_plot(hours: Sequence[DriftHour]) -> Plot:
     """Return drift by the hour: PSI of the score, and its mean over features."""
     limits = [_level(0.1, "@warn"), _level(0.25, "@bad")]
     lines = [
-        {"type": "scatter", "mode": "lines+markers", "name": told, "x": [_iso(hour.time) for hour in hours],
+        {"type": "scatter", "mode": "lines+markers", "name": title, "x": [_iso(hour.time) for hour in hours],
          "y": [_rounded(getattr(hour, name)) for hour in hours],
          "line": {"color": colour, "width": 2}, "marker": {"size": 5}, "hovertemplate": "%{y:.3f}"}
-        for name, told, colour in (("score", "score", "@c2"), ("mean", "mean of features", "@c3"))
+        for name, title, colour in (("score", "score", "@c2"), ("mean", "mean of features", "@c3"))
     ]  # fmt: skip
     made = _over_time(Series(3600, (), {}), of_rates=True, shapes=limits)
     made["yaxis"] |= {"title": {**made["yaxis"]["title"], "text": "PSI"}, "tickformat": ""}
@@ -169,7 +153,7 @@ def curves_plot(
     *,
     y_named: str = "",
     shares: bool = True,
-    told: Sequence[tuple[str, float]] = (),
+    table: Sequence[tuple[str, float]] = (),
     diagonal: bool = False,
 ) -> Plot:
     """Return lines by name.
@@ -183,8 +167,8 @@ def curves_plot(
         What the axis is called where the table's column is called otherwise.
     shares
         Whether both axes are shares, 0..1.
-    told
-        What the table says: a name and a number each; else the last y of each curve.
+    table
+        Rows of the table, a name and a number each; else the last y of each curve.
     diagonal
         Whether to draw where y is x.
     """
@@ -204,7 +188,7 @@ def curves_plot(
     made = layout({"title": x_title, **axis}, {"title": y_named or y_title, **axis})
     made["font"]["size"] = 12
     made["margin"] = {"l": 4, "r": 8, "t": 34, "b": 4}
-    known = told or [(name, y[-1]) for name, (_, y) in curves.items() if y]
+    known = table or [(name, y[-1]) for name, (_, y) in curves.items() if y]
     spelt = share if shares else lambda value: number(value, 4)
     rows = [[name, spelt(value)] for name, value in known]
     return Plot({"data": data, "layout": made}, Table(("Curve", y_title), rows))

@@ -1,4 +1,4 @@
-"""Templates made into pages: numbers, times and names as a reader wants them, and text from outside kept as text."""
+"""Renders templates: spelling of numbers and times, and escaping of text from outside."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from urllib.parse import urlencode
 import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from jinja2.filters import do_filesizeformat
 from markupsafe import Markup, escape
 
+from deepidea.evaluation.page import plotly_script
 from deepidea.store.alert_columns import SEVERITIES
 
 KINDS = {
@@ -39,14 +41,14 @@ LONGEST_NAME = 2_000  # characters of a text from outside that a page shows
 
 
 def outside(text: object, most: int = LONGEST_NAME) -> Markup:
-    r"""Return text from outside as HTML: escaped, kept from turning what stands around it, controls made visible.
+    r"""Return text from outside as HTML: escaped, isolated in its writing direction, control characters visible.
 
     Parameters
     ----------
     text
         Anything; None is a dash.
     most
-        Characters shown; an ellipsis tells that there were more.
+        Characters shown; an ellipsis follows where there are more.
 
     Examples
     --------
@@ -55,46 +57,31 @@ def outside(text: object, most: int = LONGEST_NAME) -> Markup:
     """
     if text is None:
         return Markup(NOTHING)
-    told = str(text)
-    shown = told if len(told) <= most else told[: most - 1] + "…"
-    return Markup("<bdi>{}</bdi>").format(Markup("").join(map(_visible, _runs(shown))))
-
-
-def _runs(text: str) -> list[str]:
-    """Return a text cut so that each control character stands alone."""
-    if text.isprintable():  # nearly all are, and a page has thousands
-        return [text]
-    found, run = [], ""
-    for character in text:
-        if _is_control(character):
-            found += [run, character] if run else [character]
-            run = ""
-        else:
-            run += character
-    return [*found, run] if run else found
-
-
-def _is_control(character: str) -> bool:
-    return character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-
-
-def _visible(run: str) -> Markup:
-    if len(run) == 1 and _is_control(run):
-        return Markup('<span class="ctl">U+{:04X}</span>').format(ord(run))
-    return escape(run)
+    shown = _cut(text, most)
+    if not shown.isprintable():  # nearly all are, and a page has thousands
+        control = Markup('<span class="ctl">U+{:04X}</span>')
+        shown = Markup("").join(control.format(ord(c)) if _is_control(c) else escape(c) for c in shown)
+    return Markup("<bdi>{}</bdi>").format(shown)
 
 
 def plain(text: object, most: int = 200) -> str:
-    r"""Return text from outside for an attribute or a title, where no mark-up can stand: controls as ``U+....``.
+    r"""Return text from outside for an attribute or a title, control characters as ``[U+....]``.
 
     Examples
     --------
     >>> plain("a\u202eb")
     'a[U+202E]b'
     """
-    told = str(text)
-    shown = told if len(told) <= most else told[: most - 1] + "…"
-    return "".join(f"[U+{ord(run):04X}]" if len(run) == 1 and _is_control(run) else run for run in _runs(shown))
+    return "".join(f"[U+{ord(c):04X}]" if _is_control(c) else c for c in _cut(text, most))
+
+
+def _cut(text: object, most: int) -> str:
+    shown = str(text)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def _is_control(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -151,18 +138,13 @@ def size(n_bytes: float | None) -> str:
     Examples
     --------
     >>> size(999), size(1_500), size(2_000_000), size(None)
-    ('999 B', '1.5 kB', '2 MB', '–')
+    ('999 B', '1.5 kB', '2.0 MB', '–')
     """
-    if n_bytes is None:
-        return NOTHING
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if n_bytes >= limit:
-            return f"{n_bytes / limit:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{n_bytes:.0f} B"
+    return NOTHING if n_bytes is None else re.sub("Bytes?", "B", do_filesizeformat(n_bytes))
 
 
-def duration(seconds: float | None) -> str:
-    """Spell a time span in its two largest units.
+def duration(seconds: float | None, units: int = 2) -> str:
+    """Spell a time span in its largest units.
 
     Examples
     --------
@@ -171,15 +153,17 @@ def duration(seconds: float | None) -> str:
     """
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
-    if seconds < 1:
-        return "0 s" if seconds <= 0 else f"{seconds * 1e3:.2g} ms" if seconds < 0.01 else f"{seconds * 1e3:.0f} ms"
+    if 0 < seconds < 1:
+        return f"{seconds * 1e3:.2g} ms" if seconds < 0.01 else f"{seconds * 1e3:.0f} ms"
     if seconds < 60:
-        return f"{seconds:.1f}".removesuffix(".0") + " s"
-    for unit, name, lower, lower_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= unit:
-            rest = int(seconds % unit // lower)
-            return f"{int(seconds // unit)} {name}" + (f" {rest} {lower_name}" if rest else "")
-    return f"{seconds:.0f} s"
+        return f"{max(seconds, 0):.1f}".removesuffix(".0") + " s"
+    parts: list[str] = []
+    rest = int(seconds)
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        n, rest = divmod(rest, unit)
+        if n or parts:
+            parts.append(f"{n} {name}" if n else "")
+    return " ".join(filter(None, parts[:units]))
 
 
 def sentence(text: str) -> str:
@@ -208,7 +192,7 @@ def plural(n: float, one: str, many: str = "") -> str:
 
 
 def moment(when: datetime | None, form: str = "full") -> Markup:
-    """Return a time as an element that a script may read; in UTC.
+    """Return a time as a ``time`` element, in UTC.
 
     Parameters
     ----------
@@ -231,7 +215,7 @@ def moment(when: datetime | None, form: str = "full") -> Markup:
 
 
 def ago(when: datetime | None, now: datetime | None = None) -> Markup:
-    """Return how long ago a time was, as an element; pages keep it up to date.
+    """Return how long ago a time was, as a ``time`` element that the page keeps up to date.
 
     Examples
     --------
@@ -241,18 +225,10 @@ def ago(when: datetime | None, now: datetime | None = None) -> Markup:
     """
     if when is None:
         return Markup("never")
-    gone = ((now or datetime.now(UTC)) - when).total_seconds()
-    told = "now" if gone < 2 else f"{_largest(gone)} ago"
+    gone = int(((now or datetime.now(UTC)) - when).total_seconds())
     form = '<time class="ago" datetime="{:%Y-%m-%dT%H:%M:%SZ}" title="{:%Y-%m-%d %H:%M:%S} UTC">{}</time>'
     utc = when.astimezone(UTC)
-    return Markup(form).format(utc, utc, told)
-
-
-def _largest(seconds: float) -> str:
-    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= unit:
-            return f"{int(seconds // unit)} {name}"
-    return f"{int(seconds)} s"
+    return Markup(form).format(utc, utc, "now" if gone < 2 else f"{duration(gone, units=1)} ago")
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------
@@ -271,7 +247,7 @@ def data_json(value: Any) -> Markup:
 
 
 def heat(value: float) -> str:
-    """Return the class of a cell's ground for a share, 0..1: one of six steps.
+    """Return the CSS class of a heat map's cell for a share, 0..1, in six steps.
 
     Examples
     --------
@@ -312,7 +288,7 @@ def query(values: Mapping[str, object], **changed: object) -> str:
 
 
 def most_of(values: Iterable[float]) -> float:
-    """Return the largest value, 1 where there is none: what bars are drawn against."""
+    """Return the largest value, or 1 without any: the full length of a bar."""
     return max([0.0, *values]) or 1.0
 
 
@@ -321,30 +297,28 @@ def most_of(values: Iterable[float]) -> float:
 
 @lru_cache(maxsize=1)
 def static_files() -> Mapping[str, tuple[bytes, str]]:
-    """Return the files of the pages by name, each with a hash of its content; plotly brings its own script."""
+    """Return the files of the pages by name, each with a hash of its content."""
     own = {
         entry.name: entry.read_bytes()
         for entry in files("deepidea.web").joinpath("static").iterdir()
         if Path(entry.name).suffix in KINDS
     }
-    script = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
-    return {
-        name: (data, hashlib.sha256(data).hexdigest()[:12]) for name, data in {**own, "plotly.min.js": script}.items()
-    }
+    all_files = {**own, "plotly.min.js": plotly_script()}
+    return {name: (data, hashlib.sha256(data).hexdigest()[:12]) for name, data in all_files.items()}
 
 
 @lru_cache(maxsize=1)
 def plotly_style_ids() -> tuple[str, ...]:
-    """Return ids of style elements that plotly's script would add as it loads, for maps, unless they are there.
+    """Return ids of style elements that plotly's script adds when it loads, unless the page has them already.
 
-    The security policy forbids them, and no page has a map.
+    They are for maps, which no page has, and the security policy forbids inline styles.
     """
     script = static_files()["plotly.min.js"][0].decode("utf-8", "replace")
     return tuple(re.findall(r'if\(!document\.getElementById\("([0-9a-f]{64})"\)\)', script))
 
 
 def static(name: str) -> str:
-    """Return the address of a static file; it names its content, so that browsers may keep it for ever."""
+    """Return the address of a static file; it contains a hash of its content, so that browsers can cache it."""
     return f"/static/{name}?v={static_files()[name][1]}"
 
 
@@ -366,7 +340,7 @@ ENVIRONMENT.globals.update(
 
 
 def render(request: Request, name: str, *, status_code: int = 200, **context: Any) -> HTMLResponse:
-    """Return a template as a page; it knows the ``request``, and the ``actor`` where somebody is logged in."""
+    """Return a template as a page; ``request`` and ``actor`` (None without a login) are in its context."""
     actor = getattr(request.state, "actor", None)
     text = ENVIRONMENT.get_template(name).render(request=request, actor=actor, **context)
     return HTMLResponse(text, status_code)

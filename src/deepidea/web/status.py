@@ -7,7 +7,7 @@ from datetime import datetime
 
 from deepidea.store.engines import SILENT_S, EngineState
 from deepidea.store.store import SinkCounters, SourceCounters
-from deepidea.web.labels import duration_text
+from deepidea.web.rendering import duration
 from deepidea.web.views import Health, SinkView, SourceView, finite
 
 SLOW_S = 10.0  # a delay that people should know of
@@ -56,17 +56,17 @@ def _source(name: str, row: SourceCounters | None, engine: EngineState | None, n
 def _health(engine: EngineState | None, now: datetime) -> tuple[Health, str]:
     if engine is None:
         return "stopped", "not running"
-    ago = duration_text((now - engine.updated).total_seconds())
+    ago = duration((now - engine.updated).total_seconds())
     if engine.status == "failed":
         return "degraded", f"failed {ago} ago: {engine.error or 'no error message'}"
     if engine.status == "ended":
         return "stopped", f"ended {ago} ago"
     if not engine.is_running_at(now):
-        return "degraded", f"no heartbeat for {ago} (limit {duration_text(SILENT_S)}): check its host"
+        return "degraded", f"no heartbeat for {ago} (limit {duration(SILENT_S)}): check its host"
     if engine.n_dropped:
         return "degraded", f"overloaded: {engine.n_dropped:,} flows or packets lost"
     if engine.latency_p99_s > SLOW_S:
-        return "degraded", f"running {duration_text(engine.latency_p99_s)} late"
+        return "degraded", f"running {duration(engine.latency_p99_s)} late"
     return "ok", f"live, {engine.flows_per_s:,.0f} flows/s"
 
 
