@@ -31,8 +31,7 @@ def explain(
     store: StoreUrl = "",
     flows: Annotated[Path | None, option("Explain flows of a file instead of an alert.")] = None,
     row: Annotated[
-        list[int] | None,
-        option("Row of the file, from 1; repeatable; by default the most likely attacks.", min=1),
+        list[int] | None, option("Row of the file, from 1; repeatable; by default the most likely attacks.", min=1)
     ] = None,
     top: Annotated[int, option("Most features to list.", min=1)] = 8,
     as_json: AsJson = False,

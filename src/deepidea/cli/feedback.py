@@ -7,16 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from deepidea.cli.alert_cells import time_cell
-from deepidea.cli.options import (
-    Analyst,
-    FileFormat,
-    Limit,
-    Note,
-    StoreUrl,
-    analyst_or_login,
-    known_store,
-    option,
-)
+from deepidea.cli.options import Analyst, FileFormat, Limit, Note, StoreUrl, analyst_or_login, known_store, option
 from deepidea.cli.terminal import counted, say, show_table
 
 Subject = Literal["incident", "alert"]

@@ -13,8 +13,7 @@ from deepidea.cli.terminal import counted, duration, out, percent, show_pairs, w
 
 
 def inspect(
-    model: ModelFile,
-    as_json: Annotated[bool, option("Print the whole manifest as JSON.", "--json")] = False,
+    model: ModelFile, as_json: Annotated[bool, option("Print the whole manifest as JSON.", "--json")] = False
 ) -> None:
     """Print a detector's model card: input, decision, training data, training."""
     from deepidea.model.detector import Detector

@@ -26,8 +26,7 @@ class ScoreOptions:
     output: Annotated[str, option("Verdicts to write: .parquet, .csv or .jsonl; - for stdout.", "--output", "-o")]
     format: FileFormat = None
     keep_columns: Annotated[
-        bool | None,
-        option("Write the flows' columns beside the verdicts; the default on Spark.", show_default=False),
+        bool | None, option("Write the flows' columns beside the verdicts; the default on Spark.", show_default=False)
     ] = None
     on_error: Annotated[OnError, option("At an invalid row: stop, or skip and count it.")] = "raise"
     header: Annotated[bool, option("Whether CSV files have a header line; KDD files have none.")] = True

@@ -30,8 +30,7 @@ def _source(at: Any) -> tuple[str, ...]:
 
 
 def store_purge(
-    days: Annotated[float, option("Delete what is older than so many days.", min=0)],
-    store: StoreUrl = "",
+    days: Annotated[float, option("Delete what is older than so many days.", min=0)], store: StoreUrl = ""
 ) -> None:
     """Delete old alerts and incidents, by the time of their flows."""
     with known_store(store) as opened:

@@ -80,8 +80,7 @@ class TrainOptions:
     )
     port: Annotated[bool, option("Use the destination port as a feature.", panel=DATA)] = False
     schema: Annotated[
-        str | None,
-        option("Schema: conn for Zeek, Suricata and NetFlow; conn+context; cicflow+context.", panel=DATA),
+        str | None, option("Schema: conn for Zeek, Suricata and NetFlow; conn+context; cicflow+context.", panel=DATA)
     ] = None
     split: Annotated[SplitKind, option("How test flows are held out.", panel=DATA)] = "auto"
     test_fraction: Annotated[float, option("Share held out if there is no official split.", panel=DATA)] = 1 / 6
@@ -104,8 +103,7 @@ class TrainOptions:
         option("Start from this detector: weights, encoder, classes, parameters.", "--continue", panel=CONTINUE),
     ] = None
     extra: Annotated[
-        list[Path] | None,
-        option("Add labelled alerts, from `deepidea feedback export`; repeatable.", panel=CONTINUE),
+        list[Path] | None, option("Add labelled alerts, from `deepidea feedback export`; repeatable.", panel=CONTINUE)
     ] = None
     extra_weight: Annotated[
         float | None,

@@ -250,9 +250,7 @@ def _take_rules(store: Store, path: Path | None) -> None:
 
 
 def _after_batch(
-    progress: Progress,
-    deliveries: Sequence[Delivery],
-    on_batch: Callable[[Progress, Sequence[Delivery]], None] | None,
+    progress: Progress, deliveries: Sequence[Delivery], on_batch: Callable[[Progress, Sequence[Delivery]], None] | None
 ) -> None:
     for delivery in deliveries:
         delivery.wake()
