@@ -1,4 +1,4 @@
-"""Lines that come once and cannot be asked for again: the standard input, and a socket that Suricata writes to."""
+"""Lines that come once and cannot be read again: the standard input, and a socket that Suricata writes to."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import IO
 
 from deepidea.detection.sources.follow import LONGEST_LINE, beginning_of, split_lines
 from deepidea.detection.sources.logs import PARSERS, sensor_of
+from deepidea.detection.sources.registry import PCAP_MARKS
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import FileFormatError, SourceError
 from deepidea.flows.sensors.records import Parsed, RecordParser
@@ -49,7 +50,7 @@ class LineGatherer:
         self._count, self._since = 0, 0.0
 
     def add(self, data: bytes) -> bytes:
-        """Keep the whole lines of data and return what stands behind them."""
+        """Keep the whole lines of data and return the rest; a line longer than LONGEST_LINE is cut there."""
         lines, newline, rest = data.rpartition(b"\n")
         if len(rest) > LONGEST_LINE:
             lines, newline, rest = data, b"\n", b""
@@ -61,25 +62,25 @@ class LineGatherer:
 
     @property
     def is_due(self) -> bool:
-        """Whether what is there should be handed over."""
+        """Whether there are lines enough for a batch, or the first has waited long enough."""
         waited = bool(self._parts) and time.monotonic() - self._since >= LINGER_S
         return waited or self._count >= self._most_lines
 
     def take(self) -> Iterator[bytes]:
-        """Yield what is there in blocks, and begin anew."""
+        """Yield the gathered lines in blocks, and start over."""
         data, self._parts, self._count, self._since = b"".join(self._parts), [], 0, 0.0
         yield from split_lines(data, self._most_lines)
 
 
 def _parsed(parser: RecordParser, lines: LineGatherer) -> Iterator[FlowBatch]:
-    """Yield what was gathered; one empty batch where that is nothing, so that it is told that we are there."""
+    """Yield the gathered lines as batches; an empty one where there are none, so that the engine can stop."""
     for data in [*lines.take()] or [b""]:
         parsed = parser.parse(data)
         yield FlowBatch(parsed.flows, None, parsed.skipped, not_flows=parsed.not_flows)
 
 
 class StdinSource:
-    r"""Lines of the standard input, Zeek's or Suricata's: which, the first record tells.
+    r"""Lines of Zeek's conn.log or Suricata's EVE on the standard input; the first record shows which.
 
     Parameters
     ----------
@@ -124,30 +125,23 @@ class StdinSource:
             yield from _parsed(parser, lines)
 
 
-_CAPTURES = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\x0a\x0d\x0d\x0a")  # how they begin
-
-
 def _parser_of(data: bytes, *, whole: bool) -> RecordParser | None:
-    """Return what reads these lines, None before their first record."""
+    """Return the parser of these lines, None before their first record."""
     begins = beginning_of(data, whole=whole)
     if begins is None:
         return None
     sensor = sensor_of(begins)
-    if sensor is None and data[:4] in _CAPTURES:
-        raise FileFormatError(
-            "the standard input must be Zeek's conn.log or Suricata's EVE, however: it is a packet capture; read it as "
-            "pcap:-"
-        )
+    if sensor is None and data.startswith(PCAP_MARKS):
+        raise FileFormatError("the standard input is a packet capture, not conn.log or EVE; read it as pcap:-")
     if sensor is None:
         raise FileFormatError(
-            f"the standard input must be Zeek's conn.log or Suricata's EVE, however: it begins with {begins[:60]!r}; "
-            "for a table, name its file"
+            f"the standard input is neither conn.log nor EVE: {begins[:60]!r}; for a table, name its file"
         )
     return PARSERS[sensor]()
 
 
 def _arriving(stream: IO[bytes], stop: threading.Event) -> Iterator[bytes]:
-    """Yield bytes as they come, and none where none came for a while."""
+    """Yield bytes as they come, and empty ones after LINGER_S without any."""
     try:
         number = stream.fileno()
     except OSError:  # a buffer in memory
@@ -163,13 +157,13 @@ def _arriving(stream: IO[bytes], stop: threading.Event) -> Iterator[bytes]:
 
 
 class UnixSource:
-    """EVE lines over a UNIX stream socket: we listen, Suricata connects, with ``filetype: unix_stream``.
+    """EVE lines over a UNIX stream socket that Suricata connects to, with ``filetype: unix_stream``.
 
     Parameters
     ----------
     address
-        ``unix:///run/suricata/deepidea.sock``. The socket is made when batches are asked for and goes at the end; one
-        that nobody listens to any more is replaced.
+        ``unix:///run/suricata/deepidea.sock``. The socket is created with the first batch and removed at the end; a
+        stale one is replaced.
     batch_flows
         Most flows of a batch.
 
@@ -200,7 +194,7 @@ class UnixSource:
 
 
 class _Listener:
-    """A listening socket and who is connected to it, each with the half line that came last."""
+    """A listening socket and its connections, each with the unfinished line that came last."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -219,8 +213,7 @@ class _Listener:
             if isinstance(error, SourceError):
                 raise
             raise SourceError(
-                f"a socket must be made where Suricata writes to, however: {self._path}: {error.strerror or error}; "
-                "see to the folder and its permissions"
+                f"cannot create socket {self._path}: {error.strerror or error}; check the folder and its permissions"
             ) from error
         self._server.setblocking(False)
         self._selector.register(self._server, selectors.EVENT_READ)
@@ -233,7 +226,7 @@ class _Listener:
         self._path.unlink(missing_ok=True)
 
     def receive(self, lines: LineGatherer) -> None:
-        """Take what has come, waiting for it a little."""
+        """Gather the lines that have come, waiting at most half of LINGER_S."""
         for key, _ in self._selector.select(LINGER_S / 2):
             sock = key.fileobj
             assert isinstance(sock, socket.socket)  # nothing else is registered
@@ -243,7 +236,7 @@ class _Listener:
                 self._take_from(sock, lines)
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # gone before it was taken
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # closed before it was accepted
             peer, _ = self._server.accept()
             peer.setblocking(False)
             self._halves[peer] = b""
@@ -266,15 +259,15 @@ class _Listener:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket that nobody listens to; refuse any other thing of that name."""
+    """Remove a socket that no process listens to; raise where the path is anything else."""
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
-        raise SourceError(f"a socket must have its name for itself, however: {path} is a file; choose another")
+        raise SourceError(f"cannot create socket {path}: it exists and is no socket; choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
             return
-    raise SourceError(f"one process must listen to a socket, however: another one listens to {path}; stop it first")
+    raise SourceError(f"cannot listen at {path}: another process does; stop it first")

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "SourceInfo", "begins_with", "open_source", "register_source", "source_of"]
 
-_PCAP_MARKS = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a")
-_MOST_FILES = 2_000  # of a folder, looked at to tell what it holds
+PCAP_MARKS = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a")
+_MOST_FILES = 2_000  # of a folder, read for its kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def source_of(address: str, *, follow: bool = False) -> SourceInfo:
     address
         A file, folder, interface, URL or ``-``; with ``<name>:`` in front, of that kind whatever it looks like.
     follow
-        Then a log that is not there yet is told by its name.
+        Then the kind of a log that does not exist yet is known by its name.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def _kind_of(path: Path) -> str | None:
     data, whole = _first(path)
     if data.startswith(b"PAR1"):
         return "table"
-    if data.startswith(_PCAP_MARKS):
+    if data.startswith(PCAP_MARKS):
         return "pcap"
     begins = beginning_of(data, whole=whole) or data
     sensor = sensor_of(begins)
