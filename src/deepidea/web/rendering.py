@@ -22,6 +22,7 @@ from jinja2.filters import do_filesizeformat
 from markupsafe import Markup, escape
 
 from deepidea.evaluation.page import plotly_script
+from deepidea.flows.attack_classes import attack_class_of
 from deepidea.store.alert_columns import SEVERITIES
 
 KINDS = {
@@ -335,7 +336,12 @@ _FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration,
                            sentence, severity_name, most_of)  # fmt: skip
 ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
 ENVIRONMENT.globals.update(
-    plotly_style_ids=plotly_style_ids, static=static, plural=plural, query=query, severities=SEVERITIES
+    plotly_style_ids=plotly_style_ids,
+    static=static,
+    plural=plural,
+    query=query,
+    severities=SEVERITIES,
+    attack_class_of=attack_class_of,
 )
 
 

@@ -77,6 +77,13 @@ def test_every_alert_keeps_the_published_schema(name: str, row: dict[str, Any], 
     CHECKERS[name].validate(read(name, line))
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_attack_technique_is_that_of_the_class_and_absent_where_the_class_is_a_guess(name: str) -> None:
+    known, guess = (alerts_of([{"class": "port_scan"}]).with_columns(unknown=pl.lit(of)) for of in (False, True))
+    assert "T1046" in render(known, name)[0]
+    assert "T1046" not in render(guess, name)[0]
+
+
 def test_every_schema_is_a_schema() -> None:
     assert {path.stem for path in SCHEMAS.glob("*.json")} == set(FORMATS)
     for check in CHECKERS.values():

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from deepidea.flows.attack_classes import Technique, attack_class_of
+
 Alert = Mapping[str, Any]
 
 PRODUCT, VENDOR = "DeepIDEA", "DeepIDEA"
@@ -25,6 +27,11 @@ def signature_of(alert: Alert) -> str:
     """
     known = str(alert["class"])
     return f"{PRODUCT}: unlike anything known, nearest {known}" if alert.get("unknown") else f"{PRODUCT}: {known}"
+
+
+def technique_of(alert: Alert) -> Technique | None:
+    """Return the ATT&CK technique of an alert's class; None where the flow is unlike any class."""
+    return None if alert.get("unknown") else attack_class_of(str(alert["class"])).technique
 
 
 @lru_cache(maxsize=4096)

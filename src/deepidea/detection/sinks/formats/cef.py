@@ -16,6 +16,7 @@ from deepidea.detection.sinks.formats.alert_fields import (
     present,
     sentence,
     signature_of,
+    technique_of,
 )
 from deepidea.store.alert_columns import SEVERITIES
 
@@ -43,7 +44,7 @@ def to_cef(alert: Alert) -> str:
 
 
 def _cef_fields(alert: Alert) -> dict[str, Any]:
-    icmp = is_icmp(alert)
+    icmp, technique = is_icmp(alert), technique_of(alert)
     return {
         "rt": alert["time"],
         "start": alert["start"],
@@ -64,6 +65,7 @@ def _cef_fields(alert: Alert) -> dict[str, Any]:
         **_cef_labelled("cs2", "model", alert["model"]),
         **_cef_labelled("cs3", "label", alert["label"]),
         **_cef_labelled("cs4", "severity", SEVERITIES[alert["severity"]]),
+        **_cef_labelled("cs5", "mitreTechnique", None if technique is None else f"{technique.uid} {technique.name}"),
         "msg": sentence(alert)[:1023],
     }
 

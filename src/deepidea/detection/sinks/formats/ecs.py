@@ -16,6 +16,7 @@ from deepidea.detection.sinks.formats.alert_fields import (
     present,
     sentence,
     signature_of,
+    technique_of,
     to_json,
     verdict,
 )
@@ -33,6 +34,7 @@ def to_ecs(alert: Alert) -> str:
         "message": sentence(alert),
         "event": _ecs_event(alert),
         "rule": _ecs_rule(alert),
+        "threat": _ecs_threat(alert),
         "source": _ecs_end(alert, "src", "fwd", with_port=not icmp),
         "destination": _ecs_end(alert, "dst", "bwd", with_port=not icmp),
         "network": present(
@@ -73,6 +75,17 @@ def _ecs_event(alert: Alert) -> dict[str, Any]:
 def _ecs_rule(alert: Alert) -> dict[str, Any]:
     signature = signature_of(alert)
     return {"id": str(number_of(signature)), "name": signature, "category": alert["class"], "version": alert["model"]}
+
+
+def _ecs_threat(alert: Alert) -> dict[str, Any]:
+    technique = technique_of(alert)
+    if technique is None:
+        return {}
+    return {
+        "framework": "MITRE ATT&CK",
+        "tactic": {"id": [technique.tactic_uid], "name": [technique.tactic]},
+        "technique": {"id": [technique.uid], "name": [technique.name]},
+    }
 
 
 def _ecs_end(alert: Alert, end: str, way: str, *, with_port: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from deepidea.detection.sinks.formats.alert_fields import (
     number_of,
     present,
     signature_of,
+    technique_of,
     to_json,
     verdict,
 )
@@ -47,8 +48,14 @@ def to_eve(alert: Alert) -> str:
 
 
 def _eve_alert(alert: Alert) -> dict[str, Any]:
-    signature = signature_of(alert)
-    return {
+    signature, technique = signature_of(alert), technique_of(alert)
+    metadata = {} if technique is None else {
+        "mitre_tactic_id": [technique.tactic_uid],
+        "mitre_tactic_name": [technique.tactic],
+        "mitre_technique_id": [technique.uid],
+        "mitre_technique_name": [technique.name],
+    }  # fmt: skip
+    event = {
         "action": "allowed",
         "gid": 1,
         "signature_id": number_of(signature),
@@ -56,7 +63,9 @@ def _eve_alert(alert: Alert) -> dict[str, Any]:
         "signature": signature,
         "category": attack_class_of(alert["class"]).eve_category,
         "severity": alert["severity"],
+        "metadata": metadata,
     }
+    return present(event)
 
 
 def _eve_flow(alert: Alert) -> dict[str, Any]:

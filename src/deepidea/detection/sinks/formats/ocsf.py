@@ -15,6 +15,7 @@ from deepidea.detection.sinks.formats.alert_fields import (
     present,
     sentence,
     signature_of,
+    technique_of,
     to_json,
     verdict,
 )
@@ -66,12 +67,21 @@ def _ocsf_info(alert: Alert) -> dict[str, Any]:
             "uid": alert["alert_id"],
             "title": signature_of(alert),
             "types": [alert["class"]],
+            "attacks": _ocsf_attacks(alert),
             "created_time": alert["time"],
             "first_seen_time": alert["start"],
             "last_seen_time": alert["end"],
             "analytic": {"uid": alert["model"], "name": PRODUCT, "type_id": 4, "type": "Learning (ML/DL)"},
         }
     )
+
+
+def _ocsf_attacks(alert: Alert) -> list[dict[str, Any]] | None:
+    technique = technique_of(alert)
+    if technique is None:
+        return None
+    tactic = {"uid": technique.tactic_uid, "name": technique.tactic}
+    return [{"tactic": tactic, "technique": {"uid": technique.uid, "name": technique.name}}]
 
 
 def _ocsf_evidences(alert: Alert) -> list[dict[str, Any]] | None:
