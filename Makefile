@@ -41,7 +41,7 @@ bench: setup     ## every benchmark; writes benchmarks/results (hours)
 BENCHMARK := benchmarks/results/benchmark
 bench-accuracy: setup ## every system on every data set, taken up where it stopped (many hours), and its report
 	$(BIN)/deepidea benchmark run --data kdd99 --data nsl-kdd --data cicids17 --data cicids18 --models all --seeds 5 \
-	  --out $(BENCHMARK) || test $$? -eq 1  # cells that were cut or failed are told in the report
+	  --out $(BENCHMARK) || test $$? -eq 1  # the report lists cells that were cut or failed
 	$(BIN)/deepidea benchmark tau --data kdd99 --data nsl-kdd --data cicids17 --models deepidea --models lightgbm \
 	  --models random-forest --models mlp-ce --out $(BENCHMARK)
 	mkdir -p build

@@ -1,6 +1,6 @@
-"""Write the tables of ``docs/api.md`` from the API's own document: ``python docs/generate_api.py``.
+"""Write the tables of ``docs/api.md`` from the API's OpenAPI document: ``python docs/generate_api.py``.
 
-What stands between the ``api`` markers is generated; ``tests/web/test_api_docs.py`` holds the page against this.
+Text between the ``api`` markers is generated; ``tests/web/test_api_docs.py`` compares the page with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BEGIN, _END = "<!-- api: {} -->", "<!-- /api: {} -->"
 
 
 def filled(page: str) -> str:
-    """Return the page with its tables made anew."""
+    """Return the page with new tables."""
     for name, table in (("routes", routes_table()), ("events", events_table())):
         begin, end = _BEGIN.format(name), _END.format(name)
         before, rest = page.split(begin)
@@ -29,13 +29,13 @@ def filled(page: str) -> str:
 
 
 def routes_table() -> str:
-    """Return one line an operation: what to send where, the role that it takes, what it does."""
+    """Return one row per operation: request, role, summary."""
     rows = [f"| `{way} {path}` | {one['x-role']} | {_summary(one)} |" for path, way, one in operations()]
     return "\n".join(["| request | role | what it does |", "|---|---|---|", *rows])
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield path, method and operation of all that the document has."""
+    """Yield path, method and operation of the whole document."""
     for path, ways in api.document(FastAPI())["paths"].items():
         for way, one in ways.items():
             yield path, way.upper(), one
@@ -43,12 +43,12 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def _summary(operation: dict[str, Any]) -> str:
     fields = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
-    told = f" Query: {', '.join(f'`{name}`' for name in fields)}." if fields else ""
-    return operation["description"].split("\n\n")[0].replace("\n", " ") + told
+    query = f" Query: {', '.join(f'`{name}`' for name in fields)}." if fields else ""
+    return operation["description"].split("\n\n")[0].replace("\n", " ") + query
 
 
 def events_table() -> str:
-    """Return one line a kind of event, from the comment that stands with them in the program."""
+    """Return one row per kind of event, from the docstring of ``EVENTS``."""
     source = inspect.getsource(live)
     comment = source.split("EVENTS = ", 1)[1].split('"""')[1]
     found = re.findall(r"^``(.+?)``\n((?:    .+\n)+)", comment, re.MULTILINE)
@@ -57,7 +57,7 @@ def events_table() -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text with the marks of a docstring as those of the page."""
+    """Return a docstring's text with the page's code marks."""
     return text.replace("``", "`")
 
 

@@ -1,7 +1,7 @@
 """Write ``docs/cli.md`` from the command line's own declarations: ``python docs/generate_cli.py``.
 
-It reads names, types, defaults and help texts, so that neither a terminal's width nor a version of the help formatter
-changes the page. ``tests/test_docs.py`` holds the page against this function and against the printed help.
+It reads names, choices, defaults and help texts, so that neither a terminal's width nor a version of the help formatter
+changes the page. ``tests/test_docs.py`` compares the page with this function and with the printed help.
 """
 
 from __future__ import annotations
@@ -93,10 +93,8 @@ def _parameters(call: Callable[..., Any]) -> Iterator[Row]:
             spelt = name.upper() + ("..." if many else "")
         else:
             spelt = ", ".join(_declared(info) or _option(name, kind))
-        facts = [choices, _default(parameter.default)]
-        told = "; ".join(fact for fact in facts if fact)
-        help_text = (info.help or "").replace("|", "\\|")
-        yield spelt, f"{help_text} ({told})" if told else help_text
+        more = "; ".join(fact for fact in (choices, _default(parameter.default)) if fact)
+        yield spelt, (info.help or "") + (f" ({more})" if more else "")
 
 
 def _declared(info: Any) -> tuple[str, ...]:

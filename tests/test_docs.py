@@ -126,7 +126,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_relative_link_resolves(name: str) -> None:
     text = re.sub(r"```.*?```|`[^`\n]*`", "", read(name), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)]+)\)", text):
+    for target in map("".join, re.findall(r"\]\(([^)]+)\)|<img src=\"([^\"]+)", text)):
         if not re.match(r"[a-z]+:", target):
             path, _, anchor = target.partition("#")
             page = (ROOT / name).parent / path if path else ROOT / name
