@@ -47,7 +47,7 @@ def _money(dollars: float) -> str:
 
 _ROWS: dict[str, Callable[[Told], str]] = {
     "flows a second, mean": lambda of: f"{of['mean_per_s']:,}",
-    "the same in the busiest minute; in a flood": lambda of: f"{of['peak_per_s']:,}; {of['flood_per_s']:,}",
+    "in the busiest minute; in a flood": lambda of: f"{of['peak_per_s']:,}; {of['flood_per_s']:,}",
     "**cells**: brokers, stores": lambda of: f"**{of['cells']:,}**",
     "**processes that detect**, all cells": lambda of: f"**{of['processes']:,}**",
     "**cores**, brokers and stores included": lambda of: f"**{of['cores']:,}**",
@@ -55,14 +55,14 @@ _ROWS: dict[str, Callable[[Told], str]] = {
     "a day with a flood: 99 % within; longest": lambda of: (
         f"{_span(of['flooded']['p99_s'])}; {_span(of['flooded']['longest_s'])}"
     ),
-    "all caught up after the flood within": lambda of: _span(of["flooded"]["drained_s"]),
-    "most that waits in the brokers": lambda of: f"{_flows(of['queue_flows'])} flows, {_bytes(1e9 * of['queue_gb'])}",
-    "on the wire, a day": lambda of: _bytes(1e12 * of["wire_tb_a_day"]),
+    "backlog of the flood cleared within": lambda of: _span(of["flooded"]["drained_s"]),
+    "largest backlog in the brokers": lambda of: f"{_flows(of['queue_flows'])} flows, {_bytes(1e9 * of['queue_gb'])}",
+    "network traffic a day": lambda of: _bytes(1e12 * of["wire_tb_a_day"]),
     "alerts a day; of the flood": lambda of: f"{_flows(of['alerts_a_day'])}; {_flows(of['flood_alerts'])}",
     "stores grow by, a day": lambda of: _bytes(1e9 * of["store_gb_a_day"]),
     "flows and verdicts in Parquet, a day": lambda of: _bytes(1e9 * of["parquet_gb_a_day"]),
     "**cost a day**": lambda of: f"**{_money(of['cost']['a_day'])}**",
-    "of which cores; wire; Parquet; stores": lambda of: "; ".join(
+    "of which cores; network; Parquet; stores": lambda of: "; ".join(
         _money(of["cost"][name]) for name in ("cores", "wire", "parquet", "store")
     ),
 }
@@ -83,12 +83,12 @@ def limits() -> str:
         "broker": "one Redis process",
         "store": "one PostgreSQL, one writer at a time",
         "sink": "one sink, a file",
-        "heaviest pair": "one process, which has the heaviest pair of hosts",
+        "heaviest pair": "one process with the heaviest pair of hosts",
     }
     of = found["plans"][len(found["plans"]) // 2]
     order = sorted(titles, key=lambda name: of["limits"][name])
     rows = [[titles[name], _flows(of["limits"][name]), _flows(of["flood_limits"][name])] for name in order]
-    head = ["flows a day at which it is busy all the time", "in the busiest minute", "in a flood at that minute"]
+    head = ["flows a day at full load", "in the busiest minute", "in a flood at that minute"]
     return table(head, rows)
 
 

@@ -37,7 +37,7 @@ def speed_table() -> str:
 def context_table() -> str:
     """Return the speed of host context, by kind of traffic."""
     found = read_result("context_speed")
-    kinds = {"office": "an office", "scan": "a scan", "flood": "a flood from ever other sources"}
+    kinds = {"office": "an office", "scan": "a scan", "flood": "a flood from changing sources"}
     rows = [[f"{title}, flows/s of one core", f"{found[kind]['median']:,.0f}"] for kind, title in kinds.items()]
     rings, run = found["filled_rings"], found["run"]
     rows.append([f"memory of {rings['hosts']:,} busy sources and as many destinations", f"{rings['mib']:.0f} MiB"])

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PICTURES = Path(__file__).with_name("pictures")
-WIDTH, HEIGHT = 1280, 800
+WIDTH, HEIGHT = 1440, 900
 PAGES = {"overview": "/?window=all", "incidents": "/incidents", "hosts": "/hosts", "model": "/model"}
-TALL = 1100  # of an incident: down to its flows
+TALL = 1200  # of an incident: down to its flows
 
 
 @contextlib.contextmanager
@@ -24,10 +24,10 @@ def served(demo: Path) -> Iterator[str]:
     """Yield the address of a server over the demo's store."""
     program = Path(sys.executable).with_name("deepidea")
     options = ["--store", f"sqlite:///{demo / 'alerts.db'}", "--model", str(demo / "site.idea"), "--port", "0"]
-    with subprocess.Popen([program, "serve", *options], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen([program, "serve", *options], stderr=subprocess.PIPE, text=True) as server:
         try:
-            assert server.stdout is not None
-            address = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
+            assert server.stderr is not None
+            address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
             yield address.rstrip("/")
         finally:
             server.terminate()
@@ -49,8 +49,8 @@ def main() -> None:
             _take(light, name, path)
         _take(dark, "dark", PAGES["overview"])
         light.set_viewport_size({"width": WIDTH, "height": TALL})
-        light.goto("/incidents?order=severity")
-        link = light.locator("main a[href*='/incidents/']").first.get_attribute("href")
+        light.goto("/incidents?order=alerts")
+        link = light.locator("main a[href*='/incidents/']", has_text="brute force").first.get_attribute("href")
         _take(light, "incident", str(link))
         browser.close()
 
