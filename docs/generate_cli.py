@@ -111,7 +111,7 @@ def _option(name: str, kind: Any) -> tuple[str, ...]:
 def _value(kind: Any) -> tuple[bool, str]:
     """Return whether several may be given, and the choices where there are any."""
     inner = [part for part in get_args(kind) if part is not type(None)]
-    if inner and get_origin(kind) is not list:
+    if inner and get_origin(kind) not in (list, Literal):
         kind = inner[0]  # X | None
     many = get_origin(kind) is list
     if many:

@@ -13,7 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deepidea import errors
+from deepidea.adapters.registration import register_adapters
 from deepidea.cli.app import app
+from deepidea.detection.sinks.registry import SINKS
 from deepidea.evaluation.evaluate import Evaluation
 from deepidea.evaluation.metrics import evaluate
 from deepidea.flows.datasets.specs import DATASET_SPECS
@@ -101,6 +103,13 @@ def test_every_command_in_a_page_exists_with_its_options(name: str) -> None:
         command = " ".join(words[: 3 if words[1] in GROUPS else 2])
         assert command in helps(), line
         assert {word for word in words if re.match(r"--?[a-z]", word)} <= options_of(helps()[command]), line
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "src").rglob("*.html")], ids=lambda page: page.name)
+def test_every_sink_in_a_page_or_a_template_can_be_opened(page: Path) -> None:
+    register_adapters()
+    for address in re.findall(r"--sink '?([\w+]+)(?::|\b)", page.read_text(encoding="utf-8")):
+        assert address in SINKS, address
 
 
 def test_the_tours_show_output_of_every_command() -> None:
