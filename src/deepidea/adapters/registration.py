@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def register_adapters() -> None:
     """Let `open_source`, `open_sink` and `open_publisher` take ``kafka://`` and ``redis://``; again, it does nothing.
 
-    The command line and the page call it. It imports neither client.
+    The command line calls it. It imports neither client.
 
     Examples
     --------

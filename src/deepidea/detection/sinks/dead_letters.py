@@ -58,6 +58,7 @@ class DeadLetters:
     @contextlib.contextmanager
     def opened(self) -> Iterator[OpenLetters]:
         """Yield the letters; those that were kept, or not drawn, are in the file afterwards."""
+        # The file is replaced as a whole after the letters were sent: a crash before that sends them again.
         try:
             with self.path.open(encoding="utf-8") as file:
                 letters = OpenLetters(file)

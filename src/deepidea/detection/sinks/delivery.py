@@ -234,6 +234,8 @@ class Delivery:
         if alerts.is_empty():
             return self._deliver_letters() if self._letters_are_due() else 0
         lines = render(alerts, self._sink.format)
+        # At least once: the sink or the file of dead letters has an alert before the store marks it. A crash in between
+        # sends it again.
         refused: Sequence[int] = ()
         try:
             self._sink.send(lines)
@@ -261,6 +263,7 @@ class Delivery:
         """Send lines one by one, so that one that is refused takes no other along; return which were refused."""
         refused: list[int] = []
         for place, line in enumerate(lines):
+            # several refusals in a row: the sink is down, and waiting for each further line would take too long
             try:
                 self._sink.send([line])
             except SinkError:

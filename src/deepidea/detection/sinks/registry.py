@@ -1,12 +1,13 @@
 """Every sink by the scheme of its address.
 
-A new sink is a class with the members of `Sink` in a module of its own and one entry here; a room above registers its
-own. The entry is a function that imports the class: a sink may need what is not installed.
+A new sink is a class with the members of `Sink` in a module of its own and an entry in `_own`; a room above registers
+its own by a function that imports the class, which may need what is not installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from deepidea.detection.sinks.sink import Sink, public
@@ -18,39 +19,18 @@ OpenSink = Callable[..., Sink]
 """Takes an address, and as ``format`` a name in ``FORMATS`` where the sink's own is not wanted."""
 
 
-def _stdout() -> OpenSink:
-    from deepidea.detection.sinks.stdout import StdoutSink
-
-    return lambda _, **options: StdoutSink(**options)
-
-
-def _file() -> OpenSink:
+def _own(scheme: str) -> OpenSink:
     from deepidea.detection.sinks.file import file_sink
-
-    return file_sink
-
-
-def _syslog() -> OpenSink:
+    from deepidea.detection.sinks.stdout import stdout_sink
     from deepidea.detection.sinks.syslog import SyslogSink
-
-    return SyslogSink
-
-
-def _webhook() -> OpenSink:
     from deepidea.detection.sinks.webhook import WebhookSink
 
-    return WebhookSink
+    own: dict[str, OpenSink] = {"stdout": stdout_sink, "file": file_sink, "syslog": SyslogSink}
+    return own.get(scheme.partition("+")[0], WebhookSink)
 
 
-_registry: dict[str, Callable[[], OpenSink]] = {
-    "stdout": _stdout,
-    "file": _file,
-    "syslog+udp": _syslog,
-    "syslog+tcp": _syslog,
-    "syslog+tls": _syslog,
-    "http": _webhook,
-    "https": _webhook,
-}
+_OWN = ("stdout", "file", "syslog+udp", "syslog+tcp", "syslog+tls", "http", "https")
+_registry: dict[str, Callable[[], OpenSink]] = {scheme: partial(_own, scheme) for scheme in _OWN}
 SINKS: Mapping[str, Callable[[], OpenSink]] = MappingProxyType(_registry)
 """What imports and returns a sink, by the scheme of its address."""
 
@@ -68,7 +48,8 @@ def open_sink(address: str, *, format: str | None = None) -> Sink:
     address
         ``stdout``; ``file:///path?rotate_mb=100&keep=5``; ``syslog+udp://host:514``, ``syslog+tcp://host:601``,
         ``syslog+tls://host:6514?ca=/path/ca.pem``; ``http://host/path`` or ``https://host/path?ca=/path/ca.pem``;
-        ``kafka://host:9092/TOPIC``; ``redis://host:6379/0?stream=NAME``.
+        ``kafka://host:9092/TOPIC``, ``redis://host:6379/0?stream=NAME``, both after
+        :func:`deepidea.adapters.registration.register_adapters`.
         ``timeout_s`` is an option of all that have a server; ``ca`` names the certificates that a server's is checked
         against, in place of the system's. Other options of a webhook's address are sent to it.
     format

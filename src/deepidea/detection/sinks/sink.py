@@ -109,6 +109,7 @@ def sink_errors(name: str) -> Iterator[None]:
 
 def has_ended(connection: socket.socket) -> bool:
     """Return whether the other side has closed a connection on which it never sends unasked."""
+    # An ended connection reads as b"" (FIN) or as an error (RST); without this look, TCP would accept one more write.
     timeout_s = connection.gettimeout()
     connection.setblocking(False)
     try:

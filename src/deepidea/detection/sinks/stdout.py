@@ -25,3 +25,9 @@ class StdoutSink:
 
     def close(self) -> None:
         """Do nothing: the process owns the stream."""
+
+
+def stdout_sink(address: str, *, format: str = "eve") -> StdoutSink:
+    """Return the sink of ``stdout``."""
+    del address
+    return StdoutSink(format=format)

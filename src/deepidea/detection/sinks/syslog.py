@@ -64,16 +64,17 @@ class SyslogSink:
         with sink_errors(self.name):
             try:
                 connection = self._connected()
-                if self._transport == "udp":
+                if self._transport == "udp":  # one message a datagram (RFC 5426 section 3.1)
                     for message in messages:
                         connection.send(message[:UDP_BYTES])
-                else:
+                else:  # octet counting: MSG-LEN SP SYSLOG-MSG (RFC 6587 section 3.4.1, RFC 5425 section 4.3)
                     connection.sendall(b"".join(b"%d %s" % (len(message), message) for message in messages))
             except OSError:
                 self.close()
                 raise
 
     def _message(self, line: str) -> bytes:
+        # RFC 5424 section 6: <PRI>VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA MSG
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         host = "".join(c for c in socket.gethostname() if 33 <= ord(c) <= 126)[:255] or "-"
         return f"<{_PRIORITY}>1 {now} {host} deepidea {os.getpid()} alert - {line}".encode()

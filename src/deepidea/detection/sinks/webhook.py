@@ -61,7 +61,7 @@ class WebhookSink:
         connection = self._connected()
         connection.request("POST", self._target, body, self._headers())
         answer = connection.getresponse()
-        answer.read()
+        answer.read()  # or the connection could not be used for the next batch
         if not 200 <= answer.status <= 299:
             raise SinkError(f"webhook {self.name} answered {answer.status} {answer.reason}, not 2xx")
 

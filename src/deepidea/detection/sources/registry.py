@@ -126,7 +126,8 @@ def open_source(address: str, *, follow: bool = False, **options: Any) -> Source
     Parameters
     ----------
     address
-        A file, folder, interface, URL or ``-``: see `source_of`.
+        A file, folder, interface, URL or ``-``: see `source_of`. ``kafka://`` and ``redis://`` are known after
+        :func:`deepidea.adapters.registration.register_adapters`.
     follow
         Wait for more where the file ends now.
     **options

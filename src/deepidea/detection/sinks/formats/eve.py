@@ -29,7 +29,7 @@ def to_eve(alert: Alert) -> str:
     icmp, protocol = is_icmp(alert), alert["protocol"] or "unknown"
     event = {
         "timestamp": alert["time"],
-        "flow_id": int(alert["alert_id"][-13:], 16) >> 1,  # 51 bits, which JSON numbers hold everywhere
+        "flow_id": int(alert["alert_id"][-13:], 16) >> 1,  # 51 bits: exact in JSON numbers read as doubles
         "event_type": "alert",
         "src_ip": alert["src_ip"],
         "src_port": None if icmp else alert["src_port"],
