@@ -1,20 +1,21 @@
-"""A detector and a session that tests of Spark share."""
+"""A detector, a session and a cluster that all tests of Spark in a process share."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.model.presets import train_detector
-from tests.adapters.spark_cluster import need_spark
+from tests.adapters.spark_cluster import can_hide, need_spark, spark_cluster
 from tests.adapters.spark_flows import FLOWS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
     labelled, _ = labelled_flows_from_table(FLOWS, "label", "benign")
@@ -23,10 +24,49 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
+def close_session() -> None:
+    """Stop the session of this process, if there is one."""
+    from pyspark.sql import SparkSession
+
+    if (session := SparkSession.getActiveSession()) is not None:
+        session.stop()
+
+
+@pytest.fixture
+def spark() -> Any:
+    """Session on this machine; it stays open for the next test that needs it."""
     need_spark()
     from deepidea.adapters.spark import open_session
 
-    with open_session("local[2]", options={"spark.sql.shuffle.partitions": "2"}) as session:
-        yield session
+    return open_session("local[2]", options={"spark.sql.shuffle.partitions": "2"})
+
+
+@pytest.fixture
+def own_session() -> Iterator[None]:
+    """Let a test open a session of its own: close the shared one, which the next test that needs it opens again."""
+    need_spark()
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def last_session() -> Iterator[None]:
+    yield
+    if "pyspark" in sys.modules:
+        close_session()
+
+
+class Cluster(NamedTuple):
+    """Address of a master of two workers, and a folder that the second worker does not share."""
+
+    master: str
+    not_shared: Path
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    need_spark()
+    not_shared = tmp_path_factory.mktemp("not-shared") if can_hide() else None
+    with spark_cluster(tmp_path_factory.mktemp("cluster"), not_shared=not_shared) as master:
+        yield Cluster(master, not_shared or Path())

@@ -23,7 +23,8 @@ from deepidea.errors import (
     StorageError,
 )
 from deepidea.model.detector import Detector
-from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark, spark_cluster
+from tests.adapters.conftest import Cluster
+from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark
 from tests.adapters.spark_flows import FLOWS, expected, read_back, same_rows, write
 from tests.conftest import Command
 
@@ -227,26 +228,25 @@ def test_a_kill_at_any_moment_changes_no_verdict(model: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_verdicts_and_names_what_is_wrong(model: Path, tmp_path: Path) -> None:
-    need_spark()
+def test_a_cluster_gives_the_same_verdicts_and_names_what_is_wrong(
+    model: Path, cluster: Cluster, tmp_path: Path
+) -> None:
     write("csv", tmp_path / "flows")
-    with spark_cluster(tmp_path) as master:
 
-        def run(inputs: Path, out: str, **env: str) -> tuple[int, str]:
-            command = [sys.executable, "-m", "deepidea.cli.app", "score", str(model), str(inputs)]
-            command += ["-o", str(tmp_path / out), "--engine", "spark", "--master", master]
-            ended = subprocess.run(
-                command, capture_output=True, env={**os.environ, **ON_LOOPBACK, **env}, timeout=180, check=False
-            )
-            return ended.returncode, ended.stderr.decode()
+    def run(out: str, **env: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "deepidea.cli.app", "score", str(model), str(tmp_path / "flows")]
+        command += ["-o", str(tmp_path / out), "--engine", "spark", "--master", cluster.master]
+        env = {**os.environ, **ON_LOOPBACK, **env}
+        ended = subprocess.run(command, capture_output=True, env=env, timeout=180, check=False)
+        return ended.returncode, ended.stderr.decode()
 
-        code, told = run(tmp_path / "flows", "out")
-        assert code == 0, told
-        verdicts = expected(model).select(pl.exclude(FLOWS.columns))
-        assert same_rows(read_back(tmp_path / "out").select(verdicts.columns), verdicts)
-        code, told = run(tmp_path / "flows", "none", PYSPARK_PYTHON="/usr/bin/python3")
-        assert (code, "deepidea is not installed for the Python of an executor" in told) == (5, True), told
-        assert "Traceback" not in told.rpartition("error: ")[2]
+    code, err = run("out")
+    assert code == 0, err
+    verdicts = expected(model).select(pl.exclude(FLOWS.columns))
+    assert same_rows(read_back(tmp_path / "out").select(verdicts.columns), verdicts)
+    code, err = run("none", PYSPARK_PYTHON="/usr/bin/python3")
+    assert (code, "deepidea is not installed for the Python of an executor" in err) == (5, True), err
+    assert "Traceback" not in err.rpartition("error: ")[2]
 
 
 def test_a_session_on_another_master_is_not_taken_for_the_one_asked_for(spark: Any) -> None:

@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 
 from deepidea.model.detector import Detector
-from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark, spark_cluster
+from tests.adapters.conftest import Cluster
+from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark
 from tests.adapters.spark_flows import FLOWS, expected, read_back
 
 pytest.importorskip("pyarrow")
@@ -51,17 +52,18 @@ def write_many(folder: Path) -> pl.DataFrame:
 
 
 @pytest.mark.slow
-def test_executors_killed_at_work_change_no_verdict(model: Path, tmp_path: Path) -> None:
-    need_spark()
+def test_executors_killed_at_work_change_no_verdict(
+    model: Path, cluster: Cluster, tmp_path: Path, own_session: None
+) -> None:
     from deepidea.adapters.spark import open_session
     from deepidea.adapters.spark_files import score_files
 
     rows, killed = write_many(tmp_path / "flows"), []
     (tmp_path / "there").mkdir()
-    with pytest.MonkeyPatch.context() as patch, spark_cluster(tmp_path) as master:
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in ON_LOOPBACK.items():
             patch.setenv(name, value)
-        with open_session(master) as spark:
+        with open_session(cluster.master) as spark:
             port = spark.sparkContext.getConf().get("spark.driver.port")
 
             def kill() -> None:

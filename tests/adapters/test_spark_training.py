@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +28,8 @@ from deepidea.model.checkpoint import Checkpoint
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
 from deepidea.model.workers import WorkerError
-from tests.adapters.spark_cluster import ON_LOOPBACK, can_hide, need_spark, spark_cluster
+from tests.adapters.conftest import Cluster
+from tests.adapters.spark_cluster import ON_LOOPBACK
 from tests.conftest import Command
 
 FLOWS = simulate_flows(n_flows=3000, seed=5)
@@ -159,8 +159,9 @@ def arguments(table: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_session_of_this_machine_trains_and_refuses_what_it_cannot(table: Path, tmp_path: Path) -> None:
-    need_spark()
+def test_a_session_of_this_machine_trains_and_refuses_what_it_cannot(
+    table: Path, tmp_path: Path, own_session: None
+) -> None:
     from deepidea.adapters.spark import open_session
     from deepidea.adapters.spark_training import session_options, train_on_spark
 
@@ -184,21 +185,6 @@ def test_a_session_of_this_machine_trains_and_refuses_what_it_cannot(table: Path
 
 
 # --- a cluster --------------------------------------------------------------------------------------------------------
-
-
-class Cluster(NamedTuple):
-    """Where it is, and a folder that its second worker does not share."""
-
-    master: str
-    not_shared: Path
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    need_spark()
-    not_shared = tmp_path_factory.mktemp("not-shared") if can_hide() else None
-    with spark_cluster(tmp_path_factory.mktemp("cluster"), not_shared=not_shared) as master:
-        yield Cluster(master, not_shared or Path())
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +285,7 @@ def test_an_executor_without_this_package_is_told(cluster: Cluster, table: Path,
 
 @pytest.mark.slow
 def test_what_a_cluster_does_not_have_or_share_is_told(
-    cluster: Cluster, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_session: None
 ) -> None:
     from deepidea.adapters.spark import open_session
     from deepidea.adapters.spark_training import session_options, train_on_spark

@@ -19,9 +19,15 @@ from tests.model.conftest import simulated_flows
 SMALL = {"hidden": (16,), "dropout": 0.0, "learning_rate": 1e-2, "min_steps": 300, "random_state": 0}
 
 
-@parametrize_with_checks([DeepIDEAClassifier(hidden=(64, 64), random_state=0)])
+@parametrize_with_checks([DeepIDEAClassifier(**SMALL)])
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
+
+
+@pytest.fixture(scope="session")
+def small() -> DeepIDEAClassifier:
+    """Return the smallest classifier, fitted to the simulated flows."""
+    return DeepIDEAClassifier(**SMALL).fit(*simulated_flows())
 
 
 def test_learns_overlapping_classes(classifier):
@@ -31,12 +37,12 @@ def test_learns_overlapping_classes(classifier):
     assert np.mean(recalls) > 0.85
 
 
-def test_runs_are_reproducible_to_the_bit():
+def test_runs_are_reproducible_to_the_bit(small):
     table, classes = simulated_flows()
-    first, second = (DeepIDEAClassifier(**SMALL).fit(table, classes) for _ in range(2))
-    assert np.array_equal(first.predict_proba(table), second.predict_proba(table))
+    again = DeepIDEAClassifier(**SMALL).fit(table, classes)
+    assert np.array_equal(small.predict_proba(table), again.predict_proba(table))
     other = DeepIDEAClassifier(**{**SMALL, "random_state": 1}).fit(table, classes)
-    assert not np.array_equal(first.predict_proba(table), other.predict_proba(table))
+    assert not np.array_equal(small.predict_proba(table), other.predict_proba(table))
 
 
 @pytest.mark.parametrize("duplicates", ["weigh", "drop"])
@@ -65,9 +71,9 @@ def test_dropping_duplicates_forgets_how_often_a_row_came():
     assert np.array_equal(first.predict_proba(table), second.predict_proba(table))
 
 
-def test_benign_is_found_or_told():
+def test_benign_is_found_or_named(small):
     table, classes = simulated_flows(200)
-    assert DeepIDEAClassifier(**SMALL).fit(table, classes).benign_ == "benign"
+    assert small.benign_ == "benign"
     assert DeepIDEAClassifier(**SMALL, benign="scan").fit(table, classes).to_detector().benign == "scan"
     with pytest.raises(ValueError, match="benign must be among"):
         DeepIDEAClassifier(**SMALL, benign="normal").fit(table, classes)
@@ -79,12 +85,11 @@ def test_balanced_weights_give_an_even_prior():
     assert prior == pytest.approx([1 / 3] * 3, abs=0.01)
 
 
-def test_costs_shift_decisions_and_not_the_prior():
+def test_costs_shift_decisions_and_not_the_prior(small):
     table, classes = simulated_flows()
-    plain = DeepIDEAClassifier(**SMALL).fit(table, classes)
     shifted = DeepIDEAClassifier(**SMALL, class_weight={"scan": 20.0}).fit(table, classes)
-    assert shifted.decision_.prior == plain.decision_.prior
-    assert (shifted.predict(table) == "scan").sum() > (plain.predict(table) == "scan").sum()
+    assert shifted.decision_.prior == small.decision_.prior
+    assert (shifted.predict(table) == "scan").sum() > (small.predict(table) == "scan").sum()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -35,13 +35,18 @@ def dealt(file: Path, folder: Path, n_shards: int = 3) -> ShardsToTrain:
     return shards_to_train([file], folder, n_shards=n_shards, label="label", benign="benign")
 
 
-def whole(**changes: Any) -> Detector:
+@pytest.fixture(scope="module")
+def shards(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    return train_on_shards(dealt(file, tmp_path_factory.mktemp("shards")).flows, random_state=3)
+
+
+@pytest.fixture(scope="module")
+def memory() -> Detector:
     flows, _ = labelled_flows_from_table(TABLE, "label", "benign")
-    return train_detector(flows, random_state=3, **changes)
+    return train_detector(flows, random_state=3)
 
 
-def test_all_but_the_order_of_batches_is_as_in_memory(file: Path, tmp_path: Path) -> None:
-    shards, memory = train_on_shards(dealt(file, tmp_path).flows, random_state=3), whole()
+def test_all_but_the_order_of_batches_is_as_in_memory(shards: Detector, memory: Detector) -> None:
     assert shards.schema == memory.schema
     assert shards.encoder.contract() == memory.encoder.contract()
     assert shards.decision.contract() == memory.decision.contract()
@@ -51,9 +56,8 @@ def test_all_but_the_order_of_batches_is_as_in_memory(file: Path, tmp_path: Path
     assert {**told, "score_bins": 0, "starts": 0} == {**known, "score_bins": 0, "starts": 0}
 
 
-def test_the_detector_is_as_good_as_one_trained_in_memory(file: Path, tmp_path: Path) -> None:
+def test_the_detector_is_as_good_as_one_trained_in_memory(shards: Detector, memory: Detector) -> None:
     fresh = simulate_flows(n_flows=4000, seed=11)
-    shards, memory = train_on_shards(dealt(file, tmp_path).flows, random_state=3), whole()
     hits = [(found.score(fresh)["class"] == fresh["label"]).mean() for found in (shards, memory)]
     assert hits[0] > hits[1] - 0.02
     losses = [found.card["training"]["epochs"][-1]["loss"] for found in (shards, memory)]
