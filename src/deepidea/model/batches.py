@@ -145,6 +145,8 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     >>> [(rows.tolist(), counts.tolist()) for rows, counts in batches]
     [([0, 0, 0, 1], [1.0, 1.0, 1.0, 1.0])]
     """
+    # Systematic resampling: rows laid end to end, each as long as its weight, beside a ruler with a random offset. A row
+    # is drawn once for each whole mark inside it.
     ends = np.cumsum(weight)
     copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
     flows = rng.permutation(np.repeat(np.arange(len(weight)), copies))
@@ -154,6 +156,7 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     batches, rows = np.divmod(keys[places], len(weight))
     counts = np.diff(places, append=len(keys)).astype(np.float32)
     starts = np.searchsorted(batches, np.arange(math.ceil(len(flows) / batch_size)))
+    # a row stands for ``counts`` flows of its batch and is computed at most MOST_COPIES times, each with equal weight
     copies = np.minimum(counts, MOST_COPIES).astype(np.int64)
     starts = np.append(0, np.cumsum(copies))[np.append(starts, len(rows))]
     rows, counts = np.repeat(rows, copies), np.repeat(counts / copies.astype(np.float32), copies)

@@ -223,6 +223,7 @@ class Detector:
 
     def score_conformed(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the verdicts of :meth:`score` for a table that ``schema.conform`` returned."""
+        # Threads score whole blocks, each padded on its own; so block boundaries change no bit of a verdict.
         blocks = [flows.slice(start, BLOCK_ROWS) for start in range(0, max(len(flows), 1), BLOCK_ROWS)]
         if self.n_threads == 1 or len(blocks) == 1:
             return pl.concat([self._score_block(block) for block in blocks])

@@ -257,7 +257,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         training, validation = rows.take(~held_out), rows.take(held_out).in_memory()
         self._start(training, start)
         self._prior_counts = self._count_classes(training)
-        self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
+        self._set_decision()
         self._train(training, validation, on_epoch, **shared)
         self._add_fingerprints(validation)  # held-out rows are not unseen: choices were made with them
         if self.temperature == "auto" and len(validation):
@@ -294,11 +294,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         rows = self._collapse(table, self._codes(y, labels), _read_weight(sample_weight, len(table)))
         if first:
             self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-            self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(rows.table, rows.weight)
-            self._start_network()
+            self._start(rows, None)
             self._prior_counts = np.zeros(len(self._output_labels))
         self._prior_counts = self._prior_counts + self._count_classes(rows)
-        self._set_decision(1.0 if self.temperature == "auto" else self.temperature)
+        self._set_decision()
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
         self.ellipsoids_ = self.novelty_ = None  # they were fitted to the hidden layer before this training
         known = getattr(self, "reference_", None)
@@ -488,10 +487,11 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         """Return the training flows of each output, above 0 even without any yet."""
         return np.asarray(np.maximum(self._prior_counts, 1e-9 * self._prior_counts.sum()), np.float64)
 
-    def _set_decision(self, temperature: float) -> None:
+    def _set_decision(self, fitted_temperature: float = 1.0) -> None:
         shares = LOSSES[self.loss].prior(self._counts())
         prior = tuple((shares / shares.sum()).tolist())
-        self.decision_ = Decision(prior, float(temperature), float(self.tau), self._class_of)
+        temperature = fitted_temperature if self.temperature == "auto" else float(self.temperature)
+        self.decision_ = Decision(prior, temperature, float(self.tau), self._class_of)
 
     def _train(
         self,

@@ -287,6 +287,7 @@ class Explainer:
         self, odds: LogOdds, encoded: NDArray[np.float32], difference: float
     ) -> tuple[NDArray[np.float64], float, int]:
         """Return the push of each feature, the residual, and the steps taken."""
+        # Completeness gives the exact sum of the pushes, and so the error of the midpoint sum.
         n_steps = self.n_steps or FIRST_STEPS
         while True:
             fine = integrated_gradients(self._layers, odds, encoded, self._baselines, self._weights, n_steps)

@@ -113,6 +113,7 @@ class FlowEncoder:
         return self
 
     def _fit_range(self, j: int, column: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
+        # a column without a finite number keeps low = high = fill = 0: it is constant
         finite = np.isfinite(column)
         if finite.any():
             known = column[finite]

@@ -151,6 +151,8 @@ class FastMLP(nn.Module):
 
     @np.errstate(over="ignore", invalid="ignore")
     def _backward(self, inputs: list[Array], logits_gradient: Tensor) -> None:
+        # From the last layer down: dW = g^T x and db = the sum of g over the batch, written into views of the flat
+        # gradient; then g W, masked by ReLU and dropout, is the gradient g of the layer below.
         outputs = self._memory.of(len(logits_gradient))
         gradient = logits_gradient.numpy()
         ones = np.ones(len(gradient), gradient.dtype)
@@ -278,6 +280,8 @@ class MaskStream:
         return [taken[start * n_flows : end * n_flows].reshape(n_flows, width) for start, end, width in cuts]
 
     def _next_cells(self, n_cells: int) -> NDArray[np.float32]:
+        # One block is drawn ahead while the last one is used up. A larger batch than any before gets a larger block, so
+        # that the sequence of cells depends on the seed and the batch sizes alone, not on timing.
         cells = self._ahead.result() if self._ahead else self._cells
         if len(cells) < n_cells:
             cells = self._draw(self._BATCHES * n_cells)
@@ -285,6 +289,7 @@ class MaskStream:
         return cells
 
     def _draw(self, n_cells: int) -> NDArray[np.float32]:
+        # each 16-bit quarter of a random word is compared with the dropout rate in units of 2**-16
         words = self._bits.integers(0, 2**64, size=(n_cells + 3) // 4, dtype=np.uint64).view(np.uint16)
         cells: NDArray[np.float32] = np.multiply(words >= self._dropped, self.scale)
         return cells

@@ -67,6 +67,7 @@ class Ellipsoid:
         apart = hidden - centre
         variances, vectors = np.linalg.eigh((apart * share[:, None]).T @ apart)  # ascending
         variances = np.maximum(variances, 0) + max(_SHRINKAGE * float(variances.mean()), 1e-12)
+        # variances ascend: the last axes are the widest and kept, the variances of all others are averaged
         n_rest = max(len(variances) - n_axes, 0)
         rest = float(variances[: max(n_rest, 1)].mean())
         scale = np.sqrt(np.maximum(1 / rest - 1 / variances[n_rest:], 0))
@@ -164,6 +165,7 @@ class HeldOutScores:
     @classmethod
     def of(cls, scores: Floats) -> Self:
         """Keep all of the highest scores, and evenly spaced ranks of the rest."""
+        # conformal p-values: the flow to be scored counts among the held-out ones, hence the 1 in both places
         ascending = np.unique(scores)
         counts = len(scores) - np.searchsorted(np.sort(scores), ascending, side="left")
         kept = _kept_ranks(len(ascending))
@@ -239,6 +241,7 @@ class Novelty:
         rate : float
             In 0..1.
         """
+        # The scale is from the median to the 95th percentile: the upper half matters, and outliers must not set it.
         parts = _parts(log_odds, distances)[:, ~is_attack]
         middle, high = np.quantile(parts, [0.5, 0.95], axis=1)
         scale = (_pair(middle), _pair(np.maximum(high - middle, 1e-6)), LOG_ODDS_WEIGHT)

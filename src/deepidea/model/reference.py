@@ -284,6 +284,7 @@ def sample_rows(weight: Floats, rng: np.random.Generator, most: int = MOST_ROWS)
     total = weight.sum()
     if total <= most and (weight == np.floor(weight)).all():
         return np.repeat(np.arange(len(weight)), weight.astype(np.int64))
+    # systematic sampling: evenly spaced marks with one random offset on the cumulated weights
     ticks = (np.arange(most) + rng.random()) * (total / most)
     return np.asarray(np.minimum(np.searchsorted(np.cumsum(weight), ticks, side="right"), len(weight) - 1), np.int64)
 

@@ -89,7 +89,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
     >>> list(read_ahead(iter("abc")))
     ['a', 'b', 'c']
     """
-    end = object()
+    end = object()  # StopIteration cannot be raised through a future
     with ThreadPoolExecutor(1, thread_name_prefix="deepidea-read") as reader:
         upcoming = reader.submit(next, items, end)
         while (item := upcoming.result()) is not end:

@@ -180,6 +180,7 @@ class Adam:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Move each parameter that has a gradient."""
+        # torch's functional Adam, fused: one call for all parameters, without parameter groups, hooks and profiling
         moved = [(p, p.grad, first, second, step) for p, first, second, step in self._moments if p.grad is not None]
         parameters, gradients, first, second, steps = map(list, zip(*moved, strict=True))
         adam(
