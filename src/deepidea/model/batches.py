@@ -145,8 +145,8 @@ def draw_epoch(weight: NDArray[np.float64], batch_size: int, rng: np.random.Gene
     >>> [(rows.tolist(), counts.tolist()) for rows, counts in batches]
     [([0, 0, 0, 1], [1.0, 1.0, 1.0, 1.0])]
     """
-    # Systematic resampling: rows laid end to end, each as long as its weight, beside a ruler with a random offset. A row
-    # is drawn once for each whole mark inside it.
+    # Systematic resampling: rows laid end to end, each as long as its weight, beside a ruler with a random offset;
+    # a row is drawn once for each whole mark inside it.
     ends = np.cumsum(weight)
     copies = np.diff(np.floor(ends + rng.random()), prepend=0.0).astype(np.int64)
     flows = rng.permutation(np.repeat(np.arange(len(weight)), copies))

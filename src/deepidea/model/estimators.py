@@ -246,9 +246,9 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         return self._fit_rows(rows, None, on_epoch, workers=workers, checkpoint=checkpoint)
 
     def _start_afresh(self) -> None:
-        """Check the parameters and drop every fitted attribute: whatever is not a parameter."""
+        """Check the parameters and drop every fitted attribute; private ones are set anew, or are scikit-learn's."""
         self._check_parameters()
-        for name in vars(self).keys() - self.get_params(deep=False).keys():
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
             delattr(self, name)
 
     def _fit_rows(self, rows: _Rows, start: WarmStart | None, on_epoch: OnEpoch | None, **shared: Any) -> Self:
