@@ -14,11 +14,10 @@ from deepidea.detection.sources.source import FlowBatch, Position
 class Reading:
     """Reads a source in a thread of its own for the length of a block."""
 
-    def __init__(self, source: SharedSource, stored: dict[str, Position], *, looks_back: bool = False) -> None:
+    def __init__(self, source: SharedSource, stored: dict[str, Position]) -> None:
         self.source, self.stored, self.stop = source, stored, threading.Event()
-        self.shares = Shares(source.name, stored.get, looks_back=looks_back)
+        self.shares = Shares(source.name, stored.get)
         self.flows: list[pl.DataFrame] = []
-        self.past: list[pl.DataFrame] = []
         self.batches: list[FlowBatch] = []
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self._run)
@@ -34,9 +33,7 @@ class Reading:
     def _take(self, batch: FlowBatch) -> None:
         share = batch.share
         assert share is not None
-        if share.is_past:
-            self.past.append(batch.flows)
-        elif self.stored.get(share.name) != share.after:
+        if self.stored.get(share.name) != share.after:
             self.shares.refuse(share, batch.flows.height)
         else:
             assert batch.position is not None

@@ -94,7 +94,7 @@ def test_positions_are_the_stores_and_poison_is_counted(brokers: str, topic: str
     stored: dict[str, Position] = {}
     with Reading(KafkaSource(f"{topic}?group=g"), stored) as first:
         wait_for(first, n=N + 1)
-    with Reading(KafkaSource(f"{topic}?group=g"), stored, looks_back=True) as second:
+    with Reading(KafkaSource(f"{topic}?group=g"), stored) as second:
         time.sleep(4)
     assert (first.n_flows, second.n_flows) == (N + 1, 0)
     assert sum(sum(batch.skipped.values()) for batch in first.batches) == 2

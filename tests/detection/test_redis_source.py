@@ -129,7 +129,7 @@ def test_what_cannot_be_is_told(address: str, server: Any) -> None:
     for query in ("list=a&stream=b", "lists=a", "push=up"):
         with pytest.raises(DataError, match="a Redis address must end in"):
             RedisSource(f"{address}?{query}")
-    with pytest.raises(DataError, match="a position must come from a Redis stream"):
+    with pytest.raises(DataError, match="no position in a Redis stream"):
         next(RedisSource(f"{address}?stream=a").batches({"rows": 1}, threading.Event()))
     server.set("text", "x")
     for query in ("list=text", "stream=text"):

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 import struct
 from collections import Counter
 
@@ -128,3 +129,20 @@ def test_damage_never_crashes_the_reader(form, changes):
         data[at % len(data)] = value
     with contextlib.suppress(FileFormatError):
         packets(bytes(data), Counter())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_capture_goes_on_behind_any_block(form, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepidea.packets.capture.BLOCK_BYTES", 100)
+    path = tmp_path / "capture"
+    path.write_bytes(FORMS[form])
+    whole = list(iter_capture(path))
+    assert len({found.place["offset"] for found in whole}) == len(whole) > 1
+    for number, at in enumerate(whole):
+        place = json.loads(json.dumps(at.place))
+        assert _times(iter_capture(path, after=place)) == _times(whole[number + 1 :])
+        assert _times(iter_capture(path, until=place["offset"])) == _times(whole[: number + 1])
+
+
+def _times(blocks):
+    return [time for found in blocks for time in found.times_us.tolist()]

@@ -519,3 +519,29 @@ def test_relations_of_the_corrected_tables_hold(data_root):
         wrapped=(pl.col("fwd_header_bytes") < 0).any(),
     )
     assert held.row(0) == (True, True, True, True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(traffic, st.lists(st.integers(0, 9), max_size=6), st.sampled_from(sorted(DIALECTS)), st.integers(1, 5))
+def test_a_meter_that_is_saved_and_restored_changes_no_row(gaps, sizes, dialect, max_flows):
+    options = {"dialect": dialect, "max_flows": max_flows, "snapshot_s": 50}
+    frames = timed(gaps)
+    whole, made = meter(frames, **options)
+    [block] = iter_capture(io.BytesIO(pcap(frames)))
+    meters, tables, counts = FlowMeter(**options), [], Counter()
+    for part in cut(block, sizes):
+        tables.append(meters.add(part))
+        counts.update(meters.take_counters())
+        saved, meters = meters.save(), FlowMeter(**options)
+        meters.restore(saved)
+    assert_frame_equal(pl.concat([*tables, meters.finish()]), whole, check_exact=True)
+    assert dict(counts + Counter()) == {name: n for name, n in made.counters.items() if n}
+
+
+def test_the_state_of_another_meter_is_refused():
+    saved = FlowMeter(max_flows=10).save()
+    for other in (FlowMeter(max_flows=11), FlowMeter(max_flows=10, flow_timeout_s=5)):
+        with pytest.raises(ValueError, match="another release or with other options"):
+            other.restore(saved)
+    with pytest.raises(ValueError, match="damaged"):
+        FlowMeter(max_flows=10).restore(saved[:-9])

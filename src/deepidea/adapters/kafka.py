@@ -25,10 +25,10 @@ from urllib.parse import unquote
 
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
 from deepidea.detection.publish import position_from
-from deepidea.detection.sources.partitions import READ_BACK_FLOWS, Shares, read_alone
+from deepidea.detection.sources.partitions import Shares, read_alone
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
-from deepidea.flows.flow_lines import StreamParser, has_context
+from deepidea.flows.flow_lines import StreamParser
 from deepidea.flows.sensors.records import Parsed
 
 __all__ = ["CONFIG_VARIABLE", "KafkaPublisher", "KafkaSink", "KafkaSource"]
@@ -51,7 +51,7 @@ _OPTIONS: Mapping[str, Reads] = {
     "ca": str,
     "session_s": at_least(float, 1),
     "patience_s": at_least(float, 0),
-    "read_back": at_least(int, 0),
+    "read_back": at_least(int, 0),  # of earlier releases; host context is in the store now
 }
 _CONNECTING = ("config", "mechanism", "ca")
 
@@ -107,10 +107,9 @@ def _properties(path: Path) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Place:
-    """Where a partition is read: the next offset, the first that the store has not got, and what was lost before."""
+    """Where a partition is read: the next offset, and what was lost before it."""
 
     next: int
-    begins: int
     lost: int = 0
 
 
@@ -122,9 +121,8 @@ class KafkaSource:
     address
         ``kafka://host:9092,host2:9092/TOPIC?group=site``; ``kafkas://`` with TLS. Options: ``session_s``, after how
         long of silence a process loses its partitions; ``patience_s``, how long brokers that went away are waited for;
-        ``read_back``, how many flows of a partition that is taken over a detector with context looks at again; ``ca``,
-        a file of certificates; ``mechanism`` of SASL; ``config``, a file of librdkafka's properties, also named by
-        ``$DEEPIDEA_KAFKA_CONFIG``.
+        ``ca``, a file of certificates; ``mechanism`` of SASL; ``config``, a file of librdkafka's properties, also named
+        by ``$DEEPIDEA_KAFKA_CONFIG``.
     batch_flows
         Most flows of a batch.
 
@@ -149,7 +147,6 @@ class KafkaSource:
         options = self._address.options
         self.name = f"{self._address.place}?group={options['group']}"
         self._patience_s = options.get("patience_s", PATIENCE_S)
-        self._read_back = options.get("read_back", READ_BACK_FLOWS)
         self._batch_flows = batch_flows
 
     def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:  # noqa: ARG002
@@ -160,7 +157,7 @@ class KafkaSource:
         """Yield batches: see :class:`deepidea.detection.sources.partitions.SharedSource`."""
         kafka, state = _client_module(), _Brokers(self.name, shares, self._patience_s)
         consumer = _made(kafka.Consumer, self._consumer_settings(state), self.name)
-        reader = _Reader(kafka, consumer, self._topic, shares, self._read_back)
+        reader = _Reader(kafka, consumer, self._topic, shares)
         try:
             yield from state.await_topic(consumer, self._topic, stop)
             consumer.subscribe([self._topic], on_assign=reader.assigned, on_revoke=reader.revoked, on_lost=reader.lost)
@@ -208,9 +205,9 @@ class KafkaSource:
 class _Reader:
     """The partitions that are ours, as Kafka gives and takes them; all in the thread that polls."""
 
-    def __init__(self, kafka: Any, consumer: Any, topic: str, shares: Shares, read_back: int) -> None:
+    def __init__(self, kafka: Any, consumer: Any, topic: str, shares: Shares) -> None:
         self.consumer, self.places = consumer, dict[int, _Place]()
-        self._kafka, self._topic, self._shares, self._read_back = kafka, topic, shares, read_back
+        self._kafka, self._topic, self._shares = kafka, topic, shares
         self._parser = StreamParser()
         self._committed: dict[int, int] = {}
         self._committed_at = 0.0
@@ -242,15 +239,13 @@ class _Reader:
             self._committed.pop(number, None)
 
     def _begun(self, number: int) -> Any:
-        """Return where to read a partition from, some way before where the store stands if hosts are looked at."""
+        """Return where to read a partition from: where the store stands."""
         after = self._shares.take(number)
         where = self._kafka.TopicPartition(self._topic, number)
         low, high = self._ends(where)
         begins = low if after is None else _offset(after)
         begins = low if begins > high else begins  # beyond the end: the topic was made anew
-        first = max(begins, low)
-        back = self._read_back if after is not None and self._shares.looks_back else 0
-        self.places[number] = _Place(max(first - back, low), first, max(low - begins, 0))
+        self.places[number] = _Place(max(begins, low), max(low - begins, 0))
         where.offset = self.places[number].next
         return where
 
@@ -272,25 +267,14 @@ class _Reader:
     # --- what comes -------------------------------------------------------------------------------------------------
 
     def batches_of(self, number: int, messages: Sequence[Any]) -> Iterator[FlowBatch]:
-        """Yield what messages of a partition came to: past flows, new ones, or both."""
+        """Yield a batch of the new messages of a partition."""
         place = self.places.get(number)
         messages = [message for message in messages if place and message.offset() >= place.next]
-        if place is None or not messages:
-            return
-        past = [message for message in messages if message.offset() < place.begins]
-        new = messages[len(past) :]
-        if past:
-            flows = self._parser.parse(_texts(past)).flows
-            place.next = past[-1].offset() + 1
-            if has_context(flows) and not new:
-                place.next = place.begins
-                self.consumer.seek(self._kafka.TopicPartition(self._topic, number, place.begins))
-            yield FlowBatch(flows, share=self._shares.past(number))
-        if new:
-            yield self._new_batch(number, place, new)
+        if place is not None and messages:
+            yield self._new_batch(number, place, messages)
 
     def _new_batch(self, number: int, place: _Place, messages: Sequence[Any]) -> FlowBatch:
-        lost = place.lost + self._deleted(number, max(place.next, place.begins), messages[0].offset())
+        lost = place.lost + self._deleted(number, place.next, messages[0].offset())
         place.next, place.lost = messages[-1].offset() + 1, 0
         parsed, position = self._parser.parse(_texts(messages)), {"offset": place.next}
         share = self._shares.hand_over(number, position)
@@ -326,7 +310,7 @@ def _offset(position: Position) -> int:
     try:
         return int(position["offset"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"a position must come from a Kafka topic, however: {dict(position)} does not") from error
+        raise DataError(f"cannot go on from {dict(position)}: it is no position in a Kafka topic") from error
 
 
 class _Brokers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
@@ -96,23 +97,72 @@ class RedisSource:
         return [first, *(event for event in more if event is not None)]
 
     def _from_stream(self, after: Position | None, stop: threading.Event) -> _Taken:
-        last, read = _place(after)
         with _connected(self._url, self.name) as client:
-            read = self._trimmed(client) if read is None else read
+            place = after
             while not stop.is_set():
-                lost = max(self._trimmed(client) - read, 0)
-                found = client.xread({self._key: last}, count=self._batch_flows, block=int(LINGER_S * 1000))
+                [state] = stream_states(client, [self._key])
+                place = state.place(place)
+                lost = state.lost_since(place["read"])
+                found = client.xread({self._key: place["id"]}, count=self._batch_flows, block=int(LINGER_S * 1000))
                 entries = found[0][1] if found else []
-                read += lost + len(entries)
-                last = entries[-1][0].decode() if entries else last
-                yield [event_of(fields) for _, fields in entries], {"id": last, "read": read}, lost
+                last = entries[-1][0].decode() if entries else place["id"]
+                place = {"id": last, "read": place["read"] + lost + len(entries)}
+                yield [event_of(fields) for _, fields in entries], place, lost
 
-    def _trimmed(self, client: Any) -> int:
-        """Return how many entries the stream has lost at its beginning since it is there; Redis tells from 7.0 on."""
-        if not client.exists(self._key):
-            return 0
-        told = client.xinfo_stream(self._key)
-        return int(told.get("entries-added", told["length"])) - int(told["length"])
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What Redis knows of a stream: entries trimmed from its beginning, entries ever added, and the newest id."""
+
+    trimmed: int = 0
+    added: int = 0
+    newest: str = "0-0"
+
+    def place(self, after: Position | None) -> dict[str, Any]:
+        """Return where to go on after a position; the beginning without one, or where it is of another stream.
+
+        Ids of a stream only grow, so one whose newest id is older than the position has been made anew. Entries
+        trimmed before the first read are not counted as lost.
+
+        Raises
+        ------
+        DataError
+            The position is not of a Redis stream.
+        """
+        if after is None:
+            return {"id": "0-0", "read": self.trimmed}
+        try:
+            place = {"id": str(after["id"]), "read": int(after["read"])}
+            is_other = _id_parts(self.newest) < _id_parts(str(after["id"])) and self.added > 0
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"cannot go on from {dict(after)}: it is no position in a Redis stream") from error
+        return {"id": "0-0", "read": self.trimmed} if is_other else place
+
+    def lost_since(self, read: int) -> int:
+        """Return how many entries after so many were trimmed unread; none where the stream was made anew."""
+        return max(self.trimmed - read, 0) if self.added >= read else 0
+
+
+def _id_parts(text: str) -> tuple[int, int]:
+    time_ms, _, number = text.partition("-")
+    return int(time_ms), int(number or 0)
+
+
+def stream_states(client: Any, keys: Sequence[str]) -> list[StreamState]:
+    """Return the state of each stream; Redis counts what it trims from 7.0 on."""
+    with client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.xinfo_stream(key)
+        return [_state_of(reply) for reply in pipeline.execute(raise_on_error=False)]
+
+
+def _state_of(reply: Any) -> StreamState:
+    if isinstance(reply, Exception):
+        if "no such key" in str(reply):
+            return StreamState()
+        raise reply
+    added = int(reply.get("entries-added", reply["length"]))
+    return StreamState(added - int(reply["length"]), added, reply["last-generated-id"].decode())
 
 
 class _Taken(Protocol):
@@ -132,16 +182,6 @@ def _options(query: str, address: str) -> dict[str, str]:
             f"{place!r} does not; correct it"
         )
     return options
-
-
-def _place(after: Position | None) -> tuple[str, int | None]:
-    """Return the last entry that was dealt with and how many had been added by then, None where that is not known."""
-    if after is None:
-        return "0-0", None
-    try:
-        return str(after["id"]), int(after["read"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"a position must come from a Redis stream, however: {after!r} does not") from error
 
 
 def event_of(fields: Mapping[bytes, bytes]) -> bytes:
@@ -178,4 +218,6 @@ def _connected(url: str, name: str) -> Iterator[Any]:
         with client:
             yield client
     except (redis.RedisError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise SourceError(f"a Redis server must answer, however: {name}: {error}; see that it runs there") from error

@@ -19,13 +19,13 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deepidea.adapters.redis import FIELD, event_of, open_client
+from deepidea.adapters.redis import FIELD, event_of, open_client, stream_states
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
 from deepidea.detection.publish import position_from
-from deepidea.detection.sources.partitions import READ_BACK_FLOWS, Shares, read_alone
+from deepidea.detection.sources.partitions import Shares, read_alone
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError
-from deepidea.flows.flow_lines import StreamParser, has_context
+from deepidea.flows.flow_lines import StreamParser
 from deepidea.flows.sensors.records import Parsed
 
 __all__ = ["RedisGroupSource", "RedisPublisher"]
@@ -45,7 +45,7 @@ _OPTIONS: Mapping[str, Reads] = {
     "partitions": at_least(int, 1),
     "session_s": at_least(float, 0.2),
     "patience_s": at_least(float, 0),
-    "read_back": at_least(int, 0),
+    "read_back": at_least(int, 0),  # of earlier releases; host context is in the store now
     "maxlen": at_least(int, 1),
 }
 
@@ -89,8 +89,7 @@ class RedisGroupSource:
     address
         ``redis://host:port/0?stream=flows&group=site``, ``rediss://...`` with TLS. Options: ``partitions``, how many
         shares there are where nobody has said so yet (Redis keeps it in ``flows:partitions``); ``session_s``, after
-        how long of silence a process loses its shares; ``patience_s``, how long a server that went away is waited for;
-        ``read_back``, how many flows of a share that is taken over a detector with context looks at again.
+        how long of silence a process loses its shares; ``patience_s``, how long a server that went away is waited for.
     batch_flows
         Most flows of a batch.
 
@@ -118,7 +117,6 @@ class RedisGroupSource:
         self.name = f"{self._address.place}?stream={self._key}&group={self._group}"
         self._session_s = options.get("session_s", SESSION_S)
         self._patience_s = options.get("patience_s", PATIENCE_S)
-        self._read_back = options.get("read_back", READ_BACK_FLOWS)
         self._batch_flows = batch_flows
 
     def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:  # noqa: ARG002
@@ -146,6 +144,7 @@ class RedisGroupSource:
         try:
             while not stop.is_set():
                 yield from self._change_shares(client, lease, shares, places, stop)
+                lease.check()
                 found = yield from client.asking(stop, lambda redis: self._entries(redis, places))
                 for number, (entries, lost) in (found or {}).items():
                     parsed = parser.parse([event_of(fields) for _, fields in entries])
@@ -186,49 +185,22 @@ class RedisGroupSource:
                 shares.drop(number)
                 return
             places[number] = place
-            if after is not None and shares.looks_back:
-                yield from self._past(client, shares, number, place, stop)
 
     def _place(self, client: Any, number: int, after: Position | None) -> Position:
-        """Return where to go on with a share; what was trimmed before anyone read is nobody's loss."""
-        if after is None:
-            [(trimmed, _)] = _trimmed(client, [self._stream(number)])
-            return {"id": "0-0", "read": trimmed}
-        try:
-            return {"id": str(after["id"]), "read": int(after["read"])}
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"a position must come from a Redis stream, however: {dict(after)} does not") from error
+        """Return where to go on with a share."""
+        [state] = stream_states(client, [self._stream(number)])
+        return state.place(after)
 
-    def _past(
-        self, client: _Lasting, shares: Shares, number: int, place: Position, stop: threading.Event
-    ) -> Iterator[FlowBatch]:
-        """Yield the flows before a place that fill the windows of hosts; none where flows carry their context."""
-        found = yield from client.asking(stop, lambda redis: self._entries_before(redis, number, place["id"]))
-        for parsed in _parsed_blocks(found or [], self._batch_flows):
-            yield FlowBatch(parsed.flows, share=shares.past(number))
-
-    def _entries_before(self, client: Any, number: int, last: str) -> list[bytes]:
-        """Return the latest messages up to an entry, oldest first, as many as are read back."""
-        key, found, until = self._stream(number), list[bytes](), last
-        newest = [event_of(fields) for _, fields in client.xrevrange(key, max=last, count=1)]
-        if has_context(StreamParser().parse(newest).flows):
-            return []
-        while len(found) < self._read_back:
-            entries = client.xrevrange(key, max=until, count=min(self._batch_flows, self._read_back - len(found)))
-            found += [event_of(fields) for _, fields in entries]
-            if not entries:
-                break
-            until = f"({entries[-1][0].decode()}"
-        return found[::-1]
-
-    def _entries(self, client: Any, places: Mapping[int, Position]) -> dict[int, tuple[list[Any], int]]:
+    def _entries(self, client: Any, places: dict[int, Position]) -> dict[int, tuple[list[Any], int]]:
         """Return what is new in each share, and how many entries were lost before it."""
         if not places:
             return {}
-        of = {self._stream(number).encode(): number for number in places}
+        keys = {number: self._stream(number) for number in places}
+        states = dict(zip(keys, stream_states(client, list(keys.values())), strict=True))
+        places.update({number: states[number].place(place) for number, place in places.items()})
+        lost = {number: states[number].lost_since(place["read"]) for number, place in places.items()}
+        of = {key.encode(): number for number, key in keys.items()}
         wanted = {key: places[number]["id"] for key, number in of.items()}
-        counts = zip(places.items(), _trimmed(client, [self._stream(number) for number in places]), strict=True)
-        lost = {number: _lost(place["read"], *count) for (number, place), count in counts}
         found = client.xread(wanted, count=self._batch_flows, block=round(1000 * min(LINGER_S, self._session_s / 10)))
         entries = {of[key]: told for key, told in _as_pairs(found)}
         return {n: (entries.get(n, []), lost[n]) for n in places if lost[n] or n in entries}
@@ -241,36 +213,9 @@ def _as_pairs(found: Any) -> list[tuple[bytes, list[Any]]]:
     return [(key, entries) for key, entries in found or []]
 
 
-def _parsed_blocks(messages: Sequence[bytes], size: int) -> Iterator[Parsed]:
-    parser = StreamParser()
-    for start in range(0, len(messages), size):
-        yield parser.parse(messages[start : start + size])
-
-
 def _behind(place: Position, entries: Sequence[Any], lost: int) -> Position:
     last = entries[-1][0].decode() if entries else place["id"]
     return {"id": last, "read": place["read"] + lost + len(entries)}
-
-
-def _trimmed(client: Any, keys: Sequence[str]) -> list[tuple[int, int]]:
-    """Return how many entries each stream has lost at its beginning, and had in all; Redis tells from 7.0 on."""
-    with client.pipeline(transaction=False) as pipeline:
-        for key in keys:
-            pipeline.xinfo_stream(key)
-        return [_counts(told) for told in pipeline.execute(raise_on_error=False)]
-
-
-def _counts(told: Any) -> tuple[int, int]:
-    if isinstance(told, Exception):
-        if "no such key" in str(told):
-            return 0, 0
-        raise told
-    added = int(told.get("entries-added", told["length"]))
-    return added - int(told["length"]), added
-
-
-def _lost(read: int, trimmed: int, added: int) -> int:
-    return max(trimmed - read, 0) if added >= read else 0  # fewer than were read: the stream was made anew
 
 
 def count_partitions(client: Any, key: str, wanted: int | None) -> int | None:
@@ -299,6 +244,7 @@ class _Lease:
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._owned: set[int] = set()
         self._renewed_s = 0.0
+        self._fault: Exception | None = None
         self.due = 0
         self._thread = threading.Thread(target=self._run, name="deepidea-lease", daemon=True)
 
@@ -316,6 +262,11 @@ class _Lease:
         with self._lock:
             return set(self._owned) if time.monotonic() - self._renewed_s < self._session_s else set()
 
+    def check(self) -> None:
+        """Raise what ended the thread that renews the lease, where something did."""
+        if self._fault is not None:
+            raise SourceError(f"cannot renew leases of {self._lease}*: {self._fault!r}; start again") from self._fault
+
     def release(self, numbers: Sequence[int]) -> None:
         """Hand shares back, so that another process takes them at once."""
         with self._lock, contextlib.suppress(*_failures()), open_client(self._address.server) as client:
@@ -324,6 +275,12 @@ class _Lease:
                 self._owned.discard(number)
 
     def _run(self) -> None:
+        try:
+            self._renew()
+        except Exception as error:  # noqa: BLE001  # raised by `check` in the thread that reads
+            self._fault = error
+
+    def _renew(self) -> None:
         with open_client(self._address.server) as client:
             while not self._ended.is_set():
                 with contextlib.suppress(*_failures()):  # the loop that reads tells of it

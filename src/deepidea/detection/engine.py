@@ -9,6 +9,7 @@ is, and an alert's id depends on its flow alone, so it is never told twice.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -25,17 +26,21 @@ from deepidea.detection.drift import DriftMonitor
 from deepidea.detection.health import HealthTeller, told_bounds
 from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.sources.partitions import Share, SharedSource, Shares
-from deepidea.detection.sources.source import FlowBatch, Position, Source
-from deepidea.errors import DataError, DeepIDEAError, StalePositionError, StoreError
+from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
+from deepidea.errors import DataError, StalePositionError, StoreError
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
 from deepidea.flows.flow_lines import has_context
 from deepidea.flows.sensors.projection import to_conn
 from deepidea.model.detector import Detector
 from deepidea.store.drift import BinnedFlows
 from deepidea.store.engines import EngineStatus
+from deepidea.store.memory import MAX_MEMORY_BYTES, MemoryChange
 from deepidea.store.store import Committed, Store
 
+log = logging.getLogger("deepidea.detection")
+
 QUEUED_BATCHES = 4
+HOSTS = "hosts"  # part of a source's memory: what its hosts did
 STORE_PATIENCE_S = 300.0  # how long a store may be away before detection gives up
 _FIRST_PAUSE_S = 0.1
 _LATENCIES = 100_000  # of the newest flows
@@ -47,7 +52,8 @@ class Progress:
     """What the engine has done since it began; read by a status line, at any time.
 
     ``latencies_s`` are the seconds from when a flow's end was known to when its batch was stored, one a batch, and
-    ``batch_flows`` the flows of each. ``shares`` tells of a source that several processes read, None of any other.
+    ``batch_flows`` the flows of each. ``shares`` is of a source that several processes read, None of any other.
+    ``notices`` are what people should know: state that could not be restored.
     """
 
     n_flows: int = 0
@@ -62,6 +68,7 @@ class Progress:
     latencies_s: list[float] = field(default_factory=list)
     batch_flows: list[int] = field(default_factory=list)
     shares: Shares | None = None
+    notices: list[str] = field(default_factory=list)
 
     @property
     def flows_per_s(self) -> float:
@@ -147,7 +154,7 @@ class Engine:
         self._halt = threading.Event()
         self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # of each share: the turn that it is of, and itself
         if isinstance(source, SharedSource):
-            self.progress.shares = Shares(source.name, self._position_of, looks_back=self._prepare.remembers)
+            self.progress.shares = Shares(source.name, lambda name: self._resume(name)[0])
 
     def _about(self, name: str) -> dict[str, Any]:
         """Return what the engine's state tells of its detector."""
@@ -169,11 +176,11 @@ class Engine:
         try:
             for batch in self._read(halt):
                 self._work(batch, stop)
-        except DeepIDEAError as error:
+        except BaseException as error:
             halt.set()  # the reader must not wait for a loop that is gone
             if self.progress.shares is not None:
                 self.progress.shares.end()
-            self._tell("failed", str(error))
+            self._tell("failed", str(error) or type(error).__name__)
             raise
         self._tell("ended")
         return self.progress
@@ -213,25 +220,34 @@ class Engine:
             queued.put(error)
 
     def _batches(self, halt: _Either) -> Iterator[FlowBatch]:
-        """Yield what is new; a detector that looks at what hosts did before needs all that came before it again."""
+        """Yield what is new since the store's position, with the memory that belongs to it."""
         if isinstance(self.source, SharedSource):
             assert self.progress.shares is not None  # made with the source
             yield from self.source.batches_of_shares(self.progress.shares, halt)
             return
-        after = self.store.position(self.source.name) if self.source.replayable else None
-        if after is None or not self._prepare.remembers:
-            yield from self.source.batches(after, halt)
-            return
-        passed = _flows_before(self.store, self.source.name)
-        for batch in self.source.batches(None, halt):
-            n_old = min(passed, batch.flows.height)
-            passed -= n_old
-            if n_old:
-                self._prepare.pass_over(batch.flows.head(n_old))
-            if n_old < batch.flows.height or passed <= 0:
-                yield FlowBatch(
-                    batch.flows.slice(n_old), batch.position, batch.skipped, batch.dropped, batch.received_s
-                )
+        after, memory = self._resume(self.source.name) if self.source.replayable else (None, {})
+        self._restore(self._prepare, after, memory)
+        if isinstance(self.source, RememberingSource):
+            self.source.restore(memory)
+        for batch in self.source.batches(after, halt):
+            self._take_notices()
+            yield batch
+
+    def _restore(self, adapter: FlowAdapter, after: Position | None, memory: Mapping[str, list[bytes]]) -> None:
+        """Give an adapter back what it knew at a position."""
+        reason = adapter.restore(memory.get(HOSTS, [])) if after is not None else None
+        if reason:
+            self._notice(f"cannot restore host context of {self.source.name}: {reason}; it starts empty")
+
+    def _take_notices(self) -> None:
+        if isinstance(self.source, RememberingSource):
+            for notice in self.source.notices:
+                self._notice(notice)
+            self.source.notices.clear()
+
+    def _notice(self, text: str) -> None:
+        log.warning("%s", text)
+        self.progress.notices.append(text)
 
     def _take_newest(self) -> None:
         """Let another detector take over where one is to: between batches, so that each flow is judged by one alone."""
@@ -246,7 +262,7 @@ class Engine:
         self._take_newest()
         at = self.progress
         if at.shares is None:
-            told = self._keep(batch, batch.flows, self._judge(self._prepare(batch.flows)), stop)
+            told = self._keep(batch, batch.flows, self._judge(self._prepare(batch.flows)), self._prepare, stop)
         else:
             shared = self._work_on_share(batch, at.shares, stop)
             if shared is None:
@@ -272,13 +288,10 @@ class Engine:
         share = batch.share
         if share is None or not shares.is_current(share):
             return None
-        prepare = self._adapter_of(share, shares)
-        if share.is_past:
-            prepare.pass_over(batch.flows)
-            return None
-        judged = self._judge(batch.flows if has_context(batch.flows) else prepare(batch.flows))
+        adapter = None if has_context(batch.flows) else self._adapter_of(share, shares)
+        judged = self._judge(batch.flows if adapter is None else adapter(batch.flows))
         try:
-            told = self._keep(batch, batch.flows.drop(_CONTEXT, strict=False), judged, stop)
+            told = self._keep(batch, batch.flows.drop(_CONTEXT, strict=False), judged, adapter, stop)
         except StalePositionError:
             shares.refuse(share, batch.flows.height)
             return None
@@ -293,15 +306,28 @@ class Engine:
             self._adapters = {name: known for name, known in self._adapters.items() if name in held}
             adapter = flow_adapter(self.source.schema, self.detector)
             self._adapters[share.name] = (share.turn, adapter)
+            position, memory = self._resume(share.name)
+            if position == share.after:  # else another process has stored this batch, and ours is refused
+                self._restore(adapter, position, memory)
         return adapter
 
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
         return self._told(flows, self._judge(self._prepare(flows)))
 
-    def _keep(self, batch: FlowBatch, flows: pl.DataFrame, judged: _Judged, stop: threading.Event) -> Committed:
+    def _keep(
+        self, batch: FlowBatch, flows: pl.DataFrame, judged: _Judged, adapter: FlowAdapter | None, stop: threading.Event
+    ) -> Committed:
         binned = self._drift.count(judged.conformed, judged.verdicts["score"], flows)
-        return self._commit(batch, self._told(flows, judged), binned, stop)
+        saved = adapter.save() if adapter is not None and batch.position is not None else ()
+        return self._commit(batch, self._told(flows, judged), binned, (*batch.memory, *map(self._bounded, saved)), stop)
+
+    def _bounded(self, change: MemoryChange) -> MemoryChange:
+        """Return a change, or where it is too large for the store, one that empties its part."""
+        if change.data is None or len(change.data) <= MAX_MEMORY_BYTES:
+            return change
+        self._notice(f"cannot save {change.part} of {self.source.name}: {len(change.data):,} bytes exceed the limit")
+        return MemoryChange(change.part, None)
 
     def _judge(self, prepared: pl.DataFrame) -> _Judged:
         conformed = self.detector.schema.conform(prepared)
@@ -316,7 +342,12 @@ class Engine:
         return make_alerts(flows, named, chosen, model=self._model, features=seen)
 
     def _commit(
-        self, batch: FlowBatch, alerts: pl.DataFrame, binned: Sequence[BinnedFlows], stop: threading.Event
+        self,
+        batch: FlowBatch,
+        alerts: pl.DataFrame,
+        binned: Sequence[BinnedFlows],
+        memory: Sequence[MemoryChange],
+        stop: threading.Event,
     ) -> Committed:
         """Store a batch; where the store is away, try again, and ask first whether the last try had reached it."""
         deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
@@ -335,6 +366,7 @@ class Engine:
                     flow_minutes=minutes,
                     binned=binned,
                     share=batch.share,
+                    memory=memory,
                 )
             except StalePositionError:
                 raise
@@ -345,12 +377,12 @@ class Engine:
             stop.wait(pause)
             pause = min(2 * pause, 10.0)
 
-    def _position_of(self, name: str) -> Position | None:
-        """Return the store's position of a share; where the store is away, ask again."""
+    def _resume(self, name: str) -> tuple[Position | None, Mapping[str, list[bytes]]]:
+        """Return position and memory of a source or share; where the store is away, try again."""
         deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
         while True:
             try:
-                return self.store.position(name)
+                return self.store.resume(name)
             except StoreError:
                 self.progress.n_store_retries += 1
                 if self._halt.is_set() or time.monotonic() + pause > deadline:
@@ -391,20 +423,12 @@ def _drop_one(queued: queue.Queue[FlowBatch | BaseException | None]) -> None:
         return
 
 
-def _flows_before(store: Store, source: str) -> int:
-    return next((told.n_flows for told in store.counters() if told.name == source), 0)
-
-
 class FlowAdapter:
     """Makes of a source's flows what a detector reads: projected to ``conn``, with context of hosts, or as they are."""
 
     def __init__(self, *, project: bool, context: HostContext | None) -> None:
         self.project, self.context = project, context
-
-    @property
-    def remembers(self) -> bool:
-        """Whether a flow's columns depend on flows before it."""
-        return self.context is not None
+        self._leftover = False  # host context in the store that a detector without it makes out of date
 
     @property
     def changes(self) -> bool:
@@ -413,12 +437,30 @@ class FlowAdapter:
 
     def __call__(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return a table that the detector's schema conforms."""
-        table = to_conn(flows) if self.project else flows
+        table = to_conn(flows) if self.project and "duration_us" in flows.columns else flows
         return table if self.context is None else self.context.add(table)
 
-    def pass_over(self, flows: pl.DataFrame) -> None:
-        """Take note of flows that are not scored again."""
-        self(flows)
+    def save(self) -> tuple[MemoryChange, ...]:
+        """Return the changes of host context since the last call."""
+        if self.context is None:
+            changes = (MemoryChange(HOSTS, None),) if self._leftover else ()
+            self._leftover = False
+            return changes
+        saved = self.context.save()
+        return () if saved is None else (MemoryChange(HOSTS, saved[0], append=saved[1]),)
+
+    def restore(self, entries: Sequence[bytes]) -> str | None:
+        """Take back the host context that was saved; return why it cannot be, None where it is."""
+        self._leftover = self.context is None and bool(entries)
+        if self.context is None:
+            return None
+        if not entries:
+            return "none is stored"
+        try:
+            self.context = HostContext.restore(entries)
+        except ValueError as error:
+            return str(error)
+        return None
 
 
 def flow_adapter(source_schema: str, detector: Detector) -> FlowAdapter:

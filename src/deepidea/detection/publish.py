@@ -2,31 +2,45 @@
 
 What hosts did is counted here, before the stream is cut: a flow's windows are those of its source and of its
 destination, and no way of cutting a stream keeps all flows of every host in one share.
+
+The stream keeps the position of the source. What the source and the windows must remember beside it stands in a store
+of this machine, with the batch itself: it is written before the batch is sent, so a restart sends the batch that is
+missing, or goes on behind it, and no flow is sent twice or counted in a window twice.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import polars as pl
 
+from deepidea.detection.engine import HOSTS, FlowAdapter
 from deepidea.detection.publishers import Publisher
 from deepidea.detection.sources.partitions import SharedSource
-from deepidea.detection.sources.source import FlowBatch, Position, Source
+from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.context import HostContext
+from deepidea.flows.datasets.installed import data_home
 from deepidea.flows.flow_lines import flow_lines, pair_keys
-from deepidea.flows.sensors.projection import to_conn
+from deepidea.store.alert_columns import ALERT_COLUMNS
+from deepidea.store.memory import MemoryChange
+from deepidea.store.store import Store, open_store
 
 __all__ = ["Published", "position_from", "publish"]
 
+log = logging.getLogger("deepidea.detection")
+
 PATIENCE_S = 300.0  # for a server that does not take flows
+_OUTBOX = "outbox"  # part of the memory: the batch that was sent last
+_NO_ALERTS = pl.DataFrame(schema=ALERT_COLUMNS)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
@@ -51,6 +65,7 @@ def publish(
     stop: threading.Event,
     *,
     context: bool = True,
+    memory: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Published:
     """Publish a source until it ends or ``stop`` is set; go on behind what the stream has of it.
@@ -63,6 +78,8 @@ def publish(
     stop : threading.Event
     context : bool
         Whether each flow carries what its hosts did lately, for detectors of ``conn+context``.
+    memory : str, optional
+        URL of the store that keeps what must be remembered; in the user's data folder where absent.
     progress : callable, optional
         Called with the flows so far, after each batch.
 
@@ -79,19 +96,26 @@ def publish(
         raise DataError(
             f"a source to publish must be read by one process, however: {source.name} is shared; publish what fills it"
         )
-    done, work = Published(), _Work(source, publisher, HostContext() if context else None)
-    try:
-        left = publisher.open(source.name)
-        if left is not None and not context:
-            work.n_flows = int(left["n_flows"])
-        for batch, is_past in _from(source, left, stop, looks_back=context):
-            flows = work.prepared(batch.flows)
-            if not is_past:
-                _send(work, flows, batch, done, stop)
+    done = Published()
+    with open_store(memory or _default_memory()) as store:
+        work = _Work(
+            source, publisher, store, FlowAdapter(project=True, context=HostContext() if context else None), done
+        )
+        try:
+            after = work.resume(publisher.open(source.name), stop)
+            for batch in source.batches(after, stop):
+                work.note_all(getattr(source, "notices", []))
+                work.send(batch, stop)
                 (progress or _ignore)(done.n_flows)
-    finally:
-        publisher.close()
+        finally:
+            publisher.close()
     return done
+
+
+def _default_memory() -> str:
+    folder = data_home()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'publish.db'}"
 
 
 def _ignore(_: int) -> None:
@@ -100,67 +124,96 @@ def _ignore(_: int) -> None:
 
 @dataclass(slots=True)
 class _Work:
-    """What a publication works with, and how many flows of the source there were."""
+    """A publication: what is read, where it goes, and where what must be remembered is kept."""
 
     source: Source
     publisher: Publisher
-    context: HostContext | None
-    n_flows: int = 0
+    store: Store
+    adapter: FlowAdapter
+    done: Published
+    before: Position | None = None  # what the stream has of the source
 
-    def prepared(self, flows: pl.DataFrame) -> pl.DataFrame:
-        """Return flows as `conn`, with what their hosts did."""
-        self.n_flows += flows.height
-        table = to_conn(flows) if self.source.schema == "cicflow" or "duration_us" in flows.columns else flows
-        return table if self.context is None or not table.height else self.context.add(table)
+    @property
+    def _name(self) -> str:
+        return f"{self.publisher.name} from {self.source.name}"
+
+    def resume(self, left: Position | None, stop: threading.Event) -> Position | None:
+        """Return where to go on with the source, what must be remembered restored and a batch that is missing sent."""
+        kept, memory = self.store.resume(self._name)
+        outbox = unpack_outbox(memory.get(_OUTBOX, []))
+        if kept != left and outbox is not None and outbox.before == left:
+            self._put(outbox, stop)
+            left = kept
+        self.before = left
+        if left is None:
+            return None
+        reason = self.adapter.restore(memory.get(HOSTS, [])) if kept == left else "it is of another position"
+        if reason and self.adapter.context is not None:
+            self.note_all([f"cannot restore host context of {self.source.name}: {reason}; it starts empty"])
+        if isinstance(self.source, RememberingSource):
+            self.source.restore(memory if kept == left else {})
+        return cast("Position", left["at"])
+
+    def note_all(self, notices: list[str]) -> None:
+        """Log what people should know, once."""
+        for notice in notices:
+            log.warning("%s", notice)
+        notices.clear()
+
+    def send(self, batch: FlowBatch, stop: threading.Event) -> None:
+        """Publish a batch, and remember what belongs to the position behind it."""
+        flows = self.adapter(batch.flows) if batch.flows.height else batch.flows
+        if not flows.height and batch.position is None:
+            return
+        position = None if batch.position is None else {"at": dict(batch.position)}
+        outbox = Outbox(self.before, position, pair_keys(flows).to_list(), flow_lines(flows))
+        if position is not None:
+            changes = (*batch.memory, *self.adapter.save(), MemoryChange(_OUTBOX, outbox.pack()))
+            self.store.commit_batch(self._name, position, _NO_ALERTS, n_flows=flows.height, memory=changes)
+        self._put(outbox, stop)
+        self.before = position or self.before
+        self.done.n_flows += flows.height
+        self.done.skipped.update(batch.skipped)
+        self.done.dropped.update(batch.dropped)
+
+    def _put(self, outbox: Outbox, stop: threading.Event) -> None:
+        """Publish lines; where the server is away, try again, and first look whether the last try had reached it."""
+        name, text = self.source.name, None if outbox.position is None else json.dumps(outbox.position, sort_keys=True)
+        began, pause, reached = time.monotonic(), _FIRST_PAUSE_S, False
+        while not reached:
+            try:
+                if pause > _FIRST_PAUSE_S:
+                    reached = outbox.position is not None and self.publisher.open(name) == outbox.position
+                if not reached:
+                    self.publisher.publish(name, outbox.keys, outbox.lines, text)
+                reached = True
+            except SourceError:
+                self.done.n_retries += 1
+                if stop.is_set() or time.monotonic() - began > PATIENCE_S:
+                    raise
+                stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _from(
-    source: Source, left: Position | None, stop: threading.Event, *, looks_back: bool
-) -> Iterator[tuple[FlowBatch, bool]]:
-    """Yield batches from where the source was left; where hosts are looked at, all before it again, as past ones."""
-    if left is None or not looks_back:
-        after = None if left is None else left["at"]
-        yield from ((batch, False) for batch in source.batches(after, stop))
-        return
-    passed = int(left["n_flows"])
-    for batch in source.batches(None, stop):
-        old = min(passed, batch.flows.height)
-        passed -= old
-        if old:
-            yield FlowBatch(batch.flows.head(old)), True
-        if old < batch.flows.height or passed <= 0:
-            yield FlowBatch(batch.flows.slice(old), batch.position, batch.skipped, batch.dropped), False
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """A batch that is about to be published: the positions before and behind it, and its lines with their keys."""
+
+    before: Position | None
+    position: Position | None
+    keys: Sequence[str]
+    lines: Sequence[bytes]
+
+    def pack(self) -> bytes:
+        """Return it as bytes, for `unpack_outbox`."""
+        head = json.dumps([self.before, self.position, list(self.keys)]).encode()
+        return zlib.compress(b"\n".join([head, *self.lines]), 1)
 
 
-def _send(work: _Work, flows: pl.DataFrame, batch: FlowBatch, done: Published, stop: threading.Event) -> None:
-    """Publish a batch; where the server is away, try again, and ask first whether the last try had reached it."""
-    name, position = work.source.name, _told(batch, work)
-    if not flows.height and position is None:
-        return
-    keys, lines = pair_keys(flows).to_list(), flow_lines(flows)
-    began, pause, reached = time.monotonic(), _FIRST_PAUSE_S, False
-    while not reached:
-        try:
-            if pause > _FIRST_PAUSE_S:
-                left = work.publisher.open(name)
-                reached = position is not None and left == json.loads(position)
-            if not reached:
-                work.publisher.publish(name, keys, lines, position)
-            reached = True
-        except SourceError:
-            done.n_retries += 1
-            if stop.is_set() or time.monotonic() - began > PATIENCE_S:
-                raise
-            stop.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
-    done.n_flows += flows.height
-    done.skipped.update(batch.skipped)
-    done.dropped.update(batch.dropped)
-
-
-def _told(batch: FlowBatch, work: _Work) -> str | None:
-    """Return what the stream keeps of where the source stands."""
-    if batch.position is None:
+def unpack_outbox(entries: Sequence[bytes]) -> Outbox | None:
+    """Return what was packed last, None where nothing was."""
+    if not entries:
         return None
-    kept: dict[str, Any] = {"at": dict(batch.position), "n_flows": work.n_flows}
-    return json.dumps(kept, sort_keys=True)
+    head, *lines = zlib.decompress(entries[-1]).split(b"\n")
+    before, position, keys = json.loads(head)
+    return Outbox(before, position, keys, lines[: len(keys)])

@@ -219,6 +219,7 @@ def _run(
             sink_errors=lambda: errors_of([delivery.status() for delivery in deliveries]),
             newest=newest,
         )
+        store.rename_source(config.source, source.name)  # of an earlier release, or another spelling of its path
         resumed = source.replayable and store.position(source.name) is not None
         if on_start is not None:
             on_start(thresholds)

@@ -8,15 +8,23 @@ memory: what comes later changes nothing that was told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from deepidea.errors import SchemaError
 from deepidea.flows.column import Column
+from deepidea.flows.packed_arrays import pack_arrays, unpack_arrays
 
 __all__ = ["CONTEXT_COLUMNS", "HostContext", "add_context"]
 
 MAX_HOSTS = 16_384
+_FORMAT = 1  # of what `HostContext.save` returns
+_LEAST_JOURNAL_BYTES = 1 << 20
+_INPUTS = ("ends_us", "src", "dst", "known", "ports", "failed")  # of the kernel, one value a flow
 _WINDOWS = {"2s": "in the last 2 s", "60s": "in the last 60 s", "100": "of its last 100 flows"}
 _ROLES = {"src": ("source", "opened"), "dst": ("destination", "received")}
 _BARE_BYTES = 60  # of a TCP packet over IPv4: 20, and 40 with the options of a handshake
@@ -86,7 +94,10 @@ class HostContext:
         self._kernel = context_kernel
         self._sources = context_kernel.make_hosts(max_hosts)
         self._targets = context_kernel.make_hosts(max_hosts)
+        self._max_hosts = max_hosts
         self._clock_us = 0
+        self._journal: list[dict[str, NDArray[Any]]] | None = None
+        self._snapshot_bytes = self._journal_bytes = 0
 
     @property
     def n_hosts(self) -> tuple[int, int]:
@@ -121,20 +132,86 @@ class HostContext:
         src, dst = flows["src_ip"].cast(pl.String), flows["dst_ip"].cast(pl.String)
         known = (src.is_not_null() & dst.is_not_null()).to_numpy()
         out = np.full((flows.height, 2 * self._kernel.N_OUT), np.nan)
-        self._clock_us = self._kernel.add_flows(
-            self._sources,
-            self._targets,
-            self._clock_us,
-            _ends_us(flows).fill_null(0).to_numpy(),
-            src.hash().to_numpy(),
-            dst.hash().to_numpy(),
-            known,
-            flows["dst_port"].cast(pl.Int32).fill_null(-1).to_numpy(),
-            flows.select(_failed(flows).fill_null(False).cast(pl.UInt8)).to_series().to_numpy(),
-            out,
-        )
+        inputs = {
+            "ends_us": _ends_us(flows).fill_null(0).to_numpy(),
+            "src": src.hash().to_numpy(),
+            "dst": dst.hash().to_numpy(),
+            "known": known,
+            "ports": flows["dst_port"].cast(pl.Int32).fill_null(-1).to_numpy(),
+            "failed": flows.select(_failed(flows).fill_null(False).cast(pl.UInt8)).to_series().to_numpy(),
+        }
+        self._clock_us = self._kernel.add_flows(self._sources, self._targets, self._clock_us, *inputs.values(), out)
+        if self._journal is not None and flows.height:
+            self._journal.append(inputs)
         columns = (pl.Series(column.name, out[:, i]) for i, column in enumerate(CONTEXT_COLUMNS))
         return flows.with_columns(column.fill_nan(None) for column in columns)
+
+    def save(self) -> tuple[bytes, bool] | None:
+        """Return what has changed since the last call, to be kept for `restore`; None where nothing has.
+
+        Returns
+        -------
+        data, append
+            Whether the data follow what was kept so far, or replace it. Mostly they are the flows that were added, 30
+            bytes each before compression. A snapshot of all hosts comes first, and again whenever what followed the
+            last one has outgrown it, so that all together stays below three snapshots.
+        """
+        if self._journal is None:
+            return self._snapshot()
+        if not self._journal:
+            return None
+        if self._journal_bytes > max(_LEAST_JOURNAL_BYTES, self._snapshot_bytes):
+            return self._snapshot()
+        together = {name: np.concatenate([part[name] for part in self._journal]) for name in self._journal[0]}
+        self._journal = []
+        data = pack_arrays({"format": _FORMAT, "kind": "flows", "probe": _hash_probe()}, together)
+        self._journal_bytes += len(data)
+        return data, True
+
+    def _snapshot(self) -> tuple[bytes, bool]:
+        hosts = self._kernel.save_hosts(self._sources, "src_") | self._kernel.save_hosts(self._targets, "dst_")
+        about = {"format": _FORMAT, "kind": "hosts", "probe": _hash_probe(), "clock_us": self._clock_us}
+        data = pack_arrays({**about, "max_hosts": self._max_hosts}, hosts)
+        self._journal, self._journal_bytes, self._snapshot_bytes = [], 0, len(data)
+        return data, False
+
+    @classmethod
+    def restore(cls, entries: Sequence[bytes], *, max_hosts: int = MAX_HOSTS) -> HostContext:
+        """Return the context that `save` was called of, from all that it returned since its last snapshot.
+
+        Raises
+        ------
+        ValueError
+            The data are damaged, of another format, or of a platform that hashes addresses otherwise.
+        """
+        made = cls(max_hosts=max_hosts)
+        for number, data in enumerate(entries):
+            about, arrays = unpack_arrays(data)
+            made._take(about, arrays, first=number == 0)
+            made._journal_bytes += len(data) if number else 0
+            made._snapshot_bytes += 0 if number else len(data)
+        made._journal = []
+        return made
+
+    def _take(self, about: dict[str, Any], arrays: dict[str, NDArray[Any]], *, first: bool) -> None:
+        """Take one entry of what was saved."""
+        wanted = {"format": _FORMAT, "probe": _hash_probe(), "kind": "hosts" if first else "flows"}
+        wanted |= {"max_hosts": self._max_hosts} if first else {}
+        if any(about.get(name) != value for name, value in wanted.items()):
+            raise ValueError(f"host context of another release or platform: {about}")
+        if first:
+            self._sources = self._kernel.load_hosts(arrays, "src_", self._max_hosts)
+            self._targets = self._kernel.load_hosts(arrays, "dst_", self._max_hosts)
+            self._clock_us = int(about["clock_us"])
+        else:
+            out = np.full((len(arrays["src"]), 2 * self._kernel.N_OUT), np.nan)
+            inputs = [arrays[name] for name in _INPUTS]
+            self._clock_us = self._kernel.add_flows(self._sources, self._targets, self._clock_us, *inputs, out)
+
+
+def _hash_probe() -> int:
+    """Return the hash of a known address: it differs where a release or platform of polars hashes otherwise."""
+    return int(pl.Series(["192.0.2.1"]).hash()[0])
 
 
 def _refuse_missing(flows: pl.DataFrame) -> None:

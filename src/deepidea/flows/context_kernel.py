@@ -8,7 +8,8 @@ with it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,11 @@ _FAILED, _LAST_OF_PORT, _LAST_OF_PEER = 1, 2, 4  # what a flow in a ring is mark
 _EMPTY = -1
 _NO_PORT = -1
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+Cells = npt.NDArray[np.int64]
+_WINDOW_COUNTS = ("first", "n_ports", "n_peers", "n_failed")
+_RINGS = ("times_us", "ports", "peers", "marks")
 
 
 class Hosts(NamedTuple):
@@ -67,6 +73,62 @@ def make_hosts(max_hosts: int) -> Hosts:
         np.zeros(rings, np.uint64),
         np.zeros(rings, np.uint8),
     )
+
+
+def save_hosts(hosts: Hosts, prefix: str) -> dict[str, npt.NDArray[Any]]:
+    """Return all that `load_hosts` needs: the hosts that are kept, and of their rings what a window still holds."""
+    n = int(hosts.n_hosts[0])
+    end = len(hosts.names)
+    oldest = hosts.first[:n].min(axis=1) if n else np.zeros(0, np.int64)
+    kept = hosts.n_flows[:n] - oldest
+    slots, numbers = _ring_cells(oldest, kept)
+    cells = {name: getattr(hosts, name)[slots, numbers & _RING] for name in _RINGS}
+    links = {name: np.append(getattr(hosts, name)[:n], getattr(hosts, name)[end]) for name in ("before", "after")}
+    whole = {name: getattr(hosts, name)[:n] for name in ("names", "n_flows", *_WINDOW_COUNTS)}
+    return {prefix + name: array for name, array in {"n_hosts": hosts.n_hosts, **links, **whole, **cells}.items()}
+
+
+def load_hosts(saved: Mapping[str, npt.NDArray[Any]], prefix: str, max_hosts: int) -> Hosts:
+    """Return hosts as `save_hosts` found them.
+
+    Raises
+    ------
+    ValueError
+        The arrays do not fit each other or the number of hosts.
+    """
+    hosts = make_hosts(max_hosts)
+    n = int(saved[prefix + "n_hosts"][0])
+    if not 0 <= n <= max_hosts:
+        raise ValueError(f"{n} hosts do not fit into {max_hosts}")
+    hosts.n_hosts[:] = saved[prefix + "n_hosts"]
+    for name in ("names", "n_flows", *_WINDOW_COUNTS):
+        getattr(hosts, name)[:n] = saved[prefix + name]
+    for name in ("before", "after"):
+        links = saved[prefix + name]  # a ring through all hosts and the end of the list, slot max_hosts
+        if sorted(links.tolist()) != [*range(n), max_hosts]:
+            raise ValueError(f"the order of hosts is damaged: {name}")
+        getattr(hosts, name)[:n], getattr(hosts, name)[max_hosts] = links[:-1], links[-1]
+    oldest = hosts.first[:n].min(axis=1) if n else np.zeros(0, np.int64)
+    slots, numbers = _ring_cells(oldest, hosts.n_flows[:n] - oldest)
+    for name in _RINGS:
+        getattr(hosts, name)[slots, numbers & _RING] = saved[prefix + name]
+    _fill_places(hosts, n)
+    return hosts
+
+
+def _ring_cells(oldest: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]) -> tuple[Cells, Cells]:
+    """Return slot and number of every flow that a window still holds, host after host."""
+    if kept.min(initial=0) < 0 or kept.max(initial=0) > RING_FLOWS:
+        raise ValueError("more flows of a host are kept than its ring holds")
+    slots = np.repeat(np.arange(len(kept)), kept)
+    starts = np.repeat(np.cumsum(kept) - kept, kept)
+    return slots, np.repeat(oldest, kept) + np.arange(len(slots)) - starts
+
+
+@njit(cache=True)
+def _fill_places(hosts: Hosts, n: int) -> None:
+    for slot in range(n):
+        hosts.places[_place_of(hosts, hosts.names[slot])] = slot
 
 
 @njit(cache=True)

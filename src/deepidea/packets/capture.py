@@ -10,10 +10,11 @@ of link types at tcpdump.org.
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -45,6 +46,10 @@ _PCAP_HEADER = 24
 _MORE, _FULL, _CORRUPT, _SPECIAL = 0, 1, 2, 3
 
 
+Place = Mapping[str, Any]
+"""A place in a capture: ``offset`` in its unpacked bytes; of pcapng also the ``section`` that it lies in."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PacketBlock:
     """Packets in the order of their capture.
@@ -59,6 +64,8 @@ class PacketBlock:
         Microseconds since 1970, rounded down.
     link_types : array, int64, (n_packets,)
         Numbers of tcpdump.org's list: 1 is Ethernet.
+    place : mapping, optional
+        Where the capture goes on behind them, as JSON values: for `iter_capture`.
     """
 
     data: NDArray[np.uint8]
@@ -67,12 +74,19 @@ class PacketBlock:
     lengths: NDArray[np.int64]
     times_us: NDArray[np.int64]
     link_types: NDArray[np.int64]
+    place: Place | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
 
 
-def iter_capture(source: str | Path | BinaryIO, skipped: Counter[str] | None = None) -> Iterator[PacketBlock]:
+def iter_capture(
+    source: str | Path | BinaryIO,
+    skipped: Counter[str] | None = None,
+    *,
+    after: Place | None = None,
+    until: int | None = None,
+) -> Iterator[PacketBlock]:
     """Yield the packets of a capture, block by block.
 
     Parameters
@@ -83,6 +97,10 @@ def iter_capture(source: str | Path | BinaryIO, skipped: Counter[str] | None = N
         a while, an empty block is.
     skipped : Counter, optional
         Gets what could not be read, by reason.
+    after : mapping, optional
+        Place of an earlier block of this capture: go on behind it.
+    until : int, optional
+        Offset of such a place: end there.
 
     Raises
     ------
@@ -102,44 +120,58 @@ def iter_capture(source: str | Path | BinaryIO, skipped: Counter[str] | None = N
     """
     skipped = Counter() if skipped is None else skipped
     if not isinstance(source, str | Path):
-        yield from _iter_stream(source, "the stream", skipped)
+        yield from _iter_stream(source, "the stream", skipped, after, until)
         return
     try:
         stream = open(source, "rb")  # noqa: SIM115  # closed below, whatever happens in between
     except OSError as error:
         raise SourceError(f"a capture must be a file that can be read, however: {source}: {error.strerror}") from error
     with stream:
-        yield from _iter_stream(stream, str(source), skipped)
+        yield from _iter_stream(stream, str(source), skipped, after, until)
 
 
-def _iter_stream(stream: BinaryIO, name: str, skipped: Counter[str]) -> Iterator[PacketBlock]:
+def _iter_stream(
+    stream: BinaryIO, name: str, skipped: Counter[str], after: Place | None, until: int | None
+) -> Iterator[PacketBlock]:
     feed = _Feed(stream, skipped)
     if feed.peek(2) == _GZIP_MAGIC:
         feed = _Feed(_Gunzip(feed, skipped), skipped)
+    feed.until = until
     magic = feed.peek(4)
     if magic in _PCAP_MAGICS:
-        yield from _iter_pcap(feed, name, skipped)
+        yield from _iter_pcap(feed, name, skipped, after)
     elif magic == _PCAPNG_MAGIC:
-        yield from _iter_pcapng(feed, name, skipped)
+        yield from _iter_pcapng(feed, name, skipped, after)
     else:
         what = "it is empty" if not magic else f"it begins with {magic.hex(' ')}"
         raise FileFormatError(f"{name} must be a pcap or pcapng capture, however: {what}")
 
 
 class _Feed:
-    """Bytes of a stream that were read and not yet used."""
+    """Bytes of a stream that were read and not yet used, and the offset of the first of them."""
 
     def __init__(self, stream: Any, skipped: Counter[str]) -> None:
         self.stream, self.skipped = stream, skipped
-        self.data, self.ended = b"", False
+        self.data, self.ended, self.offset = b"", False, 0
+        self.until: int | None = None
 
     def more(self) -> bool:
-        """Read on; tell whether anything came. Where not, the stream has ended, or nothing has arrived yet."""
-        part = None if self.ended else _read_some(self.stream)
+        """Read on; return whether anything came. If not, the stream has ended, or nothing has arrived yet."""
+        room = BLOCK_BYTES if self.until is None else min(BLOCK_BYTES, self.until - self.offset - len(self.data))
+        part = b"" if room <= 0 else None if self.ended else _read_some(self.stream, room)
         self.ended = self.ended or part == b""
         if part:
             self.data = self.data + part if self.data else part
         return bool(part)
+
+    def skip_to(self, offset: int) -> None:
+        """Go on at an offset behind the present one; a plain file is not read in between."""
+        ahead = offset - self.offset - len(self.data)
+        if ahead > 0 and hasattr(self.stream, "seek") and self.stream.seekable():
+            self.stream.seek(ahead, io.SEEK_CUR)
+            self.data, self.offset = b"", offset
+        while self.offset < offset and (self.data or self.more() or not self.ended):
+            self.use(min(len(self.data), offset - self.offset))
 
     def peek(self, n: int) -> bytes:
         """Return the next bytes without using them; fewer where the stream ends."""
@@ -150,20 +182,22 @@ class _Feed:
     def use(self, n: int) -> None:
         """Drop bytes from the front."""
         self.data = self.data[n:]
+        self.offset += n
 
     def read1(self, _n: int) -> bytes | None:
         """Give what is there, or what comes next; None where nothing has arrived yet."""
         if not self.data and not self.more() and not self.ended:
             return None
         data, self.data = self.data, b""
+        self.offset += len(data)
         return data
 
 
-def _read_some(stream: Any) -> bytes | None:
+def _read_some(stream: Any, most: int) -> bytes | None:
     """Read what has arrived, at least a byte; empty at the end, None where a stream says that nothing came."""
     read = getattr(stream, "read1", None) or stream.read
     try:
-        return cast("bytes | None", read(BLOCK_BYTES))
+        return cast("bytes | None", read(most))
     except OSError as error:
         raise SourceError(f"a capture must be readable to its end, however: {error}") from error
 
@@ -188,7 +222,7 @@ class _Gunzip:
             try:
                 if self.member.eof:
                     self.member = zlib.decompressobj(31)
-                data = self.member.decompress(packed, BLOCK_BYTES)
+                data = self.member.decompress(packed, n)
             except zlib.error:
                 self.skipped["gzip damaged"] += 1
                 self.feed.ended, self.feed.data, self.rest = True, b"", b""
@@ -209,33 +243,34 @@ class _Scan:
 
     columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros((BLOCK_PACKETS, 5), np.int64))
 
-    def block(self, data: bytes, n: int) -> PacketBlock:
-        found = self.columns[:n].copy().T
-        return PacketBlock(np.frombuffer(data, np.uint8), *(np.ascontiguousarray(column) for column in found))
+    def block(self, data: bytes, n: int, place: Place) -> PacketBlock:
+        offsets, captured, lengths, times_us, link_types = np.ascontiguousarray(self.columns[:n].T)
+        return PacketBlock(np.frombuffer(data, np.uint8), offsets, captured, lengths, times_us, link_types, place)
 
 
 # --- pcap ------------------------------------------------------------------------------------------------------------
 
 
-def _iter_pcap(feed: _Feed, name: str, skipped: Counter[str]) -> Iterator[PacketBlock]:
+def _iter_pcap(feed: _Feed, name: str, skipped: Counter[str], after: Place | None) -> Iterator[PacketBlock]:
     header = feed.peek(_PCAP_HEADER)
     if len(header) < _PCAP_HEADER:
         raise FileFormatError(f"a pcap header must have 24 bytes, however: {name} ends after {len(header)}")
     order, divisor = _PCAP_MAGICS[header[:4]]
     link_type = struct.unpack(order + "I", header[20:24])[0] & 0xFFFF  # the upper bits tell of frame check sequences
     feed.use(_PCAP_HEADER)
+    feed.skip_to(0 if after is None else int(after["offset"]))
     scan = _Scan()
     while True:
         n, used, stop = _scan_pcap(_bytes(feed), order == "<", divisor, link_type, scan.columns)
         if n:
-            yield scan.block(feed.data, n)
+            yield scan.block(feed.data, n, {"offset": feed.offset + used})
         feed.use(used)
         if stop == _CORRUPT:
             skipped["corrupt record, rest of the capture unread"] += 1
             return
         if stop == _MORE and not feed.more():
             if not feed.ended:
-                yield scan.block(b"", 0)
+                yield scan.block(b"", 0, {"offset": feed.offset})
                 continue
             if feed.data:
                 skipped["capture cut off in a record"] += 1
@@ -297,9 +332,26 @@ class _Section:
     def order(self) -> str:
         return "<" if self.little else ">"
 
+    def place(self, offset: int) -> Place:
+        """Return a place in this section: what `at` needs to read on there."""
+        rows = self.interfaces[: self.n_interfaces].tolist()
+        return {"offset": offset, "section": {"little": self.little, "interfaces": rows, "last_us": self.last_us}}
 
-def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str]) -> Iterator[PacketBlock]:
-    section, scan = _Section(), _Scan()
+    @classmethod
+    def at(cls, place: Place | None) -> _Section:
+        """Return the section of a place; a new one without."""
+        section = cls()
+        if place is not None:
+            known = place["section"]
+            rows = np.array(known["interfaces"], np.int64).reshape(-1, 4)[:_MOST_INTERFACES]
+            section.little, section.n_interfaces, section.last_us = bool(known["little"]), len(rows), known["last_us"]
+            section.interfaces[: len(rows)] = rows
+        return section
+
+
+def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str], after: Place | None) -> Iterator[PacketBlock]:
+    section, scan = _Section.at(after), _Scan()
+    feed.skip_to(0 if after is None else int(after["offset"]))
     unread = np.zeros(1, np.int64)
     while True:
         n, used, stop = _scan_pcapng(
@@ -313,7 +365,7 @@ def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str]) -> Iterator[Pack
         )
         if n:
             section.last_us = int(scan.columns[n - 1, 3])
-            yield scan.block(feed.data, n)
+            yield scan.block(feed.data, n, section.place(feed.offset + used))
         _count_unread(unread, skipped)
         feed.use(used)
         if stop == _CORRUPT:
@@ -325,7 +377,7 @@ def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str]) -> Iterator[Pack
             return
         if stop == _MORE and not feed.more():
             if not feed.ended:
-                yield scan.block(b"", 0)
+                yield scan.block(b"", 0, section.place(feed.offset))
                 continue
             if feed.data:
                 skipped["capture cut off in a block"] += 1

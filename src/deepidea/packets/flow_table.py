@@ -189,6 +189,13 @@ def _forget(
     state[FREE_TOP] += 1
 
 
+@njit(cache=True)
+def fill_places(flows: Ints, places: NDArray[np.int32], rows: NDArray[np.int32], seed: np.uint64) -> None:
+    """Enter rows of the table into an empty hash table."""
+    for row in rows:
+        places[_find(flows, places, flows[row], seed)] = row
+
+
 # --- running statistics ----------------------------------------------------------------------------------------------
 
 

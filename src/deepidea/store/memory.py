@@ -26,14 +26,14 @@ class MemoryChange:
     ----------
     part : str
         ``meter``, ``hosts``, ...; of a partition's or source's own.
-    data : bytes
-        The entry; at most `MAX_MEMORY_BYTES`.
+    data : bytes or None
+        The entry; None empties the part.
     append : bool
         Whether it follows the entries of the part, or replaces them.
     """
 
     part: str
-    data: bytes
+    data: bytes | None
     append: bool = False
 
 
@@ -48,8 +48,9 @@ def write_memory(connection: sa.Connection, source: str, changes: Sequence[Memor
             number = connection.execute(following).scalar_one()
         else:
             connection.execute(SOURCE_MEMORY.delete().where(of_part))
-        row = {"source": source, "part": change.part, "seq": number, "data": change.data}
-        connection.execute(SOURCE_MEMORY.insert().values(row))
+        if change.data is not None:
+            row = {"source": source, "part": change.part, "seq": number, "data": change.data}
+            connection.execute(SOURCE_MEMORY.insert().values(row))
 
 
 def read_memory(connection: sa.Connection, source: str) -> Mapping[str, list[bytes]]:

@@ -18,6 +18,7 @@ from deepidea.detection.sources.packets import PacketSource
 from deepidea.errors import DataError, SourceError
 from deepidea.packets.live import LiveCapture
 from tests.detection.servers import eventually
+from tests.detection.sources.remembering import memory_of
 from tests.packets.forging import A, B, conversation, pcap, udp
 
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # of the kernel's include/uapi/linux/if_tun.h
@@ -49,7 +50,10 @@ def test_going_on_from_any_position_gives_the_rest(capture, monkeypatch):
     flows = flows_of(whole)
     assert flows.height == 301
     for place, batch in enumerate(whole):
-        rest = flows_of(read(PacketSource(str(capture)), batch.position))
+        source = PacketSource(str(capture))
+        source.restore(memory_of(whole[: place + 1]))
+        rest = flows_of(read(source, batch.position))
+        assert not source.notices
         assert_frame_equal(rest, flows_of(whole[place + 1 :]) if whole[place + 1 :] else flows.clear())
 
 

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -17,13 +17,14 @@ from polars.testing import assert_frame_equal
 
 from deepidea.detection.sources.lines import StdinSource, UnixSource
 from deepidea.detection.sources.partitions import SharedSource
-from deepidea.detection.sources.registry import PCAP_MARKS, SOURCES, open_source, source_of
-from deepidea.detection.sources.source import FlowBatch, Position, Source
+from deepidea.detection.sources.registry import SOURCES, open_source, source_of
+from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
 from deepidea.detection.sources.tables import TableSource
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
+from tests.detection.sources.remembering import memory_of
 from tests.flows.sensor_lines import eve_dns, eve_flow, zeek_header, zeek_json, zeek_row
 
 N = 30
@@ -91,8 +92,14 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     return request.param, str(FILES[request.param][1](tmp_path))
 
 
-def batches(address: str, after: Position | None = None, **options: object) -> list[FlowBatch]:
-    return list(open_source(address, **options).batches(after, threading.Event()))
+def batches(
+    address: str, after: Position | None = None, seen: Sequence[FlowBatch] = (), **options: object
+) -> list[FlowBatch]:
+    """All batches behind a position, or behind those that were seen."""
+    source = open_source(address, **options)
+    if seen and isinstance(source, RememberingSource):
+        source.restore(memory_of(seen))
+    return list(source.batches(after, threading.Event()))
 
 
 def joined(parts: list[FlowBatch]) -> pl.DataFrame:
@@ -134,7 +141,7 @@ def test_the_size_of_batches_changes_nothing(address: tuple[str, str], size: int
 def test_from_every_position_exactly_the_rest_comes(address: tuple[str, str]) -> None:
     parts = batches(address[1], batch_flows=4)
     for n, part in enumerate(parts):
-        rest = batches(address[1], json.loads(json.dumps(part.position)), batch_flows=3)
+        rest = batches(address[1], json.loads(json.dumps(part.position)), parts[: n + 1], batch_flows=3)
         if sum(other.flows.height for other in parts[n + 1 :]):
             assert_frame_equal(joined(rest), joined(parts[n + 1 :]))
         else:
@@ -153,7 +160,7 @@ def test_stop_ends_it(address: tuple[str, str]) -> None:
 
 
 def test_no_position_of_another_source_is_taken(address: tuple[str, str]) -> None:
-    with pytest.raises(DataError, match="a position must"):
+    with pytest.raises(DataError, match="elsewhere"):
         batches(address[1], {"elsewhere": 1})
 
 
@@ -328,15 +335,12 @@ def test_the_standard_input_is_handed_over_as_it_comes_and_can_be_stopped() -> N
     assert seen == 3
 
 
-@pytest.mark.parametrize(
-    ("data", "fact"), [(b"a,b\n1,2\n", "neither"), *((mark + bytes(2000) + b"\n", "pcap:-") for mark in PCAP_MARKS)]
-)
-def test_the_standard_input_refuses_what_is_neither(data: bytes, fact: str) -> None:
+def test_the_standard_input_refuses_what_is_neither() -> None:
     reading, writing = os.pipe()
     with open(reading, "rb") as stream, open(writing, "wb") as feed:
-        feed.write(data)
+        feed.write(b"a,b\n1,2\n")
         feed.close()
-        with pytest.raises(DataError, match=f"the standard input is .*{fact}"):
+        with pytest.raises(DataError, match="the standard input must be"):
             list(StdinSource(stream=stream).batches(None, threading.Event()))
 
 
@@ -362,11 +366,11 @@ def test_a_socket_is_taken_over_from_the_dead_alone(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(source.path))
     for _ in source.batches(None, stop):
-        with pytest.raises(SourceError, match=r"eve.sock: another process"):
+        with pytest.raises(SourceError, match="another one listens"):
             next(UnixSource(source.name).batches(None, stop))
         stop.set()
     source.path.write_text("a file")
-    with pytest.raises(SourceError, match="it exists and is no socket"):
+    with pytest.raises(SourceError, match="is a file"):
         next(source.batches(None, threading.Event()))
     with pytest.raises(SourceError, match="No such file"):
         next(UnixSource(f"unix://{tmp_path}/none/eve.sock").batches(None, threading.Event()))

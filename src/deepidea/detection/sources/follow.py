@@ -268,7 +268,7 @@ class _Logs:
             for log, (read, began) in after["logs"].items():
                 self._read[log], self._began[log] = int(read), float(began)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"a position must come from the same kind of source, however: {after!r}") from error
+            raise DataError(f"cannot go on from {after!r}: it is a position of another kind of source") from error
 
     def position(self) -> Position:
         """Return how far each log has been read, as JSON values."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from deepidea.detection.sources.follow import Begins, follow_logs
+from deepidea.detection.sources.positions import path_name
 from deepidea.detection.sources.source import BATCH_FLOWS, FlowBatch, Position
 from deepidea.flows.sensors.records import RecordParser
 from deepidea.flows.sensors.suricata import EveParser
@@ -79,7 +80,7 @@ class _LogSource:
     def __init__(self, address: str | Path, *, follow: bool = False, batch_flows: int = BATCH_FLOWS) -> None:
         if batch_flows < 1:
             raise ValueError(f"batch_flows must be at least 1, however: batch_flows={batch_flows}")
-        self.name = str(address)
+        self.name = path_name(address)
         self._root = Path(address)
         self._follow, self._batch_flows = follow, batch_flows
 

@@ -16,9 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from deepidea.detection.sources.source import FlowBatch, Position
 
-__all__ = ["READ_BACK_FLOWS", "Share", "SharedSource", "Shares", "read_alone"]
-
-READ_BACK_FLOWS = 100_000  # of a share that is taken over, by a detector that looks at what hosts did before
+__all__ = ["Share", "SharedSource", "Shares", "read_alone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +31,11 @@ class Share:
         Which turn of ours with the share it is: what was read in an earlier one is not stored.
     after : mapping, optional
         Where the store must stand for the batch to be stored.
-    is_past : bool
-        Whether the flows came before the store's position: they are looked at, and neither scored nor counted.
     """
 
     name: str
     turn: int
     after: Position | None
-    is_past: bool = False
 
 
 @runtime_checkable
@@ -75,8 +70,6 @@ class Shares:
         Name of the source; that of a share is ``name#number``.
     position : callable
         Gives the store's position of a name.
-    looks_back : bool
-        Whether the detector looks at what hosts did before.
 
     Examples
     --------
@@ -91,8 +84,7 @@ class Shares:
     True
     """
 
-    def __init__(self, name: str, position: Callable[[str], Position | None], *, looks_back: bool = False) -> None:
-        self.looks_back = looks_back
+    def __init__(self, name: str, position: Callable[[str], Position | None]) -> None:
         self.n_refused = 0
         """Flows whose batch was not stored, because another process had stored them: they are counted there."""
         self.n_retries = 0
@@ -132,10 +124,6 @@ class Shares:
             share = Share(self.name_of(number), self._turns[number], self._handed[number])
             self._handed[number] = position
         return share
-
-    def past(self, number: int) -> Share:
-        """Return the share of flows that came before the store's position."""
-        return Share(self.name_of(number), self._turns[number], None, is_past=True)
 
     def drop(self, number: int) -> None:
         """End our turn with a share: what was read of it and is not stored yet will not be."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import polars as pl
 
 if TYPE_CHECKING:
     from deepidea.detection.sources.partitions import Share
+    from deepidea.store.memory import MemoryChange
 
 LINGER_S = 0.2  # a live source hands over what it has at least this often
 BATCH_FLOWS = 8_192  # and at most so many flows at once
@@ -42,6 +43,8 @@ class FlowBatch:
         no errors.
     share : Share, optional
         Of a source that several processes read together: which share the flows are of.
+    memory : tuple of MemoryChange
+        Changes of what the source must remember to go on from the position.
     """
 
     flows: pl.DataFrame
@@ -51,6 +54,7 @@ class FlowBatch:
     received_s: float = field(default_factory=time.time)
     not_flows: Mapping[str, int] = field(default_factory=dict)
     share: Share | None = None
+    memory: tuple[MemoryChange, ...] = ()
 
 
 class Source(Protocol):
@@ -79,3 +83,14 @@ class Source(Protocol):
         SourceError
             Where the system refuses it: no such interface, no permission, a server that does not answer.
         """
+
+
+@runtime_checkable
+class RememberingSource(Source, Protocol):
+    """A source whose position is not enough to go on from: what it must remember beside it is kept for it."""
+
+    def restore(self, memory: Mapping[str, Sequence[bytes]]) -> None:
+        """Take the entries by part that belong to the position that `batches` is called with next."""
+
+    notices: list[str]
+    """What could not be gone on with, for people, since they were last cleared."""

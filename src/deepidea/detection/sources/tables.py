@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from deepidea.detection.sources.positions import (
+    EARLIER_RELEASE,
+    ReadFile,
+    ReadFiles,
+    beginning_of_file,
+    file_of,
+    path_name,
+)
 from deepidea.detection.sources.source import BATCH_FLOWS, FlowBatch, Position
-from deepidea.errors import DataError, SchemaError
+from deepidea.errors import SchemaError
 from deepidea.flows.column import Column, column_key
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.schema import SCHEMAS, Schema, get_schema
 from deepidea.flows.skipping import SkipCount
 from deepidea.flows.tables import FlowChunk, expand_inputs, iter_chunks
+from deepidea.store.memory import MemoryChange
 
 __all__ = ["TableSource", "with_identity"]
 
 _LONGEST_US = 1 << 51
+_TABLES = "tables"  # part of the memory: files that were read to their ends
 _WHOLE_CHUNKS = 1 << 40  # rows: cut nothing, batches are cut here
 _TIMES = (
     "%Y-%m-%d %H:%M:%S%.f",
@@ -52,7 +62,8 @@ class TableSource:
     >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
     >>> simulate_flows(n_flows=5).write_csv(path)
     >>> source = TableSource(str(path), batch_flows=3)
-    >>> [(batch.flows.height, batch.position["at"]) for batch in source.batches(None, threading.Event())]
+    >>> batches = list(source.batches(None, threading.Event()))
+    >>> [(batch.flows.height, batch.position["file"]["place"]["at"]) for batch in batches]
     [(3, 4), (2, 6)]
     """
 
@@ -63,44 +74,69 @@ class TableSource:
     ) -> None:
         if batch_flows < 1:
             raise ValueError(f"batch_flows must be at least 1, however: batch_flows={batch_flows}")
-        self.name = str(address)
+        self.name = path_name(address)
+        self.notices: list[str] = []
+        self._done = ReadFiles()
         self._schema = get_schema(schema) if isinstance(schema, str) else schema
         self.schema = self._schema.name if self._schema else "any"
         self._batch_flows = batch_flows
 
+    def restore(self, memory: Mapping[str, Sequence[bytes]]) -> None:
+        """Take the files that were read to their ends by the position that `batches` is called with next."""
+        self._done = ReadFiles.unpack(memory.get(_TABLES, []))
+
     def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:
         """Yield batches: see `Source.batches`. Those of one file are of one schema."""
-        paths, done = _left(expand_inputs([self.name]), after)
+        paths = expand_inputs([self.name])
         schema = self._schema or _schema_of(paths)
-        skipped, told, position = SkipCount(), Counter[str](), after
+        left = self._file_of(after)
+        beginnings = {path: beginning_of_file(path) for path in paths}
+        if left is not None and left.size is None and not any(map(left.is_beginning, beginnings.values())):
+            self.notices.append(f"cannot read the rest of a table of {self.name}: it is gone or was replaced")
+        self._done.keep(list(beginnings.values()))
+        for path, beginning in beginnings.items():
+            size = path.stat().st_size
+            file = left if left is not None and left.is_beginning(beginning) else self._done.find(beginning)
+            if file is None or size < (file.size or 0):
+                file = ReadFile.of(beginning, {"at": 0, "skipped": {}})
+            if file.size != size and not stop.is_set():
+                yield from self._read(path, file, schema, stop)
+
+    def _file_of(self, after: Position | None) -> ReadFile | None:
+        if after is None:
+            return None
+        file = file_of(after, {"file", "at"}, self.name)
+        if file is None:
+            self.notices.append(EARLIER_RELEASE.format(self.name))
+        return file
+
+    def _read(self, path: Path, file: ReadFile, schema: Schema, stop: threading.Event) -> Iterator[FlowBatch]:
+        """Yield the rows of a file behind its place; the last batch says that it is read to its end."""
+        size, counts, held = path.stat().st_size, SkipCount(), None
+        for part in self._parts(path, file.place["at"], schema, counts):
+            if held is not None:
+                yield self._batch(held, file)
+            if stop.is_set():
+                return
+            new = counts.reasons - Counter(file.place["skipped"])
+            file = file.at({"at": int(part.positions[-1]), "skipped": dict(counts.reasons)})
+            held = FlowBatch(with_identity(part.flows, schema), skipped=dict(new))
+        held = held or FlowBatch(_no_flows(schema))
+        new = counts.reasons - Counter(file.place["skipped"]) + Counter(held.skipped)
+        file = file.at({**file.place, "skipped": dict(counts.reasons)}, size)
+        self._done.put(file)
+        yield self._batch(replace(held, skipped=dict(new)), file)
+
+    def _parts(self, path: Path, at: int, schema: Schema, counts: SkipCount) -> Iterator[FlowChunk]:
         chunks = iter_chunks(
-            paths, naming_flows(schema), chunk_rows=_WHOLE_CHUNKS, on_error="skip", skipped=skipped, keep_original=False
+            [path], naming_flows(schema), chunk_rows=_WHOLE_CHUNKS, on_error="skip", skipped=counts, keep_original=False
         )
         for chunk in chunks:
-            unread = chunk if chunk.source != (after or {}).get("file") else _behind(chunk, done)
-            if len(unread) < len(chunk):  # what this block skipped was told before the restart
-                told = Counter(skipped.reasons)
-            for part in unread.slices(self._batch_flows):
-                if stop.is_set():
-                    return
-                position = {"file": part.source, "at": int(part.positions[-1])}
-                new, told = skipped.reasons - told, Counter(skipped.reasons)
-                yield FlowBatch(with_identity(part.flows, schema), position, dict(new))
-        if new := skipped.reasons - told:
-            yield FlowBatch(_no_flows(schema), position, dict(new))
+            yield from _behind(chunk, at).slices(self._batch_flows)
 
-
-def _left(paths: list[Path], after: Position | None) -> tuple[list[Path], int]:
-    """Return the files to read from, and the row of the first behind which to go on."""
-    if after is None:
-        return paths, 0
-    names = [str(path) for path in paths]
-    try:
-        return paths[names.index(after["file"]) :], int(after["at"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"a position must be in a file that is still there, however: {after!r} is not; start from the beginning"
-        ) from error
+    def _batch(self, held: FlowBatch, file: ReadFile) -> FlowBatch:
+        memory = () if file.size is None else (MemoryChange(_TABLES, self._done.pack()),)
+        return replace(held, position={"file": file.to_json()}, memory=memory)
 
 
 def _behind(chunk: FlowChunk, done: int) -> FlowChunk:
