@@ -278,14 +278,14 @@ def test_a_table_needs_its_label_and_benign_value(flow_file):
 
 @pytest.mark.parametrize("name", ["kdd98", "nsl", "cicids-17"])
 def test_a_bare_word_was_meant_to_be_a_data_set(name):
-    with pytest.raises(DatasetError, match=f"a data set must be known, however: '{name}' is not one of kdd99"):
+    with pytest.raises(DatasetError, match=f"unknown data set '{name}'.*kdd99"):
         flows_to_train(name, **TABLE)
 
 
 def test_files_of_different_columns_are_told(tmp_path):
     table = simulate_flows(n_flows=60)
     paths = [write(tmp_path / "1.csv", table), write(tmp_path / "2.csv", table.drop("state"))]
-    with pytest.raises(SchemaError, match=r"same columns, however: .*2\.csv and .*1\.csv differ in state; name files"):
+    with pytest.raises(SchemaError, match=r"2\.csv and .*1\.csv as one table: they differ in the columns state; name files"):
         flows_to_train(paths, **TABLE)
 
 

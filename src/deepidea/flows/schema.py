@@ -224,7 +224,7 @@ class Schema:
             listed = "; ".join(f"{name}{suggest(name, raw).replace(';', ',')}" for name in missing[:8])
             more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
             raise SchemaError(
-                f"{len(missing)} of the {len(self.features)} features of schema {self.name} are missing: {listed}{more}"
+                f"schema {self.name} has {len(self.features)} features, {len(missing)} missing: {listed}{more}"
             )
 
     def _present(self, table: pl.DataFrame) -> list[Column]:

@@ -187,11 +187,11 @@ def test_wrong_headers_are_told(tmp_path: Path, old: str, new: str, message: str
 
 
 def test_absent_folders_and_files_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"is none; the publisher offers it at http"):
+    with pytest.raises(DatasetError, match="is no folder; the publisher's page: http"):
         add_dataset("kdd99", tmp_path / "absent")
-    with pytest.raises(DatasetError, match=r"needs kddcup.data_10_percent, corrected"):
+    with pytest.raises(DatasetError, match=r"lacks kddcup.data_10_percent, corrected"):
         add_dataset("kdd99", tmp_path)
-    with pytest.raises(DatasetError, match="needs CSV files"):
+    with pytest.raises(DatasetError, match="has no CSV files"):
         add_dataset("cicids17", tmp_path)
     with pytest.raises(DatasetError, match="nearest: kdd99"):
         add_dataset("kdd98", tmp_path)
@@ -244,7 +244,7 @@ def test_a_damaged_copy_is_told_and_mended_by_adding(
     folder = _write_kdd(tmp_path / "kdd", kdd_lines("normal.", "smurf."))
     add_dataset("kdd99", folder)
     damage(own_home)
-    with pytest.raises(DatasetError, match="register it again: deepidea data add kdd99 DIR"):
+    with pytest.raises(DatasetError, match="add it again: deepidea data add kdd99 DIR"):
         load_dataset("kdd99")
     add_dataset("kdd99", folder)
     assert len(load_dataset("kdd99").train) == 2

@@ -1,4 +1,4 @@
-"""What is in a data set: classes, duplicates, twins across the split, contradictions, odd cells, files.
+"""Contents of a data set: classes, duplicates, twins across the split, contradictions, odd cells, files.
 
 Two flows are the same vector where all features are equal (as 32-bit floats and words); see `fingerprint`.
 """
@@ -22,14 +22,12 @@ from deepidea.flows.taxonomy import BENIGN
 
 @dataclass(frozen=True, slots=True)
 class TableDescription:
-    """What is in one table of flows.
+    """Contents of one table of flows.
 
     Parameters
     ----------
-    source
-        Where it comes from: ``kdd99/train``.
-    rows
-        Flows.
+    source, rows
+        Where it comes from, such as ``kdd99/train``, and its number of flows.
     classes, labels
         Flows per class, in class order, and per native label, the most frequent first.
     imbalance
@@ -37,7 +35,7 @@ class TableDescription:
     distinct_vectors, distinct_rows
         Different feature vectors, and different vectors with their native label.
     duplicate_rows
-        Flows whose vector and label stood before in the table.
+        Flows whose vector and label occur earlier in the table.
     contradictory_rows, contradictory_vectors
         Flows, and vectors, that occur with more than one class.
     benign_or_attack_rows, benign_or_attack_vectors
@@ -45,7 +43,7 @@ class TableDescription:
     missing_cells, infinite_cells
         Per column, columns without any left out. Missing is null or NaN.
     minus_one_windows
-        Cells of -1 in the first TCP windows, which stand for none.
+        Cells of -1, for none, in the first TCP windows, per column.
     """
 
     source: str
@@ -67,7 +65,7 @@ class TableDescription:
 
 @dataclass(frozen=True, slots=True)
 class SplitDescription:
-    """What a test table shares with the training table.
+    """Overlap of a test table with the training table.
 
     Parameters
     ----------
@@ -76,7 +74,7 @@ class SplitDescription:
     seen_share
         The same, as a share of the test flows.
     contradicting_rows
-        Test flows whose vector is in training with the opposite verdict alone, benign against attack.
+        Test flows whose vector is in training as the opposite alone, benign against attack.
     other_class_rows
         Test flows whose vector is in training, but never with their class.
     new_labels
@@ -92,7 +90,7 @@ class SplitDescription:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is in a data set; `to_dict` gives it as plain data."""
+    """Contents of a data set."""
 
     name: str
     title: str
@@ -109,7 +107,7 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain data for a JSON document."""
-        return {**asdict(self), "files": [asdict(file) for file in self.files]}
+        return asdict(self)
 
 
 def imbalance(counts: Sequence[int]) -> float:
@@ -125,17 +123,9 @@ def imbalance(counts: Sequence[int]) -> float:
 
 
 def describe(dataset: Dataset) -> Description:
-    """Return what is in a data set. Cost: one fingerprint and one sort of each table.
+    """Describe a data set: its tables, their overlap, files, and quirks of the raw files.
 
-    Parameters
-    ----------
-    dataset
-        Loaded data set.
-
-    Returns
-    -------
-    Description
-        Training, test and extra tables, what training and test share, files, and quirks of the raw files.
+    Cost: one fingerprint and one sort of each table.
     """
     train = _marked(dataset.train)
     test = None if dataset.test is None else _marked(dataset.test)
@@ -156,12 +146,12 @@ def describe(dataset: Dataset) -> Description:
 
 
 def describe_flows(flows: LabelledFlows) -> TableDescription:
-    """Return what is in one table of labelled flows."""
+    """Describe one table of labelled flows."""
     return _describe_table(flows, _marked(flows))
 
 
 def _marked(flows: LabelledFlows) -> pl.DataFrame:
-    """Return vector, label, class and whether it is an attack, of each flow."""
+    """Return fingerprint, label and class of each flow, and whether it is an attack."""
     prints: npt.NDArray[np.uint64] = row_fingerprints(flows.table, flows.schema)
     return pl.DataFrame({"vector": prints, "label": flows.labels, "class": flows.classes}).with_columns(
         attack=pl.col("class") != BENIGN
@@ -191,35 +181,26 @@ def _counts(labels: pl.Series) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-def _contradictions(marked: pl.DataFrame, verdict: str) -> tuple[int, int]:
-    """Return flows and vectors that occur with more than one verdict."""
-    per_vector = marked.group_by("vector").agg(pl.len(), pl.col(verdict).n_unique().alias("verdicts"))
-    split = per_vector.filter(pl.col("verdicts") > 1)
+def _contradictions(marked: pl.DataFrame, column: str) -> tuple[int, int]:
+    """Return flows and vectors that occur with more than one value of a column."""
+    per_vector = marked.group_by("vector").agg(pl.len(), pl.col(column).n_unique().alias("values"))
+    split = per_vector.filter(pl.col("values") > 1)
     return int(split["len"].sum()), split.height
 
 
 def _odd_cells(flows: LabelledFlows) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Return missing cells, infinite cells and -1 windows, per column."""
-    present = flows.table.columns
-    numbers = list(flows.schema.numbers)
-    floats = [name for name in numbers if flows.table.schema[name].is_float()]
-    windows = [name for name in ("fwd_init_window_bytes", "bwd_init_window_bytes") if name in present]
-    missing = flows.features.select(pl.all().is_null().sum())
-    nan = flows.table.select(pl.col(floats).is_nan().sum())
-    with_nan = {name: count + (nan[name][0] if name in floats else 0) for name, count in _one_row(missing).items()}
-    return (
-        {name: count for name, count in with_nan.items() if count},
-        _positive(flows.table.select(pl.col(floats).is_infinite().sum())),
-        _positive(flows.table.select((pl.col(windows) == -1).sum())),
-    )
+    table = flows.features
+    floats = [name for name, dtype in table.schema.items() if dtype.is_float()]
+    windows = [name for name in ("fwd_init_window_bytes", "bwd_init_window_bytes") if name in table.columns]
+    missing = table.with_columns(pl.col(floats).fill_nan(None)).null_count()
+    infinite = table.select(pl.col(floats).is_infinite().sum())
+    minus_one = table.select((pl.col(windows) == -1).sum())
+    return _positive(missing), _positive(infinite), _positive(minus_one)
 
 
-def _one_row(table: pl.DataFrame) -> dict[str, int]:
-    return table.row(0, named=True) if table.width else {}
-
-
-def _positive(table: pl.DataFrame) -> dict[str, int]:
-    return {name: count for name, count in _one_row(table).items() if count}
+def _positive(counts: pl.DataFrame) -> dict[str, int]:
+    return {name: count for name, count in counts.row(0, named=True).items() if count} if counts.width else {}
 
 
 def _describe_split(train: pl.DataFrame, test: pl.DataFrame) -> SplitDescription:

@@ -1,4 +1,4 @@
-"""Downloads that resume where they stopped, check what came, and put it in place whole or not at all."""
+"""Downloads that resume where they stopped, are checked, and replace their target whole or not at all."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ def download(
     attempts: int = _ATTEMPTS,
     wait_s: float = _FIRST_WAIT_S,
 ) -> Path:
-    """Fetch a file; an interrupted one is resumed by asking again.
+    """Download a file; call again to resume an interrupted download.
 
-    What came stays beside the target as ``<target>.part``, with a note of the version it belongs to, so that pieces of
-    two versions of a file are never put together.
+    The bytes so far are in ``<target>.part``, with a note of the file's version (ETag or Last-Modified) beside it. A
+    range is requested with ``If-Range`` of that version (RFC 9110, section 13.1.5), so that pieces of two versions are
+    never joined.
 
     Parameters
     ----------
     url
         http or https address.
     target
-        Where the file goes; it appears there whole and checked, or not at all.
+        Path of the file; it appears whole and checked, or not at all.
     sha256
-        Hash that the file must have, in hexadecimal; not checked if None.
+        Hash to check, in hexadecimal; not checked if None.
     progress
-        Called with bytes done and bytes in all, None where the server does not say.
+        Called with bytes done and bytes in all, None where unknown.
     timeout_s
         Seconds without an answer after which an attempt counts as failed.
     attempts
-        Attempts that bring nothing new after which to give up.
+        Attempts without new bytes after which to give up.
     wait_s
         Seconds to wait before the second attempt; doubled each time.
 
@@ -65,10 +66,13 @@ def download(
     Raises
     ------
     DownloadError
-        The file did not come, or came with another hash.
+        The download failed, or the file has another hash.
     """
     target = Path(target)
-    _make_folder(target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"cannot create the folder {target.parent}: {error}; choose another place") from error
     _Transfer(url, target, timeout_s, progress).run(attempts, wait_s)
     part = _part_of(target)
     if sha256 is not None:
@@ -76,13 +80,6 @@ def download(
     os.replace(part, target)
     _note_of(target).unlink(missing_ok=True)
     return target
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(f"{folder} must be a folder, however: {error}; choose another place") from error
 
 
 def _part_of(target: Path) -> Path:
@@ -99,8 +96,8 @@ def _check_hash(part: Path, url: str, sha256: str) -> None:
     if found != sha256.lower():
         part.unlink()
         raise DownloadError(
-            f"{url} must have sha256 {sha256}, however: what came has {found}; it was removed: run the same command "
-            f"again, and if that does not help the publisher's file has changed"
+            f"{url} has sha256 {found} instead of {sha256}; the download was removed: run the same command again; if "
+            "that does not help, the publisher's file has changed"
         )
 
 
@@ -109,12 +106,12 @@ class _Transfer:
 
     def __init__(self, url: str, target: Path, timeout_s: float, progress: Progress | None) -> None:
         if not url.lower().startswith(("http://", "https://")):
-            raise DownloadError(f"an address must begin with http:// or https://, however: {url} does not")
+            raise DownloadError(f"the address {url} must begin with http:// or https://")
         self.url, self.timeout_s, self.progress = url, timeout_s, progress
         self.part, self.note = _part_of(target), _note_of(target)
 
     def run(self, attempts: int, wait_s: float) -> None:
-        """Attempt until the file is whole; attempts that bring bytes do not count."""
+        """Attempt until the file is whole; attempts that bring new bytes do not count."""
         failed, most = 0, self.have
         while True:
             try:
@@ -128,7 +125,7 @@ class _Transfer:
 
     @property
     def have(self) -> int:
-        """Bytes that have come so far."""
+        """Bytes received so far."""
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _attempt(self) -> None:
@@ -141,12 +138,12 @@ class _Transfer:
                 if error.code != 416:
                     raise
                 if self.have and error.headers.get("Content-Range") == f"bytes */{self.have}":
-                    return  # there is nothing after what we have: it is whole
+                    return  # nothing follows the bytes at hand: the file is whole
             self._start_over()
             raise ConnectionError("the server has no such part of the file") from error
 
     def _headers(self) -> dict[str, str]:
-        """Return the request's headers: a range only where the version of what we have is known."""
+        """Return the request's headers, with a range only where the version of the bytes at hand is known."""
         headers = {"User-Agent": "deepidea", "Accept-Encoding": "identity"}
         version = self._version()
         if self.have and version:
@@ -179,12 +176,12 @@ class _Transfer:
             raise ConnectionError(f"the connection ended after {self.have:,} of {total:,} bytes")
 
     def _start_of(self, response: http.client.HTTPResponse) -> int:
-        """Return the byte at which the answer begins, and note the version of the file."""
+        """Return the byte at which the response begins, and note the version of the file."""
         if response.status == 206:
             stated = response.headers.get("Content-Range", "")
             if not stated.startswith(f"bytes {self.have}-"):
                 self._start_over()
-                raise ConnectionError(f"the server sent another part than the one asked for: {stated!r}")
+                raise ConnectionError(f"the server sent another range than requested: {stated!r}")
             return self.have
         version = _strong(response.headers.get("ETag")) or response.headers.get("Last-Modified")
         self.note.write_text(json.dumps({"url": self.url, "version": version or ""}), encoding="utf-8")
@@ -199,18 +196,16 @@ class _Transfer:
 
     def _gave_up(self, error: BaseException) -> DownloadError:
         kept = f"{self.have:,} bytes are kept in {self.part}: run the same command again to resume" if self.have else ""
-        return DownloadError(
-            f"{self.url} must be fetched whole, however: {error}; {kept or 'check the address and the network'}"
-        )
+        return DownloadError(f"cannot download {self.url}: {error}; {kept or 'check the address and the network'}")
 
 
 def _strong(etag: str | None) -> str | None:
-    """Return an entity tag that vouches for every byte; weak ones do not."""
+    """Return a strong entity tag; weak ones do not identify every byte (RFC 9110, section 8.8.1)."""
     return None if etag is None or etag.startswith("W/") else etag
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Whether trying again may help: not for an absent file, nor for a disk that is full."""
+    """Whether a retry may help: not for an absent file, nor for a full disk."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in _TRY_AGAIN
     if isinstance(error, urllib.error.URLError | ConnectionError | TimeoutError | http.client.HTTPException):

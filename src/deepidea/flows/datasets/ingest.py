@@ -18,10 +18,11 @@ import polars as pl
 
 from deepidea.errors import CellError, FileFormatError, LabelError, SchemaError
 from deepidea.flows.column import column_key
-from deepidea.flows.schema import Schema, suggest
+from deepidea.flows.datasets.specs import DatasetSpec
+from deepidea.flows.schema import get_schema, suggest
 from deepidea.flows.skipping import SkipCount
 from deepidea.flows.tables import FlowChunk, ReadOptions, open_table
-from deepidea.flows.taxonomy import Taxonomy, format_counts, normalise_labels
+from deepidea.flows.taxonomy import format_counts, get_taxonomy, normalise_labels
 from deepidea.flows.writing import write_flows
 
 LABEL = "label"
@@ -33,33 +34,6 @@ _EXACT = 2.0**53
 
 Progress = Callable[[int, int | None], None]
 """Called with bytes done and bytes in all (None where unknown)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the files of a data set are written.
-
-    Parameters
-    ----------
-    schema, taxonomy
-        The features, and the labels that may occur.
-    headless
-        Column names of files without a header line; empty where they have one.
-    days
-        First and last day of capture, to distinguish day/month from month/day.
-    afternoon_from_12
-        Whether clocks run to 12 without AM or PM.
-    has_column, lacks_column
-        A canonical column that the files must have, or must not have.
-    """
-
-    schema: Schema
-    taxonomy: Taxonomy
-    headless: tuple[str, ...] = ()
-    days: tuple[dt.date, dt.date] | None = None
-    afternoon_from_12: bool = False
-    has_column: str = ""
-    lacks_column: str = ""
 
 
 @dataclass(slots=True)
@@ -83,15 +57,15 @@ class _NoneSkipped(SkipCount):
         raise CellError(f"{example}; fetch the file again, or drop that line")
 
 
-def ingest_file(path: Path, layout: Layout, folder: Path, *, advance: Callable[[int], None]) -> Ingested:
+def ingest_file(path: Path, spec: DatasetSpec, folder: Path, *, advance: Callable[[int], None]) -> Ingested:
     """Read one official file, plain or gzip, and write its rows to a Parquet file.
 
     Parameters
     ----------
     path
         The file.
-    layout
-        How it is written.
+    spec
+        Its data set.
     folder
         Where the Parquet file goes; it must exist.
     advance
@@ -111,7 +85,7 @@ def ingest_file(path: Path, layout: Layout, folder: Path, *, advance: Callable[[
     done = Ingested(folder / f"{path.name}.parquet")
     done.sha256, done.content_sha256 = _hashes(path)
     advance(path.stat().st_size // 2)
-    write_flows(_typed_chunks(path, layout, done), done.part)
+    write_flows(_typed_chunks(path, spec, done), done.part)
     advance(path.stat().st_size - path.stat().st_size // 2)
     return done
 
@@ -131,26 +105,27 @@ def _hashes(path: Path) -> tuple[str, str]:
         raise FileFormatError(f"cannot read {path}: it is damaged or truncated ({error}); fetch it again") from error
 
 
-def _typed_chunks(path: Path, layout: Layout, done: Ingested) -> Iterator[pl.DataFrame]:
-    table = open_table(path, str(path), layout.headless or None)
+def _typed_chunks(path: Path, spec: DatasetSpec, done: Ingested) -> Iterator[pl.DataFrame]:
+    schema = get_schema(spec.schema)
+    table = open_table(path, str(path), (*schema.features, *spec.trailing) if spec.trailing else None)
     header = table.columns.names()
-    _check_header(header, path, layout, done.quirks)
+    _check_header(header, path, spec, done.quirks)
     label = next(name for name in header if column_key(name) in _LABEL_KEYS)
-    use_port = "dst_port" in layout.schema.canonical_names(header).values()
-    for chunk in table.chunks(ReadOptions(layout.schema.with_port(use_port), _NoneSkipped(), [label])):
-        yield _typed(chunk, label, layout, done)
+    use_port = "dst_port" in schema.canonical_names(header).values()
+    for chunk in table.chunks(ReadOptions(schema.with_port(use_port), _NoneSkipped(), [label])):
+        yield _typed(chunk, label, spec, done)
     done.quirks["empty_rows"] += table.removed["blank"]
     done.quirks["repeated_header_rows"] += table.removed["header"]
     if not done.rows:
         raise FileFormatError(f"cannot read {path}: it has no rows; fetch it again")
 
 
-def _check_header(header: Sequence[str], path: Path, layout: Layout, quirks: Counter[str]) -> None:
+def _check_header(header: Sequence[str], path: Path, spec: DatasetSpec, quirks: Counter[str]) -> None:
     """Check the columns of a file, and count what is odd about their names."""
-    if layout.headless:
+    if spec.trailing:  # without a header line
         return
-    known = layout.schema.canonical_names(header)
-    present = set[str]()
+    schema = get_schema(spec.schema)
+    known, present = schema.canonical_names(header), set[str]()
     for raw in header:
         name = LABEL if column_key(raw) in _LABEL_KEYS else known.get(raw)
         quirks["header_names_with_spaces"] += raw != raw.strip()
@@ -160,35 +135,36 @@ def _check_header(header: Sequence[str], path: Path, layout: Layout, quirks: Cou
             quirks["unknown_columns"] += 1
         else:
             present.add(name)
-    required = [c.name for c in layout.schema.columns if layout.schema.is_feature(c) and not c.optional]
-    missing = [name for name in (*required, LABEL, layout.has_column) if name and name not in present]
+    required = [c.name for c in schema.columns if schema.is_feature(c) and not c.optional]
+    missing = [name for name in (*required, LABEL, spec.has_column) if name and name not in present]
     if missing:
         listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise SchemaError(
             f"cannot read {path}, line 1: {len(missing)} missing columns: {listed}"
             f"{suggest(missing[0], [raw.strip() for raw in header])}; is the file of another data set?"
         )
-    if layout.lacks_column in present:
+    if spec.lacks_column in present:
         raise SchemaError(
-            f"cannot read {path}, line 1: it has the column {layout.lacks_column} of the corrected data set; "
+            f"cannot read {path}, line 1: it has the column {spec.lacks_column} of the corrected data set; "
             "add it under that name"
         )
 
 
-def _typed(chunk: FlowChunk, label: str, layout: Layout, done: Ingested) -> pl.DataFrame:
+def _typed(chunk: FlowChunk, label: str, spec: DatasetSpec, done: Ingested) -> pl.DataFrame:
     """Return the rows of a chunk in types; quirks are counted in `done`."""
     assert chunk.original is not None  # the label was requested
     kept = _without_idle_rows(chunk, chunk.original[label].str.strip_chars().replace("", None), done.quirks)
-    labels = _labels(kept, chunk.source, layout, done.quirks)
-    ports = [name for name in ("src_port", "dst_port") if name in kept.columns]
+    labels = _labels(kept, chunk.source, spec, done.quirks)
+    schema, columns = get_schema(spec.schema), kept.columns
+    ports = [name for name in ("src_port", "dst_port") if name in columns]
     flows = kept.drop(LABEL, _LINE).with_columns(
         labels.alias(LABEL),
         pl.col(ports).cast(pl.Float64, strict=False),
-        pl.col([name for name in layout.schema.categories if name in kept.columns]).str.replace(_WHOLE, "$1"),
+        pl.col([name for name in schema.categories if name in columns]).str.replace(_WHOLE, "$1"),
     )
     if "timestamp" in flows.columns:
-        flows = flows.with_columns(_timestamps(flows["timestamp"], layout, done.quirks))
-    _count_cells(flows, [*(name for name in layout.schema.numbers if name in flows.columns), *ports], done)
+        flows = flows.with_columns(_timestamps(flows["timestamp"], spec, done.quirks))
+    _count_cells(flows, [*(name for name in schema.numbers if name in columns), *ports], done)
     done.rows += flows.height
     done.columns = tuple(flows.columns)
     return flows
@@ -212,15 +188,16 @@ def _without_idle_rows(chunk: FlowChunk, labels: pl.Series, quirks: Counter[str]
     return flows.filter(~(idle | header))
 
 
-def _labels(flows: pl.DataFrame, source: str, layout: Layout, quirks: Counter[str]) -> pl.Series:
-    labels, changes = normalise_labels(flows[LABEL], layout.taxonomy)
+def _labels(flows: pl.DataFrame, source: str, spec: DatasetSpec, quirks: Counter[str]) -> pl.Series:
+    taxonomy = get_taxonomy(spec.name, "native")
+    labels, changes = normalise_labels(flows[LABEL], taxonomy)
     quirks.update(changes)
-    unknown = ~labels.is_in(list(layout.taxonomy.labels))
+    unknown = ~labels.is_in(list(taxonomy.labels))
     if unknown.any():
         strange, line = labels.filter(unknown), flows.filter(unknown)[_LINE][0]
         raise LabelError(
             f"cannot read {source}, line {line}: unknown labels {format_counts(strange)}"
-            f"{suggest(strange[0], layout.taxonomy.labels)}; is the file of another data set?"
+            f"{suggest(strange[0], taxonomy.labels)}; is the file of another data set?"
         )
     return labels
 
@@ -232,19 +209,19 @@ _DAY_FIRST_12 = ("%d/%m/%Y %I:%M:%S %p", "%d/%m/%Y %I:%M %p")
 _MONTH_FIRST_12 = ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p")
 
 
-def _timestamps(text: pl.Series, layout: Layout, quirks: Counter[str]) -> pl.Series:
+def _timestamps(text: pl.Series, spec: DatasetSpec, quirks: Counter[str]) -> pl.Series:
     """Return times of capture; the days of capture decide between day/month and month/day."""
     frame = text.to_frame("t").select(pl.col("t").str.strip_chars())
     iso, halves = _parsed(frame, _ISO), [_parsed(frame, _DAY_FIRST_12), _parsed(frame, _MONTH_FIRST_12)]
     day_first, month_first = (_parsed(frame, formats) for formats in (_DAY_FIRST, _MONTH_FIRST))
-    if layout.afternoon_from_12:
+    if spec.afternoon_from_12:
         quirks["timestamps_moved_to_afternoon"] += int(_is_early(day_first.fill_null(month_first)).sum())
         day_first, month_first = _to_afternoon(day_first), _to_afternoon(month_first)
-    swapped = ~_within(day_first, layout) & _within(month_first, layout)
+    swapped = ~_within(day_first, spec) & _within(month_first, spec)
     quirks["timestamps_month_first"] += int(swapped.sum())
     times = iso.fill_null(month_first.zip_with(swapped, day_first)).fill_null(halves[0]).fill_null(halves[1])
     quirks["timestamps_unread"] += times.null_count() - text.null_count()
-    quirks["timestamps_outside_capture"] += int((~_within(times, layout) & times.is_not_null()).sum())
+    quirks["timestamps_outside_capture"] += int((~_within(times, spec) & times.is_not_null()).sum())
     return times.alias("timestamp")
 
 
@@ -261,10 +238,10 @@ def _to_afternoon(times: pl.Series) -> pl.Series:
     return (times + dt.timedelta(hours=12)).zip_with(_is_early(times), times)
 
 
-def _within(times: pl.Series, layout: Layout) -> pl.Series:
-    if layout.days is None:
+def _within(times: pl.Series, spec: DatasetSpec) -> pl.Series:
+    if spec.days is None:
         return times.is_not_null()
-    return times.dt.date().is_between(*layout.days).fill_null(False)
+    return times.dt.date().is_between(*spec.days).fill_null(False)
 
 
 def _count_cells(flows: pl.DataFrame, names: Sequence[str], done: Ingested) -> None:

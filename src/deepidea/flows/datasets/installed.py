@@ -1,23 +1,22 @@
-"""Registered data sets on this machine: typed Parquet parts and one JSON record each, replaced whole or not at all.
+"""Data sets installed on this machine: typed Parquet parts and one JSON record each, replaced whole or not at all.
 
-``<home>/datasets/<name>.json`` names the folder of parts that is current. Parts are written into a folder of their
-own first, so two processes that register at once each leave a whole one, and the record tells which counts.
+``<home>/datasets/<name>.json`` names the current folder of parts. Parts are written into a new folder first, so that
+of two processes that register at once each writes a whole one, and the record decides which is current.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import platformdirs
 
 from deepidea.errors import DatasetError, StorageError
@@ -29,20 +28,16 @@ _ABANDONED_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """An official file that a data set was registered from.
+    """An official file of an installed data set.
 
     Parameters
     ----------
-    name
-        File name.
-    role
-        ``train``, ``test`` or ``extra``.
-    rows
-        Flows in it.
+    name, role, rows
+        File name; ``train``, ``test`` or ``extra``; number of flows.
     sha256, content_sha256
-        Hash of the file and of what it unpacks to.
+        Hash of the file and of its unpacked content.
     official
-        True where a hash is the publisher's, False where it is not, None where the publisher's is not known.
+        Whether a hash is the publisher's; None where the publisher's is unknown.
     """
 
     name: str
@@ -55,7 +50,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A Parquet part: the file it came from and the hash of the part."""
+    """A Parquet part: its path, the file it came from and its hash."""
 
     path: str
     file: str
@@ -64,14 +59,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class InstalledDataset:
-    """A data set as registered on this machine.
+    """A data set as installed on this machine.
 
     Parameters
     ----------
-    name
-        Name of the data set.
-    source
-        Folder of the official files.
+    name, source
+        Name of the data set, and folder of its official files.
     files
         The files, in order.
     parts
@@ -79,11 +72,11 @@ class InstalledDataset:
     folder
         Folder of the parts, relative to the folder of data sets.
     whole_numbers
-        Columns that hold whole numbers alone, and the type that holds them: ``Int32`` or ``Int64``.
+        Columns of whole numbers alone, and their type: ``Int32`` or ``Int64``.
     quirks
-        Peculiarities of the raw files and how many cells, rows or columns each touched.
+        Peculiarities of the raw files, with the number of cells, rows or columns affected.
     training
-        Which training file was taken where there are several: ``full`` or ``10-percent``.
+        Which of several training files was used: ``full`` or ``10-percent``.
     """
 
     name: str
@@ -101,10 +94,6 @@ class InstalledDataset:
         """Flows in all files."""
         return sum(file.rows for file in self.files)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as plain data."""
-        return asdict(self)
-
 
 def data_home() -> Path:
     """Return the folder of everything kept on this machine: ``$DEEPIDEA_HOME``, else the user's data folder."""
@@ -118,7 +107,7 @@ def datasets_folder() -> Path:
 
 @contextmanager
 def new_parts_folder() -> Iterator[Path]:
-    """Yield a new folder for parts; it goes when the block raises.
+    """Yield a new folder for parts; it is removed when the block raises.
 
     Raises
     ------
@@ -132,44 +121,36 @@ def new_parts_folder() -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, StorageError):
-            raise StorageError(
-                f"{folder.parent} must be writable, however: {error}; free space or set DEEPIDEA_HOME"
-            ) from error
+            raise StorageError(f"cannot write to {folder.parent}: {error}; free space or set DEEPIDEA_HOME") from error
         raise
 
 
-def save(registration: InstalledDataset) -> None:
-    """Make a registration the current one, and remove the parts of the one before."""
-    record = datasets_folder() / f"{registration.name}.json"
+def save(dataset: InstalledDataset) -> None:
+    """Make a record the current one, and remove the parts of the one before."""
+    record = datasets_folder() / f"{dataset.name}.json"
     before = _folder_of(record)
     with replacing(record) as partial:
-        partial.write_text(json.dumps(registration.to_dict(), indent=1), encoding="utf-8")
-    if before is not None and before != registration.folder:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(dataset), indent=1))
+    if before is not None and before != dataset.folder:
         shutil.rmtree(datasets_folder() / before, ignore_errors=True)
     _sweep()
 
 
 def _sweep() -> None:
-    """Remove folders that no record names and that no one can still be writing: leftovers of killed processes."""
+    """Remove folders of killed processes: no record names them, and nothing was written to them for a day."""
     named = {_folder_of(record) for record in datasets_folder().glob("*.json")}
     for folder in datasets_folder().iterdir():
-        if _is_token(folder.name) and folder.name not in named and _age_s(folder) > _ABANDONED_S:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _age_s(folder: Path) -> float:
-    """Return the seconds since something was written into a folder, 0 where another process has removed it."""
-    try:
-        return time.time() - folder.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        with suppress(FileNotFoundError):  # another process has removed it
+            abandoned = _is_token(folder.name) and time.time() - folder.stat().st_mtime > _ABANDONED_S
+            if abandoned and folder.name not in named:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder_of(record: Path) -> str | None:
-    """Return the folder that a record names, None where it says nothing that we would remove."""
+    """Return the folder that a record names, None where it names none that may be removed."""
     try:
-        folder = json.loads(record.read_text(encoding="utf-8"))["folder"]
-    except (OSError, ValueError, KeyError, TypeError):
+        folder = msgspec.json.decode(record.read_bytes(), type=dict[str, object]).get("folder")
+    except (OSError, ValueError):
         return None
     return folder if isinstance(folder, str) and _is_token(folder) else None
 
@@ -179,7 +160,7 @@ def _is_token(folder: str) -> bool:
 
 
 def find(name: str) -> InstalledDataset | None:
-    """Return the registration of a data set, None where there is none.
+    """Return the record of an installed data set, None where there is none.
 
     Raises
     ------
@@ -190,41 +171,34 @@ def find(name: str) -> InstalledDataset | None:
     if not record.exists():
         return None
     try:
-        return _read(json.loads(record.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
+        found = msgspec.json.decode(record.read_bytes(), type=InstalledDataset)
+    except ValueError as error:
         raise _damaged(name, f"{record} cannot be read ({error})") from error
+    if found.format != FORMAT or not _is_token(found.folder):
+        raise _damaged(name, f"{record} is of format {found.format}, not {FORMAT}")
+    return found
 
 
-def _read(data: dict[str, Any]) -> InstalledDataset:
-    if data["format"] != FORMAT or not _is_token(data["folder"]):
-        raise ValueError(f"format {data['format']} is not {FORMAT}")
-    files = tuple(FileRecord(**entry) for entry in data.pop("files"))
-    parts = tuple(Part(**entry) for entry in data.pop("parts"))
-    return InstalledDataset(files=files, parts=parts, **data)
-
-
-def check_parts(registration: InstalledDataset) -> list[Path]:
-    """Return the paths of the parts, each proved to be what was written.
+def check_parts(dataset: InstalledDataset) -> list[Path]:
+    """Return the paths of the parts, after checking their hashes.
 
     Raises
     ------
     DatasetError
         A part is missing or its bytes have changed.
     """
-    folder = datasets_folder() / registration.folder
-    for part in registration.parts:
+    folder = datasets_folder() / dataset.folder
+    for part in dataset.parts:
         path = folder / part.path
         if not path.is_file():
-            raise _damaged(registration.name, f"{path} is missing")
+            raise _damaged(dataset.name, f"{path} is missing")
         if file_sha256(path) != part.sha256:
-            raise _damaged(registration.name, f"{path} has changed since")
-    return [folder / part.path for part in registration.parts]
+            raise _damaged(dataset.name, f"{path} has changed")
+    return [folder / part.path for part in dataset.parts]
 
 
 def _damaged(name: str, fact: str) -> DatasetError:
-    return DatasetError(
-        f"the registered copy of {name} must be whole, however: {fact}; register it again: deepidea data add {name} DIR"
-    )
+    return DatasetError(f"the installed copy of {name} is damaged: {fact}; add it again: deepidea data add {name} DIR")
 
 
 def file_sha256(path: Path) -> str:

@@ -17,14 +17,8 @@ Training = Literal["auto", "full", "10-percent"]
 _KDD = "http://kdd.ics.uci.edu/databases/kddcup99/"
 _CIC18 = "https://cse-cic-ids2018.s3.amazonaws.com/Processed%20Traffic%20Data%20for%20ML%20Algorithms/"
 _CIC18_DAYS = (
-    *(
-        "Wednesday-14-02-2018",
-        "Thursday-15-02-2018",
-        "Friday-16-02-2018",
-        "Thuesday-20-02-2018",
-        "Wednesday-21-02-2018",
-    ),
-    *("Thursday-22-02-2018", "Friday-23-02-2018", "Wednesday-28-02-2018", "Thursday-01-03-2018", "Friday-02-03-2018"),
+    "Wednesday-14-02-2018 Thursday-15-02-2018 Friday-16-02-2018 Thuesday-20-02-2018 Wednesday-21-02-2018 "
+    "Thursday-22-02-2018 Friday-23-02-2018 Wednesday-28-02-2018 Thursday-01-03-2018 Friday-02-03-2018"
 )
 
 
@@ -35,15 +29,15 @@ class OfficialFile:
     Parameters
     ----------
     names
-        File names under which it is found, without ``.gz``; the first one is the official name.
+        Names of the file without ``.gz``, the official one first.
     role
         What it is for.
     sha256
-        Hashes of the official file, packed or unpacked; empty where the publisher's are not known.
+        Hashes of the official file, packed or unpacked; empty where unknown.
     variant
-        Which of several training files it is, empty where there is one.
+        Which of several training files it is; empty where there is one.
     address
-        Where the publisher offers it, relative to the data set's base address; empty where only a page does.
+        Address relative to the data set's `base`; empty where the publisher offers a page alone.
     needed
         Whether the data set cannot do without it.
     """
@@ -73,13 +67,14 @@ class DatasetSpec:
     trailing
         Columns after the features in files without a header line; empty where files have one.
     days
-        First and last day of capture: they tell day/month from month/day.
+        First and last day of capture, to distinguish day/month from month/day.
     afternoon_from_12
-        Whether clocks run to 12 and say neither AM nor PM.
+        Whether clocks run to 12 without AM or PM.
     has_column, lacks_column
-        A canonical column that tells this data set from others of its schema.
-    base
-        Address before the files' own; empty where the publisher offers a page or a form alone.
+        A canonical column that distinguishes this data set from others of its schema.
+    base, downloads
+        Address before the files' own, empty where the publisher offers a page or a form alone; and the files there that
+        have no role of their own.
     """
 
     name: str
@@ -97,89 +92,68 @@ class DatasetSpec:
 
 
 _2017 = (dt.date(2017, 7, 3), dt.date(2017, 7, 7))
-
+_KDD99_FILES = (
+    OfficialFile(
+        ("kddcup.data", "kddcup.data.corrected"),
+        "train",
+        ("3b6c942aa0356c0ca35b7b595a26c89d343652c9db428893e7494f837b274292",),
+        "full",
+        "kddcup.data.gz",
+    ),
+    OfficialFile(
+        ("kddcup.data_10_percent", "kddcup.data_10_percent_corrected"),
+        "train",
+        ("8045aca0d84e70e622d1148d7df782496f6333bf6eb979a1b0837c42a9fd9561",),
+        "10-percent",
+        "kddcup.data_10_percent.gz",
+    ),
+    OfficialFile(
+        ("corrected",),
+        "test",
+        (
+            "abd8165508378859b07e38537271f0ebf8a4d7319f643188cd7361e939a05c43",
+            "547dfb9c0f0dc1d9944219ec79e851191faebaeb8acbfa1cd171c418397052a4",
+        ),
+        address="corrected.gz",
+    ),
+)
+_NSL_FILES = (
+    OfficialFile(("KDDTrain+.txt",), "train"),
+    OfficialFile(("KDDTest+.txt",), "test"),
+    OfficialFile(("KDDTest-21.txt",), "extra", needed=False),
+)
+_UNB = "https://www.unb.ca/cic/datasets/"
+_CORRECTED = "https://intrusion-detection.distrinet-research.be/CNS2022/"
 _ALL = (
+    DatasetSpec("kdd99", "KDD Cup 1999", "kdd99", f"{_KDD}kddcup99.html", _KDD99_FILES, ("label",), base=_KDD),
+    DatasetSpec("nsl-kdd", "NSL-KDD", "kdd99", f"{_UNB}nsl.html", _NSL_FILES, ("label", "difficulty")),
     DatasetSpec(
-        "kdd99",
-        "KDD Cup 1999",
-        "kdd99",
-        "http://kdd.ics.uci.edu/databases/kddcup99/kddcup99.html",
-        (
-            OfficialFile(
-                ("kddcup.data", "kddcup.data.corrected"),
-                "train",
-                ("3b6c942aa0356c0ca35b7b595a26c89d343652c9db428893e7494f837b274292",),
-                "full",
-                "kddcup.data.gz",
-            ),
-            OfficialFile(
-                ("kddcup.data_10_percent", "kddcup.data_10_percent_corrected"),
-                "train",
-                ("8045aca0d84e70e622d1148d7df782496f6333bf6eb979a1b0837c42a9fd9561",),
-                "10-percent",
-                "kddcup.data_10_percent.gz",
-            ),
-            OfficialFile(
-                ("corrected",),
-                "test",
-                (
-                    "abd8165508378859b07e38537271f0ebf8a4d7319f643188cd7361e939a05c43",
-                    "547dfb9c0f0dc1d9944219ec79e851191faebaeb8acbfa1cd171c418397052a4",
-                ),
-                address="corrected.gz",
-            ),
-        ),
-        trailing=("label",),
-        base=_KDD,
-    ),
-    DatasetSpec(
-        "nsl-kdd",
-        "NSL-KDD",
-        "kdd99",
-        "https://www.unb.ca/cic/datasets/nsl.html",
-        (
-            OfficialFile(("KDDTrain+.txt",), "train"),
-            OfficialFile(("KDDTest+.txt",), "test"),
-            OfficialFile(("KDDTest-21.txt",), "extra", needed=False),
-        ),
-        trailing=("label", "difficulty"),
-    ),
-    DatasetSpec(
-        "cicids17",
-        "CICIDS2017",
-        "cicflow",
-        "https://www.unb.ca/cic/datasets/ids-2017.html",
+        *("cicids17", "CICIDS2017", "cicflow", f"{_UNB}ids-2017.html"),
         days=_2017,
         afternoon_from_12=True,
         lacks_column="attempted_category",
     ),
     DatasetSpec(
-        "cicids17-improved",
-        "CICIDS2017, corrected by Engelen, Liu and others",
-        "cicflow",
-        "https://intrusion-detection.distrinet-research.be/CNS2022/",
+        *("cicids17-improved", "CICIDS2017, corrected by Engelen, Liu and others", "cicflow", _CORRECTED),
         days=_2017,
         has_column="attempted_category",
     ),
     DatasetSpec(
-        "cicids18",
-        "CSE-CIC-IDS2018",
-        "cicflow",
-        "https://www.unb.ca/cic/datasets/ids-2018.html",
+        *("cicids18", "CSE-CIC-IDS2018", "cicflow", f"{_UNB}ids-2018.html"),
         days=(dt.date(2018, 2, 14), dt.date(2018, 3, 2)),
         afternoon_from_12=True,
         lacks_column="attempted_category",
         base=_CIC18,
-        downloads=tuple(f"{day}_TrafficForML_CICFlowMeter.csv" for day in _CIC18_DAYS),
+        downloads=tuple(f"{day}_TrafficForML_CICFlowMeter.csv" for day in _CIC18_DAYS.split()),
     ),
 )
 
-DATASET_SPECS: Mapping[str, DatasetSpec] = MappingProxyType({entry.name: entry for entry in _ALL})
+DATASET_SPECS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
 """Every data set that the project knows, by name."""
 
 
 def get_dataset_spec(name: str) -> DatasetSpec:
-    """Return what is known of a data set.
+    """Return the specification of a data set.
 
     Raises
     ------
@@ -193,7 +167,7 @@ def get_dataset_spec(name: str) -> DatasetSpec:
     """
     if name not in DATASET_SPECS:
         raise DatasetError(
-            f"a data set must be known, however: {name!r} is not one of {', '.join(DATASET_SPECS)}"
-            f"{suggest(name, DATASET_SPECS)}; a table of your own needs no registration"
+            f"unknown data set {name!r}{suggest(name, DATASET_SPECS)}; choose one of: {', '.join(DATASET_SPECS)}; "
+            "a table of your own is named by its path"
         )
     return DATASET_SPECS[name]
