@@ -60,7 +60,7 @@ GIVEAWAYS = {
     "src_port": "a source port, by its name",
     "day": "a time of capture, by its name",
     "capture": "a name of the capture, by its name",
-    "verdict_code": "it spells the label: each value goes with one label",
+    "verdict_code": "it determines the label: each value occurs with one label",
     "first_seen_at": "its values are times",
     "peer": "its values are addresses",
 }
@@ -104,7 +104,7 @@ def test_asking_for_a_giveaway_is_an_error(captured: Path, column: str):
 def test_asking_for_an_address_is_exit_code_3(command: Command, captured: Path, tmp_path: Path):
     ran = command("train", captured, *OPTIONS, "-o", tmp_path / "m.idea", "--keep", "Src_IP")
     assert ran.code == 3
-    assert "error: a model must not see what gives the label away, however: Src_IP" in ran.err
+    assert "error: columns to keep would leak the label: Src_IP" in ran.err
     assert not (tmp_path / "m.idea").exists()
 
 

@@ -285,7 +285,9 @@ def test_a_bare_word_was_meant_to_be_a_data_set(name):
 def test_files_of_different_columns_are_told(tmp_path):
     table = simulate_flows(n_flows=60)
     paths = [write(tmp_path / "1.csv", table), write(tmp_path / "2.csv", table.drop("state"))]
-    with pytest.raises(SchemaError, match=r"2\.csv and .*1\.csv as one table: they differ in the columns state; name files"):
+    with pytest.raises(
+        SchemaError, match=r"2\.csv and .*1\.csv as one table: they differ in the columns state; name files"
+    ):
         flows_to_train(paths, **TABLE)
 
 

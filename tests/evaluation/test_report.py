@@ -156,7 +156,7 @@ def test_writing_is_whole_or_not_at_all(evaluation, tmp_path):
     path = tmp_path / "report.html"
     report.write_report(evaluation, path)
     assert path.read_text() == report.render_report(evaluation)
-    with pytest.raises(StorageError, match="must be writable"):
+    with pytest.raises(StorageError, match="cannot write"):
         report.write_report(evaluation, tmp_path / "absent" / "report.html")
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 

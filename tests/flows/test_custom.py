@@ -60,7 +60,7 @@ def test_telltale_names_are_refused(name: str) -> None:
     schema, refused = infer_schema(table, label="verdict")
     assert name in refused
     assert name not in schema.features
-    with pytest.raises(LeakError, match="gives the label away"):
+    with pytest.raises(LeakError, match="leak the label"):
         infer_schema(table, label="verdict", keep=[name])
 
 
@@ -97,9 +97,9 @@ def test_destination_port_is_an_option() -> None:
 
 
 def test_absent_columns_are_named_with_the_nearest() -> None:
-    with pytest.raises(SchemaError, match="'verdct' is not; nearest: verdict"):
+    with pytest.raises(SchemaError, match="'verdct'; nearest: verdict"):
         infer_schema(_table(), label="verdct")
-    with pytest.raises(SchemaError, match="'byts' is not; nearest: bytes"):
+    with pytest.raises(SchemaError, match="'byts'; nearest: bytes"):
         infer_schema(_table(), label="verdict", keep=["byts"])
 
 
@@ -144,5 +144,5 @@ def test_a_mostly_constant_column_is_no_giveaway_where_attacks_are_rare() -> Non
 
 def test_the_label_cannot_be_a_feature() -> None:
     table = pl.DataFrame({"bytes": [1, 2, 1, 2], "y": ["ok", "bad", "ok", "ok"]})
-    with pytest.raises(LeakError, match="must not be the label"):
+    with pytest.raises(LeakError, match="is the label"):
         infer_schema(table, label="y", keep=["y"])

@@ -47,7 +47,7 @@ def test_classes_can_be_learned_and_not_told_apart_for_certain():
 
 
 def test_a_negative_count_is_refused():
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="n_flows must be at least 0, got -1"):
         simulate_flows(n_flows=-1)
 
 

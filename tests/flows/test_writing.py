@@ -57,7 +57,7 @@ def test_no_chunk_with_a_schema_gives_an_empty_file_that_reads(tmp_path, suffix)
 
 
 def test_no_chunk_without_a_schema_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no chunk came"):
+    with pytest.raises(DataError, match="without chunks"):
         write_flows([], tmp_path / "none.csv")
     assert not list(tmp_path.iterdir())
 
@@ -170,7 +170,10 @@ def test_the_first_chunk_rules_the_columns(tmp_path):
 
 @pytest.mark.parametrize(
     ("second", "rule"),
-    [(pl.DataFrame({"a": [1], "c": [2]}), "columns of the first"), (pl.DataFrame({"a": ["x"]}), "types of the first")],
+    [
+        (pl.DataFrame({"a": [1], "c": [2]}), "columns that the first one lacks"),
+        (pl.DataFrame({"a": ["x"]}), "other types than the first"),
+    ],
 )
 def test_a_chunk_that_does_not_fit_is_a_schema_error(tmp_path, second, rule):
     with pytest.raises(SchemaError, match=rule):

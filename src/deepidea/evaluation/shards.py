@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deepidea.errors import DataError, LabelError, LeakError, SchemaError
 from deepidea.evaluation.evaluate import Baselines
-from deepidea.flows.custom import infer_schema, words_among_numbers
+from deepidea.flows.custom import DETERMINES_LABEL, infer_schema, words_among_numbers
 from deepidea.flows.datasets.installed import file_sha256
 from deepidea.flows.labelled import LabelledFlows, check_label_counts, label_column
 from deepidea.flows.schema import Schema, get_schema
@@ -248,7 +248,7 @@ class _Survey:
             raise
         except SchemaError:  # all are refused, which is no more than a suspicion in rows that come in some order
             more = {}
-        more = {name: why for name, why in more.items() if not why.startswith("it spells the label")}
+        more = {name: why for name, why in more.items() if why != DETERMINES_LABEL}
         columns = tuple(column for column in schema.columns if column.name not in more)
         return Schema(schema.name, columns, use_port=schema.use_port), {**refused, **more}
 

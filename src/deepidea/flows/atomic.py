@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Write a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from deepidea.errors import DeepIDEAError, StorageError
 
 try:
     import fcntl
-except ImportError:  # not POSIX: what a kill leaves has to be removed by hand
+except ImportError:  # not POSIX: partial files of killed processes stay
     fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends well.
+    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
 
     The new file is flushed to the disk before it is renamed, so that a crash leaves the old file or the new one. When
-    the block raises, the temporary file goes and what stood at ``path`` stays. What a killed process left of the same
-    path goes, too: its lock went with the process.
+    the block raises, the temporary file is removed and ``path`` is unchanged. Partial files of killed processes are
+    removed, too: a living process holds a lock on its own.
 
     Raises
     ------
     StorageError
-        When the system refuses: a full disk, a folder that is not there or not writable.
+        The system refuses: a full disk, a folder that is missing or not writable.
 
     Examples
     --------
@@ -49,11 +49,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _flush_to_disk(partial)
         os.replace(partial, path)
     except OSError as error:
-        if isinstance(error, DeepIDEAError):  # of ours, or of a source that the rows came from
+        if isinstance(error, DeepIDEAError):  # a SourceError of the rows, for one
             raise
         raise StorageError(
-            f"the output file must be writable, however: {path}: {error.strerror or error}; "
-            "what stood there before still stands; free space or choose another place"
+            f"cannot write {path}: {error.strerror or error}; an older file there is unchanged; free space or choose "
+            "another place"
         ) from error
     finally:
         if handle is not None:
@@ -78,12 +78,12 @@ def _around(path: Path) -> tuple[str, str]:
 
 
 def _is_held(handle: int) -> bool:
-    """Lock a new file, and return whether it is ours: another process may have taken it for abandoned before."""
+    """Lock a new file; return False where another process took it for abandoned before it was locked."""
     try:
         _lock(handle)
     except BlockingIOError:
         return False
-    except OSError:  # no locks here, so nobody takes it for abandoned
+    except OSError:  # no locks on this file system, so none is taken for abandoned
         return True
     return os.fstat(handle).st_nlink > 0
 
@@ -98,10 +98,10 @@ def _remove_abandoned(path: Path) -> None:
     prefix, suffix = map(re.escape, _around(path))
     partial = re.compile(f"{prefix}[a-z0-9_]{{8}}{suffix}")
     names: list[str] = []
-    with contextlib.suppress(PermissionError):  # a folder may be written to, and not read
+    with contextlib.suppress(PermissionError):  # a folder may be writable and not readable
         names = os.listdir(path.parent)
     for name in filter(partial.fullmatch, names):
-        with contextlib.suppress(OSError):  # still written, or another user's: it stays
+        with contextlib.suppress(OSError):  # locked by its writer, or another user's
             _remove_unless_held(path.parent / name)
 
 

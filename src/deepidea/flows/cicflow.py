@@ -2,9 +2,8 @@
 
 The aliases are the headers of CICIDS2017 (``Total Fwd Packets``), of CSE-CIC-IDS2018 (``Tot Fwd Pkts``), of the
 corrected CICIDS2017 (``Total Fwd Packet``) and of the Python cicflowmeter (``tot_fwd_pkts``); headers that differ in
-case or separators alone need no alias. Names tell nothing of units: the Python cicflowmeter of some versions writes
-seconds where the others write microseconds, and a table must be in the units below before a detector trained on
-the others may score it.
+case or separators alone need no alias. Names do not reveal units: some versions of the Python cicflowmeter write
+seconds where the others write microseconds. Convert such a table to the units below before scoring it.
 """
 
 from __future__ import annotations

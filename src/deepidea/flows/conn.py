@@ -1,11 +1,10 @@
-"""What Zeek's conn.log, Suricata's flow events and NetFlow can all tell of a conversation.
+"""Columns that Zeek's conn.log, Suricata's flow events and NetFlow have in common.
 
-Bytes are counted at the IP level, headers included: Zeek's ``orig_ip_bytes``, not its ``orig_bytes``. An alias
-stands here only where the tool's unit is the column's.
+Bytes are counted at the IP level, headers included: Zeek's ``orig_ip_bytes``, not its ``orig_bytes``. An alias is
+listed only where the tool's unit is the column's.
 
-``state`` and ``service`` are in Zeek's words, because Zeek tells most and its tables are what people train on: what
-other tools say is put into them (`conn_state`, `service_name`), so that a detector trained on one sensor knows the
-words of another.
+``state`` and ``service`` are in Zeek's words, which are the most detailed and those of most training tables. Values of
+other tools are converted (`conn_state`, `service_name`), so that a detector trained on one sensor can score another's.
 """
 
 from __future__ import annotations
@@ -83,29 +82,29 @@ SERVICES: dict[str, str] = {
     "http2": "http",
     "bittorrent-dht": "bittorrent",
 }
-"""Other names of what ``service`` calls by the name on the right. A name that stands nowhere here stays as it is."""
+"""Other names of a service, and the one that ``service`` has. Names that are not here stay as they are."""
 
 _NO_SERVICE = ("", "-", "failed", "unknown", "(empty)")
-_CARRIERS = ("ssl", "gssapi", "ntlm")  # named beside what they carry: "gssapi,smb", "ssl,quic"
+_CARRIERS = ("ssl", "gssapi", "ntlm")  # listed beside the protocol they carry: "gssapi,smb", "ssl,quic"
 
 
 def conn_state(
     protocol: pl.Expr, fwd_flags: pl.Expr, bwd_flags: pl.Expr, fwd_packets: pl.Expr, bwd_packets: pl.Expr
 ) -> pl.Expr:
-    """Return the ``state`` of flows whose tool tells flags and packets, but no state.
+    """Return the ``state`` of flows whose tool has flags and packets, but no state.
 
     Parameters
     ----------
     protocol
         Lower-case names: ``tcp``, ``udp``; every other is ``OTH``.
     fwd_flags, bwd_flags
-        TCP flags that the opener and the answerer ever sent, as numbers; null counts as none.
+        All TCP flags that the opener and the responder sent, as numbers; null counts as none.
     fwd_packets, bwd_packets
-        What each of them sent; they tell how a flow of UDP went.
+        Packets that each of them sent; they decide the state of a UDP flow.
 
     Notes
     -----
-    Flags have no order: a conversation that both sides closed counts as closed, whatever reset came as well.
+    Flags have no order: a conversation that both sides closed counts as closed, even with a reset.
 
     Examples
     --------
@@ -114,23 +113,25 @@ def conn_state(
     ['REJ', 'SF', 'S0']
     """
     fwd, bwd = fwd_flags.fill_null(0), bwd_flags.fill_null(0)
-    udp = (
-        pl.when((fwd_packets > 0) & (bwd_packets > 0))
-        .then(pl.lit("SF"))
-        .when(fwd_packets > 0)
-        .then(pl.lit("S0"))
-        .when(bwd_packets > 0)
-        .then(pl.lit("SHR"))
-        .otherwise(pl.lit("OTH"))
+    udp = _first_case(
+        "OTH",
+        ((fwd_packets > 0) & (bwd_packets > 0), "SF"),
+        (fwd_packets > 0, "S0"),
+        (bwd_packets > 0, "SHR"),
     )
     return (
         pl.when(protocol == "tcp").then(_tcp_state(fwd, bwd)).when(protocol == "udp").then(udp).otherwise(pl.lit("OTH"))
     )
 
 
+def _first_case(default: str, *cases: tuple[pl.Expr, str]) -> pl.Expr:
+    return pl.coalesce(*(pl.when(case).then(pl.lit(state)) for case, state in cases), pl.lit(default))
+
+
 def _tcp_state(fwd: pl.Expr, bwd: pl.Expr) -> pl.Expr:
     asked, answered = _has(fwd, _SYN), _has(bwd, _SYN)
-    cases: tuple[tuple[pl.Expr, str], ...] = (
+    return _first_case(
+        "S1",
         (~asked & answered & _has(bwd, _RST), "RSTRH"),
         (~asked & answered & _has(bwd, _FIN), "SHR"),
         (~asked, "OTH"),
@@ -144,31 +145,30 @@ def _tcp_state(fwd: pl.Expr, bwd: pl.Expr) -> pl.Expr:
         (_has(fwd, _FIN), "S2"),
         (_has(bwd, _FIN), "S3"),
     )
-    return pl.coalesce(*(pl.when(case).then(pl.lit(state)) for case, state in cases), pl.lit("S1"))
 
 
 def _has(flags: pl.Expr, flag: int) -> pl.Expr:
     return (flags & flag) != 0
 
 
-def service_name(told: str | None) -> str | None:
-    """Return the one name of an application protocol, whatever tool told it; None where none was seen.
+def service_name(name: str | None) -> str | None:
+    """Return the one name of an application protocol in any tool's spelling; None where none was seen.
 
-    Of several at once, as Zeek tells them, what is carried counts and not what carries it; what Zeek found not to fit
-    (``-ssl``) does not count.
+    Of several, as Zeek lists them, the carried protocol counts, not the carrier; one that Zeek rejected (``-ssl``) does
+    not count.
 
     Examples
     --------
     >>> service_name("TLS"), service_name("gssapi,smb"), service_name("failed"), service_name("dns")
     ('ssl', 'smb', None, 'dns')
     """
-    names = [name for name in (told or "").strip().lower().split(",") if name and not name.startswith("-")]
-    known = sorted({SERVICES.get(name, name) for name in names} - set(_NO_SERVICE))
-    carried = [name for name in known if name not in _CARRIERS]
+    names = [part for part in (name or "").strip().lower().split(",") if part and not part.startswith("-")]
+    known = sorted({SERVICES.get(part, part) for part in names} - set(_NO_SERVICE))
+    carried = [part for part in known if part not in _CARRIERS]
     return next(iter(carried or known), None)
 
 
-def service_names(told: pl.Series) -> pl.Series:
-    """Return what `service_name` says of each, String (n_flows,); names are few, so each is looked at once."""
-    names = {name: service_name(name) for name in told.unique().drop_nulls().to_list()}
-    return told.replace_strict(names, default=None, return_dtype=pl.String) if names else told.cast(pl.String)
+def service_names(raw: pl.Series) -> pl.Series:
+    """Return the `service_name` of each flow, String (n_flows,), converting each distinct name once."""
+    names = {name: service_name(name) for name in raw.unique().drop_nulls().to_list()}
+    return raw.replace_strict(names, default=None, return_dtype=pl.String) if names else raw.cast(pl.String)

@@ -1,7 +1,7 @@
-"""A schema for a user's own table: what may be a feature, and what is refused because it would give the label away.
+"""A schema for a user's own table: which columns may be features, and which are refused because they leak the label.
 
-Addresses, times, row numbers, names of the capture and everything that spells the label let a model learn who was
-attacking in one capture instead of what attacks look like. They are refused by name and, since names lie, by content.
+Addresses, times, row numbers, names of the capture and columns that determine the label let a model learn who attacked
+in one capture instead of what attacks look like. They are refused by name and by content.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deepidea.flows.schema import Schema, suggest
 _SIDE = "(src|dst|source|destination|dest|orig|resp|client|server|id_orig|id_resp|local|remote|attacker|victim)"
 _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (reason, re.compile(f"^({pattern})$"))
-    for reason, pattern in (
+    for reason, *patterns in (
         (
             "a row number or identifier",
             r"|id|uid|uuid|guid|index|idx|row|row_(id|number|no)|no|seq|unnamed.*|level_0|.*_id",
@@ -26,14 +26,14 @@ _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         (
             "an address",
             rf"ip|mac|{_SIDE}_?(ip|mac|addr|address|host|h|ip_?addr|ip_?address)|[sd]addr|(ipv4|ipv6)_.*addr",
+            rf"ip_{_SIDE}|mac_{_SIDE}|{_SIDE}|hostname|host",
         ),
-        ("an address", rf"ip_{_SIDE}|mac_{_SIDE}|{_SIDE}|hostname|host"),
         ("a source port", r"(src|source|orig|id_orig|client|local)_?(p|port)|sport|l4_src_port|spt"),
         (
             "a time of capture",
             r"ts|time|timestamp|date|datetime|day|hour|weekday|stime|ltime|frame_time.*|flow_start.*",
+            r"(start|end|first|last|begin)(_?(time|seen|timestamp|date|ms|us|s|switched))?",
         ),
-        ("a time of capture", r"(start|end|first|last|begin)(_?(time|seen|timestamp|date|ms|us|s|switched))?"),
         (
             "a name of the capture",
             r"file|filename|file_name|pcap|capture|source_file|scenario|session|split|fold|subset|set",
@@ -41,13 +41,11 @@ _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         (
             "another label",
             r"label|class|classes|target|y|ground_truth|attack|attack_?(cat|type|name|class|label|category)",
-        ),
-        (
-            "another label",
             r"(sub_?)?(category|label)|(is_)?(anomaly|malicious|attack|intrusion|benign)|detailed_label|threat",
+            r"difficulty(_level)?|attempted_category|traffic_(type|category)|malware(_family)?",
         ),
-        ("another label", r"difficulty(_level)?|attempted_category|traffic_(type|category)|malware(_family)?"),
     )
+    for pattern in patterns
 )
 _DST_PORT = re.compile(r"^((dst|dest|destination|resp|id_resp|server|remote)_?(p|port)|dport|dsport|l4_dst_port|dpt)$")
 
@@ -55,10 +53,13 @@ _ADDRESS = r"^(\d{1,3}(\.\d{1,3}){3}|([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|[0-9a
 _CLOCK = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]+\d{1,2}:\d{2}.*)?$"
 _CAPTURE = r"(?i)\.(pcap|pcapng|csv|gz|binetflow|parquet)(_iscx)?$|^(mon|tues|wednes|thurs|fri|satur|sun)day"
 
-_ENOUGH_ROWS = 20  # fewer rows say nothing of uniqueness or order
-_NEARLY_ALL = 0.99  # a column gives the label away although a few of its cells are odd
-_MOST_CODES = 1000  # different values that a column of label codes may have
-_NEAR_UNIQUE = 0.5  # distinct words a row
+DETERMINES_LABEL = "it determines the label: each value occurs with one label"
+"""Reason for which `infer_schema` refuses a column that is the label in other words."""
+
+_ENOUGH_ROWS = 20  # fewer rows are no evidence of uniqueness or order
+_NEARLY_ALL = 0.99  # a column leaks the label although a few of its cells are odd
+_MOST_CODES = 1000  # distinct values that a column of label codes may have
+_NEAR_UNIQUE = 0.5  # distinct words per row
 _SAMPLE_ROWS = 10_000
 CELLS_A_WORD = 10  # at least: a column of fewer words is one of numbers with faults
 _EPOCH_S = (8.6e8, 2.6e9)  # 1997 to 2052
@@ -66,11 +67,11 @@ _KINDS: dict[str, Kind] = {"bool": "flag", "word": "category", "number": "number
 
 
 def infer_schema(table: pl.DataFrame, *, label: str, keep: Collection[str] = ()) -> tuple[Schema, dict[str, str]]:
-    """Return a schema for a table of any origin, and why the other columns are refused.
+    """Infer a schema for a table of any origin; return it, and why the other columns are refused.
 
     Numbers become numbers, booleans flags, text and protocol numbers categories. Refused are identifiers, addresses,
-    source ports, times, row numbers, near-unique text, names of the capture, and columns that spell the label. The
-    destination port becomes a column of kind ``port``, unused unless `keep` names it. Constant columns stay.
+    source ports, times, row numbers, near-unique text, names of the capture, and columns that determine the label. The
+    destination port becomes a column of kind ``port``, a feature only if `keep` names it. Constant columns stay.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def infer_schema(table: pl.DataFrame, *, label: str, keep: Collection[str] = ())
     SchemaError
         The label or a column to keep is absent, or no column is left.
     LeakError
-        A column to keep would give the label away.
+        A column to keep would leak the label.
 
     Examples
     --------
@@ -102,16 +103,14 @@ def infer_schema(table: pl.DataFrame, *, label: str, keep: Collection[str] = ())
     """
     _refuse_absent(table, [label, *keep])
     if label in keep:
-        raise LeakError(
-            f"a feature must not be the label, however: {label!r} was asked for as both; leave it out of keep"
-        )
+        raise LeakError(f"column {label!r} is the label and cannot be a feature; leave it out of keep")
     reasons = {name: _reason(table[name], table[label]) for name in table.columns if name != label}
     refused = {name: reason for name, reason in reasons.items() if reason is not None}
     _refuse_leaks(refused, keep)
     columns = tuple(_column(table[name]) for name, reason in reasons.items() if reason is None)
     schema = Schema("custom", columns, use_port=any(c.kind == "port" and c.name in keep for c in columns))
     if not schema.features:
-        raise SchemaError(f"a table must have a feature beside its label, however: all are refused: {refused}")
+        raise SchemaError(f"no column can be a feature; all are refused: {refused}")
     return schema, refused
 
 
@@ -134,15 +133,13 @@ def _refuse_absent(table: pl.DataFrame, names: Collection[str]) -> None:
     absent = [name for name in names if name not in table.columns]
     if absent:
         near = suggest(absent[0], table.columns)
-        raise SchemaError(f"a column that is asked for must be in the table, however: {absent[0]!r} is not{near}")
+        raise SchemaError(f"the table has no column {absent[0]!r}{near}")
 
 
 def _refuse_leaks(refused: dict[str, str], keep: Collection[str]) -> None:
     leaks = [f"{name} ({refused[name]})" for name in keep if name in refused]
     if leaks:
-        raise LeakError(
-            f"a model must not see what gives the label away, however: {', '.join(leaks)} was asked for; leave it out"
-        )
+        raise LeakError(f"columns to keep would leak the label: {', '.join(leaks)}; leave them out of keep")
 
 
 def _column(values: pl.Series) -> Column:
@@ -172,7 +169,7 @@ def _reason(values: pl.Series, labels: pl.Series) -> str | None:
     by_content = _CONTENT[_shape(values.dtype)](values)
     if by_content is not None:
         return by_content
-    return "it spells the label: each value goes with one label" if _spells(values, labels) else None
+    return DETERMINES_LABEL if _determines(values, labels) else None
 
 
 def _reason_of_word(values: pl.Series) -> str | None:
@@ -181,7 +178,7 @@ def _reason_of_word(values: pl.Series) -> str | None:
         if len(words) and _share(words.str.contains(pattern)) > 0.5:
             return f"its values are {reason}"
     many = len(values) >= _ENOUGH_ROWS and values.n_unique() > _NEAR_UNIQUE * len(values)
-    return "near-unique text: it names rows, it does not describe them" if many else None
+    return "near-unique text: it identifies rows" if many else None
 
 
 def _share(true: pl.Series) -> float:
@@ -211,8 +208,8 @@ def _is_epoch(values: pl.Series) -> bool:
     return max(shares) >= _NEARLY_ALL
 
 
-def _spells(values: pl.Series, labels: pl.Series) -> bool:
-    """Whether values and labels go one to one, a few odd cells aside; where no label comes twice that says nothing."""
+def _determines(values: pl.Series, labels: pl.Series) -> bool:
+    """Whether values and labels are one to one, but for a few odd cells; no evidence where no label occurs twice."""
     n_labels = labels.n_unique()
     if not 2 <= n_labels < len(labels) or values.n_unique() > _MOST_CODES:
         return False
@@ -226,7 +223,7 @@ def _spells(values: pl.Series, labels: pl.Series) -> bool:
 
 
 def _main_partner(pairs: pl.DataFrame, of: str, partner: str) -> pl.DataFrame:
-    """Return for each ``of`` the partner it goes with most often, and in what share of its rows."""
+    """Return for each ``of`` the partner it occurs with most often, and in what share of its rows."""
     shares = pairs.with_columns(share=pl.col("rows") / pl.col("rows").sum().over(of)).drop("rows")
     return shares.sort("share", partner, descending=[True, False]).unique(of, keep="first", maintain_order=True)
 
@@ -236,5 +233,5 @@ _CONTENT: dict[str, Callable[[pl.Series], str | None]] = {
     "word": _reason_of_word,
     "number": _reason_of_number,
     "time": lambda _: "its values are times",
-    "other": lambda values: f"its type, {values.dtype}, is none that a feature can have",
+    "other": lambda values: f"its type, {values.dtype}, cannot be a feature's",
 }

@@ -1,4 +1,4 @@
-"""Tables of flows that somebody has judged: what stands beside their features, and cells that a spreadsheet would run.
+"""Columns of tables of flows with analyst labels, and protection of their text against spreadsheet formulas.
 
 `deepidea feedback export` writes them, and `deepidea train --extra` reads them.
 """
@@ -23,18 +23,18 @@ FEEDBACK_COLUMNS: Mapping[str, pl.DataType] = {
     "incident_id": pl.String(),
     "alert_id": pl.String(),
 }
-"""Columns of judged flows beside identity and features.
+"""Columns of labelled flows beside identity and features.
 
 ``label``
-    What the flow is: ``benign``, or the name of a class.
+    Class of the flow: ``benign``, or the name of an attack class.
 ``prediction``, ``prediction_label``, ``score``, ``model``
-    What the detector said of it, and its fingerprint; ``prediction_label`` where it tells labels finer than classes.
+    Verdict and fingerprint of the detector; ``prediction_label`` where it has labels finer than classes.
 ``source``
-    Name of the source that told of it.
+    Name of the source of the flow.
 ``verdict``, ``analyst``, ``judged_at``, ``note``
-    What the analyst said.
+    Label and note of the analyst.
 ``incident_id``, ``alert_id``
-    Where the flow stands in the store.
+    Incident and alert of the flow in the store.
 """
 
 _RUN = r"^[=+\-@\t\r']"  # begins what spreadsheets run as a formula; the apostrophe itself, so that it can be undone
@@ -42,7 +42,7 @@ _GUARDED = r"^'[=+\-@\t\r']"
 
 
 def feedback_column(name: str, features: Collection[str]) -> str:
-    """Return what a column of :data:`FEEDBACK_COLUMNS` is called beside features, one of which may have its name.
+    """Return the name of a column of :data:`FEEDBACK_COLUMNS` beside features, one of which may have the same name.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def feedback_column(name: str, features: Collection[str]) -> str:
 def guard_cells(table: pl.DataFrame) -> pl.DataFrame:
     """Return a table with an apostrophe before text that a spreadsheet would run as a formula.
 
-    Host names and notes come from outside: a cell ``=HYPERLINK(...)`` would act for whoever opens the file. See OWASP,
+    Host names and notes are untrusted: a cell ``=HYPERLINK(...)`` would run for whoever opens the file. See OWASP,
     *CSV Injection*.
 
     Examples
@@ -68,7 +68,7 @@ def guard_cells(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def unguard_cells(table: pl.DataFrame) -> pl.DataFrame:
-    """Return what :func:`guard_cells` was given.
+    """Return the table that :func:`guard_cells` received.
 
     Examples
     --------

@@ -1,11 +1,11 @@
 """A 64-bit fingerprint of each flow's features: equal vectors have equal fingerprints, on every machine and version.
 
-The mix is our own and part of the detector file format, so it must not change (a golden value stands under test).
-A row starts from a constant; each 32-bit word ``w`` of its features, in schema order, is taken up by
-``h = (h ^ w) * M mod 2^64; h ^= h >> 32``, and the end is finalised by two further rounds of the same shape with
-other constants. A number is the word of its float32 bits, with -0.0 taken for 0.0 and null and every NaN for one
-NaN; a category is two words, low first, of the 8-byte BLAKE2b of its UTF-8 text. It is no defence against someone who
-looks for collisions; by chance two among a million different flows meet with a probability below one in ten million.
+The hash is part of the detector file format and must not change (a test checks a golden value). A row starts from a
+constant; each 32-bit word ``w`` of its features, in schema order, is mixed in by ``h = (h ^ w) * M mod 2^64;
+h ^= h >> 32``, and two further rounds with other constants finalise it. The word of a number is its float32 bits, with
+-0.0 as 0.0, null and every NaN as one NaN; a category is two words, low first, of the 8-byte BLAKE2b of its UTF-8 text.
+It is not collision-resistant against an attacker; two among a million different flows collide by chance with a
+probability below one in ten million.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who talked to whom and when: the columns that name a flow, whatever tool told of it, and never reach a model."""
+"""Columns that identify a flow in every source, and never reach a model: hosts, ports, times, Community ID."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ IDENTITY: dict[str, pl.DataType] = {
     "protocol": pl.String(),
     "community_id": pl.String(),
 }
-"""Columns that every source gives beside the features of its schema. The first packet's sender is ``src``; ports are
-null where the transport has none; ``protocol`` is as the schema writes it, ``"6"`` or ``"tcp"``; ``community_id`` may
-be null, for it is worked out where an alert is made."""
+"""Columns of every source beside the features of its schema. ``src`` sent the first packet; ports are null where the
+transport has none; ``protocol`` is as in the schema, ``"6"`` or ``"tcp"``; ``community_id`` may be null, for it is
+computed with an alert."""
 
 TRANSPORTS: dict[int, str] = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 _NUMBERS = {name: number for number, name in TRANSPORTS.items()} | {"icmp6": 58}
 
-# Types of ICMP that ask, and those that answer: the two halves of one conversation (Community ID specification).
-_ICMP_PAIRS = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17, 10: 9, 9: 10}
-_ICMP6_PAIRS = {128: 129, 129: 128, 133: 134, 134: 133, 135: 136, 136: 135, 130: 131, 131: 130, 144: 145, 145: 144}
+# ICMP types of requests and of their answers: the two directions of one conversation (Community ID specification).
+_ICMP_PAIRS = {
+    1: {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17, 10: 9, 9: 10},
+    58: {128: 129, 129: 128, 133: 134, 134: 133, 135: 136, 136: 135, 130: 131, 131: 130, 144: 145, 145: 144},
+}
 
 
 def transport_number(protocol: str | int | None) -> int | None:
-    """Return the IP protocol number of any spelling of it, None where it is none.
+    """Return the IP protocol number of any spelling, None where it is none.
 
     Examples
     --------
@@ -60,14 +62,14 @@ def transport_name(protocol: str | int | None) -> str:
 def community_id(
     src_ip: str, src_port: int | None, dst_ip: str, dst_port: int | None, protocol: str | int, *, seed: int = 0
 ) -> str | None:
-    """Return the Community ID, version 1, of a flow: the same for both directions, and in every tool that follows it.
+    """Return the Community ID, version 1, of a flow: equal for both directions, and in every tool that computes it.
 
     Parameters
     ----------
     src_ip, dst_ip : str
         IPv4 or IPv6.
     src_port, dst_port : int or None
-        Of ICMP: its type and code, as Zeek and Suricata write them. Left out where the transport has none.
+        ICMP: type and code, as Zeek and Suricata write them. None where the transport has no ports.
     protocol : str or int
 
     Returns
@@ -77,7 +79,9 @@ def community_id(
 
     Notes
     -----
-    Source: https://github.com/corelight/community-id-spec.
+    ``1:`` and the base64 of the SHA-1 of seed (2 bytes), smaller and greater endpoint's address, protocol, a zero byte,
+    and the ports (2 bytes each). Endpoints are ordered by address, then port; ICMP messages without an answer keep
+    their direction. Source: https://github.com/corelight/community-id-spec.
 
     Examples
     --------
@@ -108,22 +112,22 @@ def _packed(address: str) -> bytes | None:
 
 
 def _ports(number: int, src_port: int | None, dst_port: int | None) -> tuple[tuple[int, int] | None, bool]:
-    """Return the two ports, or ICMP's stand-ins for them, and whether the flow has but one direction."""
+    """Return the two ports, of ICMP its type and that of the answer, and whether the flow has one direction only."""
     if number in (6, 17, 132):
         return (src_port or 0, dst_port or 0), False
     if number not in (1, 58):
         return None, False
     kind, code = src_port or 0, dst_port or 0
-    other = (_ICMP_PAIRS if number == 1 else _ICMP6_PAIRS).get(kind)
+    other = icmp_answer(number, kind)
     return ((kind, code), True) if other is None else ((kind, other), False)
 
 
 def icmp_answer(number: int, kind: int) -> int | None:
-    """Return the type of ICMP (1) or ICMPv6 (58) message that answers one, or that it answers; None where none does.
+    """Return the ICMP (1) or ICMPv6 (58) type that answers a type, or that it answers; None where there is none.
 
     Examples
     --------
     >>> icmp_answer(1, 8), icmp_answer(58, 129), icmp_answer(1, 3)
     (0, 128, None)
     """
-    return (_ICMP_PAIRS if number == 1 else _ICMP6_PAIRS).get(kind)
+    return _ICMP_PAIRS[number].get(kind)

@@ -1,7 +1,7 @@
 """The 41 features of KDD Cup 1999, which NSL-KDD shares, in the order of ``kddcup.names``.
 
-`su_attempted` counts up to 2 and is therefore a number. NSL-KDD's last column, how many of 21 learners got the row
-right, was computed from the labels: it is an identity here and never reaches a model.
+`su_attempted` counts up to 2 and is therefore a number. NSL-KDD's last column, the number of 21 learners that
+classified the row correctly, was computed from the labels: it is an identity and never reaches a model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Flows that do not fit into memory: distinct rows in files, a share of them in each.
+"""Tables larger than memory: distinct rows in files, the shards.
 
-Rows are dealt to shards by their fingerprint, which is as good as chance: every shard is a fair sample of the table,
-whatever the order of its files, and all copies of a row come together in one of them. In memory is one shard at a
-time, and of the rest what tells one row from another: its fingerprint, its class, how often it occurs.
+Rows are assigned to shards by their fingerprint, a hash: every shard is a random sample of the table, whatever the
+order of its files, and all copies of a row are in one shard, where they can be counted. In memory are one shard at a
+time, and of all rows the fingerprint, class and number of copies.
 """
 
 from __future__ import annotations
@@ -26,17 +26,13 @@ from deepidea.flows.schema import Schema
 MOST_SHARDS = 4096
 WRITTEN_BYTES = 256 << 20  # that wait in memory for their shard's file, of all shards together
 READ_COLUMNS = 16  # of a shard at a time
-_PRINT, _CODE, _COPIES = (
-    "\x1fprint",
-    "\x1fcode",
-    "\x1fcopies",
-)  # columns beside those of flows, whose names they cannot be
-_LITERALLY: dict[str, Any] = {"glob": False, "hive_partitioning": False}  # a path is a path, whatever stands in it
+_PRINT, _CODE, _COPIES = "\x1fprint", "\x1fcode", "\x1fcopies"  # columns whose names no flow's column has
+_LITERALLY: dict[str, Any] = {"glob": False, "hive_partitioning": False}  # a path is taken literally
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardedTable:
-    """Rows of a table in Parquet files, in their order: of a polars table, what training asks for.
+    """Rows of a table in Parquet files, in their order, with the part of polars' interface that training uses.
 
     Parameters
     ----------
@@ -88,7 +84,7 @@ class ShardedTable:
     @overload
     def __getitem__(self, wanted: NDArray[np.int64]) -> pl.DataFrame: ...
     def __getitem__(self, wanted: str | NDArray[np.int64]) -> pl.Series | pl.DataFrame:
-        """Return one column, or some rows in the order that is asked for."""
+        """Return one column, or some rows in the given order."""
         if isinstance(wanted, str):
             return pl.concat([shard[wanted] for shard in self._shards([wanted])], rechunk=True)
         return self._gather(wanted)
@@ -113,9 +109,9 @@ class ShardedTable:
 
 
 def _read_rows(path: Path, columns: list[str], rows: NDArray[np.int64]) -> pl.DataFrame:
-    """Read some rows, of some columns at a time: a whole shard beside the rows that are wanted would take far more."""
+    """Read some rows, some columns at a time: a whole shard beside the wanted rows would take far more memory."""
     blocks = [columns[k : k + READ_COLUMNS] for k in range(0, len(columns), READ_COLUMNS)]
-    # by place, not by mask: what a mask leaves may be a view of the whole, which then stays in memory
+    # by index, not by mask: the result of a mask may be a view, which keeps the whole in memory
     parts = (pl.read_parquet(path, columns=block, **_LITERALLY)[rows] for block in blocks)
     return pl.concat(parts, how="horizontal")
 
@@ -143,7 +139,7 @@ class ShardedFlows:
     table : ShardedTable
         Features, in the order of fingerprints.
     codes : array, uint16, (n_rows,)
-        Place of each row's class in ``class_order``.
+        Index of each row's class in ``class_order``.
     copies : array, float64, (n_rows,)
         How many flows each row stands for.
     fingerprints : array, uint64, (n_rows,)
@@ -167,18 +163,18 @@ class ShardedFlows:
 
     @property
     def folder(self) -> Path:
-        """Where the shards are, and what is made of them."""
+        """Folder of the shards and of files derived from them."""
         return self.table.paths[0].parent
 
 
 def check_n_shards(n_shards: int) -> None:
-    """Refuse a number of shards that is out of bounds."""
+    """Check a number of shards."""
     if not 2 <= n_shards <= MOST_SHARDS:
-        raise DataError(f"shards must be in 2..{MOST_SHARDS}, however: shards={n_shards}; name another number")
+        raise DataError(f"the number of shards must be in 2..{MOST_SHARDS}, got {n_shards}")
 
 
 class ShardWriter:
-    """Deals flows to shards.
+    """Assigns flows to shards and writes them.
 
     Parameters
     ----------
@@ -203,7 +199,7 @@ class ShardWriter:
         self._written = [0] * n_shards
 
     def add(self, flows: pl.DataFrame, codes: NDArray[np.uint16]) -> None:
-        """Deal flows, as the schema has them, and their classes, to the shards.
+        """Assign flows in the schema's columns, with their classes, to the shards.
 
         Raises
         ------
@@ -211,16 +207,16 @@ class ShardWriter:
             The disk is full.
         """
         prints = row_fingerprints(flows, self.schema)
-        told = [pl.Series(_PRINT, prints), pl.Series(_CODE, codes), pl.Series(_COPIES, np.ones(len(codes)))]
-        dealt = flows.select(self.schema.features).with_columns(told)
+        own = [pl.Series(_PRINT, prints), pl.Series(_CODE, codes), pl.Series(_COPIES, np.ones(len(codes)))]
+        rows = flows.select(self.schema.features).with_columns(own)
         shard = ((prints >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)  # ascends with the fingerprint
         order = np.argsort(shard, kind="stable")
         bounds = np.searchsorted(shard[order], np.arange(self._n + 1))
         for j, (start, end) in enumerate(pairwise(bounds.tolist())):
             if start < end:
-                self._keep(j, dealt[order[start:end]])  # a copy: a view would keep all flows that came with it
+                self._buffer(j, rows[order[start:end]])  # a copy: a view would keep all flows of the call
 
-    def _keep(self, j: int, rows: pl.DataFrame) -> None:
+    def _buffer(self, j: int, rows: pl.DataFrame) -> None:
         self._waiting[j].append(rows)
         if sum(part.estimated_size() for part in self._waiting[j]) > WRITTEN_BYTES / self._n:
             self._flush(j)
@@ -235,24 +231,24 @@ class ShardWriter:
         return self._folder / f"piece-{j:04d}-{number:06d}.arrow"
 
     def finish(self, class_order: Sequence[str], source: str) -> ShardedFlows:
-        """Return the distinct flows, when all have been dealt.
+        """Return the distinct flows, after the last `add`.
 
         Raises
         ------
         DataError
-            There was none.
+            There are no flows.
         StorageError
             The disk is full.
         """
         parts = [part for j in range(self._n) if (part := self._finish(j)) is not None]
         if not parts:
-            raise DataError("a table must have at least one flow, however: there is none")
+            raise DataError("the table has no flows")
         paths, codes, copies, prints = zip(*parts, strict=True)
         arrays = (np.concatenate(codes), np.concatenate(copies), np.concatenate(prints))
         return ShardedFlows(ShardedTable.of(paths), *arrays, self.schema, tuple(class_order), source)
 
     def _finish(self, j: int) -> tuple[Path, NDArray[np.uint16], NDArray[np.float64], NDArray[np.uint64]] | None:
-        """Write the distinct rows of a shard, and return what is kept of them in memory."""
+        """Write the distinct rows of a shard; return what stays of them in memory."""
         pieces = [self._piece(j, number) for number in range(self._written[j])]
         waiting, self._waiting[j] = self._waiting[j], []
         read = [*(pl.read_ipc(piece) for piece in pieces), *waiting]
@@ -269,7 +265,7 @@ class ShardWriter:
 
 
 def _collapsed(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """Return the distinct rows of some parts, each with the sum of its copies; the first of them stands for all."""
+    """Return the distinct rows of some parts, the first of equal ones, each with the sum of its copies."""
     rows = pl.concat(parts)
     parts.clear()
     codes = rows[_CODE].to_numpy().astype(np.int64)
@@ -279,10 +275,10 @@ def _collapsed(parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Tell of a disk that is full, or that refuses for another reason, while shards are written."""
+    """Raise errors of the disk while shards are written as `StorageError`."""
     try:
         yield
     except (OSError, PolarsError) as error:
         raise StorageError(
-            f"shards must fit on the disk, however: {folder}: {error}; set TMPDIR to a folder with more room"
+            f"cannot write shards to {folder}: {error}; set TMPDIR to a folder with more room"
         ) from error

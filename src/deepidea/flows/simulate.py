@@ -1,4 +1,4 @@
-"""Invented flows, for trying things out where no data set is at hand."""
+"""Simulated flows, for demos and tests without a data set."""
 
 from __future__ import annotations
 
@@ -51,16 +51,15 @@ _TRAFFIC = (
 
 
 def simulate_flows(*, n_flows: int = 10_000, seed: int = 0) -> pl.DataFrame:
-    """Return labelled flows that nobody ever saw, in the columns of the `conn` schema.
+    """Return simulated labelled flows in the columns of the `conn` schema.
 
-    They prove nothing: no number measured on them says anything about a real network, because the differences
-    between the classes are the ones written down here. They are for the demo where no data set is at hand, and for
-    tests.
+    No figure measured on them is valid for a real network: the differences between the classes are the ones defined
+    here.
 
     Parameters
     ----------
     n_flows
-        How many.
+        Number of flows.
     seed
         The same seed gives the same flows.
 
@@ -78,7 +77,7 @@ def simulate_flows(*, n_flows: int = 10_000, seed: int = 0) -> pl.DataFrame:
     (1000, 6)
     """
     if n_flows < 0:
-        raise ValueError(f"n_flows must not be negative, however: n_flows={n_flows}")
+        raise ValueError(f"n_flows must be at least 0, got {n_flows}")
     rng = np.random.default_rng(seed)
     shares = np.array([traffic.share for traffic in _TRAFFIC])
     kind = rng.choice(len(_TRAFFIC), n_flows, p=shares / shares.sum())  # n_flows

@@ -1,4 +1,4 @@
-"""Writing flow tables of any size: Parquet, CSV, JSON lines, chunk by chunk, whole or not at all."""
+"""Write flow tables of any size as Parquet, CSV or JSON lines, chunk by chunk, whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Protocol, Self, cast, get_args
+from typing import IO, Any, Literal, Protocol, Self, TypeVar, cast, get_args
 
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
@@ -27,6 +27,7 @@ Format = Literal["parquet", "csv", "jsonl"]
 ROW_GROUP_ROWS = 65_536
 TEXT_ROWS = 8_192  # made into text at a time
 
+T = TypeVar("T")
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -43,33 +44,32 @@ def write_flows(
     format: Format | None = None,
     schema: pl.Schema | None = None,
 ) -> int:
-    """Write chunks of a table to one file, in their order, and return how many rows that were.
+    """Write chunks of a table to one file, in their order, and return the number of rows.
 
-    The file appears at ``path`` when it is whole and on the disk. Until then, and after any failure, what stood
-    there stays. Memory holds a few chunks, however long the table. `chunks` is drawn from in the caller's thread.
+    The file appears at ``path`` when it is whole and on the disk. Until then, and after any failure, an older file
+    there is unchanged. Memory holds a few chunks, however long the table. `chunks` is iterated in the caller's thread.
 
     Parameters
     ----------
     chunks
-        Tables of the same columns. Those of a later chunk are put into the first one's order and types; one that
-        lacks a column gets nulls there.
+        Tables of the same columns. Later chunks are put into the first one's order and types; a missing column is
+        filled with nulls.
     path
-        Where to: ``.parquet``, ``.csv``, ``.jsonl``, the last two also with ``.gz`` behind; ``-`` is the standard
-        output. Pipes and devices are written to as the rows come.
+        ``.parquet``, ``.csv``, ``.jsonl``, the last two also with ``.gz``; ``-`` is the standard output. Pipes and
+        devices are written to as the rows come.
     format
-        Format where the name does not tell it; the standard output gets CSV unless told otherwise.
+        Format where the suffix has none; the standard output is CSV by default.
     schema
-        Polars schema of the file; without one the first chunk's counts. With one, a file without rows can be
-        written too.
+        Polars schema of the file, by default the first chunk's. Needed for a file without rows.
 
     Raises
     ------
     StorageError
-        The system refuses to write: a full disk, a folder that is not there.
+        The system refuses to write: a full disk, a missing folder.
     SchemaError
-        A chunk has other columns than the first, or of types that the file cannot hold.
+        A chunk has other columns than the first, or types that the file cannot hold.
     DataError
-        No format is known by that name, or no chunk came and no schema was given.
+        The format is unknown, or there is neither a chunk nor a schema.
 
     Notes
     -----
@@ -90,17 +90,17 @@ def write_flows(
 
 
 def format_of(path: str, format: str | None) -> tuple[Format, bool]:
-    """Return the format of an output, and whether the file is gzipped; :class:`DataError` where the name tells none."""
+    """Return the format of an output, and whether it is gzipped; :class:`DataError` where the format is unknown."""
     packed = path.lower().endswith(".gz")
     suffix = Path(path[:-3] if packed else path).suffix.lower()
     chosen = format or ("csv" if path == "-" else _SUFFIXES.get(suffix))
     if chosen not in get_args(Format):
         raise DataError(
-            f"an output must be {', '.join(get_args(Format))}, however: {format or path!r} is none of them; "
+            f"cannot write {path!r}: the format is none of {', '.join(get_args(Format))}; "
             "choose another suffix or name the format"
         )
     if packed and chosen == "parquet":
-        raise DataError(f"Parquet is packed inside, however: {path!r} asks for gzip around it; drop the .gz")
+        raise DataError(f"cannot write {path!r}: Parquet is compressed inside; drop the .gz")
     return cast("Format", chosen), packed
 
 
@@ -123,12 +123,9 @@ def _storage_errors(target: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, DeepIDEAError):  # of ours, or of a source that the rows came from
+        if isinstance(error, DeepIDEAError):  # a SourceError of the rows, for one
             raise
-        reason = error.strerror or error
-        raise StorageError(
-            f"the output must take every row, however: {target}: {reason}; what was written is not whole"
-        ) from error
+        raise StorageError(f"cannot write {target}: {error.strerror or error}; the output is not whole") from error
 
 
 @contextlib.contextmanager
@@ -141,7 +138,7 @@ def _maybe_packed(stream: IO[bytes], packed: bool) -> Iterator[IO[bytes]]:
 
 
 class _Writer(Protocol):
-    """Takes chunks of one schema; leaving its ``with`` block finishes the file."""
+    """Writes chunks of one schema; leaving its ``with`` block finishes the file."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -157,26 +154,21 @@ def _write_all(
     schema: pl.Schema | None,
 ) -> int:
     rest = iter(chunks)
-    first = list(_take_one(rest))
+    first = list(islice(rest, 1))
     if schema is None and not first:
-        raise DataError("a file must have columns, however: no chunk came and no schema was given; pass schema=")
+        raise DataError("cannot write a table without chunks and without a schema; pass schema=")
     schema = first[0].schema if schema is None else schema
     rows = 0
     with make_writer(file, schema) as writer:
-        for chunk in chain(_emptying(first), rest):
+        for chunk in chain(_drained(first), rest):
             writer.write(_fitted(chunk, schema))
             rows += chunk.height
             del chunk  # or it would live until the next one has been made
     return rows
 
 
-def _take_one(chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    for chunk in chunks:
-        yield chunk
-        return
-
-
-def _emptying(chunks: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _drained(chunks: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield chunks and let go of them, so that each can be freed once it is written."""
     while chunks:
         yield chunks.pop()
 
@@ -188,14 +180,14 @@ def _fitted(chunk: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     extra = [name for name in chunk.columns if name not in schema]
     if extra:
         raise SchemaError(
-            f"every chunk must have the columns of the first, however: {', '.join(extra)} came later; "
-            "write tables of different columns to different files"
+            f"a chunk has columns that the first one lacks: {', '.join(extra)}; write tables of different columns to "
+            "different files"
         )
     columns = (_column_of(chunk, name, dtype) for name, dtype in schema.items())
     try:
         return chunk.select(columns) if chunk.width else pl.DataFrame(schema=schema)
     except PolarsError as error:
-        raise SchemaError(f"every chunk must have the types of the first, however: {error}") from error
+        raise SchemaError(f"a chunk has other types than the first one: {error}") from error
 
 
 def _column_of(chunk: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
@@ -205,66 +197,45 @@ def _column_of(chunk: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
 class _TextWriter:
     """CSV or JSON lines: every chunk is made into text and appended."""
 
-    def __init__(self, file: IO[bytes], schema: pl.Schema) -> None:
-        self._file = file
-        self._append(self._head(schema))
+    def __init__(self, file: IO[bytes], to_text: Callable[[pl.DataFrame, io.BytesIO], None]) -> None:
+        self._file, self._to_text = file, to_text
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Nothing is left to do."""
+        """Do nothing: every chunk has been written."""
 
     def write(self, chunk: pl.DataFrame) -> None:
         for piece in chunk.iter_slices(TEXT_ROWS):
+            text = io.BytesIO()
             try:
-                text = self._text(piece)
+                self._to_text(piece, text)
             except PolarsError as error:
-                raise SchemaError(f"a text file holds plain values only, however: {error}; write Parquet") from error
-            self._append(text)
-
-    def _append(self, text: io.BytesIO) -> None:
-        with text.getbuffer() as data:
-            self._file.write(data)
-
-    def _head(self, schema: pl.Schema) -> io.BytesIO:
-        raise NotImplementedError
-
-    def _text(self, chunk: pl.DataFrame) -> io.BytesIO:
-        raise NotImplementedError
+                raise SchemaError(f"cannot write a value as text: {error}; write Parquet") from error
+            self._file.write(text.getbuffer())
 
 
-class _CsvWriter(_TextWriter):
-    def _head(self, schema: pl.Schema) -> io.BytesIO:
-        head = io.BytesIO()
-        pl.DataFrame(schema=dict.fromkeys(schema, pl.String)).write_csv(head)
-        return head
-
-    def _text(self, chunk: pl.DataFrame) -> io.BytesIO:
-        text = io.BytesIO()
-        chunk.write_csv(text, include_header=False)
-        return text
+def _csv_writer(file: IO[bytes], schema: pl.Schema) -> _TextWriter:
+    head = io.BytesIO()
+    pl.DataFrame(schema=dict.fromkeys(schema, pl.String)).write_csv(head)
+    file.write(head.getbuffer())
+    return _TextWriter(file, lambda chunk, text: chunk.write_csv(text, include_header=False))
 
 
-class _JsonLinesWriter(_TextWriter):
-    def _head(self, schema: pl.Schema) -> io.BytesIO:  # noqa: ARG002
-        return io.BytesIO()
-
-    def _text(self, chunk: pl.DataFrame) -> io.BytesIO:
-        text = io.BytesIO()
-        chunk.write_ndjson(text)
-        return text
+def _json_lines_writer(file: IO[bytes], _schema: pl.Schema) -> _TextWriter:
+    return _TextWriter(file, lambda chunk, text: chunk.write_ndjson(text))
 
 
 class _Abandoned(Exception):
-    """Tells the engine to stop: the caller's own error is on its way."""
+    """Raised in the engine to stop it: the caller has an error of its own."""
 
 
 class _ParquetWriter:
-    """Parquet by the engine's streaming sink, which pulls; a thread lets the caller push.
+    """Parquet by the engine's streaming sink, which pulls, while the caller pushes.
 
-    The engine calls its source from a thread of its own. Chunks therefore cross a queue of one, so that the
-    generator which makes them, the caller's code, runs where the caller called and is interrupted there.
+    The engine calls its source from a thread of its own. Chunks cross a queue of one, so that the generator that makes
+    them runs, and is interrupted, in the caller's thread.
     """
 
     def __init__(self, file: IO[bytes], schema: pl.Schema) -> None:
@@ -284,12 +255,12 @@ class _ParquetWriter:
         self._put(_Abandoned() if error is not None else None)
         self._thread.join()
         if error is None:
-            self._tell()
+            self._raise_error()
 
     def write(self, chunk: pl.DataFrame) -> None:
         if chunk.height:
             self._put(chunk)
-        self._tell()
+        self._raise_error()
 
     def _put(self, item: pl.DataFrame | BaseException | None) -> None:
         while self._thread.is_alive():
@@ -297,12 +268,12 @@ class _ParquetWriter:
                 self._queue.put(item, timeout=0.05)
                 return
 
-    def _tell(self) -> None:
-        """Raise what the sink met: the system's own error where there was one."""
+    def _raise_error(self) -> None:
+        """Raise the error of the sink, the system's own where there was one."""
         if self._file.error is not None:
             raise self._file.error
         if self._error is not None:
-            raise SchemaError(f"Parquet must be able to hold every column, however: {self._error}") from self._error
+            raise SchemaError(f"cannot write a column as Parquet: {self._error}") from self._error
 
     def _sink(self) -> None:
         table = register_io_source(lambda *_hints: self._drawn(), schema=self._schema, is_pure=True)
@@ -321,22 +292,21 @@ class _ParquetWriter:
 
 
 class _Recording:
-    """A file that remembers the system's error: the engine would tell it as one of its own."""
+    """A file that remembers the system's error, which the engine would raise as one of its own."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
+        return self._recorded(lambda: self._file.write(data))
 
     def flush(self) -> None:
+        self._recorded(self._file.flush)
+
+    def _recorded(self, call: Callable[[], T]) -> T:
         try:
-            self._file.flush()
+            return call()
         except OSError as error:
             self.error = error
             raise
@@ -344,6 +314,6 @@ class _Recording:
 
 _WRITERS: dict[Format, Callable[[IO[bytes], pl.Schema], _Writer]] = {
     "parquet": _ParquetWriter,
-    "csv": _CsvWriter,
-    "jsonl": _JsonLinesWriter,
+    "csv": _csv_writer,
+    "jsonl": _json_lines_writer,
 }
