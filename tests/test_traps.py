@@ -97,7 +97,7 @@ def test_giveaways_change_no_verdict(captured: Path):
 
 @pytest.mark.parametrize("column", GIVEAWAYS)
 def test_asking_for_a_giveaway_is_an_error(captured: Path, column: str):
-    with pytest.raises(LeakError, match=rf"however: {column} \({GIVEAWAYS[column]}\) was asked for; leave it out"):
+    with pytest.raises(LeakError, match=rf"would leak the label: {column} \({GIVEAWAYS[column]}\); leave"):
         flows_to_train(str(captured), keep=[column], **TABLE)
 
 
