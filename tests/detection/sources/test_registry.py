@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 
 from deepidea.detection.sources.lines import StdinSource, UnixSource
 from deepidea.detection.sources.partitions import SharedSource
-from deepidea.detection.sources.registry import SOURCES, open_source, source_of
+from deepidea.detection.sources.registry import PCAP_MARKS, SOURCES, open_source, source_of
 from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
 from deepidea.detection.sources.tables import TableSource
 from deepidea.errors import DataError, SourceError
@@ -335,12 +335,15 @@ def test_the_standard_input_is_handed_over_as_it_comes_and_can_be_stopped() -> N
     assert seen == 3
 
 
-def test_the_standard_input_refuses_what_is_neither() -> None:
+@pytest.mark.parametrize(
+    ("data", "fact"), [(b"a,b\n1,2\n", "neither"), *((mark + bytes(2000) + b"\n", "pcap:-") for mark in PCAP_MARKS)]
+)
+def test_the_standard_input_refuses_what_is_neither(data: bytes, fact: str) -> None:
     reading, writing = os.pipe()
     with open(reading, "rb") as stream, open(writing, "wb") as feed:
-        feed.write(b"a,b\n1,2\n")
+        feed.write(data)
         feed.close()
-        with pytest.raises(DataError, match="the standard input must be"):
+        with pytest.raises(DataError, match=f"the standard input is .*{fact}"):
             list(StdinSource(stream=stream).batches(None, threading.Event()))
 
 
@@ -366,11 +369,11 @@ def test_a_socket_is_taken_over_from_the_dead_alone(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(source.path))
     for _ in source.batches(None, stop):
-        with pytest.raises(SourceError, match="another one listens"):
+        with pytest.raises(SourceError, match=r"eve.sock: another process"):
             next(UnixSource(source.name).batches(None, stop))
         stop.set()
     source.path.write_text("a file")
-    with pytest.raises(SourceError, match="is a file"):
+    with pytest.raises(SourceError, match="it exists and is no socket"):
         next(source.batches(None, threading.Event()))
     with pytest.raises(SourceError, match="No such file"):
         next(UnixSource(f"unix://{tmp_path}/none/eve.sock").batches(None, threading.Event()))
