@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.markdown import table
 from benchmarks.result_files import read_result
 
-Told = dict[str, Any]
+Plan = dict[str, Any]
 
 
 def _size(flows: float) -> str:
@@ -45,7 +45,7 @@ def _money(dollars: float) -> str:
     return f"${dollars:,.0f}" if dollars >= 100 else f"${dollars:,.2f}"
 
 
-_ROWS: dict[str, Callable[[Told], str]] = {
+_ROWS: dict[str, Callable[[Plan], str]] = {
     "flows a second, mean": lambda of: f"{of['mean_per_s']:,}",
     "in the busiest minute; in a flood": lambda of: f"{of['peak_per_s']:,}; {of['flood_per_s']:,}",
     "**cells**: brokers, stores": lambda of: f"**{of['cells']:,}**",
