@@ -86,22 +86,22 @@ def test_the_json_of_an_evaluation_has_the_promised_keys(
     command: Command, model_file: Path, flow_file: Path, tmp_path: Path
 ):
     assert command("evaluate", model_file, flow_file, "--json", tmp_path / "s.json").code == 0
-    told = json.loads((tmp_path / "s.json").read_text())
-    assert set(told) >= SCORES | {"subsets", "data", "model"}
-    assert list(told["per_class"]) == CLASSES
-    assert all({"precision", "recall", "f1", "support"} <= set(of) for of in told["per_class"].values())
-    assert set(told["subsets"]) == {"all", "distinct", "unseen"}
-    for subset in told["subsets"].values():
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert set(written) >= SCORES | {"subsets", "data", "model"}
+    assert list(written["per_class"]) == CLASSES
+    assert all({"precision", "recall", "f1", "support"} <= set(of) for of in written["per_class"].values())
+    assert set(written["subsets"]) == {"all", "distinct", "unseen"}
+    for subset in written["subsets"].values():
         assert set(subset) >= SCORES
         assert list(subset["per_class"]) == CLASSES
-    assert told["subsets"]["all"]["cba"] == told["cba"]
+    assert written["subsets"]["all"]["cba"] == written["cba"]
 
 
 def test_a_table_is_trained_on_in_shards(command: Command, flow_file: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.idea"
-    told = command("train", flow_file, *TABLE, "-o", model, "--seed", 1, "--shards", 3, "--epochs", 1)
-    assert told.code == 0, told.err
-    assert "distinct rows in 3 shards" in told.err
+    ran = command("train", flow_file, *TABLE, "-o", model, "--seed", 1, "--shards", 3, "--epochs", 1)
+    assert ran.code == 0, ran.err
+    assert "distinct rows in 3 shards" in ran.err
     assert command("score", model, flow_file, "-o", tmp_path / "v.parquet").code == 0
 
 
@@ -109,20 +109,20 @@ def test_a_table_is_trained_on_in_shards(command: Command, flow_file: Path, tmp_
     "more", [("--split", "stratified"), ("--continue", "x.idea"), ("--taxonomy", "x"), ("--port",), ("--labels",)]
 )
 def test_what_does_not_go_with_shards_is_refused(command: Command, flow_file: Path, tmp_path: Path, more) -> None:
-    told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3, *more)
-    assert told.code == 3
-    assert f"{more[0]} cannot be combined with --shards" in told.err
+    ran = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3, *more)
+    assert ran.code == 3
+    assert f"{more[0]} cannot be combined with --shards" in ran.err
 
 
 def test_a_data_set_in_shards_is_refused(command: Command, tmp_path: Path) -> None:
-    told = command("train", "kdd99", "-o", tmp_path / "m.idea", "--shards", 3)
-    assert (told.code, "leave --shards out" in told.err) == (3, True)
+    ran = command("train", "kdd99", "-o", tmp_path / "m.idea", "--shards", 3)
+    assert (ran.code, "leave --shards out" in ran.err) == (3, True)
 
 
 def test_a_folder_for_shards_must_be_there(command: Command, flow_file: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
-    told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3)
-    assert (told.code, "TMPDIR is " in told.err) == (3, True)
+    ran = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3)
+    assert (ran.code, "TMPDIR is " in ran.err) == (3, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -136,8 +136,8 @@ def test_shards_go_where_training_is_ended(
     (tmp_path / "t").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
     monkeypatch.setattr("deepidea.model.presets.train_on_shards", end)
-    told = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3)
-    assert told.code == 128 + number
+    ran = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea", "--shards", 3)
+    assert ran.code == 128 + number
     assert not list((tmp_path / "t").iterdir())
 
 
@@ -198,18 +198,18 @@ def test_the_command_line_knows_every_loss_and_no_other(command: Command, flow_f
     assert "'focal'" in refused.err
 
 
-def test_columns_that_are_refused_are_told(command: Command, flow_file: Path, tmp_path: Path, tiny_presets: None):
+def test_columns_that_are_refused_are_listed(command: Command, flow_file: Path, tmp_path: Path, tiny_presets: None):
     path = tmp_path / "t.csv"
     pl.read_csv(flow_file).with_row_index("flow_id").write_csv(path)
-    told = command("train", path, *TABLE, "-o", tmp_path / "m.idea").err
-    assert "not a feature: flow_id: a row number or identifier, by its name\n" in told
+    printed = command("train", path, *TABLE, "-o", tmp_path / "m.idea").err
+    assert "not a feature: flow_id: a row number or identifier, by its name\n" in printed
 
 
 def test_inspect_shows_the_card(command: Command, model_file: Path):
     shown = command("inspect", model_file)
     assert shown.code == 0
-    for told in ("DeepIDEA detector", "custom", "site.csv", "stratified", "log-z-score", "softmax(z", "port_scan"):
-        assert told in shown.out
+    for word in ("DeepIDEA detector", "custom", "site.csv", "stratified", "log-z-score", "softmax(z", "port_scan"):
+        assert word in shown.out
 
 
 def test_a_detector_without_a_card_is_inspected_and_evaluated(command: Command, flow_file: Path, tmp_path: Path):
@@ -326,12 +326,12 @@ def test_a_data_set_is_added_listed_and_described(command: Command, home: Path, 
 
 def test_the_json_of_a_description(command: Command, home: Path, kdd_folder: Path):
     command("data", "add", "kdd99", kdd_folder)
-    told = json.loads(command("data", "describe", "kdd99", "--json").out)
-    assert (told["name"], told["taxonomy"], told["n_features"]) == ("kdd99", "official", 41)
-    assert told["train"]["classes"] == {"benign": 15, "dos": 30, "probe": 15}
-    assert told["test"]["rows"] == 40
-    assert told["quirks"] == {"labels_with_final_dot": 100}
-    assert [file["role"] for file in told["files"]] == ["train", "test"]
+    written = json.loads(command("data", "describe", "kdd99", "--json").out)
+    assert (written["name"], written["taxonomy"], written["n_features"]) == ("kdd99", "official", 41)
+    assert written["train"]["classes"] == {"benign": 15, "dos": 30, "probe": 15}
+    assert written["test"]["rows"] == 40
+    assert written["quirks"] == {"labels_with_final_dot": 100}
+    assert [file["role"] for file in written["files"]] == ["train", "test"]
 
 
 def test_a_data_set_is_trained_on_and_evaluated_by_name(
@@ -341,10 +341,10 @@ def test_a_data_set_is_trained_on_and_evaluated_by_name(
     model = tmp_path / "k.idea"
     assert command("train", "kdd99", "-o", model, "--seed", 0).code == 0
     assert command("evaluate", model, "kdd99", "--json", tmp_path / "s.json").code == 0
-    told = json.loads((tmp_path / "s.json").read_text())
-    assert (told["data"]["source"], told["data"]["rows"]) == ("kdd99/test", 40)
-    assert told["model"]["data"]["split"] == {"kind": "official"}
-    assert told["per_class"]["dos"]["support"] == 13
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert (written["data"]["source"], written["data"]["rows"]) == ("kdd99/test", 40)
+    assert written["model"]["data"]["split"] == {"kind": "official"}
+    assert written["per_class"]["dos"]["support"] == 13
 
 
 def test_data_come_from_another_address(
@@ -364,15 +364,15 @@ def test_data_come_from_another_address(
 
 
 @pytest.mark.data
-def test_the_facts_of_nsl_kdd_are_told(command: Command, home: Path, data_root: Path):
+def test_the_facts_of_nsl_kdd(command: Command, home: Path, data_root: Path):
     assert (
         "registered nsl-kdd: 160,367 flows of 3 files\n" in command("data", "add", "nsl-kdd", data_root / "nsl-kdd").err
     )
-    told = json.loads(command("data", "describe", "nsl-kdd", "--json").out)
-    assert (told["train"]["rows"], told["test"]["rows"]) == (125_973, 22_544)
-    assert told["train"]["classes"] == {"benign": 67_343, "dos": 45_927, "probe": 11_656, "u2r": 52, "r2l": 995}
-    assert told["extras"]["KDDTest-21"]["rows"] == 11_850
-    assert len(told["split"]["new_labels"]) == 17
+    written = json.loads(command("data", "describe", "nsl-kdd", "--json").out)
+    assert (written["train"]["rows"], written["test"]["rows"]) == (125_973, 22_544)
+    assert written["train"]["classes"] == {"benign": 67_343, "dos": 45_927, "probe": 11_656, "u2r": 52, "r2l": 995}
+    assert written["extras"]["KDDTest-21"]["rows"] == 11_850
+    assert len(written["split"]["new_labels"]) == 17
     shown = command("data", "describe", "nsl-kdd").out
     assert "17 labels occur only in the test, 3,750 flows" in shown
 
@@ -457,7 +457,7 @@ def test_a_reader_that_leaves_early_is_no_traceback(model_file: Path, tmp_path: 
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        told = process.stderr.read()
+        printed = process.stderr.read()
         process.wait(timeout=60)
     assert process.returncode == 5
-    assert b"Traceback" not in told
+    assert b"Traceback" not in printed

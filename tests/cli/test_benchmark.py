@@ -9,7 +9,7 @@ from deepidea.cli import benchmark
 from deepidea.cli.benchmark import benchmark_progress
 
 
-def test_a_benchmark_tells_what_ended_and_on_a_terminal_what_runs(capsys, monkeypatch):
+def test_a_benchmark_prints_what_ended_and_on_a_terminal_what_runs(capsys, monkeypatch):
     cells = [Cell("kdd99", "auto", name, 0) for name in ("tree", "lstm", "knn")]
     ended = (Outcome(cells[0], "measured", 3.0, cba=0.5123), Outcome(cells[1], "cut", 9.0, "it took [too] long"))
     at = Progress(5, 4, {cells[2]: 7.0}, 61.0, ended)
@@ -23,12 +23,12 @@ def test_a_benchmark_tells_what_ended_and_on_a_terminal_what_runs(capsys, monkey
     monkeypatch.setattr(benchmark, "err", terminal)
     with benchmark_progress() as show:
         show(at)
-        told = "".join(str(segment.text) for segment in terminal.render(benchmark._running(at)))
-    assert "4/5, about 1 min 1 s left" in told
-    assert "7.0 s" in told
-    assert "kdd99, auto: knn, seed 0" in told
+        printed = "".join(str(segment.text) for segment in terminal.render(benchmark._running(at)))
+    assert "4/5, about 1 min 1 s left" in printed
+    assert "7.0 s" in printed
+    assert "kdd99, auto: knn, seed 0" in printed
 
 
-def test_an_interrupted_benchmark_is_told_to_go_on():
+def test_an_interrupted_benchmark_says_how_to_resume():
     with pytest.raises(KeyboardInterrupt, match="the same command resumes here"), benchmark_progress():
         raise KeyboardInterrupt

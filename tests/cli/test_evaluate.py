@@ -14,7 +14,7 @@ def test_an_evaluation_shows_subsets_references_and_classes(capsys):
     detector = FakeDetector(training_fingerprints=np.zeros(1, np.uint64))
     evaluation = evaluate_detector(detector, flows, baselines=Baselines.fit(train))
     show_evaluation(evaluation, trust_notes(evaluation))
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in ("all", "distinct", "unseen", "majority: benign", "one rule", "macro F1", "dos", "probe", "Elsewhere"):
-        assert word in told
-    assert f"{100 * evaluation.scores.accuracy:.2f}" in told
+        assert word in printed
+    assert f"{100 * evaluation.scores.accuracy:.2f}" in printed

@@ -39,21 +39,21 @@ def test_an_alert_that_is_listed_can_be_explained(command: Command, model_file: 
 
 def test_json_has_every_key(command: Command, model_file: Path, store: str):
     beginning = command("alerts", "--store", store, "--limit", 1).out.split()[-1]
-    told = json.loads(command("explain", model_file, beginning, "--store", store, "--json", "--top", 2).out)
-    assert told["alert_id"].startswith(beginning)
-    assert len(told["reasons"]) == 2
-    assert {"headline", "class_name", "score", "basis", "log_odds", "residual", "range_of"} <= set(told)
-    assert {"name", "title", "value", "push", "share", "direction", "benign_range"} <= set(told["reasons"][0])
+    written = json.loads(command("explain", model_file, beginning, "--store", store, "--json", "--top", 2).out)
+    assert written["alert_id"].startswith(beginning)
+    assert len(written["reasons"]) == 2
+    assert {"headline", "class_name", "score", "basis", "log_odds", "residual", "range_of"} <= set(written)
+    assert {"name", "title", "value", "push", "share", "direction", "benign_range"} <= set(written["reasons"][0])
 
 
 def test_rows_of_a_file(command: Command, model_file: Path, flow_file: Path):
     ran = command("explain", model_file, "--flows", flow_file, "--row", 7, "--row", 2, "--top", 3)
     assert ran.code == 0, ran.err
     assert [line.split(":")[0] for line in ran.out.splitlines() if line.startswith("row ")] == ["row 7", "row 2"]
-    told = json.loads(command("explain", model_file, "--flows", flow_file, "--json").out)
-    assert len(told) == 5
+    written = json.loads(command("explain", model_file, "--flows", flow_file, "--json").out)
+    assert len(written) == 5
     scores = Detector.load(model_file).score(pl.read_csv(flow_file))["score"]
-    assert [one["score"] for one in told] == pytest.approx(scores.sort(descending=True).head(5).to_list())
+    assert [one["score"] for one in written] == pytest.approx(scores.sort(descending=True).head(5).to_list())
 
 
 @pytest.mark.parametrize("given", [(), ("0", "--flows", "x.csv")])

@@ -8,12 +8,12 @@ from deepidea.flows.simulate import simulate_flows
 from deepidea.model.presets import train_detector
 
 
-def test_a_card_shows_labels_told_apart(capsys):
+def test_a_card_shows_labels(capsys):
     site = labelled_flows_from_table(simulate_flows(n_flows=300), "label", "benign")[0]
     classes = pl.Series(["benign" if name == "benign" else "[attack]" for name in site.classes])
     flows = LabelledFlows(site.table, site.labels, classes, site.schema, ("benign", "[attack]"))
     show_card(train_detector(flows, labels=True, n_epochs=1, hidden=(4,) * 4, random_state=0))
-    told = capsys.readouterr().out
-    assert "labels" in told
-    assert "[attack] (" in told
-    assert "hidden=4x4" in told
+    printed = capsys.readouterr().out
+    assert "labels" in printed
+    assert "[attack] (" in printed
+    assert "hidden=4x4" in printed

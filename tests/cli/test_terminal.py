@@ -41,6 +41,6 @@ def test_durations_never_show_sixty_of_anything(seconds):
     assert numbers[0] < 60 or " h " in duration(seconds)
 
 
-@pytest.mark.parametrize(("share", "told"), [(None, "-"), (0.0, "0.00"), (0.12345, "12.35"), (1.0, "100.00")])
-def test_shares_are_percent(share, told):
-    assert percent(share) == told
+@pytest.mark.parametrize(("share", "text"), [(None, "-"), (0.0, "0.00"), (0.12345, "12.35"), (1.0, "100.00")])
+def test_shares_are_percent(share, text):
+    assert percent(share) == text

@@ -52,7 +52,7 @@ def watched(lab, tmp_path, command):
     return ran, tmp_path, alerts
 
 
-def test_detect_tells_stores_and_delivers(watched, lab):
+def test_detect_prints_stores_and_delivers(watched, lab):
     ran, folder, alerts = watched
     lines = [json.loads(line) for line in alerts.read_text().splitlines()]
     with open_store(store_of(folder)) as store:
@@ -65,7 +65,7 @@ def test_detect_tells_stores_and_delivers(watched, lab):
     assert all(line["community_id"].startswith("1:") for line in lines)
 
 
-def test_a_second_run_tells_nothing_again(watched, lab, command):
+def test_a_second_run_repeats_nothing(watched, lab, command):
     _, folder, alerts = watched
     before = alerts.read_text()
     again = command(
@@ -96,7 +96,7 @@ def test_incidents_and_alerts_are_listed(watched, command):
     assert "file://" in status
 
 
-def test_allow_rules_keep_quiet_what_is_stored_and_let_it_go_again(watched, command):
+def test_allow_rules_suppress_stored_alerts_and_their_removal_restores_them(watched, command):
     _, folder, _ = watched
     store = ("--store", store_of(folder))
     added = command("allow", "add", "--class", "dos", "--note", "a test of ours", *store)
@@ -118,7 +118,7 @@ def test_a_file_of_allow_rules_is_taken(lab, tmp_path, command):
     assert "suppressed by allow rules" in ran.err
 
 
-def test_purge_lets_old_alerts_go(watched, command):
+def test_purge_deletes_old_alerts(watched, command):
     _, folder, _ = watched
     ran = command("store", "purge", "--days", 1, "--store", store_of(folder))
     assert "alerts deleted" in ran.err
@@ -132,19 +132,19 @@ def test_calibrate_writes_a_detector_that_detect_goes_by(lab, tmp_path, command)
     ran = command("calibrate", lab / "lab.idea", quiet, "--fpr", 0.02, "-o", site)
     assert ran.code == 0, ran.err
     assert "at most 20 per 1,000 benign flows" in ran.err
-    told = command("detect", quiet, "--model", site, "--store", store_of(tmp_path)).err
-    assert "alerts: score above" in told
+    printed = command("detect", quiet, "--model", site, "--store", store_of(tmp_path)).err
+    assert "alerts: score above" in printed
     too_fine = command("calibrate", lab / "lab.idea", quiet, "--fpr", 1e-6, "-o", site)
     assert (too_fine.code, "at least 1,999,999 benign flows" in too_fine.err) == (3, True)
 
 
 def test_sources_are_listed(command):
-    told = command("sources").out
-    assert all(name in told for name in ("pcap", "zeek", "eve", "netflow", "redis", "interface"))
+    printed = command("sources").out
+    assert all(name in printed for name in ("pcap", "zeek", "eve", "netflow", "redis", "interface"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "fact"),
     [
         (("no-such-file.pcap",), 3, "no-such-file.pcap"),
         (("interface:none0",), 5, "none0"),
@@ -157,11 +157,13 @@ def test_sources_are_listed(command):
         (("netflow://:0", "--option", "timeout"), 2, "NAME=VALUE"),
     ],
 )
-def test_what_cannot_be_is_told_and_nothing_is_read(lab, tmp_path, command, monkeypatch, arguments, code, told):
+def test_a_wrong_address_or_option_is_refused_before_anything_is_read(
+    lab, tmp_path, command, monkeypatch, arguments, code, fact
+):
     monkeypatch.chdir(lab)
     store = () if "--store" in arguments else ("--store", store_of(tmp_path))
     ran = command("detect", *arguments, "--model", lab / "lab.idea", *store)
-    assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert (ran.code, fact in ran.err) == (code, True), ran.err
 
 
 def test_the_dialect_is_that_of_the_data_set_that_a_detector_was_trained_on(lab):
@@ -190,7 +192,7 @@ def test_what_was_skipped_is_counted_once_however_often_it_is_read(watched, lab,
     assert counts[0][0]["not IP"] > 0
 
 
-def test_a_sink_that_takes_nothing_is_told_by_the_exit_code(lab, tmp_path, command, monkeypatch):
+def test_a_sink_that_takes_nothing_shows_in_the_exit_code(lab, tmp_path, command, monkeypatch):
     monkeypatch.setattr("deepidea.detection.runner.DRAIN_S", 0.5)
     nowhere = f"file://{tmp_path}/no-such-folder/alerts.json"
     ran = command(
@@ -210,16 +212,16 @@ def test_metered_tables_and_captures_are_read_alike(lab, tmp_path, command, sche
     )  # fmt: skip
     assert trained.code == 0, trained.err
     assert command("meter", lab / "lab.pcap", "-o", table).code == 0
-    told = []
+    alert_ids = []
     for n, source in enumerate((table, lab / "lab.pcap")):
         store = f"sqlite:///{tmp_path}/{n}.db"
         assert command("detect", source, "--model", model, "--store", store).code == 0
         with open_store(store) as opened:
-            told.append(opened.alerts(limit=100_000).rows["alert_id"].sort().to_list())
-    assert told[0] == told[1]
+            alert_ids.append(opened.alerts(limit=100_000).rows["alert_id"].sort().to_list())
+    assert alert_ids[0] == alert_ids[1]
 
 
-def test_a_store_that_is_not_there_is_told(tmp_path, command):
+def test_a_store_that_does_not_exist_is_an_error(tmp_path, command):
     ran = command("incidents", "--store", f"sqlite:///{tmp_path}/none.db")
     assert (ran.code, "deepidea detect makes it" in ran.err) == (5, True)
     assert not (tmp_path / "none.db").exists()
@@ -238,9 +240,9 @@ def test_sigterm_drains_and_the_next_run_goes_on(lab, tmp_path):
         with open_store(store_of(tmp_path)) as store:
             n_flows = sum(counters.n_flows for counters in store.counters())
     process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=30)[1]
-    assert process.returncode == 0, told
-    assert "new alerts" in told
+    printed = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, printed
+    assert "new alerts" in printed
     assert n_flows > 0
 
 

@@ -43,7 +43,7 @@ from deepidea.errors import DeepIDEAError
 
 Command = Callable[..., None]
 
-register_adapters()
+register_adapters()  # kafka:// and redis://, which rooms below do not know of
 app = typer.Typer(
     help="A trainable network intrusion detector: labelled flows in, a detector out, verdicts on new flows.",
     epilog=__doc__.split("\n\n")[1].replace("\n", " "),
@@ -89,6 +89,7 @@ def _add_group(panel: str, name: str, help: str, **commands: tuple[Command, str]
     app.add_typer(group, name=name, rich_help_panel=panel)
 
 
+# The order of commands is that of the help page and of docs/cli.md.
 _add(
     "Train and evaluate",
     (train.train, "deepidea train kdd99 -o kdd.idea"),

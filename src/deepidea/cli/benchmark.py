@@ -81,6 +81,7 @@ def _running(at: Any) -> Table:
 
 def show_outcomes(plan: Any, outcomes: Any, folder: Path) -> int:
     """Print how a benchmark ended, and return its exit code: 1 where a run has no result."""
+    # "cut": over its budget; kept records are of earlier runs of the same grid
     ends = [record["status"] for record in plan.kept.values()] + [outcome.status for outcome in outcomes]
     counts = {status: ends.count(status) for status in ("measured", "cut", "failed")}
     say(", ".join(f"{count:,} {status}" for status, count in counts.items() if count or status == "measured"))

@@ -116,6 +116,7 @@ def live_status(address: str) -> Iterator[Callable[[Any, Sequence[Any]], None]]:
     if not err.is_terminal:
         yield _periodic_status(address)
         return
+    # redrawn in place and removed at the end
     with Live(Text(f"reading {address}"), console=err, transient=True, refresh_per_second=4) as live:
         yield lambda progress, deliveries: live.update(status_line(address, progress, deliveries))
 

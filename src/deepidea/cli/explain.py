@@ -137,6 +137,7 @@ def _signed_percent(share: float) -> str:
 
 def _attack_push(explanation: Any) -> float:
     """Return the sum of pushes towards attack: any of them and its share of the sum give it."""
+    # reasons are cut to the strongest few, so their pushes do not add up to it
     known = (reason.push / reason.share for reason in explanation.reasons if reason.share > 0)
     return next(known, None) or sum(abs(reason.push) for reason in explanation.reasons) or 1.0
 

@@ -103,6 +103,7 @@ def models_compare(
         write_json(comparison)
     else:
         show_comparison(comparison)
+    # two files and no --store: there is no store to keep it in
     if store or not (Path(old).is_file() and Path(new).is_file()):
         _store_comparison(comparison, old_id, new_id, store)
 

@@ -105,7 +105,7 @@ def options_of_source(given: list[str] | None = None, **named: Any) -> dict[str,
         name, equals, text = pair.partition("=")
         if not (name and equals):
             raise typer.BadParameter(f"--option takes NAME=VALUE, got {pair!r}")
-        try:
+        try:  # 60 is a number, True a truth value; what is no Python literal, such as an address, is text
             options[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             options[name] = text

@@ -76,6 +76,8 @@ def flow_progress(title: str, *, unit: str = "flows") -> Iterator[Callable[[int]
 @contextlib.contextmanager
 def stopping(seconds: float | None = None) -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C, SIGTERM and, if given, the end of so many seconds set; a second Ctrl-C breaks off."""
+    # The first signal lets the work end by itself, with what was read stored; a second Ctrl-C raises. Handlers can be
+    # set in the main thread alone, and are restored at the end.
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -123,6 +125,7 @@ def show_table(columns: Sequence[str | Column], rows: Iterable[Sequence[str | Te
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    # rich takes 80 columns where there is no terminal, and would fold what a script reads
     if empty and not table.row_count:
         say(empty)
     else:

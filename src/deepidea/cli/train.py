@@ -154,6 +154,7 @@ def train(options: TrainOptions) -> None:
     if options.master is not None and options.engine != "spark":
         raise typer.BadParameter("--master needs --engine spark")
     require_writable(options.output)
+    # a worker was started by this command with the same options: it trains
     if options.engine == "spark" and not is_worker():
         _train_on_spark(options)
     elif options.workers > 1 and not is_worker():
@@ -207,6 +208,8 @@ def _common_arguments(options: TrainOptions) -> list[str]:
 
 def _train_here(options: TrainOptions) -> None:
     """Train in this process, alone or as one of several; the first of several prints and writes for all."""
+    # Workers read the same data and sum their gradients, so that all of them end with the same network: the first one
+    # writes it.
     with _joined(options.device) as workers:
         training = options.training(workers)
         if options.shards is None:

@@ -235,7 +235,7 @@ def test_an_unexpected_error_is_logged_and_shown_and_alerts_stay_owed(
     assert delivery.stop(5)
 
 
-def test_what_retention_took_is_told(sqlite_store: Store, delivery: Delivery) -> None:
+def test_what_retention_deleted_is_counted(sqlite_store: Store, delivery: Delivery) -> None:
     put(sqlite_store, 3)
     sqlite_store.purge(NOON.replace(year=2030))
     assert str(delivery.status()).endswith("0 delivered, 0 waiting, 3 lost to retention")

@@ -130,13 +130,13 @@ def test_syslog_messages_are_rfc_5424(syslog: tuple[Receiver, str]) -> None:
 
 
 def send_often(sink: Sink) -> None:
-    """Send a few times: that nobody takes datagrams is told by the send after."""
+    """Send a few times: the send after one to a closed port raises."""
     for _ in range(5):
         sink.send(["lost"])
         time.sleep(0.01)
 
 
-def test_a_syslog_server_that_goes_down_is_told_and_comes_back(syslog: tuple[Receiver, str]) -> None:
+def test_a_syslog_server_that_goes_down_is_an_error_and_comes_back(syslog: tuple[Receiver, str]) -> None:
     server, address = syslog
     sink = open_sink(address)
     sink.send(["before"])
@@ -177,7 +177,7 @@ def test_a_webhook_gets_a_batch_as_an_array(scheme: str, request: pytest.Fixture
     assert {request["Authorization"] for request in server.requests} == {"Basic dXNlcjpwQHNz"}
 
 
-def test_a_webhook_that_refuses_or_goes_down_is_told_and_comes_back() -> None:
+def test_a_webhook_that_refuses_or_goes_down_is_an_error_and_comes_back() -> None:
     with receiving(Webhook()) as server:
         sink = open_sink(f"http://127.0.0.1:{server.port}/", format="cef")
         server.status = 503

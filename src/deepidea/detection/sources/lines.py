@@ -128,7 +128,7 @@ class StdinSource:
 def _parser_of(data: bytes, *, whole: bool) -> RecordParser | None:
     """Return the parser of these lines, None before their first record."""
     begins = beginning_of(data, whole=whole)
-    if begins is None:
+    if begins is None:  # the first record is not whole yet
         return None
     sensor = sensor_of(begins)
     if sensor is None and data.startswith(PCAP_MARKS):

@@ -109,6 +109,7 @@ def source_of(address: str, *, follow: bool = False) -> SourceInfo:
     >>> source_of("unix:///run/suricata/eve.sock").name, source_of("-").name, source_of("eve:events.txt").name
     ('unix', 'stdin', 'eve')
     """
+    # "zeek:log.txt" names its kind; "redis://..." is a URL, and a file may be called "zeek"
     named = _registry.get(address.partition(":")[0])
     if named is not None and named.name != address and "://" not in address:
         return named
@@ -205,6 +206,7 @@ def _first(path: Path) -> tuple[bytes, bool]:
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if packed else file
         data = b""
+        # read on until the first line that is no comment is whole, or LONGEST_BEGINNING is reached
         with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # its reader raises it
             data = stream.read(1 << 14)
             while beginning_of(data, whole=False) is None and (more := stream.read(1 << 16)):
