@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends
 from deepidea.errors import DataError
 from deepidea.store.access import ROLES, Role
 from deepidea.store.store import Store
-from deepidea.web.access import Actor, admin, analyst, roles_of, viewer
+from deepidea.web.access import Actor, admin, analyst, viewer
 from deepidea.web.settings import ServeConfig
+from tests.web.routes import roles_of
 from tests.web.running import Served, running
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/login"), ("POST", "/login"), ("GET", "/static/{name}")}

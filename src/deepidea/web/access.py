@@ -15,12 +15,12 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, Request, routing
+from fastapi import Depends, FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
@@ -114,32 +114,6 @@ def public() -> None:
     """Mark a route as open to everyone; a route without any declaration is a defect."""
 
 
-def roles_of(app: FastAPI) -> dict[tuple[str, str], Role | Literal["undeclared"] | None]:
-    """Return the role that each route requires, by method and path; None where it is open to everyone.
-
-    A route without a declaration, and anything but a plain route (a mount, a socket), is ``undeclared``.
-    """
-    found: dict[tuple[str, str], Role | Literal["undeclared"] | None] = {}
-    for route in _routes_of(app):
-        calls = [dependency.call for dependency in _flat(getattr(route, "dependant", None))]
-        declared = [call.role for call in calls if isinstance(call, Needs)]
-        role = max(declared, key=ROLES.index) if declared else None if public in calls else "undeclared"
-        for method in sorted(getattr(route, "methods", None) or ["ANY"]):
-            found[method, str(getattr(route, "path", route))] = role
-    return found
-
-
-def _routes_of(app: FastAPI) -> Iterator[Any]:
-    """Yield every route, those of included routers with their full path."""
-    contexts: Callable[[Any], Iterator[Any]] = getattr(routing, "iter_route_contexts", iter)
-    yield from contexts(app.routes)
-
-
-def _flat(dependant: Any) -> list[Any]:
-    parts = [] if dependant is None else dependant.dependencies
-    return [inner for part in parts for inner in (part, *_flat(part))]
-
-
 open_to_all = Depends(public)
 
 
@@ -169,6 +143,7 @@ def is_loopback(address: str) -> bool:
 
 
 async def _actor_of(request: Request) -> Actor | None:
+    # A token in the header decides alone; else, once a token exists, the session; before, the address of the client.
     if request.headers.get("Authorization"):
         return await run_in_threadpool(_program, request)
     if not await run_in_threadpool(_needs_login, request.app, _store(request)):

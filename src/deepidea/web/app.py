@@ -20,6 +20,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import deepidea
 from deepidea.errors import ArtifactError, DataError, DeepIDEAError, StoreError
@@ -29,16 +30,7 @@ from deepidea.web import api, health, login, pages
 from deepidea.web.access import AccessError, is_admin, open_to_all
 from deepidea.web.engines import Engines
 from deepidea.web.rendering import KINDS, render, static_files
-from deepidea.web.security import (
-    App,
-    LimitedBodies,
-    LoginLimit,
-    Message,
-    Receive,
-    Scope,
-    SecurityHeaders,
-    Send,
-)
+from deepidea.web.security import LimitedBodies, LoginLimit, SecurityHeaders
 from deepidea.web.settings import ServeConfig
 
 log = logging.getLogger("deepidea.web")
@@ -99,6 +91,7 @@ def create_app(
 
 def _add_middleware(app: FastAPI, settings: ServeConfig) -> None:
     """Add the middleware of all routes; the last one added sees a request first."""
+    # Inside out: answers to faults are compressed and get the headers; sizes are checked for known hosts only.
     app.add_middleware(FaultAnswers)
     app.add_middleware(GZipMiddleware, minimum_size=MIN_COMPRESSED, compresslevel=5)
     app.add_middleware(LimitedBodies, may_upload=is_admin)
@@ -154,7 +147,7 @@ class FaultAnswers:
     It is the innermost middleware, so that its answers get the security headers, too.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

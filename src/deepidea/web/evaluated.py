@@ -1,4 +1,4 @@
-"""What a detector file tells of itself, made into facts, a confusion matrix and plots."""
+"""Facts, confusion matrix and plots from a detector file's card."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def facts_of(view: ModelView) -> Facts:
     ]
     if bounds:
         known = {name: bound for name, bound in bounds.get("bounds", {}).items() if bound is not None}
-        told = [f"{name} above {number(bound, 4)}" for name, bound in known.items()]
-        facts.append(("Alerts at", " or ".join(told) or "attack more likely than benign"))
+        limits = [f"{name} above {number(bound, 4)}" for name, bound in known.items()]
+        facts.append(("Alerts at", " or ".join(limits) or "attack more likely than benign"))
         if bounds.get("fpr") is not None:
             facts.append(("Set for", f"{share(bounds['fpr'])} false alarms (n = {number(bounds.get('n_flows'))})"))
     else:
@@ -57,7 +57,7 @@ def _training(training: Mapping[str, Any]) -> dict[str, Any] | None:
         for name in names
     }  # fmt: skip
     plot = curves_plot(curves, "epoch", "", shares=False)
-    return {"key": "training", "title": "Training", "told": "by epoch", "plot": plot}
+    return {"key": "training", "title": "Training", "caption": "by epoch", "plot": plot}
 
 
 def _evaluation(kept: Mapping[str, Any] | None) -> list[dict[str, Any] | None]:
@@ -75,9 +75,9 @@ def _precision(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
     curves = {name: (of["curve"]["recall"], of["curve"]["precision"]) for name, of in subsets.items()}
     if not curves:
         return None
-    told = [(name, of["pr_auc"]) for name, of in subsets.items() if of.get("pr_auc") is not None]
-    plot = curves_plot(curves, "recall of attacks", "area under the curve", y_named="precision", table=told)
-    return {"key": "precision", "title": "Precision and recall", "told": "over all thresholds", "plot": plot}
+    rows = [(name, of["pr_auc"]) for name, of in subsets.items() if of.get("pr_auc") is not None]
+    plot = curves_plot(curves, "recall of attacks", "area under the curve", y_named="precision", table=rows)
+    return {"key": "precision", "title": "Precision and recall", "caption": "over all thresholds", "plot": plot}
 
 
 def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -88,13 +88,13 @@ def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
     curve = whole["curve"]
     lines = {"attacks detected": (curve["threshold"], curve["recall"]),
              "false alarms": (curve["threshold"], curve["false_positive_rate"])}  # fmt: skip
-    told = [(f"attacks detected at {share(float(rate))} false alarms", at)
+    rows = [(f"attacks detected at {share(float(rate))} false alarms", at)
             for rate, at in whole.get("recall_at_fpr", {}).items() if at is not None]  # fmt: skip
-    plot = curves_plot(lines, "threshold of the score", "share of flows", table=told)
+    plot = curves_plot(lines, "threshold of the score", "share of flows", table=rows)
     return {
         "key": "thresholds",
         "title": "Thresholds",
-        "told": "effect of each threshold",
+        "caption": "effect of each threshold",
         "plot": plot,
     }
 
@@ -106,9 +106,9 @@ def _calibration(kept: Mapping[str, Any]) -> dict[str, Any] | None:
     if not curves:
         return None
     errors = {"verdict's class": "calibration_error", "attack score": "attack_calibration_error"}
-    told = [(name, whole[errors[name]]) for name in curves if whole.get(errors[name]) is not None]
-    plot = curves_plot(curves, "stated probability", "calibration error", y_named="observed", table=told, diagonal=True)
-    return {"key": "calibration", "title": "Calibration", "told": "dotted line: perfectly calibrated", "plot": plot}
+    rows = [(name, whole[errors[name]]) for name in curves if whole.get(errors[name]) is not None]
+    plot = curves_plot(curves, "stated probability", "calibration error", y_named="observed", table=rows, diagonal=True)
+    return {"key": "calibration", "title": "Calibration", "caption": "dotted line: perfectly calibrated", "plot": plot}
 
 
 def _recall_by_class(kept: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -120,7 +120,7 @@ def _recall_by_class(kept: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "key": "recall",
         "title": "Recall by class",
-        "told": "share of each class that is detected",
+        "caption": "share of each class that is detected",
         "plot": bars_plot(recalls),
     }
 
@@ -139,7 +139,7 @@ def summary_of(view: ModelView) -> dict[str, Any] | None:
         ("PR AUC", share(whole.get("pr_auc"))),
     ]
     return {
-        "told": f"{number(data.get('rows'))} flows of {data.get('source', 'unknown data')}",
+        "caption": f"{number(data.get('rows'))} flows of {data.get('source', 'unknown data')}",
         "made": kept.get("made", ""),
         "facts": facts,
         "notes": kept.get("notes", []),
@@ -150,12 +150,12 @@ def summary_of(view: ModelView) -> dict[str, Any] | None:
 
 def _with_span(scores: Mapping[str, Any], name: str) -> str:
     span = scores.get(f"{name}_interval")
-    told = share(scores.get(name))
+    value = share(scores.get(name))
     ends = None if not span else (span["low"], span["high"]) if isinstance(span, Mapping) else tuple(span)
-    return told if ends is None else f"{told} ({share(ends[0])} to {share(ends[1])})"
+    return value if ends is None else f"{value} ({share(ends[0])} to {share(ends[1])})"
 
 
-def _confusion(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _confusion(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row a true class, with counts and their shares of the row."""
-    pairs = zip(told.get("classes", ()), told.get("counts", ()), strict=True)
+    pairs = zip(matrix.get("classes", ()), matrix.get("counts", ()), strict=True)
     return [{"name": name, "cells": [{"n": n, "share": n / (sum(row) or 1)} for n in row]} for name, row in pairs]

@@ -1,4 +1,4 @@
-"""Why alerts were raised, told by whichever detector made them, as long as its file is at hand."""
+"""Explanations of alerts by the detectors that raised them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Explainers:
         self._kept: OrderedDict[str, Explainer] = OrderedDict()
 
     def why(self, alert: Mapping[str, Any]) -> WhyView:
-        """Return why an alert was raised, or why that cannot be told."""
+        """Return why an alert was raised, or why that is not known."""
         try:
             explainer = self._explainer(alert["model"] or "")
             if explainer is None:
@@ -68,9 +68,9 @@ def _no_file(model: str | None) -> str:
 
 def feature_values(detector: Detector | None, features: str | None) -> tuple[FeatureValue, ...]:
     """Return what a detector saw of a flow, in human form; titles go by the column's name where it is not at hand."""
-    told: dict[str, Any] = json.loads(features) if features else {}
+    values: dict[str, Any] = json.loads(features) if features else {}
     known = {} if detector is None else {column.name: column for column in detector.schema.columns}
-    return tuple(_feature(known.get(name), name, raw) for name, raw in told.items())
+    return tuple(_feature(known.get(name), name, raw) for name, raw in values.items())
 
 
 def _feature(column: Column | None, name: str, raw: Any) -> FeatureValue:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import deepidea
 from deepidea.detection.engine import Progress
@@ -24,7 +25,6 @@ from deepidea.errors import StoreError
 from deepidea.store.alert_columns import SEVERITIES
 from deepidea.web.access import NeedsUnlessOpen, open_to_all
 from deepidea.web.engines import Engines
-from deepidea.web.security import App, Message, Receive, Scope, Send
 
 log = logging.getLogger("deepidea.web")
 router = APIRouter()
@@ -67,7 +67,7 @@ def metrics(request: Request) -> Response:
 class RequestMetrics:
     """Counts and times requests by declared route; an address without a route counts as ``none``."""
 
-    def __init__(self, app: App, *, registry: CollectorRegistry) -> None:
+    def __init__(self, app: ASGIApp, *, registry: CollectorRegistry) -> None:
         self.app = app
         labels = ("method", "route", "status")
         self.requests = Counter("deepidea_http_requests", "Requests answered.", labels, registry=registry)

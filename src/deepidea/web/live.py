@@ -196,6 +196,7 @@ class Live:
 
     def _poll(self, marks: Marks | None) -> tuple[Marks, list[tuple[str, Any]]]:
         """Return the events since the last poll."""
+        # Marks are the highest sequence numbers seen; the first poll, and the first after a fault, only takes them.
         if marks is None:
             return self._desk.store.marks(), []
         changes = self._desk.store.changes(marks)
@@ -285,6 +286,7 @@ class Live:
             self._listeners.discard(listener)
 
     async def _chunks(self, listener: _Listener, may: Callable[[], Awaitable[bool]] | None) -> AsyncIterator[bytes]:
+        # Each round: check access before anything is sent, then a reset for a lost queue, then the events since it.
         while not self._ended:
             is_silent = not await self._wait(listener)
             if self._ended:
@@ -315,6 +317,7 @@ class Live:
         """Return the events after one; None where some are no longer kept."""
         if not last_id:
             return []
+        # An id is EPOCH-NUMBER. Numbers start at 1 in each process, so that those of another epoch mean nothing here.
         epoch, _, number = last_id.partition("-")
         if epoch != self._epoch or not (number.isascii() and number.isdecimal() and len(number) < 19):
             return None

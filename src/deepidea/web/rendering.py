@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
@@ -235,18 +234,6 @@ def ago(when: datetime | None, now: datetime | None = None) -> Markup:
 # --- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def data_json(value: Any) -> Markup:
-    r"""Return JSON for a ``script`` element of type ``application/json``, in which nothing can end the element.
-
-    Examples
-    --------
-    >>> print(data_json({"name": "</script>"}))
-    {"name":"\u003c/script\u003e"}
-    """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=str)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
 def heat(value: float) -> str:
     """Return the CSS class of a heat map's cell for a share, 0..1, in six steps.
 
@@ -269,11 +256,6 @@ def width(value: float | None) -> str:
     return f"{100 * min(1.0, max(0.0, value or 0.0)):.4g}%"
 
 
-def severity_name(severity: int) -> str:
-    """Return the name of a severity."""
-    return SEVERITIES.get(severity, "low")
-
-
 def query(values: Mapping[str, object], **changed: object) -> str:
     """Return a query string of what is set, with changes; empty without any.
 
@@ -286,11 +268,6 @@ def query(values: Mapping[str, object], **changed: object) -> str:
     """
     kept = {name: value for name, value in {**values, **changed}.items() if value not in (None, "")}
     return f"?{urlencode(kept)}" if kept else ""
-
-
-def most_of(values: Iterable[float]) -> float:
-    """Return the largest value, or 1 without any: the full length of a bar."""
-    return max([0.0, *values]) or 1.0
 
 
 # --- static files ----------------------------------------------------------------------------------------------------
@@ -332,9 +309,9 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, data_json, heat, width,
-                           sentence, severity_name, most_of)  # fmt: skip
+_FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, heat, width, sentence)
 ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
+ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 ENVIRONMENT.globals.update(
     plotly_style_ids=plotly_style_ids,
     static=static,

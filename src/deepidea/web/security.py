@@ -7,19 +7,13 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 1 << 20
 MOST_UPLOADED = 64 << 20
@@ -58,7 +52,7 @@ HEADERS = {
 class SecurityHeaders:
     """Adds security headers; a response is not cached unless it sets ``Cache-Control`` itself."""
 
-    def __init__(self, app: App, *, tls: bool = False) -> None:
+    def __init__(self, app: ASGIApp, *, tls: bool = False) -> None:
         self.app = app
         self.headers = {**HEADERS, **({"Strict-Transport-Security": "max-age=31536000"} if tls else {})}
 
@@ -86,7 +80,7 @@ class LimitedBodies:
         Whether the sender may upload a detector file; called before any of the body is read.
     """
 
-    def __init__(self, app: App, *, may_upload: Callable[[Request], Awaitable[bool]]) -> None:
+    def __init__(self, app: ASGIApp, *, may_upload: Callable[[Request], Awaitable[bool]]) -> None:
         self.app, self.may_upload = app, may_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,6 +186,8 @@ class LoginLimit:
 
     def attempt(self, address: str, *, now: float | None = None) -> float:
         """Count an attempt and return 0; over the limit, return the seconds to wait and do not count it."""
+        # Sliding window: each deque holds the times of its latest attempts, as many as are allowed in the window. Where
+        # it is full, the next attempt is allowed when its oldest time leaves the window.
         now = time.monotonic() if now is None else now
         with self._lock:
             own = self._of.setdefault(address, deque(maxlen=self._most))
