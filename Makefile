@@ -30,10 +30,10 @@ check: setup     ## format, lint, types, import directions
 	$(BIN)/lint-imports
 
 test: setup servers ## the whole suite
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-fast: setup servers ## the suite without the slow tests
-	$(BIN)/python -m pytest -q -n auto -m 'not slow'
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
 bench: setup     ## every benchmark; writes benchmarks/results (hours)
 	$(BIN)/python -m benchmarks.run_all

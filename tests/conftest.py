@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,12 @@ import pytest
 from hypothesis import settings
 
 from deepidea.adapters.registration import register_adapters
+from deepidea.store.store import Store, open_store
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime before the package does
-settings.register_profile("deepidea", deadline=None)  # a busy machine is no failure
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker per core runs the suite: more threads only wait for each other
+settings.register_profile("deepidea", deadline=None, max_examples=40)  # a busy machine is no failure
+settings.register_profile("thorough", deadline=None, max_examples=500)  # pytest --hypothesis-profile thorough
 settings.load_profile("deepidea")
 register_adapters()  # as the command line does
 
@@ -77,6 +80,41 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 
     small = {name: {**preset, **TINY} for name, preset in presets.PRESETS.items()}
     monkeypatch.setattr(presets, "PRESETS", small)
+
+
+@pytest.fixture(scope="session")
+def postgres_socket() -> Iterator[str]:
+    """Folder of the socket of a PostgreSQL server, where one is installed."""
+    from tests.detection.postgres import running_server
+
+    with running_server() as folder:
+        yield folder
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty store, of each kind in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    from tests.detection.postgres import fresh_database
+
+    with fresh_database(request.getfixturevalue("postgres_socket")) as url:
+        yield url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """Empty store, of each kind in turn."""
+    with open_store(store_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    """Empty SQLite store."""
+    with open_store(f"sqlite:///{tmp_path / 'one.db'}") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

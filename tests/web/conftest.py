@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,16 @@ class Someone:
 
 def fill(store: Store) -> None:
     """Put a scan, a flood, guessing, odd texts and a live engine into a store."""
+    fill_alerts(store)
+    show_engine(store)
+
+
+def show_engine(store: Store) -> None:
+    now = datetime.now(UTC)
+    store.tell_engine(EngineState("eth0", now, now - timedelta(hours=1), "live", n_flows=6250, flows_per_s=120.0))
+
+
+def fill_alerts(store: Store) -> None:
     minute = 60_000_000
     noon_us = round(NOON.timestamp() * 1e6)
     flows = {noon_us + k * minute: 100 for k in range(60)}
@@ -44,14 +55,23 @@ def fill(store: Store) -> None:
     store.commit_batch("conn.log", None, alerts_of(bots, **{"class": "botnet", "dst_port": 4444}), n_flows=30)
     odd = alerts_of([{"at_s": 7.0, "src_ip": XSS, "class": XSS, "dst_port": None}])
     store.commit_batch(XSS, None, odd, n_flows=1, skipped={XSS: 1})
-    now = datetime.now(UTC)
-    store.tell_engine(EngineState("eth0", now, now - timedelta(hours=1), "live", n_flows=6250, flows_per_s=120.0))
+
+
+@pytest.fixture(scope="session")
+def filled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a store that `fill_alerts` filled; to be copied."""
+    path = tmp_path_factory.mktemp("filled") / "filled.db"
+    with open_store(f"sqlite:///{path}") as opened:
+        fill_alerts(opened)
+    return path
 
 
 @pytest.fixture
-def filled(tmp_path: Path) -> Iterator[Store]:
-    with open_store(f"sqlite:///{tmp_path / 'desk.db'}") as opened:
-        fill(opened)
+def filled(filled_file: Path, tmp_path: Path) -> Iterator[Store]:
+    """Store as `fill` fills it."""
+    path = shutil.copy(filled_file, tmp_path / "desk.db")
+    with open_store(f"sqlite:///{path}") as opened:
+        show_engine(opened)
         yield opened
 
 
