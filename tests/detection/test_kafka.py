@@ -23,6 +23,7 @@ from deepidea.detection.sources.source import Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.context import HostContext
 from tests.detection.redis_server import free_port
+from tests.detection.servers import eventually
 from tests.detection.sharing import Reading, wait_for
 from tests.flows.sensor_lines import eve_flow
 
@@ -95,7 +96,8 @@ def test_positions_are_the_stores_and_poison_is_counted(brokers: str, topic: str
     with Reading(KafkaSource(f"{topic}?group=g"), stored) as first:
         wait_for(first, n=N + 1)
     with Reading(KafkaSource(f"{topic}?group=g"), stored) as second:
-        time.sleep(4)
+        eventually(lambda: len(second.shares.held) == 4)
+        time.sleep(0.5)  # a message of the first reading would come now
     assert (first.n_flows, second.n_flows) == (N + 1, 0)
     assert sum(sum(batch.skipped.values()) for batch in first.batches) == 2
 

@@ -8,7 +8,7 @@ import struct
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deepidea.errors import FileFormatError, SourceError
@@ -121,7 +121,6 @@ def test_a_packet_of_an_unknown_interface_is_counted():
     assert skipped == {"packet block that breaks the format": 1}
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(FORMS)), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=8))
 def test_damage_never_crashes_the_reader(form, changes):
     data = bytearray(FORMS[form])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -338,7 +338,6 @@ def test_other_transports_are_flows_without_ports():
     assert flows.select("protocol", "src_port", "fwd_bytes").rows() == [("132", 5, 16), ("47", None, 0)]
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=5), st.sampled_from([0, 1, 12, 113, 276, 228]))
 def test_any_bytes_are_metered_or_counted(frames, link_type):
     _, made = meter([(1 + j, frame) for j, frame in enumerate(frames)], link_type=link_type)
@@ -346,7 +345,6 @@ def test_any_bytes_are_metered_or_counted(frames, link_type):
     assert sum(outcomes) == len(frames)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=4), st.integers(0, 70))
 def test_damaged_headers_are_metered_or_counted(changes, cut):
     frame = bytearray(ethernet(ip("2001:db8::1", "2001:db8::2", 0, b"\x06\x00" + bytes(6) + TCP6_BODY)))
@@ -390,7 +388,6 @@ def cut(block, sizes):
         first += size
 
 
-@settings(max_examples=150, deadline=None)
 @given(traffic, st.lists(st.integers(0, 9), max_size=8), st.sampled_from(sorted(DIALECTS)), st.integers(1, 5))
 def test_no_cut_of_the_stream_changes_a_row(gaps, sizes, dialect, max_flows):
     options = {"dialect": dialect, "max_flows": max_flows, "snapshot_s": 50}
@@ -402,7 +399,6 @@ def test_no_cut_of_the_stream_changes_a_row(gaps, sizes, dialect, max_flows):
     assert_frame_equal(pl.concat([*tables, parts.finish()]), whole, check_exact=True)
 
 
-@settings(max_examples=150, deadline=None)
 @given(traffic)
 def test_a_clock_that_ticks_changes_no_row(gaps):
     """A live meter is told the time between packets; rows may come earlier, and are the same."""
@@ -417,7 +413,6 @@ def test_a_clock_that_ticks_changes_no_row(gaps):
     assert_frame_equal(pl.concat([*tables, live.finish()]), whole, check_exact=True)
 
 
-@settings(max_examples=100, deadline=None)
 @given(traffic)
 def test_every_packet_is_in_one_flow(gaps):
     frames = timed(gaps)
