@@ -516,7 +516,6 @@ def test_relations_of_the_corrected_tables_hold(data_root):
     assert held.row(0) == (True, True, True, True)
 
 
-@settings(max_examples=100, deadline=None)
 @given(traffic, st.lists(st.integers(0, 9), max_size=6), st.sampled_from(sorted(DIALECTS)), st.integers(1, 5))
 def test_a_meter_that_is_saved_and_restored_changes_no_row(gaps, sizes, dialect, max_flows):
     options = {"dialect": dialect, "max_flows": max_flows, "snapshot_s": 50}

@@ -244,7 +244,8 @@ class _Scan:
     columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros((BLOCK_PACKETS, 5), np.int64))
 
     def block(self, data: bytes, n: int, place: Place) -> PacketBlock:
-        offsets, captured, lengths, times_us, link_types = np.ascontiguousarray(self.columns[:n].T)
+        columns = self.columns[:n].T.copy()  # ascontiguousarray would return a view of a single packet's row
+        offsets, captured, lengths, times_us, link_types = columns
         return PacketBlock(np.frombuffer(data, np.uint8), offsets, captured, lengths, times_us, link_types, place)
 
 
