@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup servers demo check test test-fast bench bench-accuracy bench-protocols docs clean help
+.PHONY: setup servers demo check test test-fast bench bench-accuracy bench-report bench-protocols docs clean help
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,10 +44,13 @@ bench-accuracy: setup ## every system on every data set, taken up where it stopp
 	  --out $(BENCHMARK) || test $$? -eq 1  # the report lists cells that were cut or failed
 	$(BIN)/deepidea benchmark tau --data kdd99 --data nsl-kdd --data cicids17 --models deepidea --models lightgbm \
 	  --models random-forest --models mlp-ce --out $(BENCHMARK)
-	mkdir -p build
-	$(BIN)/deepidea benchmark report $(BENCHMARK) -o build/benchmark.html --markdown build/benchmark.md
+	$(MAKE) bench-report
 
 PROTOCOLS := benchmarks/results/protocols
+bench-report: setup ## every table and plot of the benchmark's result files: build/benchmark.html and .md
+	mkdir -p build
+	$(BIN)/deepidea benchmark report $(BENCHMARK) $(PROTOCOLS) -o build/benchmark.html --markdown build/benchmark.md
+
 FEW := --models majority --models mlp-ce --models random-forest --models lightgbm --models deepidea --models deepidea-forests
 DEALT := --protocol stratified --protocol stratified-keep
 IMPROVED := botnet ddos dos-goldeneye dos-hulk dos-slowhttptest dos-slowloris ftp-patator heartbleed infiltration \
