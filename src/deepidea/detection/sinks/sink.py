@@ -1,13 +1,10 @@
-"""What a sink is, and what all sinks share: how addresses are spelled, options, errors, TLS."""
+"""What a sink is, and what all sinks share: how addresses are spelled, options, errors."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
 import re
-import socket
-import ssl
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 from urllib.parse import SplitResult, parse_qsl
@@ -96,32 +93,13 @@ def sink_options(parts: SplitResult, *known: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def sink_errors(name: str) -> Iterator[None]:
-    """Raise errors of files and connections as :class:`~deepidea.errors.SinkError`."""
+def sink_errors(name: str, *more: type[Exception]) -> Iterator[None]:
+    """Raise errors of files and connections, and more of a protocol, as :class:`~deepidea.errors.SinkError`."""
+    known: tuple[type[Exception], ...] = (OSError, ValueError, *more)  # ValueError: a closed stream, an unusable host
     try:
         yield
-    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a closed stream, an unusable host
+    except known as error:
         if isinstance(error, SinkError):
             raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SinkError(f"cannot send alerts to {name}: {reason}") from error
-
-
-def has_ended(connection: socket.socket) -> bool:
-    """Return whether the other side has closed a connection on which it never sends unasked."""
-    # An ended connection reads as b"" (FIN) or as an error (RST); without this look, TCP would accept one more write.
-    timeout_s = connection.gettimeout()
-    connection.setblocking(False)
-    try:
-        return connection.recv(1) == b""
-    except (BlockingIOError, ssl.SSLWantReadError):
-        return False
-    except OSError:
-        return True
-    finally:
-        connection.settimeout(timeout_s)
-
-
-def tls_context(ca: str | None) -> ssl.SSLContext:
-    """Return a client's context that checks certificates against a file, the system's where none is named."""
-    return ssl.create_default_context(cafile=ca)

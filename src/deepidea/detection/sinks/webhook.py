@@ -8,7 +8,8 @@ from base64 import b64encode
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from deepidea.detection.sinks.sink import TIMEOUT_S, destination, has_ended, public, sink_errors, tls_context
+from deepidea.detection.sinks.connections import has_ended, tls_context
+from deepidea.detection.sinks.sink import TIMEOUT_S, destination, public, sink_errors
 from deepidea.errors import DataError, SinkError
 
 _OURS = ("ca", "timeout_s")  # options that are not sent
@@ -50,7 +51,7 @@ class WebhookSink:
         """Post lines."""
         if not lines:
             return
-        with sink_errors(self.name):
+        with sink_errors(self.name, http.client.HTTPException):
             try:
                 self._post(_json_array(lines, as_text=self.format == "cef"))
             except BaseException:
