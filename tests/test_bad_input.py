@@ -116,7 +116,7 @@ TRAINED = {
     "another header": "no label column 'label'; its columns: time, host, message",
     "no header": "no label column 'label'",
     "a doubled column": "no label column 'label'",
-    "text in a number": r"fwd_bytes='many' stands among numbers \(flows\.csv row 7, column fwd_bytes\); correct 1",
+    "text in a number": r"flows\.csv row 7, column fwd_bytes: fwd_bytes='many' stands among numbers; correct 1",
 }
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_train_is_told(command: Command, broken: Callable[[str], Pat
 EVALUATED = {
     "text in a number": r"flows\.csv: row 7: fwd_bytes 'many' is not a number",
     "a missing column": r"flows\.csv: .* 8 features, 1 missing: fwd_bytes",
-    "another header": r"the label column must be in flows\.csv, however: 'label' is not",
+    "another header": r"flows\.csv has no label column 'label'",
     "truncated gzip": SCORED["truncated gzip"],
     "missing": SCORED["missing"],
 }
@@ -218,18 +218,18 @@ def test_a_label_column_that_is_not_there_is_told(command: Command, tmp_path: Pa
 
 def test_a_table_without_label_options_is_told(command: Command, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv")
-    told(command("train", path, "-o", tmp_path / "m.idea"), 3, "must come with --label COLUMN and --benign VALUE")
+    told(command("train", path, "-o", tmp_path / "m.idea"), 3, "give --label COLUMN and --benign VALUE")
 
 
 def test_an_unknown_class_at_evaluation_is_told(command: Command, model_file: Path, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv", **LABELS["one row of a class"][0])
-    message = r"trained on \(benign, beacon, .*\), however: 'worm' \(1 rows\); choose the taxonomy"
+    message = r"was not trained on 'worm' \(1 rows\), only on benign, beacon, .*; choose its taxonomy"
     told(command("evaluate", model_file, path), 3, message)
 
 
 def test_an_official_split_of_a_table_is_told(command: Command, tmp_path: Path):
     ran = command("train", relabelled(tmp_path / "t.csv"), *TABLE, "--split", "official", "-o", tmp_path / "m.idea")
-    told(ran, 3, "an official split must be a data set's own, however: the input is a table; use stratified")
+    told(ran, 3, "cannot split a table official: only data sets can; use stratified")
 
 
 @pytest.mark.parametrize(

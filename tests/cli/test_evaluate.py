@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from deepidea.cli.evaluate import show_evaluation
-from deepidea.evaluation.evaluate import Baselines, evaluate_detector
+from deepidea.evaluation.evaluate import evaluate_detector
+from deepidea.evaluation.references import Baselines
 from deepidea.evaluation.report import trust_notes
 from tests.benchmark.fakes import FakeDetector, draw_flows
 

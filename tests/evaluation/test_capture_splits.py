@@ -77,7 +77,7 @@ def test_each_day_is_cut_by_time_alone(drawn, seed):
 def test_what_is_left_out_by_time_is_told():
     times = pl.Series([datetime(2017, 7, 3, 9) + timedelta(minutes=j) for j in range(10)])
     classes = ["benign", "dos"] * 4 + ["scan", "benign"]
-    with pytest.raises(LabelError, match=r"however: test has 1 benign flows and 0 attacks \(by_time"):
+    with pytest.raises(LabelError, match=r"by_time .*test needs .* would have 1 and 0"):
         captures.by_time_split(times, classes, test_fraction=0.3)
     split = captures.by_time_split(times, classes, test_fraction=0.4)
     assert split.left_out == {"embargo": {"benign": 1}, "class_not_in_training": {"scan": 1}}
@@ -87,10 +87,10 @@ def test_what_is_left_out_by_time_is_told():
 
 def test_a_split_by_time_needs_every_time():
     times = pl.Series([datetime(2017, 7, 3), None])
-    with pytest.raises(DataError, match="however: 1 flows have none"):
+    with pytest.raises(DataError, match="1 flows have no time"):
         captures.by_time_split(times, ["benign", "dos"])
     for change in ({"test_fraction": 0.0}, {"embargo_s": -1.0}, {"embargo_s": float("nan")}):
-        with pytest.raises(DataError, match="must lie between"):
+        with pytest.raises(DataError, match="must be between"):
             captures.by_time_split(times.head(1), ["benign"], **change)
 
 
@@ -110,9 +110,9 @@ def test_days_are_named_by_the_week_where_that_tells_them_apart():
     fortnight = [datetime(2018, 2, 14), datetime(2018, 2, 28)]
     named = captures.capture_days(pl.DataFrame({"timestamp": fortnight})).to_list()
     assert named == [str(date(2018, 2, 14)), str(date(2018, 2, 28))]
-    with pytest.raises(DataError, match="however: the table has neither"):
+    with pytest.raises(DataError, match="the table has neither"):
         captures.capture_days(week.select("file"))
-    with pytest.raises(DataError, match="'sunday' is not one of friday, monday"):
+    with pytest.raises(DataError, match="'sunday'; choose one of friday, monday"):
         captures.by_day_split(captures.capture_days(week), ["benign", "dos"], day="sunday")
 
 
@@ -167,7 +167,7 @@ def test_a_class_of_one_pair_trains():
 
 
 def test_a_split_by_hosts_needs_addresses():
-    with pytest.raises(DataError, match="however: dst_ip is absent or has gaps"):
+    with pytest.raises(DataError, match="dst_ip is absent or has gaps"):
         captures.host_pairs(pl.DataFrame({"src_ip": ["10.0.0.1"]}))
-    with pytest.raises(DataError, match="must lie between 0 and 1"):
+    with pytest.raises(DataError, match="must be between 0 and 1"):
         captures.by_host_pair_split(pl.Series(["a b"]), ["benign"], ["benign"], test_fraction=1.0)

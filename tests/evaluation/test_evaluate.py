@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepidea.errors import DataError, LabelError
-from deepidea.evaluation.evaluate import Baselines, evaluate_detector
+from deepidea.evaluation.contracts import to_json_values
+from deepidea.evaluation.evaluate import evaluate_detector
+from deepidea.evaluation.references import Baselines
 from deepidea.flows.datasets.loading import load_dataset
 from deepidea.flows.fingerprint import row_fingerprints
 from tests.benchmark.fakes import CLASSES, SCHEMA, FakeDetector, draw_flows, labelled
@@ -93,12 +95,12 @@ def test_given_fingerprints_need_no_order_and_take_precedence():
 def test_unknown_classes_are_named_with_what_to_do():
     flows = draw_flows(50)
     odd = labelled(flows.features, pl.Series(["worm"] * 2 + ["bot"] + flows.classes[3:].to_list()))
-    with pytest.raises(LabelError, match=r"'worm' \(2 rows\), 'bot' \(1 rows\); choose the taxonomy"):
+    with pytest.raises(LabelError, match=r"'worm' \(2 rows\), 'bot' \(1 rows\), only on benign.*; choose its taxonomy"):
         evaluate_detector(FakeDetector(), odd)
 
 
 def test_no_flows_is_told():
-    with pytest.raises(DataError, match="fake/test has none"):
+    with pytest.raises(DataError, match="fake/test: it has no flows"):
         evaluate_detector(FakeDetector(), draw_flows(10).take(np.array([], int)))
 
 
@@ -123,7 +125,7 @@ def test_baselines_are_fitted_on_training_rows_only():
 
 def test_baselines_of_the_manifest_stand_in_the_table():
     baselines, test = Baselines.fit(draw_flows(500, 1)), draw_flows(300, 2)
-    recorded = json.loads(json.dumps(baselines.to_contract()))
+    recorded = json.loads(json.dumps(to_json_values(baselines)))
     told = evaluate_detector(FakeDetector(manifest={"baselines": recorded}), test)
     majority, ruled = told.baselines.values()
     assert list(told.baselines) == ["majority: benign", f"one rule: {baselines.rule}"]
@@ -137,7 +139,7 @@ def test_baselines_of_the_manifest_stand_in_the_table():
     "change", [{"majority": "worm"}, {"rule": 3}, {"rule": {"column": "x", "operator": ">", "value": 1}}]
 )
 def test_damaged_baselines_are_refused(change):
-    recorded = {**Baselines.fit(draw_flows(100)).to_contract(), **change}
+    recorded = {**to_json_values(Baselines.fit(draw_flows(100))), **change}
     with pytest.raises(DataError, match="baseline"):
         evaluate_detector(FakeDetector(manifest={"baselines": recorded}), draw_flows(50))
 

@@ -13,8 +13,9 @@ import pytest
 from deepidea.errors import MissingExtraError, StorageError
 from deepidea.evaluation import page as page_parts
 from deepidea.evaluation import report
-from deepidea.evaluation.evaluate import Baselines, Evaluation, evaluate_detector
+from deepidea.evaluation.evaluate import Evaluation, evaluate_detector
 from deepidea.evaluation.metrics import evaluate
+from deepidea.evaluation.references import Baselines
 from deepidea.flows.fingerprint import row_fingerprints
 from tests.benchmark.fakes import SCHEMA, FakeDetector, draw_flows
 
@@ -162,7 +163,8 @@ def test_writing_is_whole_or_not_at_all(evaluation, tmp_path):
 
 
 def test_without_jinja2_the_pip_line_is_told(evaluation, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for package in ("jinja2", "markupsafe"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deepidea\[train\]'"):
         report.write_report(evaluation, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import pytest
 
 from deepidea.errors import CellError, DataError, LabelError, LeakError, SchemaError
 from deepidea.evaluation.protocol import flows_to_train
-from deepidea.evaluation.shards import ShardsToTrain, _Drawn, shards_to_train
+from deepidea.evaluation.shards import ShardsToTrain, _RowSample, shards_to_train
 from deepidea.flows.fingerprint import collapse_duplicates, row_fingerprints
 from deepidea.flows.simulate import simulate_flows
 
@@ -105,7 +105,7 @@ def test_a_word_among_numbers_is_told_with_its_line(tmp_path: Path, monkeypatch)
 
 
 def test_the_standard_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match="read twice"):
+    with pytest.raises(SchemaError, match="cannot read the standard input twice"):
         shards_to_train(["-"], tmp_path, n_shards=2, label="label", benign="benign")
 
 
@@ -148,7 +148,7 @@ def test_labels_are_told_as_in_memory(tmp_path: Path, suffix: str, labels: list[
 
 def test_the_rows_that_are_drawn_are_a_fair_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deepidea.evaluation.shards.DRAWN_ROWS", 2000)
-    drawn = _Drawn(np.random.default_rng(0))
+    drawn = _RowSample(np.random.default_rng(0))
     for start in range(0, 100_000, 500):
         drawn.offer(pl.DataFrame({"x": np.arange(start, start + 500)}))
     places = drawn.rows()["x"].to_numpy()
@@ -166,14 +166,14 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path: Path, more: 
         pl.concat([rows, rows[: len(more)].with_columns(label=pl.Series(more))]).write_csv(tmp_path / "grown.csv")
         (tmp_path / "grown.csv").replace(path)  # the first reading goes on in what it opened
 
-    with pytest.raises(DataError, match="stay as it is while it is read twice"):
+    with pytest.raises(DataError, match="changed between two readings"):
         shards_to_train([path], tmp_path / "shards", n_shards=2, label="label", benign="benign", progress=grow)
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"schema": "conn", "keep": ["duration_s"]}, "--keep must be used with a schema that is inferred"),
+        ({"schema": "conn", "keep": ["duration_s"]}, "--keep is for a schema that is inferred"),
         ({"schema": "conn+context"}, "train in conn, or in memory"),
         ({"schema": "cicflow"}, "missing"),
         ({"n_shards": 5000}, "shards must be in"),

@@ -29,10 +29,9 @@ class Generative:
     The generator learns from the distinct training flows alone. Its flows keep inside the range of training, columns
     that are whole there are rounded, and each carries the class it was drawn for. The network is then trained as ever.
 
-    Its outputs follow the shares of the classes that it was trained with, generated flows included, and its own verdict
-    is corrected for those. The probabilities given here, at temperature 1 as those of the other networks, are brought
-    back to the shares of the real flows (p times real share over trained share), and the prior of the decision is that
-    of the real flows: generated flows change what is learnt, not how frequent a class is said to be.
+    The network learns the class shares of its training flows, generated ones included, and its own verdict is corrected
+    for those. The probabilities returned here, at temperature 1, are rescaled to the shares of the real flows (p times
+    real share over trained share), and the prior of the decision is that of the real flows.
 
     Parameters
     ----------
@@ -63,9 +62,9 @@ class Generative:
         detector = self._train(train, table, pl.Series(np.repeat(outputs.classes, wanted), dtype=pl.String), seed)
         network = detector.card["training"]["parameters"]
         generated = dict(zip(outputs.classes, wanted.tolist(), strict=True))
-        told = {**asdict(self), "generated": generated, "generator_losses": losses, "network": network}
+        facts = {**asdict(self), "generated": generated, "generator_losses": losses, "network": network}
         shares = even_out(counts.astype(np.float64), network["balance"]) * counts
-        return _Rebalanced.on(outputs, detector, shares, told)
+        return _Rebalanced.on(outputs, detector, shares, facts)
 
     def _generate(
         self,
@@ -125,18 +124,18 @@ class _Rebalanced:
 
     @classmethod
     def on(
-        cls, outputs: Outputs, detector: Detector, shares: npt.NDArray[np.float64], told: Mapping[str, Any]
+        cls, outputs: Outputs, detector: Detector, shares: npt.NDArray[np.float64], facts: Mapping[str, Any]
     ) -> _Rebalanced:
         prior = shares / shares.sum()
         order = np.array([outputs.classes.index(name) for name in detector.classes])
         trained = np.array(detector.decision.prior)[np.argsort(order)]
         decision = Decision(tuple(prior.tolist()), detector.decision.temperature, detector.decision.tau)
         return cls(
-            outputs.classes, decision, told, FittedNetwork(detector), order, (prior / trained).astype(np.float32)
+            outputs.classes, decision, facts, FittedNetwork(detector), order, (prior / trained).astype(np.float32)
         )
 
     def predict(self, features: pl.DataFrame) -> Predictions:
-        told = self.network.assess(features)
-        shifted = softmax(told.logits)[:, np.argsort(self.order)] * self.shift
+        facts = self.network.assess(features)
+        shifted = softmax(facts.logits)[:, np.argsort(self.order)] * self.shift
         p = shifted / shifted.sum(axis=1, keepdims=True)
-        return Predictions(self.order[told.shares.argmax(axis=1)], p, attack_score(p), anomaly=told.anomaly)
+        return Predictions(self.order[facts.shares.argmax(axis=1)], p, attack_score(p), anomaly=facts.anomaly)

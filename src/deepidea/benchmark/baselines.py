@@ -1,4 +1,4 @@
-"""Classifiers that a detector must be compared with: references, the paper's classical methods, ensembles of trees.
+"""Classifiers to compare a detector with: references, the paper's classical methods, ensembles of trees.
 
 All of them get the encoding that the networks get, fitted on the training rows. They decide by plain argmax.
 """
@@ -22,7 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from deepidea.benchmark.outputs import FittedModel, Matrix, Outputs, decide_by_margin, encode_rows, number_outputs
 from deepidea.benchmark.systems import Fitted, Predictions
-from deepidea.evaluation.metrics import OneRule, majority_class, one_rule
+from deepidea.evaluation.references import OneRule, majority_class, one_rule
 from deepidea.flows.fingerprint import mix_array
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.decision import Decision
@@ -32,7 +32,7 @@ from deepidea.model.decision import Decision
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """What knows two verdicts at most, and no probabilities."""
+    """A system of two verdicts at most, without probabilities."""
 
     classes: tuple[str, ...]
     decision: Decision
@@ -41,8 +41,8 @@ class _Reference:
     verdicts: tuple[int, int]  # without and with an alarm
 
     @classmethod
-    def on(cls, outputs: Outputs, told: Mapping[str, Any], rule: OneRule | None, verdicts: Any) -> _Reference:
-        return cls(outputs.classes, outputs.decision(), told, rule, verdicts)
+    def on(cls, outputs: Outputs, facts: Mapping[str, Any], rule: OneRule | None, verdicts: Any) -> _Reference:
+        return cls(outputs.classes, outputs.decision(), facts, rule, verdicts)
 
     def predict(self, features: pl.DataFrame) -> Predictions:
         alarms = np.zeros(len(features), bool) if self.rule is None else self.rule.predict(features)
@@ -51,7 +51,7 @@ class _Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Majority:
-    """Calls every flow by the most frequent class of training."""
+    """Gives every flow the most frequent class of training."""
 
     def fit(self, train: LabelledFlows, seed: int) -> Fitted:  # noqa: ARG002 - there is nothing to draw
         """Count the classes."""
@@ -62,7 +62,7 @@ class Majority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneRuleSystem:
-    """One comparison on one column; what it alarms on is called by the most frequent attack class of training.
+    """One comparison on one column; its alarms get the most frequent attack class of training.
 
     If it nearly wins, the test set is easy and a good score on it says little.
 
@@ -80,8 +80,8 @@ class OneRuleSystem:
         outputs = number_outputs(train)
         is_attack = outputs.target > 0
         rule, attack = one_rule(train.features, is_attack), majority_class(outputs.target[is_attack])
-        told = {"rule": str(rule), "class": outputs.classes[attack]}
-        return _Reference.on(outputs, told, rule, (0, attack))
+        facts = {"rule": str(rule), "class": outputs.classes[attack]}
+        return _Reference.on(outputs, facts, rule, (0, attack))
 
 
 # --- the paper's classical methods -------------------------------------------------------------------------------
@@ -91,8 +91,8 @@ class OneRuleSystem:
 class SVM:
     """Linear support vector machine, one class against the rest.
 
-    It stops after ``max_iter`` iterations whether it has converged or not, as the paper has it; ``parameters`` tell
-    whether it had. It knows margins, not probabilities.
+    It stops after ``max_iter`` iterations, converged or not, as in the paper; ``parameters`` say which. It has margins,
+    no probabilities.
     """
 
     # NOTE[DIFF]: "100 iterations" without a kernel. An iteration of a kernel machine moves two rows, so that a hundred
@@ -105,12 +105,12 @@ class SVM:
         rows = encode_rows(train, duplicates="weigh")
         machine = LinearSVC(C=self.C, max_iter=self.max_iter, dual=False, random_state=seed)
         with warnings.catch_warnings():
-            # stopping early is the recipe; it is told below
+            # stopping early is the recipe; `converged` below records it
             warnings.simplefilter("ignore", ConvergenceWarning)
             machine.fit(rows.x, rows.target, sample_weight=rows.weight)
         iterations = int(machine.n_iter_)
-        told = {**asdict(self), "kernel": "linear", "iterations": iterations, "converged": iterations < self.max_iter}
-        return FittedModel.on(rows, told, lambda x: _margins(machine, x), decide_by_margin)
+        facts = {**asdict(self), "kernel": "linear", "iterations": iterations, "converged": iterations < self.max_iter}
+        return FittedModel.on(rows, facts, lambda x: _margins(machine, x), decide_by_margin)
 
 
 def _margins(machine: LinearSVC, x: Matrix) -> npt.NDArray[np.float64]:
@@ -132,6 +132,7 @@ class KNN:
 
     def fit(self, train: LabelledFlows, seed: int) -> Fitted:  # noqa: ARG002 - there is nothing to draw
         """Count the classes of each distinct vector."""
+        # Search among distinct encoded vectors, each with its votes by class: equal to a search among all flows.
         rows = encode_rows(train, duplicates="weigh")
         _, first, place = np.unique(mix_array(rows.x), return_index=True, return_inverse=True)
         vectors = rows.x[first]  # the encoder may have made one of two
@@ -193,7 +194,7 @@ class RandomForest:
     Parameters
     ----------
     labels : bool
-        Tell native labels apart; the decision adds them up to classes.
+        Train on native labels; the decision adds them up to classes.
     duplicates : {"keep", "drop"}
         Whether a vector counts as often as it occurs, or once for each output.
     """
@@ -216,7 +217,7 @@ class ExtraTrees:
     Parameters
     ----------
     labels : bool
-        Tell native labels apart; the decision adds them up to classes.
+        Train on native labels; the decision adds them up to classes.
     n_trees : int
     duplicates : {"weigh", "drop"}
         Whether a vector counts as often as it occurs, or once for each output.

@@ -1,8 +1,8 @@
-"""One cell of a benchmark: a system trained and judged once, its record on the disk, and the process that makes it.
+"""One cell of a benchmark: a system trained and tested once, its record on the disk, and the process that makes it.
 
 Every cell is measured in a process of its own, so that its time and its memory are its own, and so that a system that
-crashes takes no other with it: ``python -m deepidea.benchmark.cell FOLDER DATA PROTOCOL SYSTEM SEED``. The
-process ends when its standard input does, which is when whoever started it is gone.
+crashes takes no other with it: ``python -m deepidea.benchmark.cell FOLDER DATA PROTOCOL SYSTEM SEED``. The process ends
+when its standard input does, which is when the process that started it has ended.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -29,8 +30,10 @@ from deepidea.benchmark.provenance import about_this_run
 from deepidea.benchmark.systems import Fitted, Predictions, find_system, make_system
 from deepidea.benchmark.tasks import Experiment, load_experiment
 from deepidea.errors import DataError, DeepIDEAError, FileFormatError
-from deepidea.evaluation.evaluate import codes_of, in_brief, refuse_unknown_classes, subset_rows
-from deepidea.evaluation.metrics import Ints, OperatingCurve, Reliability, Scores, evaluate
+from deepidea.evaluation.contracts import from_json_values, rounded, to_json_values
+from deepidea.evaluation.evaluate import refuse_unknown_classes, shorten_lists, subset_rows
+from deepidea.evaluation.metrics import Ints, Scores, evaluate
+from deepidea.evaluation.references import codes_of
 from deepidea.flows.atomic import replacing
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
@@ -49,7 +52,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Names what is measured: a data set, dealt by a protocol, one system, one seed.
+    """Names what is measured: a data set, a protocol that splits it, one system, one seed.
 
     Examples
     --------
@@ -71,7 +74,7 @@ class Cell:
         return f"{self.data}, {self.protocol}: {self.system}, seed {self.seed}"
 
     def path(self, folder: Path) -> Path:
-        """Return where its record stands under a folder of results; different cells never share a path."""
+        """Return the place of its record under a folder of results; different cells never share a path."""
         parts = (file_name(part) for part in (self.data, self.protocol, self.system))
         return folder.joinpath(*parts, f"seed-{self.seed}.json")
 
@@ -82,30 +85,53 @@ class Cell:
 
 
 def file_name(text: str) -> str:
-    """Spell a name so that any file system takes it; no two names are spelt alike."""
+    """Return a name as any file system takes it; no two names give the same."""
     return quote(text, safe="=,").replace("%3A", "@").replace(".", "%2E" if set(text) == {"."} else ".")
 
 
 # --- records -----------------------------------------------------------------------------------------------------
+# A record is a mapping, so that files of earlier versions stay readable; these types name what must be in it.
+
+
+class _Head(msgspec.Struct, tag_field="status"):
+    format: Literal[1]
+    data: str
+    protocol: str
+    system: str
+    seed: int
+    title: str
+    group: str
+
+
+class _OwnScores(msgspec.Struct):
+    cba: float
+    per_class: dict[str, Any]
+    confusion: dict[str, Any]
+
+
+class _Decisions(msgspec.Struct):
+    own: _OwnScores
+
+
+class _Measured(_Head, tag="measured"):
+    decisions: _Decisions
+    times: dict[str, float | None]
+
+
+class _Cut(_Head, tag="cut"):
+    reason: str
+
+
+class _Failed(_Head, tag="failed"):
+    reason: str
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record whole or not at all: JSON, a line for each of its entries."""
-    lines = (f"{json.dumps(key)}: {json.dumps(_rounded(value), allow_nan=False)}" for key, value in record.items())
+    """Write a record whole or not at all: JSON, a line for each of its entries, numbers with six figures."""
+    lines = (f"{json.dumps(key)}: {json.dumps(rounded(value), allow_nan=False)}" for key, value in record.items())
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-def _rounded(value: Any) -> Any:
-    """Return JSON values with six figures; what is not a finite number becomes None."""
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def read_record(path: Path) -> Record:
@@ -116,45 +142,29 @@ def read_record(path: Path) -> Record:
     FileFormatError
         It is damaged, or of another format.
     """
+    record = read_json(path)
+    from_json_values(record, _Measured | _Cut | _Failed, str(path), "run that cell again", FileFormatError)  # type: ignore[arg-type]
+    return dict(record)
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON values of a file; FileFormatError where it is damaged."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise _damaged(path, f"it is no record of format {FORMAT}")
-    fault = _fault_of_record(record)
-    if fault:
-        raise _damaged(path, fault)
-    return record
-
-
-def _damaged(path: Path, fact: str) -> FileFormatError:
-    return FileFormatError(f"a record of a benchmark must be whole, however: {path}: {fact}; run that cell again")
-
-
-def _fault_of_record(record: Record) -> str:
-    kinds = {"data": str, "protocol": str, "system": str, "seed": int, "title": str, "group": str}
-    odd = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
-    if odd:
-        return f"it does not tell its {', '.join(odd)}"
-    if record.get("status") == "measured":
-        own = (record.get("decisions") or {}).get("own") or {}
-        missing = {"cba", "per_class", "confusion"} - set(own) or {"times"} - set(record)
-        return f"it lacks {', '.join(sorted(missing))}" if missing else ""
-    known = record.get("status") in ("cut", "failed") and isinstance(record.get("reason"), str)
-    return "" if known else f"its status is {record.get('status')!r}"
+        raise FileFormatError(f"cannot read {path}: {error}; measure it again") from error
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
 
 
 def measure(cell: Cell) -> Record:
-    """Train a cell's system, predict its test flows, and return its record.
+    """Train a cell's system, test it, and return the record.
 
     Raises
     ------
     DeepIDEAError
-        The flows cannot be dealt so, the test holds a class that the training does not, or the system refuses.
+        The flows cannot be split so, the test has a class that training lacks, or the system refuses the flows.
     """
     times: dict[str, float] = {}
     system = make_system(cell.system)
@@ -167,8 +177,8 @@ def measure(cell: Cell) -> Record:
         predictions = fitted.predict(experiment.test.features)
     return cell.begin_record(
         "measured",
-        told=in_brief(experiment.facts),
-        parameters=in_brief(fitted.parameters),
+        told=shorten_lists(experiment.facts),
+        parameters=shorten_lists(fitted.parameters),
         classes=list(fitted.classes),
         **score_predictions(experiment, fitted, predictions),
         times={**times, "cpu_s": _cpu_seconds()},
@@ -186,7 +196,7 @@ def _timed(times: dict[str, float], name: str) -> Iterator[None]:
 
 def _refuse_unfit(experiment: Experiment) -> None:
     if not len(experiment.test):
-        raise DataError(f"a test needs flows, however: {experiment.test.source} has none")
+        raise DataError(f"cannot test on {experiment.test.source}: it has no flows")
     trained = set(experiment.train.classes.unique())
     refuse_unknown_classes(experiment.test.classes, tuple(c for c in experiment.train.class_order if c in trained))
 
@@ -200,9 +210,9 @@ def _peak_memory_mib() -> float:
     """Return the most memory that this process had at once."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage starts from the memory of the process that started this one
-        told = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        if told:
-            return int(told[0]) / 1024
+        peaks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        if peaks:
+            return int(peaks[0]) / 1024
     import resource  # not on every system
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
@@ -212,7 +222,7 @@ def _peak_memory_mib() -> float:
 
 
 def score_predictions(experiment: Experiment, fitted: Fitted, predictions: Predictions) -> Record:
-    """Return the scores of a predictions under each decision, the curves of its own, and counts.
+    """Return the scores of predictions under each decision, the curves of the system's own, and counts.
 
     Parameters
     ----------
@@ -226,13 +236,14 @@ def score_predictions(experiment: Experiment, fitted: Fitted, predictions: Predi
     dict
         "rows": counts of training rows, and of all, distinct and unseen test rows. "decisions": see :func:`decide`;
         each holds :meth:`Scores.to_dict`, and under "subsets" the class-balanced accuracy on distinct and unseen rows.
-        "labels": of each native label its rows, how many were given its class, how many were called any attack, how
-        the attack score ranks it against benign flows ("auroc", None for benign labels), and whether the training shows
-        it. "anomaly": where the system tells how unlike benign flows are, how that ranks attacks against them, and in
-        "labels" each of them ("anomaly_auroc"). "curve", "reliability", "attack_reliability": of its own decision.
+        "labels": of each native label its rows, how many got its class, how many were called any attack, how the attack
+        score ranks it against benign flows ("auroc", None for benign labels), and whether training has it. "anomaly":
+        where the system states how unlike benign flows are, how that ranks attacks against them, and in "labels" each
+        of them ("anomaly_auroc"). "curve", "reliability", "attack_reliability": of its own decision.
     """
     test, classes = experiment.test, fitted.classes
-    _refuse_other_length(predictions, len(test))
+    if len(predictions.predicted) != len(test):
+        raise DataError(f"the system returned {len(predictions.predicted)} verdicts on {len(test)} flows")
     truth = codes_of(test.classes, classes)
     known = np.unique(row_fingerprints(experiment.train.features, test.schema))
     subsets = subset_rows(truth, row_fingerprints(test.features, test.schema), known)
@@ -240,35 +251,26 @@ def score_predictions(experiment: Experiment, fitted: Fitted, predictions: Predi
     stated = None if predictions.probabilities is None else fitted.decision.by_class(predictions.probabilities)
     score = _unit_score(predictions)
     scores = {name: evaluate(truth, predicted, stated, score, classes) for name, predicted in verdicts.items()}
-    told = {name: {**of.to_dict(), "subsets": _subset_cba(truth, verdicts[name], subsets, classes)}
-            for name, of in scores.items()}  # fmt: skip
-    seen, benign = set(experiment.train.labels.unique()), classes.index(BENIGN)
+    # without probabilities the score is a rank, and must not be read as one
+    uncalibrated = {} if stated is not None else {"attack_calibration_error": None, "attack_brier": None}
+    decisions = {
+        name: {**of.to_dict(), **uncalibrated, "subsets": _subset_cba(truth, verdicts[name], subsets, classes)}
+        for name, of in scores.items()
+    }
+    counts = {name: None if at is None else len(at) for name, at in subsets.items()}
     return {
-        "rows": {
-            "training": len(experiment.train),
-            "all": len(test),
-            **{name: None if at is None else len(at) for name, at in subsets.items()},
-        },
-        "decisions": told if stated is not None else {name: _without_calibration(of) for name, of in told.items()},
+        "rows": {"training": len(experiment.train), "all": len(test), **counts},
+        "decisions": decisions,
         **_ranked_by_anomaly(truth, predictions, classes),
-        "labels": _by_label(
-            test, predictions.predicted == truth, predictions.predicted != benign, score, seen, predictions.anomaly
-        ),
+        "labels": _by_label(test, predictions, truth, score, set(experiment.train.labels.unique())),
         **_curves(scores["own"], stated is not None),
     }
 
 
-def _refuse_other_length(predictions: Predictions, n_flows: int) -> None:
-    if len(predictions.predicted) != n_flows:
-        raise DataError(
-            f"a system must predict every flow, however: {len(predictions.predicted)} verdicts on {n_flows}"
-        )
-
-
 def decide(predictions: Predictions, decision: Decision) -> dict[str, Ints]:
-    """Return the verdicts of a predictions under each decision, as places of classes, ``(n_flows,)``.
+    """Return the verdicts of predictions under each decision, as places of classes, ``(n_flows,)``.
 
-    "own" is the system's. "plain" names the most probable class, and is its own again where a system knows no
+    "own" is the system's. "plain" names the most probable class, and is its own again where a system has no
     probabilities. "corrected" divides the probability of each output by its prior among the training flows, adds the
     outputs of a class up, and names the largest; it is left out where there are no probabilities.
 
@@ -292,14 +294,9 @@ def _unit_score(predictions: Predictions) -> Floats:
     if predictions.probabilities is not None:
         return np.clip(score, 0.0, 1.0)  # sums of float32 shares may pass 1 by a rounding error
     if np.isnan(score).any():
-        raise DataError("an attack score must be a number, however: it is NaN for some flows")
+        raise DataError(f"the system's attack score is NaN for {np.isnan(score).sum():,} flows")
     distinct, place = np.unique(score, return_inverse=True)
     return np.asarray(place / max(1, distinct.size - 1), np.float64)
-
-
-def _without_calibration(told: Record) -> Record:
-    """Drop what would read a rank as a probability."""
-    return {**told, "attack_calibration_error": None, "attack_brier": None}
 
 
 def _subset_cba(
@@ -314,15 +311,14 @@ def _subset_cba(
 def _ranked_by_anomaly(truth: Ints, predictions: Predictions, classes: tuple[str, ...]) -> Record:
     if predictions.anomaly is None:
         return {}
-    told = evaluate(truth, predictions.predicted, None, predictions.anomaly, classes).to_dict()
-    return {"anomaly": {name: told[name] for name in ("roc_auc", "pr_auc", "recall_at_fpr")}}
+    scores = evaluate(truth, predictions.predicted, None, predictions.anomaly, classes).to_dict()
+    return {"anomaly": {name: scores[name] for name in ("roc_auc", "pr_auc", "recall_at_fpr")}}
 
 
-def _by_label(
-    test: LabelledFlows, right: Bools, alarm: Bools, score: Floats, seen: set[str], anomaly: Floats | None
-) -> Record:
+def _by_label(test: LabelledFlows, predictions: Predictions, truth: Ints, score: Floats, trained: set[str]) -> Record:
     is_benign = (test.classes == BENIGN).to_numpy()
-    ranked = {"auroc": score} | ({} if anomaly is None else {"anomaly_auroc": anomaly})
+    right, alarm = predictions.predicted == truth, predictions.predicted != 0  # benign is the first class
+    ranked = {"auroc": score} | ({} if predictions.anomaly is None else {"anomaly_auroc": predictions.anomaly})
     above = {name: _share_below(by, by[is_benign]) for name, by in ranked.items()}
     table = pl.DataFrame({"label": test.labels, "benign": is_benign, "right": right, "alarms": alarm, **above})
     sums = (pl.len().alias("rows"), pl.col("right", "alarms").sum(), pl.col(list(above)).mean(), pl.col("benign").any())
@@ -330,7 +326,7 @@ def _by_label(
         of["label"]: {
             **{name: of[name] for name in ("rows", "right", "alarms")},
             **{name: None if of["benign"] else of[name] for name in above},
-            "in_training": of["label"] in seen,
+            "in_training": of["label"] in trained,
         }
         for of in table.group_by("label").agg(sums).sort("label").iter_rows(named=True)
     }
@@ -344,31 +340,26 @@ def _share_below(score: Floats, benign: Floats) -> Floats:
     >>> _share_below(np.array([0.1, 0.5, 0.9]), np.array([0.1, 0.5])).tolist()
     [0.25, 0.75, 1.0]
     """
+    # the mean of both sides counts equal scores as half
     ordered = np.sort(benign)
     places = np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")
     return np.asarray(places / max(1, 2 * ordered.size), np.float64)
 
 
 def _curves(scores: Scores, with_probabilities: bool) -> Record:
-    kept = {"curve": scores.curve and _thin_curve(scores.curve), "reliability": _bins(scores.reliability)}
-    return {**kept, "attack_reliability": _bins(scores.attack_reliability) if with_probabilities else None}
-
-
-def _thin_curve(curve: OperatingCurve) -> dict[str, list[float]]:
-    places = np.unique(np.linspace(0, curve.recall.size - 1, CURVE_POINTS).round().astype(int))
-    columns = {name: getattr(curve, name)[places] for name in ("recall", "precision", "false_positive_rate")}
-    return {name: [float(f"{value:.4g}") for value in values] for name, values in columns.items()}
-
-
-def _bins(of: Reliability | None) -> dict[str, list[float]] | None:
-    return {name: getattr(of, name).tolist() for name in ("stated", "observed", "rows")} if of else None
+    curve = scores.curve and rounded(to_json_values(scores.curve.thinned(CURVE_POINTS)), digits=4)
+    return {
+        "curve": curve and {name: curve[name] for name in ("recall", "precision", "false_positive_rate")},
+        "reliability": to_json_values(scores.reliability),
+        "attack_reliability": to_json_values(scores.attack_reliability) if with_probabilities else None,
+    }
 
 
 # --- the process of a cell ---------------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the cell that the command line names, and write its record; a fault becomes a record too."""
+    """Measure the cell of the command line and write its record; a fault becomes a record too."""
     folder, data, protocol, system, seed = sys.argv[1:] if arguments is None else arguments
     cell = Cell(data, protocol, system, int(seed))
     path = cell.path(Path(folder))

@@ -298,6 +298,7 @@ def compare(
 
 
 def _task(data: str, protocol: str, measured: Iterable[Record], taus: Sequence[TauSweep]) -> BenchmarkTask:
+    # the references come first, as rows without records where they were not measured
     systems: dict[str, list[Record]] = {name: [] for name in REFERENCES}
     for record in measured:
         if (record["data"], record["protocol"]) == (data, protocol):

@@ -1,4 +1,4 @@
-"""What the systems of a benchmark have in common: classes as numbers, flows encoded, probabilities made judgements."""
+"""Shared by the systems of a benchmark: classes as numbers, encoded flows, predictions from probabilities."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BLOCK_FLOWS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a system's outputs stand for, and which of them each training flow has.
+    """The classes of a system's outputs, and the output of each training flow.
 
     Attributes
     ----------
     classes : tuple of str
-        Those that training holds, in the order of the flows: benign first.
+        Those that training has, benign first.
     class_of : tuple of int
         Class of each output, ascending.
     target : array, int64, (n_flows,)
@@ -49,7 +49,7 @@ class Outputs:
 
 
 def number_outputs(train: LabelledFlows, *, labels: bool = False) -> Outputs:
-    """Number the classes of training flows, or the labels of each class; what is benign is one output either way.
+    """Number the classes of training flows, or the labels of each class; benign is one output either way.
 
     Raises
     ------
@@ -67,8 +67,8 @@ def number_outputs(train: LabelledFlows, *, labels: bool = False) -> Outputs:
     classes = tuple(name for name in train.class_order if name in present)
     if len(classes) < 2 or classes[0] != BENIGN:
         raise LabelError(
-            f"training needs benign flows and flows of an attack, however: {train.source or 'the table'} holds "
-            f"{format_counts(train.classes)}; add flows, or choose another taxonomy"
+            f"cannot train on {train.source or 'the table'}: it has {format_counts(train.classes)}, and training needs "
+            "benign flows and an attack; add flows, or choose another taxonomy"
         )
     codes = train.classes.replace_strict(list(classes), list(range(len(classes))), return_dtype=pl.Int64)
     names = train.labels.zip_with(codes > 0, train.classes) if labels else train.classes
@@ -80,7 +80,7 @@ def number_outputs(train: LabelledFlows, *, labels: bool = False) -> Outputs:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Training rows as a classifier takes them.
+    """Encoded training rows.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ def encode_rows(train: LabelledFlows, *, labels: bool = False, duplicates: Dupli
 
 
 def decide(probabilities: npt.NDArray[Any], decision: Decision) -> Predictions:
-    """Judge flows by the probability of each output, ``(n_flows, n_outputs)``.
+    """Predict flows from the probability of each output, ``(n_flows, n_outputs)``.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def decide(probabilities: npt.NDArray[Any], decision: Decision) -> Predictions:
 def attack_score(p: Matrix) -> npt.NDArray[np.float64]:
     """Return ``1 - p_benign`` of probabilities ``(n_flows, n_outputs)``, as a detector does.
 
-    Where an attack is sure, p_benign is far finer in single precision than the sum of the others: ranks differ there.
+    Near 1, p_benign is far finer in single precision than the sum of the others: ranks differ there.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def attack_score(p: Matrix) -> npt.NDArray[np.float64]:
 
 
 def decide_by_margin(margins: npt.NDArray[Any], _: Decision) -> Predictions:
-    """Judge flows by one margin a class, ``(n_flows, n_classes)``, where there are no probabilities.
+    """Predict flows from one margin a class, ``(n_flows, n_classes)``, where there are no probabilities.
 
     The attack score is how far the best attack is ahead of benign.
     """
@@ -160,9 +160,9 @@ def decide_by_margin(margins: npt.NDArray[Any], _: Decision) -> Predictions:
 
 @dataclass(frozen=True, slots=True)
 class FittedModel:
-    """A trained system that judges each flow by itself.
+    """A trained system that predicts each flow by itself.
 
-    Each distinct flow is judged once, in blocks, so memory is bounded by one row of outputs a flow.
+    Each distinct flow is predicted once, in blocks, so memory is bounded by one row of outputs a flow.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class FittedModel:
         See :class:`deepidea.benchmark.systems.Fitted`.
     encoder : FlowEncoder
     values : callable
-        Maps encoded flows ``(n_flows, d_in)`` to what ``verdict`` judges by, ``(n_flows, n_outputs)``.
+        Maps encoded flows ``(n_flows, d_in)`` to the input of ``verdict``, ``(n_flows, n_outputs)``.
     verdict : callable
         :func:`decide`, or :func:`decide_by_margin`.
     """
@@ -185,11 +185,11 @@ class FittedModel:
     @classmethod
     def on(cls, rows: EncodedRows, parameters: Mapping[str, Any], values: Any, verdict: Any = decide) -> FittedModel:
         """Return the system that was trained on these rows."""
-        told = {**parameters, "n_rows": len(rows.target)}
-        return cls(rows.outputs.classes, rows.decision, told, rows.encoder, values, verdict)
+        parameters = {**parameters, "n_rows": len(rows.target)}
+        return cls(rows.outputs.classes, rows.decision, parameters, rows.encoder, values, verdict)
 
     def predict(self, features: pl.DataFrame) -> Predictions:
-        """Judge flows, in their order."""
+        """Predict flows, in their order."""
         prints = row_fingerprints(features, self.encoder.schema)
         _, first, place = np.unique(prints, return_index=True, return_inverse=True)
         distinct = features[first]

@@ -1,4 +1,4 @@
-"""What a result was measured with: date, machine and versions, to stand beside its figures."""
+"""Date, machine and versions of a measurement, kept beside its figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_TOLD = ("deepidea", "numpy", "onnxruntime", "polars", "scikit-learn", "torch")
+_PACKAGES = ("deepidea", "numpy", "onnxruntime", "polars", "scikit-learn", "torch")
 
 
 def about_this_run() -> dict[str, Any]:
@@ -25,7 +25,7 @@ def about_this_run() -> dict[str, Any]:
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "versions": {name: version for name in _TOLD if (version := _version(name))},
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_SAME_DEALING = ("auto", "official", "stratified", "stratified-keep")
+_COMPARABLE_SPLITS = ("auto", "official", "stratified", "stratified-keep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class PublishedTable:
 
 
 def published_table(data: str, protocol: str) -> PublishedTable | None:
-    """Return the paper's table on a data set, where flows are dealt in a like manner; else None."""
-    return PUBLISHED.get(data.partition("@")[0]) if protocol in _SAME_DEALING else None
+    """Return the paper's table on a data set, None where the split is no random or official one."""
+    return PUBLISHED.get(data.partition("@")[0]) if protocol in _COMPARABLE_SPLITS else None
 
 
 def _table(number: str, classes: str, rows: Mapping[str, str]) -> PublishedTable:

@@ -1,7 +1,7 @@
 """A grid of data sets, protocols, systems and seeds, measured cell by cell, each in a process of its own.
 
 A run may be killed at any time: records are written whole or not at all, and the next run keeps those that are there.
-A cell that takes longer than its budget is cut, a system that fails is told with its reason, and the run goes on.
+A cell that takes longer than its budget is cut, a system that fails is recorded with its reason, and the run goes on.
 """
 
 from __future__ import annotations
@@ -28,27 +28,19 @@ from deepidea.flows.datasets.specs import get_dataset_spec
 
 Status = Literal["measured", "cut", "failed"]
 WORKER = (sys.executable, "-m", "deepidea.benchmark.cell")
-_ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "POLARS_MAX_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "LOKY_MAX_CPU_COUNT",
-    ),
-    "1",
-)
-_LOOK_EVERY_S = 0.05
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")} | {
+    "POLARS_MAX_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "LOKY_MAX_CPU_COUNT": "1",
+}
+_POLL_S = 0.05
 
 
 # --- the grid ----------------------------------------------------------------------------------------------------
 
 
 def choose_systems(names: Sequence[str]) -> list[str]:
-    """Return the systems that names stand for, each once.
+    """Return the systems of names and groups, each once.
 
     Parameters
     ----------
@@ -89,7 +81,7 @@ def make_grid(data: Sequence[str], protocols: Sequence[str], systems: Sequence[s
         A data set is not known, or not registered on this machine.
     """
     if n_seeds < 1:
-        raise DataError(f"a benchmark needs at least one seed, however: {n_seeds}")
+        raise DataError(f"n_seeds must be at least 1, got {n_seeds}")
     _refuse_unregistered(data)
     order = product(dict.fromkeys(data), dict.fromkeys(protocols), range(n_seeds), choose_systems(systems))
     return [Cell(name, protocol, system, seed) for name, protocol, seed, system in order]
@@ -101,8 +93,8 @@ def _refuse_unregistered(data: Sequence[str]) -> None:
         get_dataset_spec(name)
         if records[name] is None:
             raise DatasetError(
-                f"a benchmark needs its data sets, however: {name} is not registered on this machine; "
-                f"run: deepidea data add {name} DIR, or deepidea data get {name}"
+                f"data set {name} is not registered on this machine; run: deepidea data add {name} DIR, or deepidea "
+                f"data get {name}"
             )
 
 
@@ -111,7 +103,7 @@ def _refuse_unregistered(data: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run has to do, and what it finds done.
+    """The cells that a run has to measure, and the records that earlier runs left.
 
     Attributes
     ----------
@@ -129,10 +121,7 @@ class Plan:
 
 
 def plan_run(cells: Sequence[Cell], folder: Path, *, retry: bool = False) -> Plan:
-    """Look which cells of a grid have a record under a folder.
-
-    With ``retry``, cells that were cut or failed are waiting again.
-    """
+    """Return which cells of a grid have no record under a folder; with ``retry``, no measured one."""
     kept: dict[Cell, Record] = {}
     damaged: dict[Cell, str] = {}
     for cell in cells:
@@ -151,9 +140,8 @@ def _record_of(cell: Cell, folder: Path) -> Record | None:
     if not path.exists():
         return None
     record = read_record(path)
-    told = Cell.of(record)
-    if told != cell:
-        raise FileFormatError(f"a record must stand where its cell belongs, however: {path} is of {told}")
+    if Cell.of(record) != cell:
+        raise FileFormatError(f"{path} is the record of another cell ({Cell.of(record)}); remove it")
     return record
 
 
@@ -173,7 +161,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes
     ----------
@@ -209,12 +197,12 @@ def run_cells(
     ----------
     plan : Plan
     folder : path
-        Each record goes to :meth:`Cell.path` under it; what a process said stands beside a record that is not measured,
-        as ``seed-<n>.log``.
+        Each record goes to :meth:`Cell.path` under it; the output of a process that did not end well stays beside, as
+        ``seed-<n>.log``.
     jobs : int
         Processes at once, each held to one thread.
     budget_s : float, optional
-        Seconds that a cell may take; then it is killed and its record says "cut".
+        Seconds that a cell may take; then it is killed and recorded as "cut".
     progress : callable
         Called when a cell ends, and about twenty times a second.
     worker : sequence of str, optional
@@ -233,7 +221,7 @@ def run_cells(
             ended = run.settle_ended()
             progress(run.progress(jobs, ended))
             if not ended:
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_POLL_S)
     finally:
         run.kill_all()
     return run.outcomes
@@ -279,10 +267,10 @@ class _Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of an earlier run: a record that is there afterwards is this run's
         log = path.with_suffix(".log")
-        told = (str(self.folder), cell.data, cell.protocol, cell.system, str(cell.seed))
+        arguments = (str(self.folder), cell.data, cell.protocol, cell.system, str(cell.seed))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*self.worker, *told],
+                [*self.worker, *arguments],
                 stdin=subprocess.PIPE,  # it ends with this process, however this one ends
                 stdout=output,
                 stderr=output,
@@ -294,6 +282,8 @@ class _Run:
     def settle_ended(self) -> tuple[Outcome, ...]:
         return tuple(outcome for cell in list(self.running) if (outcome := self._settle(cell)))
 
+    # A cell is running until its process ends or its budget does. Either way the process group is killed, so that no
+    # child outlives it; the record that it wrote decides the outcome, and its absence is an outcome of its own.
     def _settle(self, cell: Cell) -> Outcome | None:
         at = self.running[cell]
         over = self.budget_s is not None and at.seconds > self.budget_s
@@ -302,14 +292,14 @@ class _Run:
         seconds = at.seconds
         at.kill()
         del self.running[cell]
-        outcome = self._judge_end(cell, at, seconds, over)
+        outcome = self._outcome(cell, at, seconds, over)
         self._remember(cell, seconds)
         self.outcomes.append(outcome)
         if outcome.status == "measured" or not at.log.stat().st_size:
             at.log.unlink()
         return outcome
 
-    def _judge_end(self, cell: Cell, at: _Process, seconds: float, over: bool) -> Outcome:
+    def _outcome(self, cell: Cell, at: _Process, seconds: float, over: bool) -> Outcome:
         try:
             record = _record_of(cell, self.folder)
         except FileFormatError as error:
@@ -357,7 +347,7 @@ def _reason_of_death(at: _Process) -> str:
 
 
 def read_records(folder: Path) -> tuple[list[Record], dict[str, str]]:
-    """Return all records under a folder, in order of their cells, and what is wrong with those that cannot be read.
+    """Return all records under a folder, in order of their cells, and the faults of those that cannot be read.
 
     Raises
     ------
@@ -373,7 +363,7 @@ def read_records(folder: Path) -> tuple[list[Record], dict[str, str]]:
             faults[path.relative_to(folder).as_posix()] = str(error)
     if not records:
         raise DataError(
-            f"a report needs records of a benchmark, however: {folder} holds none; see deepidea benchmark run"
+            f"{folder} holds no records of a benchmark; measure some: deepidea benchmark run --out {folder}"
         )
     return sorted(records, key=_order), faults
 

@@ -122,10 +122,11 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     0.03125
     """
     values, n = np.asarray(differences, np.float64), len(differences)
-    observed = abs(values.sum()) - 1e-12
+    observed = abs(values.sum()) - 1e-12  # equal sums differ by rounding
     if n > _MOST_EXACT:
         signs = np.random.default_rng(0).integers(0, 2, (_DRAWS, n), np.int8) * 2 - 1
         return float((np.abs(signs @ values) >= observed).sum() + 1) / (_DRAWS + 1)
+    # all 2^n sums, built up one difference at a time
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])

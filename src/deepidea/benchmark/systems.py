@@ -1,8 +1,8 @@
-"""The systems that a benchmark compares: each is a row of its tables, under one name.
+"""The systems that a benchmark compares, each a row of its tables under one name.
 
-A system is anything that learns from labelled flows and then judges flows: DeepIDEA's presets, the classifiers that the
-paper compares itself with, trees, the same network under other losses. All of them get the same training flows and are
-asked for the same thing, the probability of each of their outputs, so that one decision rule can be laid over all.
+A system learns from labelled flows and then predicts classes: DeepIDEA's presets, the paper's competitors, trees, the
+same network under other losses. All get the same training flows and return the probability of each of their outputs, so
+that one decision rule can be applied to all.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ Group = Literal["paper", "reference", "trees", "losses", "beyond", "deepidea"]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a fitted system says of flows, in their order.
+    """The predictions of a fitted system, in the order of the flows.
 
     Attributes
     ----------
     predicted : array, int64, (n_flows,)
         Place of each flow's class among the system's classes, by the system's own decision.
     probabilities : array, float32, (n_flows, n_outputs), or None
-        Of each output (class, or label of a class); None where the system knows no probabilities.
+        Of each output (class, or label of a class); None where the system has no probabilities.
     attack_score : array, float64, (n_flows,)
         Higher is more attack-like: ``1 - p_benign`` where there are probabilities.
     unlike_benign : array, bool, (n_flows,), or None
-        Flows that the system does not call benign whatever the probabilities say; None where it has no such rule.
+        Flows that the system never calls benign, whatever their probabilities; None where it has no such rule.
     anomaly : array, float64, (n_flows,), or None
-        How unlike benign flows, in 0..1, where the system tells that beside the attack score.
+        How unlike benign flows, in 0..1, where the system has that beside the attack score.
     """
 
     predicted: npt.NDArray[np.int64]
@@ -59,17 +59,14 @@ class Fitted(Protocol):
 
     @property
     def decision(self) -> Decision:
-        """What its probabilities are corrected by: the training prior of each output, and each output's class.
-
-        Its temperature and tau are those of the system's own decision.
-        """
+        """Training prior and class of each output; temperature and tau are those of the system's own decision."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """What it was trained with, and what training told, as JSON values."""
+        """Training parameters and figures of the training, as JSON values."""
 
     def predict(self, features: pl.DataFrame) -> Predictions:
-        """Judge flows; the table holds the features of the training schema."""
+        """Predict flows; the table holds the features of the training schema."""
 
 
 class System(Protocol):
@@ -81,7 +78,7 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SystemInfo:
-    """A row: its title, where its class stands (``module:Class``), and the parameters it is made with.
+    """A row: its title, its class (``module:Class``), and the parameters it is made with.
 
     ``paper_row`` is its name in the paper's tables, where it is there. ``needs`` is the extra that installs it.
     """
@@ -181,20 +178,17 @@ def make_system(name: str) -> System:
         return system(**{**info.parameters, **_parse_changes(name, changes)})  # type: ignore[no-any-return]
     except ImportError as error:
         raise MissingExtraError(
-            f"{info.title} needs more packages, however: {error}; install them with: "
-            f"pip install 'deepidea[{info.needs}]'"
+            f"cannot make {info.title}: {error}; run: pip install 'deepidea[{info.needs}]'"
         ) from error
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{name} must name parameters that {row} has, and values they take, however: {error}"
-        ) from error
+        raise DataError(f"cannot make {name}: {error}; choose parameters that {row} has") from error
 
 
 def find_system(name: str) -> SystemInfo:
     """Return the entry of a system's name, with or without changed parameters."""
     row = name.partition(":")[0]
     if row not in SYSTEMS:
-        raise DataError(f"a system must be one of {', '.join(SYSTEMS)}, however: {row!r}{suggest(row, SYSTEMS)}")
+        raise DataError(f"unknown system {row!r}{suggest(row, SYSTEMS)}; choose one of {', '.join(SYSTEMS)}")
     return SYSTEMS[row]
 
 
@@ -210,7 +204,7 @@ def _parse_changes(name: str, text: str) -> dict[str, Any]:
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise DataError(f"changed parameters must read name=value, however: {part!r} in {name!r}")
+            raise DataError(f"cannot read {part!r} in {name!r}: write changed parameters as name=value")
         try:
             changes[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

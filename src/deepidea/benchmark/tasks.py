@@ -1,4 +1,4 @@
-"""Experiments: which flows of which data set train, and which test, under one name.
+"""Experiments: which flows of a data set train and which test, under one name.
 
 | protocol | what trains, what tests |
 |---|---|
@@ -43,14 +43,14 @@ TAXONOMY = {"cicids17": "paper", "cicids17-improved": "paper", "cicids18": "pape
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Training and test flows under one schema, and what has to be facts of how they were dealt.
+    """Training and test flows under one schema, and the facts of their split.
 
     Attributes
     ----------
     train, test : LabelledFlows
         Of the same schema and with the same class order; every class of it occurs in training. Where a whole attack may
         be new to the test (by day, a label left out, another data set), there are two classes, benign and attack;
-        `labels` still tells the native labels.
+        `labels` still holds the native labels.
     facts : mapping
         JSON values: data set, taxonomy, files with hashes, protocol and its parameters, rows by class on either side
         and of what was dropped, by reason; ``twins_in_training`` counts test rows that repeat a training row, and
@@ -100,18 +100,16 @@ def load_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Expe
 
 
 def _resolve(name: str, protocol: str) -> str:
-    """Return what "auto" stands for; refuse names that no protocol has."""
+    """Return the protocol that "auto" stands for; refuse unknown names."""
     has_test = any(file.role == "test" for file in get_dataset_spec(name).files)
     if protocol == "auto":
         return "official" if has_test else "stratified"
     if protocol == "official" and not has_test:
-        raise DataError(f"an official split must be the publisher's, however: {name} has none; use stratified")
+        raise DataError(f"{name} has no official split; use stratified")
     if protocol != "official" and find_splitter(protocol) is None:
-        known = ("auto", "official", *(deal.spelling for deal in SPLITTERS), "to-<data set>")
+        known = ("auto", "official", *(splitter.spelling for splitter in SPLITTERS), "to-<data set>")
         near = suggest(protocol, known)
-        raise DataError(
-            f"a protocol must be one of {', '.join(known)}, however: {protocol!r}{near}; choose one of them"
-        )
+        raise DataError(f"unknown protocol {protocol!r}{near}; choose one of {', '.join(known)}")
     return protocol
 
 
@@ -130,14 +128,14 @@ def _source(dataset: Dataset) -> dict[str, Any]:
 
 def _official(dataset: Dataset, facts: dict[str, Any]) -> Experiment:
     if dataset.test is None:
-        raise DataError(f"an official split needs its test file, however: {dataset.name} is registered without one")
+        raise DataError(f"{dataset.name} is registered without its test file; add it again, or use stratified")
     return _experiment(
         dataset.train, dataset.test, {**facts, "split": {"kind": "official"}, "dropped": {}}, "published"
     )
 
 
 def _experiment(train: LabelledFlows, test: LabelledFlows, facts: dict[str, Any], view: View) -> Experiment:
-    """Return the experiment with what its sides come to."""
+    """Return the experiment with counts and digest of its sides."""
     _refuse_one_kind(train, test, facts)
     if view == "two":
         train, test = attack_or_benign(train), attack_or_benign(test)
@@ -164,9 +162,9 @@ def _refuse_one_kind(train: LabelledFlows, test: LabelledFlows, facts: dict[str,
     for side, flows in (("training", train), ("test", test)):
         if (flows.classes == BENIGN).n_unique() < 2:
             raise LabelError(
-                f"each side of an experiment needs benign flows and attacks, however: {side} of {facts['source']} by "
-                f"{facts['protocol']} has {_counts(flows.classes)} under taxonomy {facts['taxonomy']}; name another, "
-                f"as in {facts['source']}@native, or another protocol"
+                f"{side} of {facts['source']} by {facts['protocol']} has {_counts(flows.classes)} under taxonomy "
+                f"{facts['taxonomy']}, and needs benign flows and attacks; name another, as in "
+                f"{facts['source']}@native, or another protocol"
             )
 
 
@@ -207,8 +205,8 @@ def _digest(prints: list[Any], sides: tuple[LabelledFlows, ...]) -> str:
 def _across(name: str, other: str, taxonomy: str | None, seed: int) -> Experiment:
     if other not in _others(name):
         raise DataError(
-            "across data sets both must be of one meter and hold different flows, however: "
-            f"{name} and {other!r} are not; from {name} there is {', '.join(_others(name)) or 'none'}"
+            f"cannot test {name} on {other!r}: both must be of one meter and hold different flows; "
+            f"from {name}: {', '.join(_others(name)) or 'none'}"
         )
     sides = [load_dataset(name, taxonomy=taxonomy), load_dataset(other, taxonomy=taxonomy)]
     train, test = _by_shared_features(sides[0].train, sides[1].train)

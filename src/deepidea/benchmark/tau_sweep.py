@@ -1,30 +1,31 @@
-"""How strong the prior correction should be, by training flows alone: one training a fold, then every tau.
+"""The strength of the prior correction, chosen on training flows alone: one training a fold, then every tau.
 
 Tau is part of the decision ``argmax(p / prior^tau)`` and not of the training, so the probabilities of one fitted system
-answer for all of its values. The folds leave attack types out (`deepidea.benchmark.unseen_types`), because on held-out
+serve all of its values. The folds leave attack types out (`deepidea.benchmark.unseen_types`), because on held-out
 rows of known types a system looks calibrated and on new types it is not. A sweep is kept beside the records of a
-benchmark, ``DATA/tau/SYSTEM.json``, and the report shows it.
+benchmark, ``DATA/tau/SYSTEM.json``; the report shows it.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from deepidea.benchmark.cell import file_name, write_record
+from deepidea.benchmark.cell import file_name, read_json, write_record
 from deepidea.benchmark.provenance import about_this_run
 from deepidea.benchmark.runner import choose_systems
 from deepidea.benchmark.systems import Predictions, find_system, make_system
 from deepidea.benchmark.tasks import TAXONOMY
 from deepidea.benchmark.unseen_types import TypeFold, distinct_flows, iter_type_folds, summarise_recalls, type_recalls
 from deepidea.errors import DataError, FileFormatError
+from deepidea.evaluation.contracts import from_json_values
 from deepidea.evaluation.protocol import flows_to_train
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.model.decision import Decision
@@ -43,7 +44,7 @@ MEASURES: Mapping[Measure, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TauSweep:
-    """What a system comes to at each tau on training folds.
+    """The accuracy of a system at each tau on training folds.
 
     Attributes
     ----------
@@ -53,7 +54,7 @@ class TauSweep:
     own_tau : float
         Of the system's own decision; 0 where it names its most probable class.
     by_tau : mapping of float to mapping of measure to tuple of float
-        Class-balanced accuracy in percent, an entry for each deal of the types.
+        Class-balanced accuracy in percent, an entry for each repeat.
     """
 
     data: str
@@ -64,11 +65,11 @@ class TauSweep:
     by_tau: Mapping[float, Mapping[Measure, tuple[float, ...]]]
 
     def mean(self, tau: float, measure: Measure) -> float:
-        """Return a measure's mean over the deals, in percent."""
+        """Return a measure's mean over repeats, in percent."""
         return statistics.fmean(self.by_tau[tau][measure])
 
     def sd(self, tau: float, measure: Measure) -> float:
-        """Return its standard deviation over the deals, 0 for a single one."""
+        """Return its standard deviation over repeats, 0 for a single one."""
         values = self.by_tau[tau][measure]
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -78,7 +79,7 @@ class TauSweep:
 
 
 def sweep_path(folder: Path, data: str, system: str) -> Path:
-    """Return where the sweep of a system stands under a folder of benchmark records.
+    """Return the file of a system's sweep under a folder of benchmark records.
 
     Examples
     --------
@@ -101,14 +102,14 @@ def training_flows(data: str) -> LabelledFlows:
 
 
 def iter_sweeps(data: Sequence[str], systems: Sequence[str], folder: Path, *, n_repeats: int = 3) -> Iterator[TauSweep]:
-    """Yield the sweep of every system on every data set; one that stands under the folder is not measured again.
+    """Yield the sweep of every system on every data set; one that the folder has is not measured again.
 
     Parameters
     ----------
     data, systems : sequence of str
         Systems and groups as in :func:`~deepidea.benchmark.runner.choose_systems`.
     folder, n_repeats
-        As in :func:`sweep_tau`, which tells what is raised, too.
+        As in :func:`sweep_tau`, also for the errors.
     """
     for name in dict.fromkeys(data):
         flows = None
@@ -124,7 +125,7 @@ def iter_sweeps(data: Sequence[str], systems: Sequence[str], folder: Path, *, n_
 def sweep_tau(
     data: str, system: str, folder: Path, *, n_repeats: int = 3, flows: LabelledFlows | None = None
 ) -> TauSweep:
-    """Measure a system at every tau, and keep what it came to under a folder of benchmark records.
+    """Measure a system at every tau, and write the result under a folder of benchmark records.
 
     Parameters
     ----------
@@ -135,49 +136,63 @@ def sweep_tau(
     folder : path
         See :func:`sweep_path`.
     n_repeats : int
-        How often the types are dealt out; two trainings a deal.
+        How often the types are assigned to folds anew; two trainings each.
     flows : LabelledFlows, optional
-        :func:`training_flows` of the data set, where they are at hand.
+        :func:`training_flows` of the data set; loaded where absent.
 
     Raises
     ------
     DataError
-        The system knows no probabilities, or corrects for the prior before it states them.
+        The system has no probabilities, or corrects for the prior before it states them.
     LabelError
         No attack class has two types.
     """
     if n_repeats < 1:
-        raise DataError(f"a sweep needs at least one deal of the types, however: {n_repeats}")
+        raise DataError(f"n_repeats must be at least 1, got {n_repeats}")
     flows = training_flows(data) if flows is None else flows
-    deals, decision = [], None
+    repeats: list[Mapping[str, Any]] = []
     for seed in range(n_repeats):
-        judged = [_judge_fold(fold, system, seed) for fold in iter_type_folds(flows, seed=seed)]
-        decision = judged[0][0]
-        deals.append(summarise_recalls([recalls for _, recalls in judged]))
-    write_record(sweep_path(folder, data, system), _to_record(data, system, decision, deals, flows))
-    return read_sweep(sweep_path(folder, data, system))
+        folds = [_try_taus(fold, system, seed) for fold in iter_type_folds(flows, seed=seed)]
+        decision = folds[0][0]
+        repeats.append(summarise_recalls([recalls for _, recalls in folds]))
+    record = {
+        "format": FORMAT,
+        "data": data,
+        "system": system,
+        "title": find_system(system).title,
+        "temperature": decision.temperature,
+        "own_tau": decision.tau,
+        "flows": len(flows),
+        "label_rows": dict(sorted(flows.labels.value_counts().iter_rows())),
+        "by_tau": {tau: {measure: [of[tau][measure] for of in repeats] for measure in MEASURES} for tau in repeats[0]},
+        "run": about_this_run(),
+    }
+    path = sweep_path(folder, data, system)
+    write_record(path, record)
+    return read_sweep(path)
 
 
-def _judge_fold(fold: TypeFold, system: str, seed: int) -> tuple[Decision, dict[str, Any]]:
+def _try_taus(fold: TypeFold, system: str, seed: int) -> tuple[Decision, dict[str, Any]]:
+    """Train on a fold; return the system's own decision, and the recalls at each tau."""
     fitted = make_system(system).fit(fold.train, seed)
     predictions = fitted.predict(fold.test.features)
     _refuse_uncorrectable(system, fitted.decision, predictions)
     names = np.array(fitted.classes)
     own, stated, unlike = predictions.predicted, predictions.probabilities, predictions.unlike_benign
     plain = decide_at(stated, replace(fitted.decision, temperature=1.0), 0.0, unlike)
-    told = {f"{tau:g}": type_recalls(names[decide_at(stated, fitted.decision, tau, unlike)], fold) for tau in TAUS}
-    # trees state a decision at tau 1 that they do not take: what they say decides
+    recalls = {f"{tau:g}": type_recalls(names[decide_at(stated, fitted.decision, tau, unlike)], fold) for tau in TAUS}
+    # trees state a decision at tau 1 that they do not take: their verdicts count
     own_tau = 0.0 if np.array_equal(own, plain) else fitted.decision.tau
-    return replace(fitted.decision, tau=own_tau), told
+    return replace(fitted.decision, tau=own_tau), recalls
 
 
 def _refuse_uncorrectable(system: str, decision: Decision, predictions: Predictions) -> None:
     if predictions.probabilities is None:
-        raise DataError(f"a sweep over tau needs probabilities, however: {system} states none; choose another system")
+        raise DataError(f"cannot sweep tau of {system}: it has no probabilities; choose another system")
     if len(set(decision.prior)) == 1:
         raise DataError(
-            f"a sweep over tau needs a prior to correct for, however: {system} states probabilities of balanced "
-            "classes, so no tau changes its verdicts; choose another system"
+            f"cannot sweep tau of {system}: its probabilities are of balanced classes, so no tau changes its verdicts; "
+            "choose another system"
         )
 
 
@@ -205,6 +220,7 @@ def decide_at(
     >>> [decide_at(stated, Decision((0.99, 0.01)), tau).tolist() for tau in (0.0, 1.0)]
     [[0], [1]]
     """
+    # a softmax at temperature T is the one at 1, to the power 1/T and normalised again
     tempered = np.asarray(stated, np.float64) ** (1 / decision.temperature)
     tempered /= tempered.sum(axis=1, keepdims=True)
     balanced = decision.by_class(replace(decision, tau=tau).corrected(tempered.astype(np.float32))).copy()
@@ -213,25 +229,28 @@ def decide_at(
     return np.asarray(balanced.argmax(axis=1), np.int64)
 
 
-def _to_record(
-    data: str, system: str, decision: Decision | None, deals: Sequence[Mapping[str, Any]], flows: LabelledFlows
-) -> dict[str, Any]:
-    by_tau = {tau: {measure: [deal[tau][measure] for deal in deals] for measure in MEASURES} for tau in deals[0]}
-    return {
-        "format": FORMAT,
-        "data": data,
-        "system": system,
-        "title": find_system(system).title,
-        "temperature": decision.temperature if decision else 1.0,
-        "own_tau": decision.tau if decision else 0.0,
-        "flows": len(flows),
-        "label_rows": dict(sorted(flows.labels.value_counts().iter_rows())),
-        "by_tau": by_tau,
-        "run": about_this_run(),
-    }
-
-
 # --- records -----------------------------------------------------------------------------------------------------
+
+
+_Values = Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+
+
+class _Measures(msgspec.Struct):
+    known: _Values
+    unseen: _Values
+    mixed: _Values
+
+
+class _Record(msgspec.Struct):
+    """The file of a sweep; it has more entries, for people."""
+
+    format: Literal[1]
+    data: str
+    system: str
+    title: str
+    temperature: float
+    own_tau: float
+    by_tau: Annotated[dict[float, _Measures], msgspec.Meta(min_length=1)]
 
 
 def read_sweep(path: Path) -> TauSweep:
@@ -242,26 +261,13 @@ def read_sweep(path: Path) -> TauSweep:
     FileFormatError
         It is damaged, or of another format.
     """
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise ValueError(f"its format is {told['format']!r}, not {FORMAT}")
-        by_tau = {
-            float(tau): {measure: tuple(float(value) for value in measures[measure]) for measure in MEASURES}
-            for tau, measures in told["by_tau"].items()
-        }
-        if not by_tau or not all(values for measures in by_tau.values() for values in measures.values()):
-            raise ValueError("it has no figures")
-        data, system, title = (str(told[key]) for key in ("data", "system", "title"))
-        return TauSweep(data, system, title, float(told["temperature"]), float(told["own_tau"]), by_tau)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FileFormatError(
-            f"a sweep over tau must be whole, however: {path}: {error!r}; measure it again"
-        ) from error
+    read = from_json_values(read_json(path), _Record, str(path), "measure it again", FileFormatError)
+    by_tau = {tau: {measure: getattr(of, measure) for measure in MEASURES} for tau, of in read.by_tau.items()}
+    return TauSweep(read.data, read.system, read.title, read.temperature, read.own_tau, by_tau)
 
 
 def read_sweeps(folder: Path) -> tuple[list[TauSweep], dict[str, str]]:
-    """Return all sweeps under a folder of benchmark records, and what is wrong with those that cannot be read."""
+    """Return all sweeps under a folder of benchmark records, and the faults of those that cannot be read."""
     sweeps: list[TauSweep] = []
     faults: dict[str, str] = {}
     for path in sorted(folder.glob(f"*/{FOLDER}/*.json")):

@@ -1,7 +1,7 @@
-"""Attack types held back within the training flows: what recipes are chosen and decisions compared by.
+"""Attack types held back within the training flows, to choose recipes and compare decisions.
 
-Two folds halve the attack types (native labels) of each class. A fold trains on its half and is judged on two things:
-held-out rows of the types it knows, and all rows of the types it never saw. Test flows are never read.
+Two folds halve the attack types (native labels) of each class. A fold trains on its half and is tested on held-out
+rows of the types it knows, and on all rows of the types it never saw. Test flows are never read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from deepidea.flows.labelled import LabelledFlows
 
 N_FOLDS = 2
 KNOWN_HELD_OUT = 0.2
-"""Share of a fold's training rows that predict it on the types it knows."""
+"""Share of a fold's training rows that test it on the types it knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypeFold:
-    """Flows to train on and to predict by, and which of the latter are of a type that training does not show.
+    """Flows to train on and to test on, and which of the latter are of a type that training lacks.
 
     Attributes
     ----------
@@ -38,20 +38,20 @@ class TypeFold:
 
 
 def distinct_flows(flows: LabelledFlows) -> LabelledFlows:
-    """Return the first row of each feature vector: a vector on both sides of a fold would ask only for memory."""
+    """Return the first row of each feature vector: a vector on both sides of a fold would test memory alone."""
     prints = row_fingerprints(flows.table, flows.schema)
     return flows.take(np.unique(prints, return_index=True)[1])
 
 
 def iter_type_folds(flows: LabelledFlows, *, seed: int, n_folds: int = N_FOLDS) -> Iterator[TypeFold]:
-    """Yield the folds of one deal of the types.
+    """Yield the folds of one assignment of the types.
 
     Parameters
     ----------
     flows : LabelledFlows
         Distinct training flows.
     seed : int
-        Of the deal, and of which rows of known types are held out.
+        Of the assignment, and of which rows of known types are held out.
     n_folds : int
         At least 2.
 
@@ -68,8 +68,8 @@ def iter_type_folds(flows: LabelledFlows, *, seed: int, n_folds: int = N_FOLDS) 
     >>> try:
     ...     next(iter_type_folds(flows, seed=0))
     ... except Exception as error:
-    ...     print(str(error)[:75])
-    leaving attack types out needs an attack class with two native labels, howe
+    ...     print(str(error)[:72])
+    cannot leave attack types out: no attack class has two native labels; us
     """
     for fold in leave_types_out_folds(flows.labels, flows.classes, n_folds=n_folds, seed=seed):
         known = fold.train[np.random.default_rng(seed).random(len(fold.train)) < KNOWN_HELD_OUT]
@@ -78,7 +78,7 @@ def iter_type_folds(flows: LabelledFlows, *, seed: int, n_folds: int = N_FOLDS) 
         yield TypeFold(flows.take(np.setdiff1d(fold.train, known)), test, left_out)
 
 
-# --- recalls, and what they come to ------------------------------------------------------------------------------
+# --- recalls and their means ------------------------------------------------------------------------------
 
 Recalls = dict[str, dict[str, float]]
 

@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class FittedNetwork:
-    """A trained detector, asked as the benchmark asks."""
+    """A trained detector as a system of the benchmark."""
 
     detector: Detector
     sampling: Sampling = "none"
@@ -47,20 +47,20 @@ class FittedNetwork:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """What the detector's card tells of its training, and how the training rows were sampled."""
+        """The training entry of the detector's card, and how the training rows were sampled."""
         return {"sampling": self.sampling, **self.detector.card["training"]}
 
     def predict(self, features: pl.DataFrame) -> Predictions:
-        """Judge flows; the probabilities are the softmax of the outputs, at temperature 1."""
-        told = self.assess(features)
-        probabilities, shares = softmax(told.logits), told.shares
+        """Predict flows; the probabilities are the softmax of the outputs, at temperature 1."""
+        found = self.assess(features)
+        probabilities, shares = softmax(found.logits), found.shares
         unlike_benign = shares[:, 0] == 0  # a share of exactly 0 is one that was taken away, or has no weight
         return Predictions(
-            shares.argmax(axis=1), probabilities, attack_score(probabilities), unlike_benign, told.anomaly
+            shares.argmax(axis=1), probabilities, attack_score(probabilities), unlike_benign, found.anomaly
         )
 
     def assess(self, features: pl.DataFrame) -> Assessment:
-        """Return what the detector's verdicts are made of, block by block."""
+        """Return logits, shares and anomaly of the detector, computed block by block."""
         flows = self.detector.schema.conform(features)
         starts = range(0, max(len(flows), 1), BLOCK_FLOWS)
         blocks = [self.detector.assess(flows.slice(start, BLOCK_FLOWS)) for start in starts]
@@ -109,16 +109,16 @@ class DefaultNetwork:
 
     def __init__(self, *, sampling: Sampling = "none", **changes: Any) -> None:
         if sampling not in SAMPLINGS:
-            raise ValueError(f"sampling must be one of {SAMPLINGS}, however: sampling={sampling!r}")
+            raise ValueError(f"sampling must be one of {SAMPLINGS}, got {sampling!r}")
         if sampling == "one-sided":
-            import imblearn  # noqa: F401  # that it is missing is told now, not after the data are read
+            import imblearn  # noqa: F401  # fails now, not after the data are read
         _refuse_what_fit_decides(changes)
-        make_classifier(self.preset, **changes)  # so is a parameter that does not exist
+        make_classifier(self.preset, **changes)  # fails on a parameter that does not exist
         self.sampling = sampling
         self.changes = changes
 
     def fit(self, train: LabelledFlows, seed: int) -> FittedNetwork:
-        """Train on labelled flows, sampled as told; the seed decides what is drawn, and the network."""
+        """Train on labelled flows, sampled; the seed decides the sample and the network."""
         changes = dict(self.changes)
         # NOTE[DIFF]: a balanced table is several times as long as the table itself; here an epoch is not, so that every
         # row of the benchmark takes the same number of steps.
@@ -132,15 +132,15 @@ class DefaultNetwork:
 
     def _count_steps(self, train: LabelledFlows) -> int:
         """Return how many steps the preset's epochs take over all of the flows."""
-        told = {**PRESETS[self.preset], **self.changes}
-        n_flows = len(collapse_rows(train, number_outputs(train))[0]) if told["duplicates"] == "drop" else len(train)
-        return int(told["n_epochs"]) * math.ceil(n_flows / int(told["batch_size"]))
+        options = {**PRESETS[self.preset], **self.changes}
+        n_flows = len(collapse_rows(train, number_outputs(train))[0]) if options["duplicates"] == "drop" else len(train)
+        return int(options["n_epochs"]) * math.ceil(n_flows / int(options["batch_size"]))
 
 
 def _refuse_what_fit_decides(changes: Mapping[str, Any]) -> None:
     for name, source in {"random_state": "the seed", "schema": "the schema of the flows"}.items():
         if name in changes:
-            raise TypeError(f"{name} must be left to fit, which has {source}, however: {name}={changes[name]!r}")
+            raise TypeError(f"cannot change {name} to {changes[name]!r}: fit takes {source}")
 
 
 class PaperNetwork(DefaultNetwork):
@@ -230,7 +230,7 @@ class FittedStack:
         return {"forests": [forest.parameters for forest in self.forests], "network": self.network.parameters}
 
     def predict(self, features: pl.DataFrame) -> Predictions:
-        """Judge flows; the probabilities are those of balanced classes, and the largest decides."""
+        """Predict flows; the probabilities are those of balanced classes, and the largest decides."""
         conformed = self.network.detector.schema.conform(features)
         shares = [
             self.network.assess(conformed).shares,

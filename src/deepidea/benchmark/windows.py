@@ -1,9 +1,9 @@
 """The paper's CNN and LSTM.
 
-It says that "100 consecutive network connection instances" are one training sample, and not how a verdict on each
-comes of it. For the LSTM that reads well: a window of 100 flows goes in, in the order of the table, and a class for
-every flow comes out. A convolution over a window would mix its flows, and pooling would blur their verdicts, so the
-CNN slides along the features of one flow, as the network does that the paper names as its source.
+In the paper "100 consecutive network connection instances" are one training sample; it does not say how each gets its
+verdict. The LSTM here takes a window of 100 flows in the order of the table and returns a class for every flow. A
+convolution over a window would mix its flows, so the CNN slides along the features of one flow, as in the network that
+the paper names as its source.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class WindowCNN:
                 n_epochs=self.n_epochs,
                 random_state=seed,
             )
-        told = {**asdict(self), "losses": [epoch.loss for epoch in epochs]}
-        return FittedModel.on(rows, told, lambda x: run_flows(network, x))
+        facts = {**asdict(self), "losses": [epoch.loss for epoch in epochs]}
+        return FittedModel.on(rows, facts, lambda x: run_flows(network, x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowLSTM:
-    """An LSTM over windows of consecutive flows; each flow is judged by itself and those before it in its window.
+    """An LSTM over windows of consecutive flows; the verdict on a flow uses the flows before it in its window.
 
-    Windows follow the order of the table, in training and in judging: flows in another order are other windows, and
-    the first flow of a window is judged without a past. ``batch_size`` counts windows.
+    Windows follow the order of the table, in training and in prediction: flows in another order are other windows, and
+    the first flow of a window has no past. ``batch_size`` counts windows.
     """
 
     # NOTE[DIFF]: the paper's LSTM has no stated size and was not finished within five days: one layer of 100 units, as
@@ -99,7 +99,7 @@ class WindowLSTM:
 
 @dataclass(frozen=True, slots=True)
 class _FittedLSTM:
-    """What judges flows by those before them, so in their order and every one."""
+    """A trained LSTM: it needs all flows, in their order."""
 
     classes: tuple[str, ...]
     decision: Decision
@@ -109,8 +109,8 @@ class _FittedLSTM:
     window: int
 
     @classmethod
-    def on(cls, rows: EncodedRows, told: Mapping[str, Any], network: FlowLSTM, window: int) -> _FittedLSTM:
-        return cls(rows.outputs.classes, rows.decision, told, rows.encoder, network, window)
+    def on(cls, rows: EncodedRows, facts: Mapping[str, Any], network: FlowLSTM, window: int) -> _FittedLSTM:
+        return cls(rows.outputs.classes, rows.decision, facts, rows.encoder, network, window)
 
     def predict(self, features: pl.DataFrame) -> Predictions:
         parts = [np.zeros((0, len(self.decision.prior)), np.float32)]

@@ -97,7 +97,7 @@ def models_compare(
 
     (before, old_id), (after, new_id) = (_detector(of, store) for of in (old, new))
     comparison = compare_on(
-        before, after, one_name(data), judged=judged or (), label=label, benign=benign, taxonomy=taxonomy
+        before, after, one_name(data), analyst_files=judged or (), label=label, benign=benign, taxonomy=taxonomy
     ).to_dict()
     if as_json:
         write_json(comparison)

@@ -64,11 +64,10 @@ def by_time_split(
     """
     if not (0 < test_fraction < 1 and 0 <= embargo_s < float("inf")):
         raise DataError(
-            "test_fraction must lie between 0 and 1 and embargo_s at 0 or above, however: "
-            f"{test_fraction} and {embargo_s}"
+            f"test_fraction must be between 0 and 1 and embargo_s at least 0, got {test_fraction} and {embargo_s}"
         )
     if times.null_count():
-        raise DataError(f"a split by time needs every flow's time, however: {times.null_count():,} flows have none")
+        raise DataError(f"cannot split by time: {times.null_count():,} flows have no time; drop them")
     moments = times.cast(pl.Datetime("us")).cast(pl.Int64).to_numpy()
     early = moments < _cuts(times, test_fraction)
     near = ~early & (_distance(moments, np.sort(moments[early])) < embargo_s * 1e6)
@@ -89,6 +88,7 @@ def _cuts(times: pl.Series, test_fraction: float) -> Ints:
 
 def _distance(moments: Ints, known: Ints) -> npt.NDArray[np.float64]:
     """Return how far each moment is from the nearest known one; infinite where none is known."""
+    # infinities at both ends give every moment a neighbour on either side
     padded = np.concatenate([[-np.inf], known.astype(np.float64), [np.inf]])
     after = np.searchsorted(known, moments) + 1
     nearest: npt.NDArray[np.float64] = np.minimum(moments - padded[after - 1], padded[after] - moments)
@@ -108,8 +108,8 @@ def _split(
     for side, rows in (("training", trains), ("test", tests)):
         if not ((rows & benign).any() and (rows & ~benign).any()):
             raise LabelError(
-                f"each side of a split needs benign flows and attacks, however: {side} has {(rows & benign).sum():,} "
-                f"benign flows and {(rows & ~benign).sum():,} attacks ({kind}, {params}); choose another split"
+                f"cannot split {kind} with {params}: {side} needs benign flows and attacks, and would have "
+                f"{(rows & benign).sum():,} and {(rows & ~benign).sum():,}; choose another split"
             )
     return Split(np.flatnonzero(trains), np.flatnonzero(tests), kind, params, len(trains), left_out=left_out or {})
 
@@ -142,8 +142,7 @@ def capture_days(table: pl.DataFrame) -> pl.Series:
         if not days.null_count():
             return days.alias("day")
     raise DataError(
-        "a split by day needs every flow's time or files named by the day of the week, however: the table has neither; "
-        "use a stratified split"
+        "cannot split by day: the table has neither times nor files named by the weekday; use a stratified split"
     )
 
 
@@ -180,7 +179,7 @@ def by_day_split(days: pl.Series, classes: Column, *, day: str) -> Split:
     """
     if day not in days:
         known = ", ".join(days.unique().sort())
-        raise DataError(f"a day must be one of the capture's, however: {day!r} is not one of {known}")
+        raise DataError(f"the capture has no day {day!r}; choose one of {known}")
     tests = (days == day).to_numpy()
     return _split(~tests, tests, "by_day", {"day": day}, classes)
 
@@ -205,8 +204,8 @@ def host_pairs(table: pl.DataFrame) -> pl.Series:
     missing = [name for name in ends if name not in table.columns or table[name].null_count()]
     if missing:
         raise DataError(
-            f"a split by hosts needs both addresses of every flow, however: {', '.join(missing)} is absent or has "
-            "gaps; use a stratified split, or files with addresses"
+            f"cannot split by hosts: {', '.join(missing)} is absent or has gaps; use a stratified split, or files with "
+            "addresses"
         )
     first, last = pl.min_horizontal(*ends), pl.max_horizontal(*ends)
     return table.select(pair=pl.concat_str(first, last, separator=" ")).to_series()
@@ -219,7 +218,7 @@ def by_host_pair_split(
 
     Pairs are visited in shuffled order, and one is tested where no label gets more test rows by it than its share.
     A label whose pairs are all too large for that is then tested on its smallest pair, where half of the rows of each
-    label still train. A label of a single pair trains and is not tested: what is asked is whether a known attack is
+    label still train. A label of a single pair trains and is not tested: the question is whether a known attack is
     recognised between other hosts.
 
     Parameters
@@ -248,7 +247,7 @@ def by_host_pair_split(
     (['a b'], 9)
     """
     if not 0 < test_fraction < 1:
-        raise DataError(f"test_fraction must lie between 0 and 1, however: {test_fraction}")
+        raise DataError(f"test_fraction must be between 0 and 1, got {test_fraction}")
     (codes, names), (pair_codes, pair_names) = name_codes(labels), name_codes(pairs)
     rows = np.zeros((len(pair_names), len(names)), dtype=np.int64)  # (n_pairs, n_labels)
     np.add.at(rows, (pair_codes, codes), 1)

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import DataError, LabelError
-from deepidea.evaluation.metrics import Ints, OneRule, Scores, evaluate, majority_class, one_rule
+from deepidea.evaluation.metrics import Ints, Scores, evaluate
+from deepidea.evaluation.references import Baselines, codes_of
 from deepidea.evaluation.splits import count_contradictory, is_among
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.schema import Schema
-from deepidea.flows.taxonomy import BENIGN
 
 if TYPE_CHECKING:
     from deepidea.flows.labelled import LabelledFlows
@@ -29,7 +29,7 @@ Fingerprints = npt.NDArray[np.uint64]
 
 
 class Scorer(Protocol):
-    """What an evaluation asks of a detector; `deepidea.model.detector.Detector` has it."""
+    """The part of `deepidea.model.detector.Detector` that an evaluation uses."""
 
     @property
     def schema(self) -> Schema:
@@ -53,7 +53,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of a detector on labelled flows, with the facts needed to judge them.
+    """Scores of a detector on labelled flows, with the facts needed to read them.
 
     Attributes
     ----------
@@ -84,68 +84,6 @@ class Evaluation:
         baselines = {name: scores.to_dict() for name, scores in self.baselines.items()}
         facts = {"data": dict(self.data), "model": dict(self.model)}
         return {**self.scores.to_dict(), "subsets": subsets, "baselines": baselines, **facts}
-
-
-# --- references --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Baselines:
-    """Two references fitted on training rows: the majority class, and one comparison on one feature.
-
-    If the rule nearly wins, the test set is easy and a good score on it says little.
-
-    Attributes
-    ----------
-    majority : str
-        The most frequent training class.
-    rule : OneRule
-    rule_class : str
-        What the rule calls the flows it alarms on: the most frequent attack class of the training rows.
-    """
-
-    majority: str
-    rule: OneRule
-    rule_class: str
-
-    @classmethod
-    def fit(cls, train: LabelledFlows) -> Baselines:
-        """Fit both on training rows.
-
-        Raises
-        ------
-        LabelError
-            The rows are all attack or all benign.
-        """
-        codes, is_attack = codes_of(train.classes, train.class_order), (train.classes != BENIGN).to_numpy()
-        rule, attack = one_rule(train.features, is_attack), majority_class(codes[is_attack])
-        return cls(train.class_order[majority_class(codes)], rule, train.class_order[attack])
-
-    def scores(self, features: pl.DataFrame, truth: Ints, classes: tuple[str, ...]) -> dict[str, Scores]:
-        """Score both on labelled flows; names are "majority: <class>" and "one rule: <rule>"."""
-        majority = np.full(truth.size, classes.index(self.majority))
-        alarms = self.rule.predict(features)
-        ruled = np.where(alarms, classes.index(self.rule_class), classes.index(BENIGN))
-        return {
-            f"majority: {self.majority}": evaluate(truth, majority, None, np.zeros(truth.size), classes),
-            f"one rule: {self.rule}": evaluate(truth, ruled, None, alarms.astype(np.float64), classes),
-        }
-
-    def to_contract(self) -> dict[str, Any]:
-        """Return JSON-able values, to be kept in a detector's manifest under "baselines"."""
-        return {"majority": self.majority, "rule": self.rule.to_contract(), "rule_class": self.rule_class}
-
-    @classmethod
-    def from_contract(cls, contract: Mapping[str, Any], detector: Scorer) -> Baselines:
-        """Rebuild from a manifest, which somebody else may have written; DataError where it does not fit."""
-        named = [contract.get("majority"), contract.get("rule_class")]
-        rule = contract.get("rule")
-        if not isinstance(rule, Mapping) or any(name not in detector.classes for name in named):
-            raise DataError(f"baselines must name known classes and a rule, however: {dict(contract)}")
-        baselines = cls(str(named[0]), OneRule.from_contract(rule), str(named[1]))
-        if baselines.rule.column not in detector.schema.features:
-            raise DataError(f"the baseline rule must be on a feature, however: {baselines.rule.column!r}")
-        return baselines
 
 
 # --- the one entry -----------------------------------------------------------------------------------------------
@@ -180,7 +118,7 @@ def evaluate_detector(
         There are no flows.
     """
     if len(flows) == 0:
-        raise DataError(f"an evaluation needs flows, however: {flows.source} has none")
+        raise DataError(f"cannot evaluate on {flows.source}: it has no flows")
     refuse_unknown_classes(flows.classes, detector.classes)
     features = detector.schema.conform(flows.features)
     known = detector.training_fingerprints if training_fingerprints is None else training_fingerprints
@@ -205,20 +143,18 @@ def refuse_unknown_classes(truth: pl.Series, classes: tuple[str, ...]) -> None:
     if unknown.height:
         counts = ", ".join(f"{name!r} ({rows} rows)" for name, rows in unknown.iter_rows())
         raise LabelError(
-            f"every class must be one the detector was trained on ({', '.join(classes)}), however: {counts}; "
-            "choose the taxonomy it was trained with, train with those classes, or leave the rows out"
+            f"the detector was not trained on {counts}, only on {', '.join(classes)}; choose its "
+            "taxonomy, train with those classes, or leave the rows out"
         )
-
-
-def codes_of(values: pl.Series, classes: tuple[str, ...]) -> Ints:
-    """Return each value's place among the classes, int64 ``(n_flows,)``."""
-    positions = pl.Series(range(len(classes)), dtype=pl.Int64)
-    return values.cast(pl.String).replace_strict(list(classes), positions, return_dtype=pl.Int64).to_numpy()
 
 
 def _recorded_baselines(detector: Scorer) -> Baselines | None:
     recorded = detector.manifest.get("baselines")
-    return Baselines.from_contract(recorded, detector) if isinstance(recorded, Mapping) else None
+    return (
+        Baselines.from_contract(recorded, detector.classes, detector.schema.features)
+        if isinstance(recorded, Mapping)
+        else None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +171,7 @@ class _Verdicts:
     def of(cls, detector: Scorer, features: pl.DataFrame, truth: Ints) -> _Verdicts:
         verdicts = detector.score(features)
         if verdicts.height != truth.size:
-            raise DataError(f"a detector must judge every flow, however: {verdicts.height} verdicts on {truth.size}")
+            raise DataError(f"the detector returned {verdicts.height} verdicts on {truth.size} flows")
         probabilities = verdicts.select(pl.col([f"p_{name}" for name in detector.classes])).to_numpy()
         predicted = codes_of(verdicts["class"], detector.classes)
         return cls(detector.classes, truth, predicted, probabilities, verdicts["score"].to_numpy())
@@ -274,6 +210,7 @@ def subset_rows(truth: Ints, fingerprints: Fingerprints, known: Fingerprints | N
 
 def _contradictions(truth: Ints, fingerprints: Fingerprints) -> dict[str, int]:
     """Count rows whose features occur with several classes, and those outside the most frequent class of theirs."""
+    # Of equal feature vectors a detector can get the rows of one class right at most: all but its largest are lost.
     table = pl.LazyFrame({"fingerprint": fingerprints, "truth": truth})
     minority = pl.col("rows").sum() - pl.col("rows").max()
     vectors = table.group_by("fingerprint", "truth").agg(rows=pl.len()).group_by("fingerprint").agg(minority)
@@ -298,14 +235,14 @@ def _data_facts(flows: LabelledFlows, scores: Scores, rows: Mapping[str, Ints | 
 
 def _model_facts(detector: Scorer) -> dict[str, Any]:
     bulky = {"schema", "encoder", "members", "baselines", "classes", "evaluation"}
-    told = {name: in_brief(value) for name, value in detector.manifest.items() if name not in bulky}
-    return {"schema": detector.schema.name, "classes": list(detector.classes), **told}
+    facts = {name: shorten_lists(value) for name, value in detector.manifest.items() if name not in bulky}
+    return {"schema": detector.schema.name, "classes": list(detector.classes), **facts}
 
 
-def in_brief(value: Any, most_items: int = 40) -> Any:
-    """Keep what a reader can take in of a manifest's JSON value: a long list becomes its length."""
+def shorten_lists(value: Any, most_items: int = 40) -> Any:
+    """Return a JSON value for people: a long list becomes its length, a mapping its first items."""
     if isinstance(value, Mapping):
-        return {str(name): in_brief(item) for name, item in list(value.items())[:most_items]}
+        return {str(name): shorten_lists(item) for name, item in list(value.items())[:most_items]}
     if isinstance(value, list | tuple):
-        return [in_brief(item) for item in value] if len(value) <= most_items else f"{len(value)} values"
+        return [shorten_lists(item) for item in value] if len(value) <= most_items else f"{len(value)} values"
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -6,8 +6,7 @@ recall that a false-alarm budget leaves, the share of true alerts at realistic a
 probabilities can be believed. A number that the rows cannot resolve is ``None``, with the reason beside it.
 
 All scores are counts, or sums over sorted values: the order of the rows changes no bit of them. The cost is
-O(n_flows log n_flows). Three references that never saw a feature, or saw one, stand at the end: `majority_class`
-and `one_rule`.
+O(n_flows log n_flows). `deepidea.evaluation.references` has the references that every table shows beside a detector.
 
 References
 ----------
@@ -21,13 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from deepidea.errors import DataError, LabelError
+from deepidea.evaluation.contracts import to_json_values
 from deepidea.flows.taxonomy import BENIGN
 
 FALSE_POSITIVE_RATES = (1e-2, 1e-3, 1e-4)
@@ -45,16 +45,11 @@ Bools = npt.NDArray[np.bool_]
 # --- intervals ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A 95 % confidence interval, both ends in 0..1."""
+class Interval(msgspec.Struct, array_like=True, frozen=True):
+    """A 95 % confidence interval, both ends in 0..1; ``[low, high]`` in JSON."""
 
     low: float
     high: float
-
-    def to_list(self) -> list[float]:
-        """Return ``[low, high]``."""
-        return [self.low, self.high]
 
 
 def wilson_interval(successes: int, trials: int) -> Interval | None:
@@ -113,7 +108,7 @@ def mean_share_interval(counts: Sequence[tuple[int, int]]) -> Interval | None:
 def _f1_interval(hits: int, misses_and_false_alarms: int) -> Interval | None:
     """Carry Wilson's interval of J = TP / (TP + FP + FN) through F1 = 2J / (1 + J) (Lam 2023, "indirect")."""
     limits = wilson_interval(hits, hits + misses_and_false_alarms)
-    return limits and Interval(*(2 * end / (1 + end) for end in limits.to_list()))
+    return limits and Interval(*(2 * end / (1 + end) for end in (limits.low, limits.high)))
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -160,10 +155,6 @@ class ClassScores:
             f1_interval=_f1_interval(hits, support + predicted - 2 * hits),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the scores as JSON-able values."""
-        return {name: _plain(getattr(self, name)) for name in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True)
 class RecallAtRate:
@@ -181,10 +172,6 @@ class RecallAtRate:
     false_alarms: int | None = None
     reason: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values as JSON-able values."""
-        return {name: _plain(getattr(self, name)) for name in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True)
 class OperatingCurve:
@@ -201,6 +188,12 @@ class OperatingCurve:
     recall: Floats
     false_positive_rate: Floats
     precision: Floats
+
+    def thinned(self, n_points: int) -> OperatingCurve:
+        """Return the curve with fewer points, evenly spaced, its ends among them."""
+        n = self.recall.size
+        kept = np.unique(np.linspace(0, n - 1, min(n, n_points)).round().astype(np.int64))
+        return OperatingCurve(*(getattr(self, name)[kept] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,21 +291,12 @@ class Scores:
 
         ``recall_at_fpr`` maps rates to plain recalls; thresholds and reasons stand in ``recall_at_fpr_details``.
         """
-        drawn = {"curve", "reliability", "attack_reliability", "score_histogram", "classes", "confusion", "per_class"}
-        plain = {name: _plain(getattr(self, name)) for name in self.__slots__ if name not in drawn}
-        plain["recall_at_fpr"] = {rate: at.recall for rate, at in self.recall_at_fpr.items()}
-        plain["recall_at_fpr_details"] = {rate: at.to_dict() for rate, at in self.recall_at_fpr.items()}
-        plain["per_class"] = {name: scores.to_dict() for name, scores in self.per_class.items()}
-        plain["confusion"] = {"classes": list(self.classes), "counts": self.confusion.tolist()}
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return value.to_list()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+        drawn = {"curve", "reliability", "attack_reliability", "score_histogram", "classes"}
+        plain = to_json_values({name: getattr(self, name) for name in self.__slots__ if name not in drawn})
+        plain["recall_at_fpr_details"] = plain["recall_at_fpr"]
+        plain["recall_at_fpr"] = {rate: at["recall"] for rate, at in plain["recall_at_fpr"].items()}
+        plain["confusion"] = {"classes": list(self.classes), "counts": plain["confusion"]}
+        return dict(plain)
 
 
 # --- the one entry -----------------------------------------------------------------------------------------------
@@ -352,7 +336,7 @@ def evaluate(
     >>> scores.cba, scores.detection_rate, scores.false_alarm_rate
     (0.75, 1.0, 0.5)
     >>> scores.recall_at_fpr["0.01"].reason
-    'a false-positive rate of 0.01 needs at least 100 benign rows, however: 2'
+    'a false-positive rate of 0.01 needs at least 100 benign rows, here are 2'
     """
     classes = _checked_classes(class_order)
     truth, predicted = _checked_codes(truth, "truth", classes), _checked_codes(predicted, "predicted", classes)
@@ -373,28 +357,28 @@ def evaluate(
 def _checked_classes(class_order: Sequence[str]) -> tuple[str, ...]:
     classes = tuple(class_order)
     if BENIGN not in classes or len(set(classes)) != len(classes):
-        raise LabelError(f"classes must differ and include {BENIGN!r}, however: {', '.join(map(repr, classes))}")
+        raise LabelError(f"class_order must have {BENIGN!r} and no class twice, got {', '.join(map(repr, classes))}")
     return classes
 
 
 def _checked_codes(values: npt.ArrayLike, name: str, classes: tuple[str, ...]) -> Ints:
     codes = np.asarray(values)
     if codes.ndim != 1 or codes.size == 0 or not np.issubdtype(codes.dtype, np.integer):
-        raise DataError(f"{name} must be a column of class positions, however: {codes.dtype} of shape {codes.shape}")
+        raise DataError(f"{name} must be a column of class positions, got {codes.dtype} of shape {codes.shape}")
     if codes.min() < 0 or codes.max() >= len(classes):
-        raise DataError(f"{name} must lie in 0..{len(classes) - 1}, however: {codes.min()}..{codes.max()}")
+        raise DataError(f"{name} must be in 0..{len(classes) - 1}, got {codes.min()}..{codes.max()}")
     return codes.astype(np.int64, copy=False)
 
 
 def _check_length(values: npt.NDArray[Any], truth: Ints, name: str) -> None:
     if len(values) != len(truth):
-        raise DataError(f"{name} must have one row per flow, however: {len(values)} rows for {len(truth)} flows")
+        raise DataError(f"{name} has {len(values)} rows for {len(truth)} flows")
 
 
 def _check_unit_range(values: npt.NDArray[Any], name: str) -> None:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1 + 1e-5):  # a NaN fails both
-        raise DataError(f"{name} must lie in 0..1, however: {low}..{high}")
+        raise DataError(f"{name} must be in 0..1, got {low}..{high}")
 
 
 # --- what the decision did ---------------------------------------------------------------------------------------
@@ -488,6 +472,7 @@ class _Ranking:
 
     @classmethod
     def of(cls, score: npt.NDArray[Any], is_attack: Bools) -> _Ranking:
+        # counts at or above each threshold by binary search in the sorted scores: O(n log n), no loop over thresholds
         threshold = np.unique(score)
         attack, benign = np.sort(score[is_attack]), np.sort(score[~is_attack])
         true = attack.size - np.searchsorted(attack, threshold, side="left")
@@ -541,7 +526,8 @@ def _recall_at_rate(ranking: _Ranking, rate: float) -> RecallAtRate:
     if benign * rate < 1 - 1e-9:
         needed = math.ceil(1 / rate - 1e-9)
         rule = f"a false-positive rate of {decimal(rate)} needs at least {needed} benign rows"
-        return RecallAtRate(None, reason=f"{rule}, however: {benign}")
+        return RecallAtRate(None, reason=f"{rule}, here are {benign}")
+    # `false` ascends with falling thresholds: the last place within the budget is the lowest threshold that keeps it
     kept = int(np.searchsorted(ranking.false, math.floor(benign * rate + 1e-9), side="right"))
     if kept == 0:  # even the highest score costs more false alarms than the budget has
         reason = f"no threshold keeps it: {int(ranking.false[0])} benign rows share the highest score"
@@ -585,7 +571,7 @@ def _confidence_scores(
         return dict.fromkeys(("calibration_error", "brier", "reliability"))
     stated = np.asarray(probabilities)
     if stated.shape != (truth.size, n_classes):
-        raise DataError(f"probabilities must have shape {(truth.size, n_classes)}, however: {stated.shape}")
+        raise DataError(f"probabilities must have shape {(truth.size, n_classes)}, got {stated.shape}")
     _check_unit_range(stated, "probabilities")
     confidence = np.take_along_axis(stated, predicted[:, None], axis=1)[:, 0]
     reliability = _reliability(confidence, truth == predicted)
@@ -593,6 +579,8 @@ def _confidence_scores(
 
 
 def _reliability(stated: npt.NDArray[Any], happened: Bools) -> Reliability:
+    # Bins of equal mass: cut at quantiles, then moved so that equal probabilities share a bin; sums run over sorted
+    # values, so that the order of rows changes no bit.
     order = np.argsort(stated)
     stated, happened = stated[order].astype(np.float64), happened[order]
     n_rows = stated.size
@@ -605,6 +593,7 @@ def _reliability(stated: npt.NDArray[Any], happened: Bools) -> Reliability:
 
 def _brier(stated: npt.NDArray[Any], truth: Ints) -> float:
     of_truth = np.take_along_axis(stated, truth[:, None], axis=1)[:, 0]
+    # sum over classes of (p - 1[truth])^2 = sum p^2 - 2 p_truth + 1
     squares = np.einsum("ij,ij->i", stated, stated, dtype=np.float64)
     return _sorted_mean(squares - 2.0 * of_truth + 1.0)
 
@@ -612,148 +601,3 @@ def _brier(stated: npt.NDArray[Any], truth: Ints) -> float:
 def _sorted_mean(values: Floats) -> float:
     """Mean of values summed in ascending order: the same bits for any order of rows."""
     return float(np.sort(values).mean())
-
-
-# --- references that every table shows ---------------------------------------------------------------------------
-
-
-def majority_class(train: npt.ArrayLike) -> int:
-    """Return the most frequent class position of the training rows; the lower one of two equals.
-
-    Examples
-    --------
-    >>> majority_class([0, 2, 2, 1, 2])
-    2
-    """
-    return int(np.bincount(np.asarray(train)).argmax())
-
-
-@dataclass(frozen=True, slots=True)
-class OneRule:
-    """One comparison on one column that calls a flow an attack.
-
-    Numbers compare as float32; a missing number counts as the lowest, a missing category as empty text.
-
-    Attributes
-    ----------
-    column : str
-    operator : {">", "<=", "==", "!="}
-    value : float or str
-    training_balanced_accuracy : float
-        Mean of the shares of attack and benign training rows that the rule gets right.
-    """
-
-    column: str
-    operator: Literal[">", "<=", "==", "!="]
-    value: float | str
-    training_balanced_accuracy: float
-
-    def __str__(self) -> str:
-        if self.value == "":
-            return f"{self.column} is {'' if self.operator == '==' else 'not '}missing"
-        value = f"{self.value:g}" if isinstance(self.value, float) else self.value
-        return f"{self.column} {self.operator} {value}"
-
-    def predict(self, table: pl.DataFrame) -> Bools:
-        """Return which flows the rule calls an attack, shape (n_flows,)."""
-        column = table[self.column]
-        if isinstance(self.value, str):
-            return np.asarray((_texts(column) == self.value).to_numpy() == (self.operator == "=="))
-        return np.asarray((_ordered_numbers(column) > np.float32(self.value)) == (self.operator == ">"))
-
-    def to_contract(self) -> dict[str, Any]:
-        """Return the rule as JSON-able values for a model file."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    @classmethod
-    def from_contract(cls, contract: Mapping[str, Any]) -> OneRule:
-        """Rebuild a rule; a contract of another shape is a DataError."""
-        column, operator, value, accuracy = (contract.get(name) for name in cls.__slots__)
-        numeric = operator in (">", "<=") and isinstance(value, int | float)
-        if not (isinstance(column, str) and (numeric or (operator in ("==", "!=") and isinstance(value, str)))):
-            raise DataError(f"a rule must be a column, an operator and a value, however: {dict(contract)}")
-        return cls(column, operator, float(value) if numeric else value, float(accuracy or 0.0))  # type: ignore[arg-type]
-
-
-def one_rule(train_table: pl.DataFrame, train_is_attack: npt.ArrayLike) -> OneRule:
-    """Find the one comparison on one column that best tells attack from benign on the training rows.
-
-    Best is the highest mean of the shares of attack and benign rows that it gets right; the first column wins a tie.
-    Columns of text are compared by equality, all others by a threshold. One sort per column.
-
-    Parameters
-    ----------
-    train_table : polars.DataFrame, shape (n_flows, n_columns)
-        Feature columns only.
-    train_is_attack : array-like of bool, shape (n_flows,)
-
-    Raises
-    ------
-    LabelError
-        The rows are all attack or all benign.
-    DataError
-        There is no column, or not one flag per flow.
-
-    Examples
-    --------
-    >>> flows = pl.DataFrame({"src_bytes": [10, 900, 1000, 20], "service": ["http", "http", "ftp", "http"]})
-    >>> rule = one_rule(flows, [True, False, False, True])
-    >>> str(rule), rule.predict(flows).tolist()
-    ('src_bytes <= 20', [True, False, False, True])
-    """
-    is_attack = np.asarray(train_is_attack, dtype=bool)
-    if len(is_attack) != train_table.height or train_table.width == 0:
-        raise DataError(
-            f"a rule needs columns and a flag per flow, however: {train_table.shape}, {len(is_attack)} flags"
-        )
-    if is_attack.all() or not is_attack.any():
-        raise LabelError("a rule needs attack and benign training rows, however: all are of one kind")
-    rules = (_best_rule(train_table[name], is_attack) for name in train_table.columns)
-    return max(rules, key=lambda rule: rule.training_balanced_accuracy)
-
-
-def _best_rule(column: pl.Series, is_attack: Bools) -> OneRule:
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        return _best_threshold(column.name, _ordered_numbers(column), is_attack)
-    return _best_category(column.name, _texts(column), is_attack)
-
-
-def _texts(column: pl.Series) -> pl.Series:
-    return column.cast(pl.String).fill_null("")
-
-
-def _ordered_numbers(column: pl.Series) -> npt.NDArray[np.float32]:
-    numbers = column.cast(pl.Float32).fill_null(-math.inf).fill_nan(-math.inf).to_numpy()
-    lowest, highest = np.finfo(np.float32).min, np.finfo(np.float32).max
-    return np.asarray(
-        np.clip(numbers, lowest, highest) + np.float32(0)
-    )  # finite, so that a rule is valid JSON; no -0.0
-
-
-def _best_threshold(name: str, numbers: npt.NDArray[np.float32], is_attack: Bools) -> OneRule:
-    keys = np.sort(_sortable_bits(numbers).astype(np.uint64) << np.uint64(1) | is_attack)
-    values = keys >> np.uint64(1)
-    last = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # the last row of each distinct value
-    attacks = np.cumsum(keys & np.uint64(1), dtype=np.int64)[last]
-    benign = last + 1 - attacks
-    above = (1 + benign / benign[-1] - attacks / attacks[-1]) / 2  # balanced accuracy of "> value"
-    best = int(np.abs(above - 0.5).argmax())
-    value = float(np.sort(numbers)[last[best]])
-    return OneRule(name, ">" if above[best] >= 0.5 else "<=", value, float(max(above[best], 1 - above[best])))
-
-
-def _sortable_bits(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Map floats without NaN to integers of the same order, so that a label fits beside each in one sort key."""
-    bits = numbers.view(np.uint32)
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-
-
-def _best_category(name: str, texts: pl.Series, is_attack: Bools) -> OneRule:
-    frame = pl.DataFrame({"value": texts, "attack": is_attack}).group_by("value").agg(
-        attacks=pl.col("attack").sum(), rows=pl.len()
-    ).sort("value")  # fmt: skip
-    attacks, benign = frame["attacks"].to_numpy(), (frame["rows"] - frame["attacks"]).to_numpy().astype(np.int64)
-    equal = (1 + attacks / attacks.sum() - benign / benign.sum()) / 2  # balanced accuracy of "== value"
-    best = int(np.abs(equal - 0.5).argmax())
-    accuracy = float(max(equal[best], 1 - equal[best]))
-    return OneRule(name, "==" if equal[best] >= 0.5 else "!=", frame["value"][best], accuracy)

@@ -1,7 +1,7 @@
 """Two detectors on the same flows: is the new one no worse, and how sure is that?
 
-Both judge the same held-out flows, so their differences are paired: what both get right or wrong says nothing, and what
-one alone gets right says much. Rows that either was trained on are left out, or memory would win.
+Both score the same held-out flows, so their differences are paired: only flows that one alone gets right count. Rows
+that either was trained on are left out, or memory would win.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deepidea.errors import DataError
-from deepidea.evaluation.evaluate import Scorer, codes_of
+from deepidea.evaluation.evaluate import Scorer
 from deepidea.evaluation.metrics import Scores, evaluate
+from deepidea.evaluation.references import codes_of
 from deepidea.evaluation.splits import is_among
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.flows.labelled import LabelledFlows
@@ -26,15 +27,15 @@ CBA_MARGIN = 0.005
 FALSE_ALARM_MARGIN = 0.001
 N_RESAMPLES = 4_000
 
-Standing = Literal["better", "no worse", "worse"]
+Outcome = Literal["better", "no worse", "worse"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 RULE = (
     f"no worse: class-balanced accuracy has fallen by less than {100 * CBA_MARGIN:g} points at the lower end of its "
     f"95 % interval, and the false-alarm rate has risen by {100 * FALSE_ALARM_MARGIN:g} points at most; better: that, "
-    "and the interval of one of the two lies wholly on the good side of 0; worse: all else, what so few flows cannot "
-    "tell among it"
+    "and the interval of one of the two lies wholly on the good side of 0; worse: all else, also where so few flows "
+    "cannot decide"
 )
 
 
@@ -49,7 +50,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one of the detectors comes to, shares in 0..1; None where there are no such flows."""
+    """Scores of one of the detectors, shares in 0..1; None where there are no such flows."""
 
     cba: float
     detection_rate: float | None
@@ -59,14 +60,14 @@ class Side:
 
     @classmethod
     def of(cls, scores: Scores) -> Side:
-        """Take the figures out of an evaluation."""
+        """Return the side of scores."""
         recall = {name: one.recall for name, one in scores.per_class.items() if one.support}
         return cls(scores.cba, scores.detection_rate, scores.false_alarm_rate, scores.roc_auc, recall)
 
 
 @dataclass(frozen=True, slots=True)
 class AnalystPart:
-    """Both on flows that analysts judged: how many, and the share that each gets right as attack or benign."""
+    """Both on flows with analyst labels: how many, and the share that each gets right as attack or benign."""
 
     n_flows: int
     n_left_out: int
@@ -85,17 +86,17 @@ class ModelComparison:
     source : str
         Where the flows come from.
     n_flows, n_left_out : int
-        Flows judged, and those left out because either was trained on a flow of the same features.
+        Flows scored, and those left out because either was trained on a flow of the same features.
     class_rows : dict
-        Flows judged by class.
+        Flows scored by class.
     before, after : Side
         Scores of the old and of the new one.
     cba, detection_rate, false_alarm_rate : Difference
-        By stratified bootstrap of the flows; a class with few flows, all of them judged alike, looks surer than it is.
+        By stratified bootstrap of the flows; a class with few flows of equal outcome looks surer than it is.
     verdict, reason
-        By :data:`RULE`, and in words what decided.
+        By :data:`RULE`, and the figure that decided, in words.
     judged : AnalystPart, optional
-        On flows that analysts judged.
+        On flows with analyst labels.
     """
 
     old: str
@@ -109,7 +110,7 @@ class ModelComparison:
     cba: Difference
     detection_rate: Difference | None
     false_alarm_rate: Difference | None
-    verdict: Standing
+    verdict: Outcome
     reason: str
     judged: AnalystPart | None = None
 
@@ -123,7 +124,7 @@ def compare_detectors(
     new: Detector,
     flows: LabelledFlows,
     *,
-    judged: LabelledFlows | None = None,
+    analyst_flows: LabelledFlows | None = None,
     seed: int = 0,
 ) -> ModelComparison:
     """Compare two detectors on labelled flows.
@@ -134,8 +135,8 @@ def compare_detectors(
         Each reads the flows under its own schema; a class that one does not know is missed by it.
     flows : LabelledFlows
         Held out: rows that either was trained on are left out.
-    judged : LabelledFlows, optional
-        What analysts judged; rows that either was trained on are left out here, too.
+    analyst_flows : LabelledFlows, optional
+        With analyst labels; rows that either was trained on are left out here, too.
     seed : int
         Of the bootstrap: the same flows give the same intervals.
 
@@ -159,14 +160,13 @@ def compare_detectors(
     """
     fresh = _fresh(flows, old, new)
     kept = flows.take(fresh)
-    classes = _classes((*old.classes, *new.classes, *flows.class_order))
+    classes = tuple(dict.fromkeys((BENIGN, *old.classes, *new.classes, *flows.class_order)))
     truth = codes_of(kept.classes, classes)
     if not (truth == 0).any() or not (truth > 0).any():
         raise DataError(
-            f"a comparison needs benign flows and attacks that neither detector was trained on, however: of "
-            f"{len(flows):,} flows of {flows.source}, {len(flows) - len(kept):,} were trained on and the rest holds "
-            f"{int((truth == 0).sum()):,} benign ones and {int((truth > 0).sum()):,} attacks; hold flows out, or give "
-            "others"
+            f"cannot compare on {flows.source}: of {len(flows):,} flows, {len(flows) - len(kept):,} were trained on, "
+            f"and the rest has {int((truth == 0).sum()):,} benign flows and {int((truth > 0).sum()):,} attacks, not "
+            "both; hold flows out, or give others"
         )
     verdicts = [_verdicts(one, kept, classes) for one in (old, new)]
     before, after = (Side.of(evaluate(truth, codes, None, score, classes)) for codes, score in verdicts)
@@ -185,12 +185,8 @@ def compare_detectors(
         **differences,
         verdict=verdict,
         reason=reason,
-        judged=None if judged is None else _judged_part(judged, old, new),
+        judged=None if analyst_flows is None else _analyst_part(analyst_flows, old, new),
     )
-
-
-def _classes(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((BENIGN, *names)))
 
 
 def _fresh(flows: LabelledFlows, *detectors: Detector) -> npt.NDArray[np.bool_]:
@@ -244,6 +240,7 @@ def paired_differences(truth: Ints, old: Ints, new: Ints, seed: int = 0) -> dict
 
 def _resampled(changes: Ints, rng: np.random.Generator) -> tuple[float, Floats]:
     """Return the mean of changes of -1, 0 and 1, and the means of samples drawn anew."""
+    # the sufficient statistic of the bootstrap: how many flows got worse, stayed, got better
     n = max(len(changes), 1)
     counts = np.array([(changes < 0).sum(), (changes == 0).sum(), (changes > 0).sum()])
     shares = counts / max(counts.sum(), 1) if len(changes) else np.array([0.0, 1.0, 0.0])
@@ -256,8 +253,8 @@ def _difference(values: Sequence[float], samples: Sequence[Floats]) -> Differenc
     return Difference(float(np.mean(values)), float(low), float(high))
 
 
-def decide_outcome(cba: Difference, false_alarms: Difference | None) -> tuple[Standing, str]:
-    """Return how the new detector stands by :data:`RULE`, and what decided.
+def decide_outcome(cba: Difference, false_alarms: Difference | None) -> tuple[Outcome, str]:
+    """Return whether the new detector is better, no worse or worse by :data:`RULE`, and the figure that decided.
 
     Examples
     --------
@@ -267,7 +264,7 @@ def decide_outcome(cba: Difference, false_alarms: Difference | None) -> tuple[St
     'worse'
     """
     if cba.low <= -CBA_MARGIN:
-        more = "" if cba.high < 0 else "; so few flows cannot rule that out"
+        more = "" if cba.high < 0 else "; so few flows cannot exclude it"
         return "worse", f"class-balanced accuracy may have fallen by {-100 * cba.low:.2f} points{more}"
     if false_alarms is not None and false_alarms.value > FALSE_ALARM_MARGIN:
         return "worse", f"the false-alarm rate has risen by {100 * false_alarms.value:.2f} points"
@@ -278,9 +275,9 @@ def decide_outcome(cba: Difference, false_alarms: Difference | None) -> tuple[St
     return "no worse", "neither class-balanced accuracy nor the false-alarm rate is worse by more than their margins"
 
 
-def _judged_part(judged: LabelledFlows, old: Detector, new: Detector) -> AnalystPart:
-    kept = judged.take(_fresh(judged, old, new))
-    left_out = len(judged) - len(kept)
+def _analyst_part(flows: LabelledFlows, old: Detector, new: Detector) -> AnalystPart:
+    kept = flows.take(_fresh(flows, old, new))
+    left_out = len(flows) - len(kept)
     if not len(kept):
         return AnalystPart(0, left_out, None, None)
     attack = kept.classes != BENIGN

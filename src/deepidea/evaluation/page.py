@@ -52,6 +52,7 @@ def render_page(template: str, figures: Mapping[str, Figure], *, package: str = 
     MissingExtraError
         jinja2 is not installed.
     """
+    made = environment(package)  # first, for the error where jinja2 is missing: markupsafe comes with it
     from markupsafe import Markup
 
     plotly = plotly_script().decode().replace("\r", "").replace("</script", "<\\/script")
@@ -62,7 +63,7 @@ def render_page(template: str, figures: Mapping[str, Figure], *, package: str = 
         "plotly": Markup(plotly),
         "draw": Markup(draw),
     }
-    return environment(package).get_template(template).render(page=page, **values)
+    return made.get_template(template).render(page=page, **values)
 
 
 def environment(package: str = __package__) -> jinja2.Environment:

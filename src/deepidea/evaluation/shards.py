@@ -1,7 +1,7 @@
-"""Which flows train where a table does not fit into memory: all of it, read twice.
+"""Training flows of a table that does not fit into memory: all of it, read twice.
 
-The first reading looks: it counts labels, and infers the schema from rows drawn at random and from those that come
-first. The second one deals the flows to shards on the disk. Nothing is held out for a test: name other files there.
+The first reading counts labels and infers the schema, from rows drawn at random and from the first ones. The second one
+writes the flows to shards on the disk. Nothing is held out for a test: evaluate on other files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from deepidea.errors import DataError, LabelError, LeakError, SchemaError
-from deepidea.evaluation.evaluate import Baselines
+from deepidea.evaluation.contracts import to_json_values
+from deepidea.evaluation.references import Baselines
 from deepidea.flows.custom import DETERMINES_LABEL, infer_schema, words_among_numbers
 from deepidea.flows.datasets.installed import file_sha256
 from deepidea.flows.labelled import LabelledFlows, check_label_counts, label_column
@@ -41,7 +42,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ShardsToTrain:
-    """Flows to train on, and what a detector file must keep of where they come from.
+    """Flows to train on, and the contract that a detector file must keep of them.
 
     ``refused`` names the columns that are no features, each with the reason.
     """
@@ -52,8 +53,8 @@ class ShardsToTrain:
     refused: dict[str, str] = field(default_factory=dict)
 
     def card(self) -> dict[str, Any]:
-        """Return what goes into the detector file."""
-        return {"data": self.contract, "baselines": self.baselines.to_contract()}
+        """Return the entries of the detector file."""
+        return {"data": self.contract, "baselines": to_json_values(self.baselines)}
 
 
 def shards_to_train(
@@ -83,7 +84,7 @@ def shards_to_train(
     schema : str, optional
         Name of a registered schema whose columns the table has; inferred where absent.
     seed : int
-        Of the rows that are drawn to look at.
+        Of the rows that are drawn for the schema.
     progress : callable, optional
         Called with the number of flows read so far; each of the two readings counts from the first one.
 
@@ -99,13 +100,13 @@ def shards_to_train(
     """
     check_n_shards(n_shards)
     if schema is not None and keep:
-        raise DataError(f"--keep must be used with a schema that is inferred, however: it is {schema}; leave it out")
+        raise DataError(f"--keep is for a schema that is inferred, and the schema is {schema}; leave it out")
     paths = expand_inputs(data)
     _refuse_stdin(paths)
     _refuse_columns(paths, label)
-    labels, concrete, refused = _look(paths, folder, label, benign, keep, schema, seed, progress)
+    labels, concrete, refused = _survey(paths, folder, label, benign, keep, schema, seed, progress)
     order = (BENIGN, *sorted(set(labels.counts) - {benign}))
-    flows = _deal(paths, labels, order, ShardWriter(folder, concrete, n_shards), progress)
+    flows = _write_shards(paths, labels, order, ShardWriter(folder, concrete, n_shards), progress)
     contract = {
         "source": name_inputs(paths),
         "label": label,
@@ -121,7 +122,7 @@ def shards_to_train(
 
 def _refuse_stdin(paths: Sequence[Path]) -> None:
     if any(str(path) == STDIN for path in paths):
-        raise SchemaError("a table in shards must be read twice, however: the input is the standard input; name files")
+        raise SchemaError("cannot read the standard input twice, and shards need two readings; name files")
 
 
 def _refuse_columns(paths: Sequence[Path], label: str) -> None:
@@ -132,9 +133,9 @@ def _refuse_columns(paths: Sequence[Path], label: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """The labels of a table: their column, the benign one, what each spelling stands for, and how often it is there.
+    """The labels of a table: their column, the benign one, the label of each spelling, and the count of each label.
 
-    Cells of CSV files are text, and a whole table's may be read as something else: ``True`` is told as ``true`` then.
+    Cells of CSV files are text, and a whole table's may be read as another type: ``True`` becomes ``true`` then.
     """
 
     column: str
@@ -143,14 +144,14 @@ class _Labels:
     counts: Counter[str]
 
     def codes(self, labels: pl.Series, order: tuple[str, ...]) -> NDArray[np.uint16] | None:
-        """Return the place of each label's class in an order; None where one of them was never seen."""
+        """Return the place of each label's class in an order; None where a label is new."""
         places = {self.benign if name == BENIGN else name: place for place, name in enumerate(order)}
         spelt = {spelling: places[name] for spelling, name in self.spellings.items()}
         codes = labels.replace_strict(spelt, default=None, return_dtype=pl.UInt16)
         return None if codes.null_count() else codes.to_numpy()
 
 
-def _look(
+def _survey(
     paths: Sequence[Path],
     folder: Path,
     label: str,
@@ -160,7 +161,7 @@ def _look(
     seed: int,
     progress: Progress | None,
 ) -> tuple[_Labels, Schema, dict[str, str]]:
-    """Read a table for the first time; return its labels, its schema, and why its other columns are refused."""
+    """Read a table for the first time; return its labels, its schema, and the reason for each refused column."""
     known = None if schema is None else _registered(schema, paths[0])
     survey = _Survey(label, seed, samples=known is None)
     for chunk in _read(paths, Schema("labels", ()), progress, keep_original=known is None or [label]):
@@ -171,11 +172,11 @@ def _look(
 
 
 def _registered(name: str, path: Path) -> Schema:
-    """Return a registered schema as a table has it, once the columns have been looked at."""
+    """Return a registered schema with the columns that a table has."""
     if name.endswith("+context"):
         raise SchemaError(
-            f"context must come from flows in their order, however: the schema is {name} and flows are dealt to "
-            f"shards; train in {name.removesuffix('+context')}, or in memory"
+            f"cannot compute the context of schema {name} in shards, which do not keep the order of flows; train in "
+            f"{name.removesuffix('+context')}, or in memory"
         )
     schema, columns = get_schema(name), column_names(path)
     try:
@@ -197,31 +198,29 @@ def _read(
 
 
 class _Survey:
-    """What a first reading of a table tells: how often each label is there, rows drawn from it, and its first rows."""
+    """The result of a first reading of a table: counts of labels, rows drawn at random, and its first rows."""
 
     def __init__(self, label: str, seed: int, *, samples: bool) -> None:
         self._counts: Counter[str] = Counter()
         self._label, self._samples = label, samples
         self._first: list[pl.DataFrame] = []
-        self._drawn = _Drawn(np.random.default_rng(seed))
+        self._sample = _RowSample(np.random.default_rng(seed))
         self._is_text = False
 
     def add(self, chunk: FlowChunk) -> None:
-        assert chunk.original is not None  # it is asked for
+        assert chunk.original is not None  # keep_original is set
         labels = label_column(chunk.original, self._label)
         if labels.null_count():
             row = int(labels.is_null().arg_true()[0])
-            raise LabelError(
-                f"every flow must have a label, however: {self._label} is empty ({chunk.where(row)}); drop such rows"
-            )
+            raise LabelError(f"{chunk.where(row)}: the label column {self._label} is empty; drop such rows")
         self._counts.update(dict(labels.value_counts().iter_rows()))
         self._is_text |= chunk.unit == "line"
         if self._samples:
             self._first.append(chunk.original.head(DRAWN_ROWS - sum(map(len, self._first))))
-            self._drawn.offer(chunk.original)
+            self._sample.offer(chunk.original)
 
     def labels(self, benign: str, folder: Path) -> _Labels:
-        """Return what the labels are, as a whole table would have them."""
+        """Return the labels, typed as in a whole table."""
         spelt = sorted(self._counts)
         column = label_column(self._typed(pl.DataFrame({self._label: spelt}), folder), self._label)
         spellings = dict(zip(spelt, column.to_list(), strict=True))
@@ -231,15 +230,14 @@ class _Survey:
         return _Labels(self._label, benign, spellings, counts)
 
     def infer(self, keep: Collection[str], folder: Path) -> tuple[Schema, dict[str, str]]:
-        """Return the schema of the table, and why the other columns are refused.
+        """Return the schema of the table, and the reason for each refused column.
 
-        Rows at random tell what goes with the label. What numbers the rows, or names them one after the other, shows
-        in those that come first.
+        Rows at random show columns that give the label away; the first rows show columns that number them.
         """
         first = self._typed(_joined(self._first), folder)
         self._first.clear()  # text takes several times the room of what it spells
-        drawn = self._typed(self._drawn.rows(), folder)
-        self._drawn.clear()
+        drawn = self._typed(self._sample.rows(), folder)
+        self._sample.clear()
         schema, refused = infer_schema(drawn, label=self._label, keep=keep)
         names = [self._label, *(column.name for column in schema.columns)]
         try:
@@ -255,7 +253,7 @@ class _Survey:
     def _typed(self, rows: pl.DataFrame, folder: Path) -> pl.DataFrame:
         """Give the cells of CSV files, which are text so far, the types that a whole table would have.
 
-        A column of numbers with a few words in it stays one of numbers: the second reading tells where the words are.
+        A column of numbers with a few words in it stays one of numbers: the second reading reports the words.
         """
         if self._is_text:
             path = folder / "drawn.csv"
@@ -270,7 +268,7 @@ class _Survey:
         )
 
 
-class _Drawn:
+class _RowSample:
     """Rows of the lowest random numbers so far: any row of the table is as likely as any other."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -279,6 +277,8 @@ class _Drawn:
         self._keys = np.zeros(0)
         self._bound = 1.0  # no row above it is among the lowest
 
+    # A uniform sample without knowing the length: each row draws a key, and the lowest keys stay. Trimming at a quarter
+    # over the size keeps the cost of sorting low; keys above the bound can never come in again.
     def offer(self, rows: pl.DataFrame) -> None:
         keys = self._rng.random(len(rows))
         low = np.flatnonzero(keys < self._bound)
@@ -301,30 +301,28 @@ def _joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat((part.select(parts[0].columns) for part in parts), how="vertical_relaxed")
 
 
-def _deal(
+def _write_shards(
     paths: Sequence[Path], labels: _Labels, order: tuple[str, ...], writer: ShardWriter, progress: Progress | None
 ) -> ShardedFlows:
     n_flows = 0
     for chunk in _read(paths, writer.schema, progress, keep_original=[labels.column]):
-        assert chunk.original is not None  # it is asked for
+        assert chunk.original is not None  # keep_original is set
         codes = labels.codes(label_column(chunk.original, labels.column), order)
         if codes is None:
-            _refuse_changed(paths, "a label that was not there before")
+            _refuse_changed(paths, "a new label")
         writer.add(chunk.flows, codes)
         n_flows += len(chunk)
     if n_flows != labels.counts.total():
-        _refuse_changed(paths, f"{n_flows:,} flows, and before {labels.counts.total():,}")
+        _refuse_changed(paths, f"{n_flows:,} flows, the first {labels.counts.total():,}")
     return writer.finish(order, name_inputs(paths))
 
 
 def _refuse_changed(paths: Sequence[Path], fact: str) -> NoReturn:
-    raise DataError(
-        f"a table must stay as it is while it is read twice, however: {name_inputs(paths)} has {fact}; train on a copy"
-    )
+    raise DataError(f"{name_inputs(paths)} changed between two readings: the second has {fact}; train on a copy")
 
 
 def _baselines(flows: ShardedFlows, seed: int) -> Baselines:
-    """Fit the references of honest evaluation on flows drawn from the shards, and two of each class at least."""
+    """Fit the references on flows drawn from the shards, and two of each class at least."""
     share = flows.copies / flows.copies.sum()
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(flows), size=min(DRAWN_ROWS, len(flows)), p=share)

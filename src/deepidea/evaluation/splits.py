@@ -1,10 +1,10 @@
 """Which rows train and which rows test, decided once, the same on every machine, and replayed from a model file.
 
-The order that deals rows out is a hash of row number and seed, not a random generator, so no library version can
-change a split. Rows are counted in table order: the same file gives the same split. On offer are `stratified_split` and
-`stratified_fold` for a table without an official test file, and `leave_types_out_folds` and `leave_label_out_split`,
-where what is tested is an attack that was never seen, as it will be in use. `deepidea.evaluation.capture_splits` splits
-by time, day and hosts; `deepidea.evaluation.splitters` finds all of them by name.
+The order that assigns rows is a hash of row number and seed, not a random generator, so no library version can change a
+split. Rows are counted in table order: the same file gives the same split. `stratified_split` and `stratified_fold` are
+for a table without an official test file; `leave_types_out_folds` and `leave_label_out_split` test on an attack that
+training never showed, as in use. `deepidea.evaluation.capture_splits` splits by time, day and hosts;
+`deepidea.evaluation.splitters` finds all of them by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from deepidea.errors import DataError, LabelError
 from deepidea.flows.taxonomy import BENIGN
 
 Ints = npt.NDArray[np.int64]
+Prints = npt.NDArray[np.uint64]
 Column = pl.Series | npt.NDArray[Any] | Sequence[str] | Sequence[int]
+Duplicates = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,20 +35,19 @@ class Split:
     ----------
     train, test : ndarray of int64, ascending
         Positions in the table that was split. They share no row.
-    dropped : mapping of class to int
-        Test rows that were left out, by class, because a training row has the same features.
-    contradictory : int
-        Rows (of the whole table) whose features also occur with another class. None of them is dropped for that.
-    left_out : mapping of reason to mapping of class to int
-        Rows on neither side for any other reason: too near to a training row in time, of a class that no training row
-        has. ``train``, ``test``, ``dropped`` and ``left_out`` together are all rows of the table.
     kind : str
-        Which function made it: "stratified", "fold", "leave_types_out", "leave_label_out", "by_time", "by_day",
-        "by_host_pair".
+        "stratified", "fold", "leave_types_out", "leave_label_out", "by_time", "by_day" or "by_host_pair".
     params : mapping
-        The arguments that lead here, JSON-able.
+        The arguments, as JSON values.
     n_rows : int
         Rows of the table that was split.
+    dropped : mapping of class to int
+        Test rows that were left out because a training row has the same features.
+    contradictory : int
+        Rows of the whole table whose features also occur with another class; they stay.
+    left_out : mapping of reason to mapping of class to int
+        Rows on neither side for another reason: too near to a training row in time, of a class without training rows.
+        ``train``, ``test``, ``dropped`` and ``left_out`` together are all rows of the table.
     """
 
     train: Ints
@@ -67,14 +68,14 @@ class Split:
         return both.hexdigest()
 
     def to_contract(self) -> dict[str, Any]:
-        """Return what `split_from_contract` needs to find the same rows again, and to prove that they are the same."""
+        """Return JSON values by which `deepidea.evaluation.splitters.replay_rows` finds the same rows again."""
         counts = {"train_rows": len(self.train), "test_rows": len(self.test), "contradictory_rows": self.contradictory}
         recipe = {"kind": self.kind, "params": dict(self.params), "n_rows": self.n_rows, "sha256": self.sha256}
         left_out = {reason: dict(rows) for reason, rows in self.left_out.items()}
         return {**recipe, **counts, "dropped": dict(self.dropped), **({"left_out": left_out} if left_out else {})}
 
 
-# --- dealing rows out --------------------------------------------------------------------------------------------
+# --- rows by class -----------------------------------------------------------------------------------------------
 
 
 def name_codes(values: Column) -> tuple[Ints, list[str]]:
@@ -94,13 +95,25 @@ def name_codes(values: Column) -> tuple[Ints, list[str]]:
     series = pl.Series("value", values)
     series = series if series.dtype.is_integer() else series.cast(pl.String)
     if series.null_count():
-        raise LabelError(f"every row needs a class, however: {series.null_count()} of {len(series)} rows have none")
+        raise LabelError(f"cannot split: {series.null_count()} of {len(series)} rows have no class; drop them")
     names = series.unique().sort()
     codes = series.replace_strict(names, pl.Series(range(len(names)), dtype=pl.Int64), return_dtype=pl.Int64)
     return codes.to_numpy(), [str(name) for name in names]
 
 
-def shuffle_keys(n_rows: int, seed: int) -> npt.NDArray[np.uint64]:
+def count_names(codes: Ints, names: Sequence[str]) -> dict[str, int]:
+    """Return the rows of each name that has any.
+
+    Examples
+    --------
+    >>> count_names(np.array([1, 1]), ["benign", "dos"])
+    {'dos': 2}
+    """
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
+
+
+def shuffle_keys(n_rows: int, seed: int) -> Prints:
     """Hash each row number with the seed (the finaliser of splitmix64): a shuffled order that never changes.
 
     Examples
@@ -109,7 +122,8 @@ def shuffle_keys(n_rows: int, seed: int) -> npt.NDArray[np.uint64]:
     [0, 3, 1, 2]
     """
     if not 0 <= seed < 2**63:
-        raise DataError(f"seed must lie in 0..2^63-1, however: {seed}")
+        raise DataError(f"seed must be in 0..2^63-1, got {seed}")
+    # splitmix64: a weyl sequence from an offset that the seed decides, then two rounds of shift-xor-multiply
     offset = int.from_bytes(hashlib.sha256(b"split" + seed.to_bytes(8, "little")).digest()[:8], "little")
     keys = np.arange(n_rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(offset)
     for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -119,11 +133,66 @@ def shuffle_keys(n_rows: int, seed: int) -> npt.NDArray[np.uint64]:
 
 def _places(codes: Ints, n_codes: int, seed: int) -> Ints:
     """Return every row's place in its group in shuffled order, from 0."""
-    order = np.lexsort((shuffle_keys(codes.size, seed), codes))
+    order = np.lexsort((shuffle_keys(codes.size, seed), codes))  # by group, shuffled within it
     starts = np.searchsorted(codes[order], np.arange(n_codes))
     places = np.empty_like(codes)
     places[order] = np.arange(codes.size) - starts[codes[order]]
     return places
+
+
+def is_among(fingerprints: Prints, known: Prints) -> npt.NDArray[np.bool_]:
+    """Return which fingerprints occur among the known ones, shape (n_flows,).
+
+    Examples
+    --------
+    >>> is_among(np.array([3, 5], np.uint64), np.array([1, 3], np.uint64)).tolist()
+    [True, False]
+    """
+    return pl.Series(fingerprints).is_in(pl.Series(known).unique().implode()).to_numpy()
+
+
+def count_contradictory(classes: Column, fingerprints: Prints) -> int:
+    """Count the rows whose features also occur with another class.
+
+    Examples
+    --------
+    >>> count_contradictory(["benign", "dos", "benign"], np.array([7, 7, 8], np.uint64))
+    2
+    """
+    table = pl.DataFrame({"fingerprint": fingerprints, "class": pl.Series("class", classes)})
+    vectors = table.lazy().group_by("fingerprint").agg(rows=pl.len(), lowest=pl.min("class"), highest=pl.max("class"))
+    return int(vectors.filter(pl.col("lowest") != pl.col("highest")).select(pl.col("rows").sum()).collect().item())
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The classes and fingerprints of a table, and the split that a choice of test rows makes of it."""
+
+    codes: Ints
+    names: list[str]
+    prints: Prints
+
+    @classmethod
+    def of(cls, classes: Column, fingerprints: Prints, duplicates: str = "drop") -> _Rows:
+        if len(classes) != len(fingerprints):
+            raise DataError(f"cannot split: {len(classes)} classes but {len(fingerprints)} fingerprints")
+        if duplicates not in ("drop", "keep"):
+            raise DataError(f"duplicates must be 'drop' or 'keep', got {duplicates!r}")
+        if len(classes) == 0:
+            raise LabelError("cannot split: the table has no rows")
+        return cls(*name_codes(classes), fingerprints)
+
+    @property
+    def sizes(self) -> Ints:
+        return np.bincount(self.codes, minlength=len(self.names))
+
+    def split(self, tested: npt.NDArray[np.bool_], kind: str, params: Mapping[str, Any], *, drop: bool) -> Split:
+        """Return a split; `drop` leaves out test rows that repeat the features of a training row."""
+        train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
+        twins = is_among(self.prints[test], self.prints[train]) & drop
+        dropped = count_names(self.codes[test][twins], self.names)
+        contradictory = count_contradictory(pl.Series(self.codes), self.prints)
+        return Split(train, test[~twins], kind, params, self.codes.size, dropped, contradictory)
 
 
 # --- stratified --------------------------------------------------------------------------------------------------
@@ -131,17 +200,17 @@ def _places(codes: Ints, n_codes: int, seed: int) -> Ints:
 
 def stratified_split(
     classes: Column,
-    fingerprints: npt.NDArray[np.uint64],
+    fingerprints: Prints,
     *,
     test_fraction: float = 1 / 6,
     seed: int = 0,
-    duplicates: Literal["drop", "keep"] = "drop",
+    duplicates: Duplicates = "drop",
 ) -> Split:
     """Split each class's rows into training and test in the same proportion.
 
-    A test row that repeats a training row's features asks only whether the network remembers. With
-    ``duplicates="drop"`` such rows leave the test side, whatever their class, and are counted; the shares of the
-    classes in what remains then differ from those of the table. Repeats within one side stay.
+    A test row that repeats a training row's features tests memory alone. With ``duplicates="drop"`` such rows leave the
+    test side, whatever their class, and are counted; the shares of the classes in the rest then differ from those of
+    the table. Repeats within one side stay.
 
     Parameters
     ----------
@@ -167,55 +236,42 @@ def stratified_split(
     >>> len(split.train), len(split.test), split.dropped
     (10, 2, {})
     """
-    _check_arguments(classes, fingerprints, test_fraction, duplicates)
-    codes, names = name_codes(classes)
-    sizes = np.bincount(codes, minlength=len(names))
-    _refuse_single_rows(sizes, names)
-    wanted = np.clip(np.rint(sizes * test_fraction).astype(np.int64), 1, sizes - 1)
-    tested = _places(codes, len(names), seed) < wanted[codes]
-    train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
-    dropped: dict[str, int] = {}
-    if duplicates == "drop":
-        twins = is_among(fingerprints[test], fingerprints[train])
-        _refuse_emptied_classes(codes[test], twins, names)
-        test, dropped = test[~twins], count_names(codes[test][twins], names)
+    if not 0 < test_fraction < 1:
+        raise DataError(f"test_fraction must be between 0 and 1, got {test_fraction}")
+    rows = _Rows.of(classes, fingerprints, duplicates)
+    _refuse_small_classes(rows, 2, "a split needs two, one to train and one to test")
+    wanted = np.clip(np.rint(rows.sizes * test_fraction).astype(np.int64), 1, rows.sizes - 1)
+    tested = _places(rows.codes, len(rows.names), seed) < wanted[rows.codes]
     params = {"test_fraction": test_fraction, "seed": seed, "duplicates": duplicates}
-    return Split(train, test, "stratified", params, codes.size, dropped, count_contradictory(classes, fingerprints))
+    split = rows.split(tested, "stratified", params, drop=duplicates == "drop")
+    left = count_names(rows.codes[split.test], rows.names)
+    emptied = [f"{name!r} ({n} rows)" for name, n in split.dropped.items() if name not in left]
+    if emptied:
+        raise LabelError(
+            f"cannot test {', '.join(emptied)}: every test row repeats a training row; raise test_fraction, try "
+            "another seed, or merge the class with another"
+        )
+    return split
 
 
-def count_names(codes: Ints, names: Sequence[str]) -> dict[str, int]:
-    """Return the rows of each name that has any.
-
-    Examples
-    --------
-    >>> count_names(np.array([1, 1]), ["benign", "dos"])
-    {'dos': 2}
-    """
-    counts = np.bincount(codes, minlength=len(names)).tolist()
-    return {name: count for name, count in zip(names, counts, strict=True) if count}
-
-
-def _check_arguments(classes: Column, fingerprints: npt.NDArray[np.uint64], fraction: float, duplicates: str) -> None:
-    if len(classes) != len(fingerprints):
-        raise DataError(f"each row needs a fingerprint, however: {len(fingerprints)} for {len(classes)} rows")
-    if not 0 < fraction < 1:
-        raise DataError(f"test_fraction must lie between 0 and 1, however: {fraction}")
-    if duplicates not in ("drop", "keep"):
-        raise DataError(f"duplicates must be 'drop' or 'keep', however: {duplicates!r}")
-    if len(classes) == 0:
-        raise LabelError("a split needs rows, however: the table is empty")
+def _refuse_small_classes(rows: _Rows, least: int, rule: str) -> None:
+    few = [f"{name!r} ({n})" for name, n in zip(rows.names, rows.sizes.tolist(), strict=True) if n < least]
+    if few:
+        raise LabelError(
+            f"too few rows of {', '.join(few)}: {rule}; add rows, merge the class with another, or leave it out"
+        )
 
 
 def stratified_fold(
     classes: Column,
-    fingerprints: npt.NDArray[np.uint64],
+    fingerprints: Prints,
     *,
     fold: int,
     n_folds: int = 5,
     seed: int = 0,
-    duplicates: Literal["drop", "keep"] = "drop",
+    duplicates: Duplicates = "drop",
 ) -> Split:
-    """Return one of the folds that deal each class's rows out evenly; over all folds every row is tested once.
+    """Return one of the folds that share each class's rows evenly; over all folds every row is tested once.
 
     Parameters
     ----------
@@ -241,72 +297,16 @@ def stratified_fold(
     >>> sorted(row for fold in folds for row in fold.test.tolist()) == list(range(10))
     True
     """
-    _check_arguments(classes, fingerprints, 1 / 2, duplicates)
     if not (n_folds >= 2 and 0 <= fold < n_folds):
-        raise DataError(f"a fold must be one of two or more, however: fold {fold + 1} of {n_folds}")
-    codes, names = name_codes(classes)
-    _refuse_fewer_rows_than_folds(np.bincount(codes, minlength=len(names)), names, n_folds)
-    tested = _places(codes, len(names), seed) % n_folds == fold
-    train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
-    twins = is_among(fingerprints[test], fingerprints[train]) & (duplicates == "drop")
+        raise DataError(f"fold must be in 1..n_folds with two folds or more, got fold {fold + 1} of {n_folds}")
+    rows = _Rows.of(classes, fingerprints, duplicates)
+    _refuse_small_classes(rows, n_folds, f"{n_folds} folds need {n_folds} of each class")
+    tested = _places(rows.codes, len(rows.names), seed) % n_folds == fold
     params = {"fold": fold, "n_folds": n_folds, "seed": seed, "duplicates": duplicates}
-    contradictory, dropped = count_contradictory(classes, fingerprints), count_names(codes[test][twins], names)
-    return Split(train, test[~twins], "fold", params, codes.size, dropped, contradictory)
+    return rows.split(tested, "fold", params, drop=duplicates == "drop")
 
 
-def _refuse_fewer_rows_than_folds(sizes: Ints, names: Sequence[str], n_folds: int) -> None:
-    few = [f"{name!r} ({size})" for name, size in zip(names, sizes.tolist(), strict=True) if size < n_folds]
-    if few:
-        raise LabelError(
-            f"every class needs {n_folds} rows, one for each fold, however: fewer rows of {', '.join(few)}; take fewer "
-            "folds, or a taxonomy that merges the class with another or leaves it out"
-        )
-
-
-def _refuse_single_rows(sizes: Ints, names: Sequence[str]) -> None:
-    alone = [name for name, size in zip(names, sizes.tolist(), strict=True) if size < 2]
-    if alone:
-        raise LabelError(
-            "every class needs two rows, one to train and one to test, however: a single row of "
-            f"{', '.join(map(repr, alone))}; add rows, merge the class with another, or leave it out"
-        )
-
-
-def _refuse_emptied_classes(codes: Ints, twins: npt.NDArray[np.bool_], names: Sequence[str]) -> None:
-    all_rows, left = (np.bincount(rows, minlength=len(names)).tolist() for rows in (codes, codes[~twins]))
-    emptied = [f"{name!r} ({rows} rows)" for name, rows, kept in zip(names, all_rows, left, strict=True) if not kept]
-    if emptied:
-        raise LabelError(
-            "every class needs a test row that does not repeat a training row, however: all repeat in "
-            f"{', '.join(emptied)}; raise test_fraction, try another seed, or merge the class with another"
-        )
-
-
-def is_among(fingerprints: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Return which fingerprints occur among the known ones, shape (n_flows,).
-
-    Examples
-    --------
-    >>> is_among(np.array([3, 5], np.uint64), np.array([1, 3], np.uint64)).tolist()
-    [True, False]
-    """
-    return pl.Series(fingerprints).is_in(pl.Series(known).unique().implode()).to_numpy()
-
-
-def count_contradictory(classes: Column, fingerprints: npt.NDArray[np.uint64]) -> int:
-    """Count the rows whose features also occur with another class.
-
-    Examples
-    --------
-    >>> count_contradictory(["benign", "dos", "benign"], np.array([7, 7, 8], np.uint64))
-    2
-    """
-    table = pl.DataFrame({"fingerprint": fingerprints, "class": pl.Series("class", classes)})
-    vectors = table.lazy().group_by("fingerprint").agg(rows=pl.len(), lowest=pl.min("class"), highest=pl.max("class"))
-    return int(vectors.filter(pl.col("lowest") != pl.col("highest")).select(pl.col("rows").sum()).collect().item())
-
-
-# --- leave attack types out --------------------------------------------------------------------------------------
+# --- attacks that training never shows ---------------------------------------------------------------------------
 
 
 def leave_types_out_folds(labels: Column, classes: Column, n_folds: int = 5, seed: int = 0) -> Iterator[Split]:
@@ -314,10 +314,10 @@ def leave_types_out_folds(labels: Column, classes: Column, n_folds: int = 5, see
 
     On rows held out at random a network looks calibrated, and on a new kind of attack it is not: temperature, prior
     weight and thresholds are chosen on these folds. An attack type is a native label.
-    The types of each class are dealt out over the folds, never all of them to one, so that training rows always show
-    the class by some other type. Benign rows are dealt out at random, and so are the rows of a type that is the only
-    one of its class: that type stays in training in every fold. Over all folds every row is tested once, but for a
-    row that is alone in such a class.
+    The types of each class are shared by the folds, never all of them in one, so that training rows always show the
+    class by some other type. Benign rows are shared at random, and so are the rows of a type that is the only one of
+    its class: that type stays in training in every fold. Over all folds every row is tested once, but for a row that is
+    alone in such a class.
 
     Parameters
     ----------
@@ -346,8 +346,10 @@ def leave_types_out_folds(labels: Column, classes: Column, n_folds: int = 5, see
     ['neptune', 'smurf'] 3 3
     ['back'] 4 2
     """
+    # Three kinds of rows: of a type that a fold leaves out whole; of a type that stays, shared by the folds; and the
+    # single row of such a type, which trains in every fold (-1).
     codes, types = _type_codes(labels, classes)
-    fold_of_type = _deal_types(types, n_folds, seed)
+    fold_of_type = _assign_types(types, n_folds, seed)
     places = _places(codes, len(types), seed)
     alone = np.bincount(codes, minlength=len(types))[codes] == 1
     fold_of_row = np.where(fold_of_type[codes] >= 0, fold_of_type[codes], np.where(alone, -1, places % n_folds))
@@ -363,35 +365,33 @@ def _type_codes(labels: Column, classes: Column) -> tuple[Ints, list[tuple[str, 
     label_codes, label_names = name_codes(labels)
     class_codes, class_names = name_codes(classes)
     if label_codes.size != class_codes.size:
-        raise DataError(f"each label needs a class, however: {label_codes.size} labels, {class_codes.size} classes")
+        raise DataError(f"cannot split: {label_codes.size} labels but {class_codes.size} classes")
+    # one number for each pair, so that a label that two classes share is two types
     pairs, codes = np.unique(class_codes * len(label_names) + label_codes, return_inverse=True)
     names = [divmod(pair, len(label_names)) for pair in pairs.tolist()]
     return codes.astype(np.int64), [(class_names[of_class], label_names[label]) for of_class, label in names]
 
 
-def _deal_types(types: Sequence[tuple[str, str]], n_folds: int, seed: int) -> Ints:
+def _assign_types(types: Sequence[tuple[str, str]], n_folds: int, seed: int) -> Ints:
     """Return the fold that leaves each type out, -1 for types that stay in; no fold takes all types of a class."""
     classes = np.array([name for name, _ in types])
     siblings = np.array([(classes == name).sum() for name in classes])
     leavable = np.flatnonzero((siblings > 1) & (classes != BENIGN))
     if len(leavable) == 0:
-        raise LabelError(
-            "leaving attack types out needs an attack class with two native labels, however: each class has one; "
-            "use a stratified split"
-        )
+        raise LabelError("cannot leave attack types out: no attack class has two native labels; use a stratified split")
     if not 2 <= n_folds <= len(leavable):
-        raise LabelError(f"n_folds must lie in 2..{len(leavable)}, the types that can be left out, however: {n_folds}")
+        raise LabelError(f"n_folds must be in 2..{len(leavable)}, the types that can be left out, got {n_folds}")
     keys = shuffle_keys(len(types), seed)
-    dealt = sorted(leavable.tolist(), key=lambda at: (str(classes[at]), int(keys[at])))
+    ordered = sorted(leavable.tolist(), key=lambda at: (str(classes[at]), int(keys[at])))
     fold_of_type = np.full(len(types), -1, dtype=np.int64)
-    fold_of_type[dealt] = np.arange(len(dealt)) % n_folds
+    fold_of_type[ordered] = np.arange(len(ordered)) % n_folds
     return fold_of_type
 
 
 def leave_label_out_split(
     labels: Column,
     classes: Column,
-    fingerprints: npt.NDArray[np.uint64],
+    fingerprints: Prints,
     *,
     label: str,
     test_fraction: float = 1 / 6,
@@ -399,8 +399,8 @@ def leave_label_out_split(
 ) -> Split:
     """Test on every row of one attack label, and on a stratified share of the rest; train on what remains of the rest.
 
-    Test rows that repeat a training row's features are dropped and counted, those of the label left out too: nobody
-    can tell such a row from the training row that it equals.
+    Test rows that repeat a training row's features are dropped and counted, those of the label left out too: such a
+    row cannot be separated from the training row that it equals.
 
     Parameters
     ----------
@@ -429,108 +429,21 @@ def leave_label_out_split(
     kinds = pl.Series(classes).cast(pl.String)
     _refuse_label_to_leave_out(label, kinds.filter(is_label), kinds.filter(~is_label))
     rest = np.flatnonzero(~is_label)
-    dealt = stratified_split(
-        kinds.filter(~is_label), fingerprints[rest], test_fraction=test_fraction, seed=seed, duplicates="keep"
+    of_rest = stratified_split(
+        kinds.gather(rest), fingerprints[rest], test_fraction=test_fraction, seed=seed, duplicates="keep"
     )
-    train, test = rest[dealt.train], np.sort(np.concatenate([rest[dealt.test], np.flatnonzero(is_label)]))
-    twins = is_among(fingerprints[test], fingerprints[train])
-    if not is_label[test[~twins]].any():
-        raise LabelError(f"a label left out needs rows unlike all others, however: every row of {label!r} repeats one")
-    codes, names = name_codes(kinds)
+    tested = is_label.copy()
+    tested[rest[of_rest.test]] = True
     params = {"label": label, "test_fraction": test_fraction, "seed": seed}
-    dropped = count_names(codes[test][twins], names)
-    contradictory = count_contradictory(kinds, fingerprints)
-    return Split(train, test[~twins], "leave_label_out", params, codes.size, dropped, contradictory)
+    split = _Rows.of(kinds, fingerprints).split(tested, "leave_label_out", params, drop=True)
+    if not is_label[split.test].any():
+        raise LabelError(f"cannot leave {label!r} out: every row of it repeats a training row; name another label")
+    return split
 
 
 def _refuse_label_to_leave_out(label: str, of_label: pl.Series, of_rest: pl.Series) -> None:
     if of_label.is_empty() or (of_label == BENIGN).any():
         fact = "is benign" if len(of_label) else "has no rows"
-        raise LabelError(f"what is left out must be an attack, however: {label!r} {fact}; name a label of an attack")
+        raise LabelError(f"cannot leave {label!r} out: it {fact}; name a label of an attack")
     if (of_rest == BENIGN).all():
-        raise LabelError(f"training needs another attack, however: {label!r} is the only one; use a stratified split")
-
-
-# --- replay ------------------------------------------------------------------------------------------------------
-
-
-def split_from_contract(
-    contract: Mapping[str, Any],
-    classes: Column,
-    *,
-    fingerprints: npt.NDArray[np.uint64] | None = None,
-    labels: Column | None = None,
-) -> Split:
-    """Repeat the split that a model file records, and prove that the rows are the same.
-
-    Parameters
-    ----------
-    contract : mapping
-        From `Split.to_contract`; it may come from a file that somebody else wrote.
-    classes : Series or sequence of str or int, shape (n_flows,)
-    fingerprints : ndarray of uint64, shape (n_flows,), optional
-        Needed for a stratified split.
-    labels : Series or sequence of str, shape (n_flows,), optional
-        Needed for a leave-types-out fold.
-
-    Raises
-    ------
-    DataError
-        The contract is damaged, a column it needs was not given, or the table is not the one that was split.
-
-    Examples
-    --------
-    >>> classes, prints = ["benign"] * 6 + ["dos"] * 6, np.arange(12, dtype=np.uint64)
-    >>> split = stratified_split(classes, prints, seed=3)
-    >>> again = split_from_contract(split.to_contract(), classes, fingerprints=prints)
-    >>> again.test.tolist() == split.test.tolist()
-    True
-    """
-    kind, params = _checked_recipe(contract)
-    refuse_other_table(contract, len(classes))
-    if kind == "stratified":
-        if fingerprints is None:
-            raise DataError("repeating a stratified split needs fingerprints, however: none given")
-        split = stratified_split(classes, fingerprints, **params)
-    else:
-        if labels is None:
-            raise DataError("repeating a leave-types-out fold needs native labels, however: none given")
-        split = _fold(labels, classes, **params)
-    refuse_other_rows(contract, split)
-    return split
-
-
-def refuse_other_table(contract: Mapping[str, Any], n_rows: int) -> None:
-    """Refuse a table that has not as many rows as the one that was split."""
-    rows = contract.get("n_rows")
-    if rows != n_rows:
-        raise DataError(f"the recorded split is of {rows} rows, however: the table has {n_rows}; give that table")
-
-
-def refuse_other_rows(contract: Mapping[str, Any], split: Split) -> None:
-    """Refuse a repeated split that does not deal the recorded rows."""
-    if split.sha256 != contract.get("sha256"):
-        raise DataError(
-            f"the recorded split has SHA-256 {contract.get('sha256')}, however: {split.sha256}; rows differ"
-        )
-
-
-_PARAMS: Mapping[str, Mapping[str, type]] = {
-    "stratified": {"test_fraction": float, "seed": int, "duplicates": str},
-    "leave_types_out": {"n_folds": int, "seed": int, "fold": int},
-}
-
-
-def _checked_recipe(contract: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    kind, params = contract.get("kind"), contract.get("params")
-    kinds = _PARAMS.get(kind) if isinstance(kind, str) else None
-    if not kinds or not isinstance(params, Mapping) or any(type(params.get(n)) is not t for n, t in kinds.items()):
-        raise DataError(f"a split contract must name a known kind and its parameters, however: {kind!r}, {params!r}")
-    return str(kind), {name: params[name] for name in kinds}
-
-
-def _fold(labels: Column, classes: Column, *, n_folds: int, seed: int, fold: int) -> Split:
-    for split in leave_types_out_folds(labels, classes, n_folds, seed):
-        if split.params["fold"] == fold:
-            return split
-    raise DataError(f"fold must lie in 0..{n_folds - 1}, however: {fold}")
+        raise LabelError(f"cannot leave {label!r} out: it is the only attack; use a stratified split")

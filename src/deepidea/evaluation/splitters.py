@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 import polars as pl
 
 from deepidea.errors import DataError
@@ -24,12 +23,12 @@ from deepidea.evaluation.capture_splits import (
     capture_days,
     host_pairs,
 )
+from deepidea.evaluation.contracts import from_json_values
 from deepidea.evaluation.splits import (
+    Duplicates,
+    Prints,
     Split,
     leave_label_out_split,
-    refuse_other_rows,
-    refuse_other_table,
-    split_from_contract,
     stratified_fold,
     stratified_split,
 )
@@ -43,8 +42,8 @@ View = Literal["published", "all", "two"]
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What a split draws by, where it draws at all: the seed, and the share that is tested."""
+class Draw:
+    """The seed of a split that draws, and the share that is tested."""
 
     seed: int
     test_fraction: float
@@ -61,60 +60,79 @@ class Splitter:
     pattern
         Regular expression of its names.
     split
-        Called with flows, match, and what it draws by.
+        Called with flows, match and draw.
     view
-        Which classes are asked for: ``published`` those of papers, ``all`` those of the data set's default taxonomy,
-        ``two`` benign and attack, because an attack that training never shows has no class there.
+        Which classes the systems tell apart: ``published`` those of papers, ``all`` those of the data set's default
+        taxonomy, ``two`` benign and attack, because an attack that training never shows has no class there.
     """
 
     spelling: str
     pattern: str
-    split: Callable[[LabelledFlows, re.Match[str], Drawn], Split]
+    split: Callable[[LabelledFlows, re.Match[str], Draw], Split]
     view: View
 
 
-def _prints(flows: LabelledFlows) -> npt.NDArray[np.uint64]:
+def _prints(flows: LabelledFlows) -> Prints:
     return row_fingerprints(flows.table, flows.schema)
 
 
-def _duplicates(match: re.Match[str]) -> Literal["drop", "keep"]:
+def _duplicates(match: re.Match[str]) -> Duplicates:
     return "keep" if match["keep"] else "drop"
 
 
-def _stratified(flows: LabelledFlows, match: re.Match[str], by: Drawn) -> Split:
+def _stratified(flows: LabelledFlows, match: re.Match[str], draw: Draw) -> Split:
     return stratified_split(
-        flows.classes, _prints(flows), test_fraction=by.test_fraction, seed=by.seed, duplicates=_duplicates(match)
+        flows.classes, _prints(flows), test_fraction=draw.test_fraction, seed=draw.seed, duplicates=_duplicates(match)
     )
 
 
-def _fold(flows: LabelledFlows, match: re.Match[str], by: Drawn) -> Split:
+def _fold(flows: LabelledFlows, match: re.Match[str], draw: Draw) -> Split:
     fold, n_folds = int(match["fold"]) - 1, int(match["folds"])
     return stratified_fold(
-        flows.classes, _prints(flows), fold=fold, n_folds=n_folds, seed=by.seed, duplicates=_duplicates(match)
+        flows.classes, _prints(flows), fold=fold, n_folds=n_folds, seed=draw.seed, duplicates=_duplicates(match)
     )
 
 
-def _by_time(flows: LabelledFlows, match: re.Match[str], by: Drawn) -> Split:
+def _by_time(flows: LabelledFlows, match: re.Match[str], draw: Draw) -> Split:
     embargo_s = 60.0 * int(match["minutes"]) if match["minutes"] else EMBARGO_S
-    return by_time_split(_times(flows), flows.classes, test_fraction=by.test_fraction, embargo_s=embargo_s)
+    return by_time_split(_times(flows), flows.classes, test_fraction=draw.test_fraction, embargo_s=embargo_s)
 
 
 def _times(flows: LabelledFlows) -> pl.Series:
     if "timestamp" not in flows.table.columns:
         raise DataError(
-            f"a split by time needs timestamps, however: the files of {flows.source.removesuffix('/train')} have none; "
-            "use a stratified split, or files with times"
+            f"cannot split by time: the files of {flows.source.removesuffix('/train')} have no timestamps; use a "
+            "stratified split, or files with times"
         )
     return flows.table["timestamp"]
 
 
-def _by_day(flows: LabelledFlows, match: re.Match[str], _: Drawn) -> Split:
+def _by_day(flows: LabelledFlows, match: re.Match[str], _: Draw) -> Split:
     return by_day_split(capture_days(flows.table), flows.classes, day=match["day"])
 
 
-def _by_host_pair(flows: LabelledFlows, _: re.Match[str], by: Drawn) -> Split:
+def _by_host_pair(flows: LabelledFlows, _: re.Match[str], draw: Draw) -> Split:
     return by_host_pair_split(
-        host_pairs(flows.table), flows.labels, flows.classes, test_fraction=by.test_fraction, seed=by.seed
+        host_pairs(flows.table), flows.labels, flows.classes, test_fraction=draw.test_fraction, seed=draw.seed
+    )
+
+
+def _leave_out(flows: LabelledFlows, match: re.Match[str], draw: Draw) -> Split:
+    attacks = sorted(flows.labels.filter(flows.classes != BENIGN).unique())
+    labels = {label_slug(label): label for label in attacks}
+    wanted = label_slug(match["label"])
+    if wanted not in labels:
+        raise DataError(
+            f"cannot leave {match['label']!r} out: it is no attack label of the data set{suggest(wanted, labels)}; "
+            f"labels: {', '.join(labels)}"
+        )
+    return leave_label_out_split(
+        flows.labels,
+        flows.classes,
+        _prints(flows),
+        label=labels[wanted],
+        test_fraction=draw.test_fraction,
+        seed=draw.seed,
     )
 
 
@@ -129,61 +147,35 @@ def label_slug(label: str) -> str:
     return column_key(label).replace("_", "-")
 
 
-def _leave_out(flows: LabelledFlows, match: re.Match[str], by: Drawn) -> Split:
-    labels = {label_slug(label): label for label in _attack_labels(flows)}
-    wanted = label_slug(match["label"])
-    if wanted not in labels:
-        raise DataError(
-            f"what is left out must be an attack label of the data set, however: {match['label']!r} is not"
-            f"{suggest(wanted, labels)}; labels: {', '.join(labels)}"
-        )
-    return leave_label_out_split(
-        flows.labels,
-        flows.classes,
-        _prints(flows),
-        label=labels[wanted],
-        test_fraction=by.test_fraction,
-        seed=by.seed,
-    )
-
-
-def _attack_labels(flows: LabelledFlows) -> list[str]:
-    return sorted(flows.labels.filter(flows.classes != BENIGN).unique())
-
-
 _KEEP = "(?P<keep>-keep)?"
+_FOLDS = rf"fold-(?P<fold>\d{{1,3}})-of-(?P<folds>\d{{1,3}}){_KEEP}"
 
 SPLITTERS = (
     Splitter("stratified[-keep]", f"stratified{_KEEP}", _stratified, "published"),
-    Splitter(
-        "fold-<i>-of-<k>[-keep]",
-        rf"fold-(?P<fold>\d{{1,3}})-of-(?P<folds>\d{{1,3}}){_KEEP}",
-        _fold,
-        "published",
-    ),
+    Splitter("fold-<i>-of-<k>[-keep]", _FOLDS, _fold, "published"),
     Splitter("by-time[-<n>-min]", r"by-time(-(?P<minutes>\d{1,5})-min)?", _by_time, "all"),
     Splitter("by-day-<day>", r"by-day-(?P<day>[a-z0-9-]+)", _by_day, "two"),
     Splitter("by-host-pair", "by-host-pair", _by_host_pair, "all"),
     Splitter("leave-out-<label>", r"leave-out-(?P<label>.+)", _leave_out, "two"),
 )
-"""Every way to split one table, in the order in which they are listed."""
+"""Every way to split one table, in the order in which errors list them."""
 
 
 def find_splitter(name: str) -> tuple[Splitter, re.Match[str]] | None:
-    """Return the way to split that has a name, and what the name says of it; None where none has.
+    """Return the splitter of a name and the match of its pattern; None where there is none.
 
     Examples
     --------
-    >>> deal, match = find_splitter("fold-2-of-5")
-    >>> deal.spelling, match["fold"]
+    >>> splitter, match = find_splitter("fold-2-of-5")
+    >>> splitter.spelling, match["fold"]
     ('fold-<i>-of-<k>[-keep]', '2')
     """
-    matches = ((deal, re.fullmatch(deal.pattern, name)) for deal in SPLITTERS)
-    return next(((deal, match) for deal, match in matches if match), None)
+    matches = ((splitter, re.fullmatch(splitter.pattern, name)) for splitter in SPLITTERS)
+    return next(((splitter, match) for splitter, match in matches if match), None)
 
 
 def split_rows(flows: LabelledFlows, name: str, *, seed: int = 0, test_fraction: float = 1 / 6) -> Split:
-    """Split a flow table as a name says.
+    """Split a flow table by name.
 
     Parameters
     ----------
@@ -214,13 +206,58 @@ def split_rows(flows: LabelledFlows, name: str, *, seed: int = 0, test_fraction:
     """
     found = find_splitter(name)
     if found is None:
-        known = ", ".join(deal.spelling for deal in SPLITTERS)
-        raise DataError(f"a split must be one of {known}, however: {name!r}; choose one of them")
-    deal, match = found
-    return deal.split(flows, match, Drawn(seed, test_fraction))
+        known = ", ".join(splitter.spelling for splitter in SPLITTERS)
+        raise DataError(f"unknown split {name!r}; choose one of {known}")
+    splitter, match = found
+    return splitter.split(flows, match, Draw(seed, test_fraction))
 
 
 # --- replay ------------------------------------------------------------------------------------------------------
+# A model file records kind, parameters, number of rows and digest of its split. The kind chooses the class that the
+# record is read as; msgspec checks the parameters, and they are the arguments of the split that is made again.
+
+
+class _Recorded(msgspec.Struct, tag_field="kind", frozen=True):
+    n_rows: int
+    sha256: str
+
+
+class _StratifiedParams(msgspec.Struct, frozen=True):
+    test_fraction: float
+    seed: int
+    duplicates: Duplicates
+
+
+class _TimeParams(msgspec.Struct, frozen=True):
+    test_fraction: float
+    embargo_s: float
+
+
+class _HostPairParams(msgspec.Struct, frozen=True):
+    test_fraction: float
+    seed: int
+
+
+class _RecordedStratified(_Recorded, tag="stratified", frozen=True):
+    params: _StratifiedParams
+
+    def repeat(self, flows: LabelledFlows) -> Split:
+        return stratified_split(flows.classes, _prints(flows), **msgspec.structs.asdict(self.params))
+
+
+class _RecordedByTime(_Recorded, tag="by_time", frozen=True):
+    params: _TimeParams
+
+    def repeat(self, flows: LabelledFlows) -> Split:
+        return by_time_split(_times(flows), flows.classes, **msgspec.structs.asdict(self.params))
+
+
+class _RecordedByHostPair(_Recorded, tag="by_host_pair", frozen=True):
+    params: _HostPairParams
+
+    def repeat(self, flows: LabelledFlows) -> Split:
+        pairs = host_pairs(flows.table)
+        return by_host_pair_split(pairs, flows.labels, flows.classes, **msgspec.structs.asdict(self.params))
 
 
 def replay_rows(flows: LabelledFlows, recorded: Mapping[str, Any]) -> Split:
@@ -237,21 +274,17 @@ def replay_rows(flows: LabelledFlows, recorded: Mapping[str, Any]) -> Split:
     DataError
         The record is damaged, or the table is not the one that was split.
     """
-    kind, params = recorded.get("kind"), recorded.get("params")
-    if kind not in ("by_time", "by_host_pair"):
-        return split_from_contract(recorded, flows.classes, fingerprints=_prints(flows), labels=flows.labels)
-    needed: dict[str, dict[str, type]] = {
-        "by_time": {"test_fraction": float, "embargo_s": float},
-        "by_host_pair": {"test_fraction": float, "seed": int},
-    }
-    if not isinstance(params, Mapping) or {n: type(v) for n, v in params.items()} != needed[kind]:
+    kinds = _RecordedStratified | _RecordedByTime | _RecordedByHostPair
+    recipe: Any = from_json_values(dict(recorded), kinds, "the recorded split", "the model file is damaged")  # type: ignore[arg-type]
+    if recipe.n_rows != len(flows):
         raise DataError(
-            f"a {kind} split must record {', '.join(needed[kind])}, however: {params!r}; the file is not ours"
+            f"cannot repeat the recorded split: it is of {recipe.n_rows} rows, the table has {len(flows)}; give the "
+            "table that was split"
         )
-    refuse_other_table(recorded, len(flows))
-    if kind == "by_time":
-        split = by_time_split(_times(flows), flows.classes, **params)
-    else:
-        split = by_host_pair_split(host_pairs(flows.table), flows.labels, flows.classes, **params)
-    refuse_other_rows(recorded, split)
+    split: Split = recipe.repeat(flows)
+    if split.sha256 != recipe.sha256:
+        raise DataError(
+            f"cannot repeat the recorded split: its rows differ (SHA-256 {split.sha256}, recorded {recipe.sha256}); "
+            "give the table that was split"
+        )
     return split
