@@ -14,6 +14,7 @@ from benchmarks import (
     evaluation_speed,
     explain_speed,
     filled_store,
+    install_size,
     meter_speed,
     naming_search,
     page_speed,
@@ -54,6 +55,7 @@ def main() -> None:
         scale,  # from all of these
     )
     for benchmark in (
+        install_size,
         startup,
         scoring_speed,
         evaluation_speed,

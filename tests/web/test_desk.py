@@ -301,6 +301,13 @@ def test_a_window_of_two_times_is_those_or_refused(since, until):
         assert len(window.times) <= MOST_POINTS + 1
 
 
+def test_a_scan_of_one_port_names_the_port():
+    about = {"n_alerts": 1, "first": NOON, "last": NOON, "n_hosts": 1, "n_ports": 1}
+    one = headline("port_scan", "source", "192.0.2.7", hosts=Listing({"198.51.100.1": 1}, 0, True),
+                   ports=Listing({"22": 1}, 0, True), **about)  # fmt: skip
+    assert one == "192.0.2.7 probed port 22 (SSH) of 198.51.100.1: port scan"
+
+
 @given(
     st.sampled_from(["port_scan", "DDoS", "brute_force", "botnet", "Web Attack - XSS", "U2R", "zeta", ""]),
     st.sampled_from(["source", "target"]),

@@ -52,20 +52,18 @@ def headline(
         verb = "was flooded with" if behaviour == "flood" else "received"
         action = f"{verb} {plural(n_alerts, 'flow')}" + (f" from {others}" if others else "") + _on(at)
     else:
-        action = _action(behaviour, n_alerts, others, at, n_hosts, n_ports)
+        action = _action(behaviour, n_alerts, others, at)
     span = f" in {duration((last - first).total_seconds())}" if n_alerts > 1 else ""
     sentence = f"{who} {action}{span}: {class_title(class_name)}"
     return sentence[0].upper() + sentence[1:]
 
 
-def _action(behaviour: str, n_alerts: int, others: str, at: str, n_hosts: int, n_ports: int) -> str:
+def _action(behaviour: str, n_alerts: int, others: str, at: str) -> str:
     """Return what a source did, without its name."""
     flows, to = plural(n_alerts, "flow"), f" to {others}" if others else ""
     match behaviour:
-        case "scan" if n_ports > 1:
-            return f"probed {n_ports:,} ports" + (f" of {others}" if others else "")
-        case "scan" if n_hosts > 1:
-            return f"contacted {others}{_on(at)}"
+        case "scan" if at or others:
+            return "probed " + " of ".join(filter(None, (at, others)))
         case "login":
             return f"tried {'once' if n_alerts == 1 else f'{n_alerts:,} times'} to log in{to}{_on(at)}"
         case "c2":
