@@ -227,6 +227,14 @@ def test_addresses_are_told_apart() -> None:
         open_publisher("http://h/")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("redis://h/0?stream=a", "redis://me:secret@H:6379?stream=a&maxlen=9"), ("kafka://a,b/t", "kafka://B:9092,a/t")],
+)
+def test_two_spellings_of_a_stream_are_one_publisher(one: str, other: str) -> None:
+    assert open_publisher(one).name == open_publisher(other).name
+
+
 class Failing(RedisPublisher):
     """A publisher whose server fails, before or after it took what came."""
 
@@ -275,7 +283,7 @@ def test_one_who_keeps_no_positions_reads_all_of_it(address: str, server: Any, l
         if sum(part.flows.height for part in found) == N:
             stop.set()
     assert {part.position for part in found} == {None}
-    with pytest.raises(DataError, match="must be read by one process"):
+    with pytest.raises(DataError, match="processes share it"):
         publish(sharing(address), RedisPublisher(f"{address}?stream=other"), threading.Event())
 
 

@@ -509,7 +509,7 @@ class KafkaPublisher:
     def __init__(self, address: str) -> None:
         self._address = read_address(address, {name: _OPTIONS[name] for name in _CONNECTING})
         self._topic = _topic_of(self._address)
-        self.name = self._address.place
+        self.name = f"{self._address.parts.scheme}://{_brokers(self._address)}/{self._topic}"
         self._producer: Any = None
         self._consumer: Any = None
         self._trouble = ""

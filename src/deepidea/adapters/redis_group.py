@@ -22,6 +22,7 @@ from typing import Any
 from deepidea.adapters.redis import FIELD, event_of, open_client, stream_states
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
 from deepidea.detection.publish import position_from
+from deepidea.detection.sinks.sink import destination
 from deepidea.detection.sources.partitions import Shares, read_alone
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError
@@ -369,14 +370,14 @@ class RedisPublisher:
     Examples
     --------
     >>> RedisPublisher("redis://:secret@localhost/0?stream=flows&partitions=4").name
-    'redis://localhost/0?stream=flows'
+    'redis://localhost:6379/0?stream=flows'
     """
 
     def __init__(self, address: str) -> None:
         known = {name: _OPTIONS[name] for name in ("stream", "partitions", "maxlen")}
         self._address = read_address(address, known, ("stream",))
         self._key = self._address.options["stream"]
-        self.name = f"{self._address.place}?stream={self._key}"
+        self.name = f"{destination(self._address.parts, port=6379, path='/0')}?stream={self._key}"
         self._n_shares = 0
         self._client: Any = None
 

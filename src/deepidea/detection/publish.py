@@ -1,11 +1,11 @@
-"""Flows of any source into a stream that several processes read, each with what its hosts did lately.
+"""Publish flows of any source to a stream that several processes read, each flow with the context of its hosts.
 
-What hosts did is counted here, before the stream is cut: a flow's windows are those of its source and of its
-destination, and no way of cutting a stream keeps all flows of every host in one share.
+Context is counted here, before the stream is partitioned: a flow's windows are those of its source and of its
+destination, and no partitioning keeps all flows of every host together.
 
-The stream keeps the position of the source. What the source and the windows must remember beside it stands in a store
-of this machine, with the batch itself: it is written before the batch is sent, so a restart sends the batch that is
-missing, or goes on behind it, and no flow is sent twice or counted in a window twice.
+The stream keeps the position of the source. The memory of the source and of the windows is in a store of this machine,
+with the batch itself (the outbox). Both are written before the batch is sent, so a restart sends the missing batch or
+resumes behind it: no flow is sent twice or counted in a window twice.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ def publish(
     memory: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Published:
-    """Publish a source until it ends or ``stop`` is set; go on behind what the stream has of it.
+    """Publish a source until it ends or ``stop`` is set; resume behind the position that the stream keeps of it.
 
     Parameters
     ----------
     source : Source
-        Of schema ``conn``; or ``cicflow``, whose flows are told as ``conn``.
+        Of schema ``conn``; or ``cicflow``, whose flows are projected to ``conn``.
     publisher : Publisher
     stop : threading.Event
     context : bool
-        Whether each flow carries what its hosts did lately, for detectors of ``conn+context``.
+        Whether each flow carries the context of its hosts, for detectors of ``conn+context``.
     memory : str, optional
-        URL of the store that keeps what must be remembered; in the user's data folder where absent.
+        URL of the store that keeps positions, memory and outbox; in the user's data folder where absent.
     progress : callable, optional
         Called with the flows so far, after each batch.
 
@@ -91,11 +91,9 @@ def publish(
         The source fails, or the server takes nothing for :data:`PATIENCE_S`.
     """
     if source.schema not in ("conn", "cicflow", "any"):
-        raise DataError(f"published flows must be of schema conn or cicflow, however: {source.name} is {source.schema}")
+        raise DataError(f"cannot publish {source.name}: its flows are of schema {source.schema}, not conn or cicflow")
     if isinstance(source, SharedSource):
-        raise DataError(
-            f"a source to publish must be read by one process, however: {source.name} is shared; publish what fills it"
-        )
+        raise DataError(f"cannot publish {source.name}: processes share it; publish the source that fills it")
     done = Published()
     with open_store(memory or _default_memory()) as store:
         work = _Work(
@@ -119,7 +117,7 @@ def _default_memory() -> str:
 
 
 def _ignore(_: int) -> None:
-    """Take no note."""
+    """Do nothing: the default of ``progress``."""
 
 
 @dataclass(slots=True)
@@ -155,7 +153,7 @@ class _Work:
         return cast("Position", left["at"])
 
     def note_all(self, notices: list[str]) -> None:
-        """Log what people should know, once."""
+        """Log notices, once each."""
         for notice in notices:
             log.warning("%s", notice)
         notices.clear()
