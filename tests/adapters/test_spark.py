@@ -50,7 +50,7 @@ def test_columns_that_polars_does_not_know_come_through(spark: Any, model: Path)
     assert {(str(row[0]), str(row[1]), row[2].days) for row in found} == {("1.250", "{'k': [1, 2]}", 3)}
 
 
-def test_what_is_wrong_with_a_table_is_told_before_any_work(spark: Any, model: Path) -> None:
+def test_what_is_wrong_with_a_table_is_reported_before_any_work(spark: Any, model: Path) -> None:
     from deepidea.adapters.spark import score
 
     rows = spark.createDataFrame(FLOWS.head(5).to_arrow())
@@ -219,8 +219,8 @@ def test_a_kill_at_any_moment_changes_no_verdict(model: Path, tmp_path: Path) ->
         running.kill()
         running.communicate()
     last = start(model, tmp_path, "--master", "local[1]")
-    _, told = last.communicate(timeout=120)
-    assert last.returncode == 0, told.decode()
+    _, err = last.communicate(timeout=120)
+    assert last.returncode == 0, err.decode()
     assert same_rows(read_back(tmp_path / "out"), expected(model))
 
 
@@ -257,7 +257,7 @@ def test_a_session_on_another_master_is_not_taken_for_the_one_asked_for(spark: A
         open_session("local[1]")
 
 
-def test_what_is_missing_is_told_at_once(
+def test_what_is_missing_is_reported_at_once(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     need_spark()

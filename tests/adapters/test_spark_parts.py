@@ -208,15 +208,15 @@ def test_an_error_names_file_and_row_as_on_one_machine_and_leaves_nothing(
         ("cut", FileFormatError, "cannot read .*1.parquet"),
         ("lacking", SchemaError, f"{tmp_path}/lacking/1.parquet: .*1 missing"),
     ):
-        with pytest.raises(error, match=match) as told:
+        with pytest.raises(error, match=match) as raised:
             score_files(spark, detector, [str(tmp_path / name)], str(tmp_path / "there" / "out"))
         with pytest.raises(error) as alone:
             scoring.score_files(detector, [tmp_path / name], tmp_path / "one.parquet", keep_original=True)
-        assert str(told.value) == str(alone.value)
+        assert str(raised.value) == str(alone.value)
         assert os.listdir(tmp_path / "there") == []
 
 
-def test_files_that_are_not_the_same_where_the_task_runs_are_told(spark: Any, model: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_the_same_where_the_task_runs_are_reported(spark: Any, model: Path, tmp_path: Path) -> None:
     from deepidea.adapters.spark import unwrap_errors
     from deepidea.adapters.spark_parts import _attempt, cut_into_parts, score_parts
 
@@ -235,7 +235,7 @@ def test_files_that_are_not_the_same_where_the_task_runs_are_told(spark: Any, mo
     assert os.listdir(tmp_path) == ["flows"]
 
 
-def test_an_output_that_cannot_be_made_or_came_meanwhile_is_told(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_made_or_came_meanwhile_is_reported(tmp_path: Path) -> None:
     from deepidea.adapters.spark_parts import _atomic_folder
 
     (tmp_path / "file").touch()

@@ -53,7 +53,7 @@ def told_for(cause: str, *rest: str) -> Exception:
     return spark_training._cause_of(error, lines)
 
 
-def test_what_became_of_a_process_is_told_in_a_line() -> None:
+def test_what_became_of_a_process_is_reported_in_a_line() -> None:
     killed = told_for("RuntimeError: TorchDistributor failed during training.View stdout logs", "W1129 noise")
     assert isinstance(killed, WorkerError)
     assert "a worker ended early, so the others were ended" in str(killed)
@@ -276,7 +276,9 @@ def ancestors(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_an_executor_without_this_package_is_told(cluster: Cluster, table: Path, begun: Path, tmp_path: Path) -> None:
+def test_an_executor_without_this_package_is_reported(
+    cluster: Cluster, table: Path, begun: Path, tmp_path: Path
+) -> None:
     on = ("--workers", "2", "--engine", "spark", "--master", cluster.master)
     running = start(table, begun, tmp_path / "a.idea", 1, *on, PYSPARK_PYTHON="/usr/bin/python3")
     code, _, err = ended(running)
@@ -284,7 +286,7 @@ def test_an_executor_without_this_package_is_told(cluster: Cluster, table: Path,
 
 
 @pytest.mark.slow
-def test_what_a_cluster_does_not_have_or_share_is_told(
+def test_what_a_cluster_does_not_have_or_share_is_reported(
     cluster: Cluster, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_session: None
 ) -> None:
     from deepidea.adapters.spark import open_session

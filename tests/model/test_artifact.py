@@ -115,7 +115,7 @@ class Bomb:
         return (pytest.fail, ("the pickle was run",))
 
 
-def test_a_pickle_is_told_and_not_run(tmp_path):
+def test_a_pickle_is_reported_and_not_run(tmp_path):
     path = tmp_path / "model.idea"
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ArtifactError, match="Python pickle"):

@@ -30,7 +30,7 @@ SPREAD = tuple(float(10 * level) for level in range(len(LEVELS)))  # 0, 10, ...,
         (None, "half of benign flows stay under 50 s"),
     ],
 )
-def test_the_range_is_told_on_the_side_of_the_value(value, text):
+def test_the_range_is_reported_on_the_side_of_the_value(value, text):
     assert locate_number(value, SPREAD, DURATION).text == text
 
 
@@ -65,7 +65,7 @@ def test_beyond_is_zero_inside_and_grows_outside(values, value):
     assert 1 <= at.surprise <= 8
 
 
-def test_infinity_and_nothing_known_are_told():
+def test_infinity_and_nothing_known_are_reported():
     assert locate_number(np.inf, SPREAD, DURATION).beyond > 10
     assert locate_number(3.0, (), DURATION).text == "no benign flow has a value"
 

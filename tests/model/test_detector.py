@@ -68,12 +68,12 @@ def test_columns_in_any_order_with_others_between(detector, flows):
     assert detector.score(shuffled).equals(detector.score(flows))
 
 
-def test_a_missing_feature_is_told(detector, flows):
+def test_a_missing_feature_is_reported(detector, flows):
     with pytest.raises(SchemaError, match="service"):
         detector.score(flows.drop("service"))
 
 
-def test_text_where_a_number_belongs_is_told(detector, flows):
+def test_text_where_a_number_belongs_is_reported(detector, flows):
     words = flows.with_columns(
         pl.when(pl.int_range(pl.len()) == 4).then(pl.lit("many")).otherwise(pl.lit("7")).alias("bytes")
     )

@@ -123,7 +123,7 @@ def test_an_adjusted_loss_goes_on_where_it_stopped():
     assert np.allclose(classifier.partial_fit(table, classes).predict_proba(table), before, atol=1e-6)
 
 
-def test_labels_are_told_apart_and_added_up():
+def test_labels_are_distinguished_and_added_up():
     table, classes = simulated_flows(1200)
     attack = np.where(classes == "benign", "benign", "attack")
     classifier = DeepIDEAClassifier(**SMALL, balance=0.5).fit(table, attack, labels=classes)
@@ -271,7 +271,7 @@ def test_every_fit_sets_every_fitted_attribute_anew(first, second, tmp_path):
         assert plain(getattr(again, name)) == plain(value), name
 
 
-def test_a_single_class_is_told():
+def test_a_single_class_is_reported():
     table, _ = simulated_flows(50)
     with pytest.raises(ValueError, match="at least two classes"):
         DeepIDEAClassifier(**SMALL).fit(table, ["benign"] * 50)

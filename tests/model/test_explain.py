@@ -100,20 +100,20 @@ def test_more_flows_at_once_and_other_tops_change_nothing(explainer, flows):
 
 def test_an_explanation_is_plain_json(explainer, flows):
     odd = flows.head(2).with_columns(bytes=pl.Series([np.inf, None]), service=pl.Series(["dns", None]))
-    told = json.loads(json.dumps([found.to_dict() for found in explainer.explain(odd)], allow_nan=False))
-    reasons = [{reason["name"]: reason for reason in one["reasons"]} for one in told]
+    written = json.loads(json.dumps([found.to_dict() for found in explainer.explain(odd)], allow_nan=False))
+    reasons = [{reason["name"]: reason for reason in one["reasons"]} for one in written]
     assert (reasons[0]["bytes"]["value"], reasons[0]["bytes"]["raw"]) == ("infinite", "inf")
     assert (reasons[1]["bytes"]["value"], reasons[1]["service"]["value"]) == ("missing", "missing")
 
 
-def test_a_word_that_no_benign_flow_had_is_told(explainer, flows):
+def test_a_word_that_no_benign_flow_had_is_reported(explainer, flows):
     [found] = explainer.explain(flows.head(1).with_columns(service=pl.lit("other")), top=9)
     service = next(reason for reason in found.reasons if reason.name == "service")
     assert service.benign_range == "never seen in benign flows"
     assert service.push > 0
 
 
-def test_anomaly_alone_is_told_by_what_lies_outside(explainer, flows):
+def test_anomaly_alone_is_reported_by_what_lies_outside(explainer, flows):
     strange = flows.head(1).with_columns(packets=pl.lit(1e6), bytes=pl.lit(20.0), service=pl.lit("dns"))
     [found] = explainer.explain(strange, basis="anomaly")
     assert found.basis == "anomaly"

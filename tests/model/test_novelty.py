@@ -170,7 +170,7 @@ def test_flows_like_none_of_training_are_marked(detector):
 
 
 @pytest.mark.parametrize("changes", [{"novelty": "none"}, {"validation_fraction": 0.0}, {"hidden": ()}])
-def test_without_what_it_needs_a_detector_does_not_tell(changes):
+def test_without_what_it_needs_a_detector_does_not_report(changes):
     table, classes = simulated_flows(200)
     changes = {"hidden": (8,), "n_epochs": 1, "min_steps": 5, "random_state": 0} | changes
     detector = DeepIDEAClassifier(**changes).fit(table, classes).to_detector()
@@ -186,7 +186,7 @@ def test_further_training_drops_what_no_longer_holds():
     assert classifier.partial_fit(table, classes).detector_.novelty is None
 
 
-def test_a_detector_file_of_before_loads_and_does_not_tell(flows, tmp_path, monkeypatch):
+def test_a_detector_file_of_before_loads_and_does_not_report(flows, tmp_path, monkeypatch):
     table, classes = simulated_flows(200)
     classifier = DeepIDEAClassifier(hidden=(8,), n_epochs=1, min_steps=5, random_state=0, novelty="none")
     classifier.fit(table, classes).to_detector().save(tmp_path / "old.idea")
@@ -196,11 +196,11 @@ def test_a_detector_file_of_before_loads_and_does_not_tell(flows, tmp_path, monk
 
 def test_its_contract_is_json_and_comes_back():
     _, novelty = fitted()
-    for told in (novelty, replace(novelty, bounds=(1.0, np.inf))):
-        written = json.dumps(told.contract(), allow_nan=False)
+    for known in (novelty, replace(novelty, bounds=(1.0, np.inf))):
+        written = json.dumps(known.contract(), allow_nan=False)
         again = Novelty.from_contract(json.loads(written))
         assert json.dumps(again.contract()) == written
-        assert again.bounds == told.bounds
+        assert again.bounds == known.bounds
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_graph_with_distances_goes_with_novelty_alone(detector):
         Detector(detector.encoder, detector.decision, detector.classes, detector.labels, detector.graph)
 
 
-def test_the_card_says_what_is_told(detector, capsys):
+def test_the_card_says_what_is_reported(detector, capsys):
     from deepidea.cli.model_card import show_card
 
     show_card(detector)

@@ -51,8 +51,8 @@ def test_the_paper_preset_adds_nothing_of_ours() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_entry_of_a_preset_is_a_parameter(preset: str) -> None:
     classifier, with_labels = make_classifier(preset)
-    told = classifier.get_params()
-    assert {name: told[name] for name in PRESETS[preset] if name != "labels"} == {
+    parameters = classifier.get_params()
+    assert {name: parameters[name] for name in PRESETS[preset] if name != "labels"} == {
         name: value for name, value in PRESETS[preset].items() if name != "labels"
     }
     assert with_labels is PRESETS[preset]["labels"]
@@ -72,7 +72,7 @@ def test_the_order_of_rows_changes_no_bit(site: LabelledFlows) -> None:
     assert members(first) == members(again)
 
 
-def test_labels_are_told_apart_and_added_up_to_classes(site: LabelledFlows) -> None:
+def test_labels_are_distinguished_and_added_up_to_classes(site: LabelledFlows) -> None:
     with_labels = train_detector(typed(site), random_state=0, labels=True, **TINY)
     assert with_labels.classes == ("benign", "attack")
     assert set(with_labels.labels) == {"benign", *site.class_order[1:]}
@@ -90,16 +90,16 @@ def test_benign_labels_are_one_output(site: LabelledFlows) -> None:
     assert train_detector(flows, random_state=0, **TINY).labels == tuple(site.class_order)
 
 
-def test_the_card_tells_the_training(site: LabelledFlows) -> None:
+def test_the_card_reports_the_training(site: LabelledFlows) -> None:
     seen = []
     detector = train_detector(site, card={"data": {"source": "here"}}, random_state=7, on_epoch=seen.append, **TINY)
-    told = detector.card["training"]
-    assert [epoch["loss"] for epoch in told["epochs"]] == [epoch.loss for epoch in seen]
-    assert (told["preset"], told["random_state"], told["n_threads"]) == ("default", 7, 1)
-    assert told["parameters"]["hidden"] == [16]
-    assert set(told["parameters"]) == set(PRESETS["default"]) - {"labels"}
-    assert told["distinct_rows"] == len(detector.training_fingerprints)
-    assert told["interrupted"] is False
+    training = detector.card["training"]
+    assert [epoch["loss"] for epoch in training["epochs"]] == [epoch.loss for epoch in seen]
+    assert (training["preset"], training["random_state"], training["n_threads"]) == ("default", 7, 1)
+    assert training["parameters"]["hidden"] == [16]
+    assert set(training["parameters"]) == set(PRESETS["default"]) - {"labels"}
+    assert training["distinct_rows"] == len(detector.training_fingerprints)
+    assert training["interrupted"] is False
     assert detector.card["data"] == {"source": "here"}
 
 
@@ -145,19 +145,19 @@ def test_attacks_alone_cannot_train(site: LabelledFlows) -> None:
         train_detector(flows, **TINY)
 
 
-def test_a_class_of_one_training_row_is_told(site: LabelledFlows) -> None:
+def test_a_class_of_one_training_row_is_reported(site: LabelledFlows) -> None:
     rows = np.flatnonzero((site.classes != "beacon").to_numpy()).tolist()
     rows.append(int(np.flatnonzero((site.classes == "beacon").to_numpy())[0]))
     with pytest.raises(LabelError, match=r"table has one of beacon; drop it"):
         train_detector(site.take(np.array(rows)), **TINY)
 
 
-def test_an_unknown_preset_is_told() -> None:
+def test_an_unknown_preset_is_reported() -> None:
     with pytest.raises(ValueError, match="preset must be one of default, paper, got 'best'"):
         make_classifier("best")
 
 
-def test_a_missing_extra_is_told(monkeypatch, site: LabelledFlows) -> None:
+def test_a_missing_extra_is_reported(monkeypatch, site: LabelledFlows) -> None:
     monkeypatch.setitem(sys.modules, "deepidea.model.estimators", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deepidea\[train\]'"):
         train_detector(site, **TINY)

@@ -1,4 +1,4 @@
-"""What the flows of training looked like: the same for any way of writing them; audited when a file tells it."""
+"""The reference of a detector: independent of how training flows were written; checked when a file is read."""
 
 import copy
 import json
@@ -38,11 +38,11 @@ def test_every_number_has_a_bin_and_shares_are_of_all(values, n_bins):
 
 @given(st.lists(st.sampled_from(["tcp", "udp", "icmp", "", None]), min_size=1))
 def test_words_are_counted_once_each(words):
-    told = Words.of(pl.Series(words, dtype=pl.String), most=2)
-    assert sum(told.shares) == pytest.approx(1, abs=1e-4)
-    for word in told.words:
-        assert told.share(word) == pytest.approx(words.count(word) / len(words), abs=1e-5)
-    assert Words.from_contract(told.contract()) == told
+    counted = Words.of(pl.Series(words, dtype=pl.String), most=2)
+    assert sum(counted.shares) == pytest.approx(1, abs=1e-4)
+    for word in counted.words:
+        assert counted.share(word) == pytest.approx(words.count(word) / len(words), abs=1e-5)
+    assert Words.from_contract(counted.contract()) == counted
 
 
 @given(st.lists(st.integers(0, 5), min_size=1).filter(any), st.integers(0, 9))
@@ -56,7 +56,7 @@ def test_rows_are_drawn_as_often_as_they_weigh(weights, seed):
     assert np.abs(np.bincount(scaled, minlength=len(weight)) - expected).max() < 2
 
 
-def test_a_detector_tells_what_benign_flows_are_like(detector):
+def test_a_detector_reports_what_benign_flows_are_like(detector):
     table, classes = simulated_flows()
     benign = table.filter(pl.Series(classes) == "benign")
     known = detector.reference

@@ -57,7 +57,7 @@ def test_verdicts_stand_in_the_order_of_the_flows(detector, sources, tmp_path, s
     assert kept.select(verdicts.columns).equals(verdicts)
 
 
-def test_progress_is_told(detector, sources, tmp_path):
+def test_progress_is_reported(detector, sources, tmp_path):
     seen: list[int] = []
     score_files(detector, [sources / "f.csv"], tmp_path / "v.csv", chunk_rows=250, progress=seen.append)
     assert seen == [250, 500, 600]
@@ -82,7 +82,7 @@ def test_an_error_late_in_the_file_leaves_the_old_output(detector, sources, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.csv", "v.csv"]
 
 
-def test_a_folder_that_is_not_there_is_told(detector, sources, tmp_path):
+def test_a_folder_that_is_not_there_is_reported(detector, sources, tmp_path):
     with pytest.raises(StorageError, match=r"cannot write .*absent.v\.csv: No such file"):
         score_files(detector, [sources / "f.csv"], tmp_path / "absent" / "v.csv")
 
@@ -108,7 +108,7 @@ def test_reading_ahead_changes_no_order(items):
     assert list(read_ahead(iter(items))) == items
 
 
-def test_reading_ahead_tells_errors_in_their_place_and_ends_its_thread():
+def test_reading_ahead_reports_errors_in_their_place_and_ends_its_thread():
     def items():
         yield 1
         raise CellError("line 2")

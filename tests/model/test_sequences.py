@@ -102,7 +102,7 @@ def test_blocks_change_no_verdict() -> None:
     assert run_windows(lstm, x, 4).shape == run_flows(cnn, x).shape == (41, 2)
 
 
-def test_a_loss_that_is_no_number_is_told() -> None:
+def test_a_loss_that_is_no_number_is_reported() -> None:
     x, target = remembered_flows(8)
     x[0] = np.nan
     with pytest.raises(FloatingPointError, match="the loss is nan"):

@@ -52,8 +52,8 @@ def test_all_but_the_order_of_batches_is_as_in_memory(shards: Detector, memory: 
     assert shards.decision.contract() == memory.decision.contract()
     assert shards.classes == memory.classes
     assert shards.training_fingerprints.tolist() == memory.training_fingerprints.tolist()
-    told, known = shards.reference.contract(), memory.reference.contract()
-    assert {**told, "score_bins": 0, "starts": 0} == {**known, "score_bins": 0, "starts": 0}
+    ours, theirs = shards.reference.contract(), memory.reference.contract()
+    assert {**ours, "score_bins": 0, "starts": 0} == {**theirs, "score_bins": 0, "starts": 0}
 
 
 def test_the_detector_is_as_good_as_one_trained_in_memory(shards: Detector, memory: Detector) -> None:

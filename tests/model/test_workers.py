@@ -91,10 +91,10 @@ def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Pat
     kept: dict[str, Any] = {"checkpoint": tmp_path / "kept", "random_state": 3, "n_epochs": 4, "dropout": 0.0}
     with pytest.raises(CutOffError):
         train_detector(FLOWS, on_epoch=cut_off, **kept)
-    told: list[int] = []
-    resumed = train_detector(FLOWS, on_epoch=lambda epoch: told.append(epoch.number), **kept)
+    numbers: list[int] = []
+    resumed = train_detector(FLOWS, on_epoch=lambda epoch: numbers.append(epoch.number), **kept)
     whole = train_detector(FLOWS, random_state=3, n_epochs=4, dropout=0.0)
-    assert told == [3, 4]
+    assert numbers == [3, 4]
     assert resumed.graph == whole.graph  # to the bit
     assert losses_of(resumed) == losses_of(whole)
 
@@ -139,7 +139,7 @@ def test_two_processes_learn_as_one_does(table: Path, tmp_path: Path, more: tupl
             check=False,
         )
         assert ran.returncode == 0, ran.stderr.decode()
-        assert ran.stderr.count(b"wrote ") == 1  # one process tells of it
+        assert ran.stderr.count(b"wrote ") == 1  # one process reports it
         found.append(Detector.load(output))
     one, two = (np.array(losses_of(detector)) for detector in found)
     assert np.abs(two / one - 1)[1:].max() < 0.1  # masks of dropout are others
