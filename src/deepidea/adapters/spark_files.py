@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepidea.adapters.spark import Scored, SkippedRows, score, unwrap_errors
-from deepidea.adapters.spark_parts import Part, cut_into_parts, filesystem_of, local_files, local_folder, score_parts
+from deepidea.adapters.spark_parts import cut_into_parts, filesystem_of, local_files, local_folder, score_parts
 from deepidea.errors import DataError, FileFormatError, StorageError
 from deepidea.flows.skipping import OnError
 from deepidea.model.detector import Detector
@@ -61,33 +61,18 @@ def score_files(
     """
     options: dict[str, Any] = {"keep_columns": keep_columns, "on_error": on_error}
     with unwrap_errors():
-        _require_new(spark, output)
+        if _exists(spark, output):
+            raise StorageError(f"output folder {output} already exists; remove it or choose another")
         kind = _SUFFIXES.get(Path(output).suffix, "parquet")
         folder = local_folder(spark, output) if kind == "parquet" else None
-        parts = _local_parts(spark, detector, inputs, keep_columns) if folder else None
+        files = local_files(spark, inputs) if folder and not inputs[0].startswith(TABLE) else None
+        n_cores = spark.sparkContext.defaultParallelism
+        parts = cut_into_parts(files, detector, keep_columns=keep_columns, n_cores=n_cores) if files else None
         if folder and parts:
             return score_parts(spark, detector, parts, folder, **options)
-        flows = read_flows(spark, inputs, header=header)
-        return _score_by_spark(flows, detector, output, kind, **options)
-
-
-def _local_parts(
-    spark: SparkSession, detector: Detector, inputs: Sequence[str], keep_columns: bool
-) -> list[Part] | None:
-    """Return the inputs as parts for tasks that read files themselves; None where they cannot."""
-    files = None if inputs[0].startswith(TABLE) else local_files(spark, inputs)
-    if files is None:
-        return None
-    return cut_into_parts(files, detector, keep_columns=keep_columns, n_cores=spark.sparkContext.defaultParallelism)
-
-
-def _score_by_spark(
-    flows: DataFrame, detector: Detector, output: str, kind: Format, *, keep_columns: bool, on_error: OnError
-) -> Scored:
-    """Score flows with Spark's own reader and writer."""
-    skipped = SkippedRows(flows.sparkSession) if on_error == "skip" else None
-    verdicts = score(flows, detector, keep_columns=keep_columns, on_error=on_error, skipped=skipped)
-    n_flows = _write(verdicts, output, kind, mode="error")
+        skipped = SkippedRows(spark) if on_error == "skip" else None
+        verdicts = score(read_flows(spark, inputs, header=header), detector, **options, skipped=skipped)
+        n_flows = _write(verdicts, output, kind, mode="error")
     return Scored(n_flows, skipped.reasons if skipped else Counter())
 
 
@@ -167,11 +152,6 @@ def _exists(spark: SparkSession, path: str) -> bool:
     return bool(system.exists(place))
 
 
-def _require_new(spark: SparkSession, output: str) -> None:
-    if _exists(spark, output):
-        raise StorageError(f"output folder {output} already exists; remove it or choose another")
-
-
 def _write(verdicts: DataFrame, place: str, kind: Format, *, mode: str) -> int:
     """Write verdicts and return their number."""
     from pyspark.sql import Observation
@@ -246,7 +226,11 @@ def score_new_files(
             progress(counted["flows"])
 
     with unwrap_errors():
-        _require_together(spark, output, checkpoint)
+        if _exists(spark, output) and not _exists(spark, checkpoint):
+            raise StorageError(
+                f"output {output} exists and checkpoint {checkpoint} does not, so every file would be scored again; "
+                "give the checkpoint of this output, or another output"
+            )
         flows = _stream_of(spark, inputs[0], files_at_once)
         writer = flows.writeStream.foreachBatch(score_batch).option("checkpointLocation", checkpoint)
         trigger: dict[str, Any] = {"processingTime": "0 seconds"} if follow else {"availableNow": True}
@@ -263,14 +247,6 @@ def _stream_of(spark: SparkSession, folder: str, files_at_once: int) -> DataFram
     if kind == "csv":
         options |= {"header": True, "sep": _head_of(spark, folder, None)[1], "enforceSchema": True}
     return reader.options(**options).load(folder)
-
-
-def _require_together(spark: SparkSession, output: str, checkpoint: str) -> None:
-    if _exists(spark, output) and not _exists(spark, checkpoint):
-        raise StorageError(
-            f"output {output} exists and checkpoint {checkpoint} does not, so every file would be scored again; give "
-            "the checkpoint of this output, or another output"
-        )
 
 
 def _wait(query: Any, stop: threading.Event) -> None:

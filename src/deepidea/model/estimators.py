@@ -368,16 +368,17 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._output_labels, self._class_of = start.labels, start.class_of
 
     def _start(self, training: _Rows, start: WarmStart | None) -> None:
-        """Set encoder and network to what training begins with."""
+        """Set the encoder and the network that training begins with."""
         if start is None:
             self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(training.table, training.weight)
-            self._start_network()
-            return
-        self.encoder_ = start.encoder
-        self._start_network()
-        start.load_into(self.network_)
-        self._offset = start.offset
-        self.fingerprints_ = start.fingerprints
+        else:
+            self.encoder_ = start.encoder
+        n_outputs, drawn = len(self._output_labels), {"dropout": self.dropout, "random_state": self._seed}
+        self.network_ = MLP(self.encoder_.d_out, n_outputs, hidden=self.hidden, **drawn)
+        self._offset = np.zeros(n_outputs)
+        if start is not None:
+            start.load_into(self.network_)
+            self._offset, self.fingerprints_ = start.offset, start.fingerprints
 
     def _set_classes(self, classes: NDArray[Any]) -> None:
         if len(classes) < 2:
@@ -469,16 +470,6 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         costs = self.class_weight if isinstance(self.class_weight, dict) else {}
         of_class = [costs.get(label, 1.0) for label in self.classes_[self._network_order].tolist()]
         return np.array(of_class, np.float64)[list(self._class_of)]
-
-    def _start_network(self) -> None:
-        self.network_ = MLP(
-            self.encoder_.d_out,
-            len(self._output_labels),
-            hidden=self.hidden,
-            dropout=self.dropout,
-            random_state=self._seed,
-        )
-        self._offset = np.zeros(len(self._output_labels))
 
     def _count_classes(self, rows: _Rows) -> NDArray[np.float64]:
         return np.bincount(rows.target, rows.prior_weight, minlength=len(self._output_labels)).astype(np.float64)

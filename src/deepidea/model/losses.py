@@ -132,9 +132,9 @@ class _MeanLoss(nn.Module):
         """Return the weighted mean loss, a scalar; the arguments are those of :meth:`AttackSharingLoss.forward`."""
         _check_shapes(logits, target)
         weight = _weights(logits, sample_weight)
-        return (self.per_flow(logits, target) * weight).sum() / weight.sum()
+        return (self._per_flow(logits, target) * weight).sum() / weight.sum()
 
-    def per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each flow, ``(n_flows,)``."""
         raise NotImplementedError
 
@@ -161,8 +161,7 @@ class FocalLoss(_MeanLoss):
         super().__init__()
         self.gamma = _check(0 <= gamma < float("inf"), "gamma must be finite and at least 0", gamma)
 
-    def per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each flow, ``(n_flows,)``."""
+    def _per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
         log_total = torch.logsumexp(logits, 1)
         log_p = logits.gather(1, target[:, None])[:, 0] - log_total
         # log(1 - p_y) as a log-sum-exp over the other classes: its power has a finite gradient for any gamma
@@ -179,8 +178,7 @@ class _ShiftedCrossEntropy(_MeanLoss):
         super().__init__()
         self.register_buffer("shift", torch.from_numpy(np.ascontiguousarray(shift, np.float64)))
 
-    def per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each flow, ``(n_flows,)``."""
+    def _per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
         _check_width(logits, len(self.shift))
         return F.cross_entropy(logits + self.shift.to(logits.dtype)[target], target, reduction="none")
 
@@ -315,8 +313,7 @@ class ClassBalancedLoss(_MeanLoss):
         super().__init__()
         self.register_buffer("class_weight", torch.from_numpy(effective_number_weights(counts, beta)))
 
-    def per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each flow, ``(n_flows,)``."""
+    def _per_flow(self, logits: Tensor, target: Tensor) -> Tensor:
         _check_width(logits, len(self.class_weight))
         weight = self.class_weight.to(logits.dtype)[target]
         return weight * F.cross_entropy(logits, target, reduction="none")

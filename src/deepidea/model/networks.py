@@ -125,7 +125,11 @@ class FastMLP(nn.Module):
         values, gradients = _cut(self.flat.detach(), parameters), _cut(self._gradient, parameters)
         for parameter, value in zip(parameters, values, strict=True):
             parameter.data = value
-        arrays = [[view.numpy() for view in of_kind] for views in (values, gradients) for of_kind in _by_kind(views)]
+        arrays = [
+            [view.numpy() for view in of_kind]
+            for views in (values, gradients)
+            for of_kind in (views[0::2], views[1::2])
+        ]
         self._layers = [_Layer(*of_layer) for of_layer in zip(*arrays, strict=True)]
         self._memory = _Memory(network.sizes[1:], self.flat.dtype)
         self._masks = MaskStream(network.sizes[:-1], network.dropout, network.mask_seeds) if network.dropout else None
@@ -187,10 +191,6 @@ class _Layer(NamedTuple):
 def _cut(flat: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     pieces = torch.split(flat, [parameter.numel() for parameter in parameters])
     return [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
-
-
-def _by_kind(views: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    return views[0::2], views[1::2]
 
 
 class _Output(NamedTuple):
