@@ -76,9 +76,8 @@ class RowsInMemory:
 class RowsOnDisk:
     """Rows of which one shard at a time is in memory, in a new random order each epoch.
 
-    Each shard must be a fair sample of all rows, for the batches of a while come out of it alone. What would not be
-    fair is a row that stands for many flows and lies in one shard: such rows are in every shard, with their part of the
-    weight.
+    Each shard must be a fair sample of all rows, since many consecutive batches are drawn from it alone. A row that
+    stands for many flows would make one shard unfair, so such rows are in every shard, with their part of the weight.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ class RowsOnDisk:
     targets, weights : sequences of arrays, (n_rows,)
         Of the rows of each shard.
     common : RowsInMemory
-        Rows that every shard has besides, with their weight over all shards.
+        Rows common to all shards, with their weight over all shards.
     """
 
     paths: Sequence[Path]

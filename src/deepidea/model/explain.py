@@ -330,14 +330,12 @@ class Explainer:
 
     def _headline(self, reasons: Sequence[Reason], class_name: str, basis: Basis) -> str:
         if basis == "anomaly":
-            phrases = self._phrases([reason for reason in reasons if reason.beyond > 0])
-            return (
-                f"Unlike benign flows{f': {phrases}' if phrases else ' in how features come together, not in any one'}"
-            )
+            found = self._phrases([reason for reason in reasons if reason.beyond > 0])
+            return "Unlike benign flows" + (f": {found}" if found else " in how features come together, not in any one")
         benign = class_name == self.detector.benign
         side = [reason for reason in reasons if reason.direction == ("benign" if benign else "attack")]
         strong = [reason for reason in side if abs(reason.push) >= _LEAST_PUSH * abs(side[0].push)]
-        if not benign:  # among strong pushes, unusual values tell a reader most
+        if not benign:  # among strong pushes, the most unusual values first
             strong.sort(key=lambda reason: -reason.push * reason.surprise)
         phrases = self._phrases(strong)
         return f"Looks {'benign' if benign else f'like {class_name}'}{f': {phrases}' if phrases else ''}"
