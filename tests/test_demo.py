@@ -66,7 +66,7 @@ def test_the_labelled_flows_example_leaves_no_trace_in_the_home_folder(labelled:
 
 @pytest.mark.slow
 def test_the_demo_finds_what_was_simulated(tmp_path: Path) -> None:
-    told = run("demo.py", tmp_path, "--minutes", "3", "--output", str(tmp_path / "out"))
+    told = run("demo.py", tmp_path, "--minutes", "2", "--output", str(tmp_path / "out"))
     found = {line.split()[0]: float(line.split()[-3]) for line in told.splitlines() if line.endswith("% alerted")}
     assert "SIMULATED" in told
     assert found["syn_flood"] > 90

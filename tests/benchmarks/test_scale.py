@@ -21,13 +21,13 @@ def planner() -> Planner:
 
 
 def test_a_plan_holds_and_a_process_less_does_not(planner):
-    told = plan(planner, 3e9)
-    cells, each = told["cells"], told["processes"] // told["cells"]
+    planned = plan(planner, 3e9)
+    cells, each = planned["cells"], planned["processes"] // planned["cells"]
     assert planner.holds(3e9, cells, each)
     assert not planner.holds(3e9, cells, each - 1)
-    assert told["calm"]["p99_s"] <= QUICKLY.delay_bound_s
-    assert max(told["calm"][name] for name in ("process", "broker", "store")) <= QUICKLY.most_busy
-    assert told["calm"]["left"] == told["flooded"]["left"] == 0
+    assert planned["calm"]["p99_s"] <= QUICKLY.delay_bound_s
+    assert max(planned["calm"][name] for name in ("process", "broker", "store")) <= QUICKLY.most_busy
+    assert planned["calm"]["left"] == planned["flooded"]["left"] == 0
 
 
 def test_ten_times_the_flows_take_about_ten_times_as_much(planner):
@@ -39,9 +39,11 @@ def test_ten_times_the_flows_take_about_ten_times_as_much(planner):
 
 
 def test_the_first_limit_is_the_least_and_a_flood_lowers_that_of_the_store(planner):
-    told = plan(planner, 1e9)
-    assert told["limits"][told["limits_first"]] == min(of for stage, of in told["limits"].items() if stage != "sink")
-    assert told["flood_limits"]["store"] < told["limits"]["store"]
+    planned = plan(planner, 1e9)
+    assert planned["limits"][planned["limits_first"]] == min(
+        of for stage, of in planned["limits"].items() if stage != "sink"
+    )
+    assert planned["flood_limits"]["store"] < planned["limits"]["store"]
     noisy = Planner(planner.measured, replace(QUICKLY, alert_share=0.01))
     assert noisy.limits(1e9)["store"] < planner.limits(1e9)["store"]
 
@@ -61,10 +63,10 @@ def test_prices_change_costs_alone(planner):
 
 
 def test_the_model_is_held_against_what_was_measured(planner):
-    told = validation(planner.measured)
+    errors = validation(planner.measured)
     for name in ("one", "two", "ratio"):
-        assert told[name]["error"] == pytest.approx(told[name]["model"] / told[name]["measured"] - 1, abs=1e-3)
-        assert abs(told[name]["error"]) < 0.35, "the model is no guide any more: find out why before planning by it"
+        assert errors[name]["error"] == pytest.approx(errors[name]["model"] / errors[name]["measured"] - 1, abs=1e-3)
+        assert abs(errors[name]["error"]) < 0.35, "the model is no guide any more: find out why before planning by it"
 
 
 def test_processes_on_cores_that_they_share_with_servers_empty_a_stream_as_worked_out():
@@ -75,8 +77,8 @@ def test_processes_on_cores_that_they_share_with_servers_empty_a_stream_as_worke
 
 def test_the_committed_plan_is_that_of_the_committed_measurements():
     committed, measured = read_result("scale"), Measured.read()
-    told = json.loads(json.dumps(plan(Planner(measured, Assumed()), 1e9)))
-    assert committed["plans"][0] == told, "run: python -m benchmarks.scale"
+    planned = json.loads(json.dumps(plan(Planner(measured, Assumed()), 1e9)))
+    assert committed["plans"][0] == planned, "run: python -m benchmarks.scale"
     assert committed["validation"] == validation(measured)
 
 
@@ -108,8 +110,8 @@ def test_own_numbers_are_printed_and_change_no_result_file(tmp_path, capsys):
     assert json.loads(out.read_text())["assumed"]["price_core_hour"] == 0.1
 
 
-def test_every_assumption_is_explained_and_told():
-    told = re.findall(r"`--([\w-]+)`", (Path(__file__).parents[2] / "docs" / "scale.md").read_text())
+def test_every_assumption_is_documented():
+    documented = re.findall(r"`--([\w-]+)`", (Path(__file__).parents[2] / "docs" / "scale.md").read_text())
     names = {one.name for one in fields(Assumed)}
     assert names <= set(re.findall(r"\w+", str(Assumed.__doc__)))
-    assert names <= {name.replace("-", "_") for name in told}
+    assert names <= {name.replace("-", "_") for name in documented}

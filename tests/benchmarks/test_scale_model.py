@@ -38,7 +38,7 @@ loads = st.builds(
 
 @settings(max_examples=25)
 @given(loads, st.integers(1, 5))
-def test_every_flow_that_came_is_judged_or_waits(load, n):
+def test_every_flow_that_arrived_is_scored_or_waits(load, n):
     day = simulate(load, Fleet(n), FULL, step_s=60, lasts_s=6 * 3600)
     assert np.allclose(np.cumsum(day.arrived), np.cumsum(day.scored) + day.waiting())
     assert (day.waiting() >= 0).all()
@@ -81,7 +81,7 @@ def test_what_overloads_a_process_all_day_grows_by_the_excess():
     day = simulate(replace(STEADY, flows_a_day=1.5 * 8.64e8), Fleet(1), QUICK, step_s=10, lasts_s=3600)
     assert day.waiting() == pytest.approx(np.arange(1, 361) * 10 * 5_000)
     assert day.drained_s(0) == float("inf")
-    assert day.delay_s(0.99) == float("inf")  # nobody has seen the last of them judged
+    assert day.delay_s(0.99) == float("inf")  # the last of them are not scored yet
 
 
 def test_a_store_that_is_short_is_what_limits_judging():

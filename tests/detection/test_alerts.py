@@ -42,7 +42,7 @@ def test_flows_alike_in_identity_and_class_are_one_alert() -> None:
     assert alerts_of([{"score": 0.5}, {"score": 0.6}])["alert_id"].n_unique() == 1
 
 
-def test_without_an_identity_features_tell_alerts_apart() -> None:
+def test_without_an_identity_features_distinguish_alerts() -> None:
     flows = pl.DataFrame({"fwd_packets": [1.0, 2.0, 2.0]})
     verdicts = pl.DataFrame({"class": ["dos"] * 3, "score": [1.0] * 3})
     alerts = make_alerts(flows, verdicts, pl.Series([True] * 3), model="m", made_at=NOON)
@@ -50,7 +50,7 @@ def test_without_an_identity_features_tell_alerts_apart() -> None:
     assert alerts["time"].to_list() == [NOON] * 3
 
 
-def test_only_chosen_flows_are_told_in_their_order() -> None:
+def test_only_selected_flows_are_alerts_in_their_order() -> None:
     flows = pl.DataFrame({"dst_port": [1, 2, 3, 4], "fwd_packets": [1.0, 2.0, 3.0, 4.0]})
     verdicts = pl.DataFrame({"class": ["a", "b", "c", "d"], "score": [0.1, 0.2, 0.3, 0.4]})
     alerts = make_alerts(flows, verdicts, pl.Series([True, False, None, True]), model="m")
@@ -85,7 +85,7 @@ def test_what_is_unlike_anything_is_medium_at_least() -> None:
     assert alerts["severity"].to_list() == [3, 1]
 
 
-def test_community_ids_are_worked_out_where_they_are_missing() -> None:
+def test_community_ids_are_computed_where_they_are_missing() -> None:
     alerts = alerts_of([{"community_id": "1:given"}, {"community_id": None}, {"community_id": None, "src_ip": "?"}])
     expected = community_id("192.0.2.7", 40_000, "198.51.100.1", 22, "tcp")
     assert alerts["community_id"].to_list() == ["1:given", expected, None]

@@ -1,4 +1,4 @@
-"""Drift: held-out flows are stable, others are told; any batches give the same counts; what is not known is said."""
+"""Drift: held-out flows are stable, other ones are not; any batches give the same counts; unknown has a reason."""
 
 from __future__ import annotations
 
@@ -81,9 +81,7 @@ def test_held_out_flows_of_the_same_data_are_stable(detector: Detector, held_out
     assert report.sentence == "The traffic is like the traffic that this model was trained on."
 
 
-def test_another_network_is_told_so_in_one_sentence(
-    detector: Detector, held_out: pl.DataFrame, sqlite_store: Store
-) -> None:
+def test_another_network_is_red(detector: Detector, held_out: pl.DataFrame, sqlite_store: Store) -> None:
     report = watch(detector, other_network(held_out), sqlite_store)
     assert report.light == "red"
     assert report.sentence == "This model was not trained on traffic like this."
@@ -104,7 +102,7 @@ def test_chance_is_no_drift(detector: Detector, n: int) -> None:
     assert set(lights) == {"green"}
 
 
-def test_too_few_flows_say_nothing(detector: Detector, held_out: pl.DataFrame, sqlite_store: Store) -> None:
+def test_too_few_flows_are_unknown(detector: Detector, held_out: pl.DataFrame, sqlite_store: Store) -> None:
     report = watch(detector, held_out.head(LEAST_FLOWS - 1), sqlite_store)
     assert report.light == "unknown"
     assert f"{LEAST_FLOWS} are needed" in report.sentence
@@ -148,14 +146,14 @@ def test_hours_add_up_whatever_the_batches_and_restarts(
     detector: Detector, held_out: pl.DataFrame, tmp_path: Any
 ) -> None:
     parts = [at(part, NOON + timedelta(hours=k)) for k, part in enumerate(held_out.head(900).iter_slices(300))]
-    told = []
+    reports = []
     for size in (100, 250):
         url = f"sqlite:///{tmp_path}/{size}.db"
         for upto in (450, 900):
             with open_store(url) as store:
                 report = watch(detector, pl.concat(parts).head(upto), store, size)
-        told.append(report)
-    first, second = told
+        reports.append(report)
+    first, second = reports
     assert first.hours.equals(second.hours)
     assert first.hours["n_flows"].to_list() == [300, 300, 300]
     assert (first.since, first.until) == (NOON, NOON + timedelta(hours=3))
@@ -169,7 +167,7 @@ def test_an_older_file_without_a_reference_is_unknown(detector: Detector, held_o
     assert report.to_dict()["features"] == []
 
 
-def test_what_the_site_looked_like_goes_before_training(
+def test_the_reference_of_the_site_goes_before_training(
     detector: Detector, held_out: pl.DataFrame, sqlite_store: Store
 ) -> None:
     site = detector.with_options(site_reference=detector.reference, reference=detector.reference)
@@ -197,7 +195,7 @@ def test_a_baseline_survives_its_json(detector: Detector) -> None:
         Baseline.from_json('{"model": "m"}')
 
 
-def test_missing_numbers_and_new_words_are_said() -> None:
+def test_missing_numbers_are_a_change() -> None:
     detector, _ = _known()
     known = Baseline.of(detector, "m")
     assert known is not None
@@ -208,7 +206,7 @@ def test_missing_numbers_and_new_words_are_said() -> None:
     assert report.features[0].psi > 1
 
 
-def test_the_command_tells_light_and_sentence(
+def test_the_command_prints_light_and_sentence(
     detector: Detector, held_out: pl.DataFrame, tmp_path: Any, command: Command
 ) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
@@ -218,8 +216,8 @@ def test_the_command_tells_light_and_sentence(
     ran = command("drift", "--store", url, "--model", tmp_path / "m.idea")
     assert ran.code == 0
     assert ran.out.startswith("green  The traffic is like the traffic that this model was trained on.")
-    told = json.loads(command("drift", "--store", url, "--json").out)
-    assert (told["light"], told["model"], len(told["hours"])) == ("green", fingerprint(detector), 1)
+    report = json.loads(command("drift", "--store", url, "--json").out)
+    assert (report["light"], report["model"], len(report["hours"])) == ("green", fingerprint(detector), 1)
 
 
 @pytest.mark.data
@@ -234,11 +232,11 @@ def test_nsl_kdd_held_out_is_stable_and_its_test_set_is_not(data_root: Path, mon
     monitor = DriftMonitor(detector, "m")
 
     def light(flows: pl.DataFrame) -> str:
-        told = []
+        binned = []
         for part in flows.iter_slices(SAMPLED):
             conformed = detector.schema.conform(part)
-            told += monitor.count(conformed, detector.score_conformed(conformed)["score"], at(part))
-        counts = np.stack([binned.counts for binned in told]).sum(axis=0, dtype=np.uint32)
+            binned += monitor.count(conformed, detector.score_conformed(conformed)["score"], at(part))
+        counts = np.stack([one.counts for one in binned]).sum(axis=0, dtype=np.uint32)
         return drift_report(monitor.baselines[0], [0], [flows.height], counts[None]).light
 
     assert light(data.train.features[rows[20_000:40_000]]) == "green"

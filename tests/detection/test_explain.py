@@ -33,10 +33,10 @@ def test_a_stored_alert_is_explained_as_its_flow_is(detector, flows, alerts):  #
     expected = {row["src_port"]: row["index"] for row in chosen.iter_rows(named=True)}
     explainer = Explainer(detector)
     for alert in alerts.head(10).iter_rows(named=True):
-        told = explain_alert(detector, alert, explainer=explainer)
+        explanation = explain_alert(detector, alert, explainer=explainer)
         [direct] = explainer.explain(chosen[expected[alert["src_port"]]], classes=[alert["class"]])
-        assert told == direct
-        assert told.headline.startswith(f"Looks like {alert['class']}: ")
+        assert explanation == direct
+        assert explanation.headline.startswith(f"Looks like {alert['class']}: ")
 
 
 def test_a_beginning_finds_an_alert_and_only_one(alerts, sqlite_store):
@@ -57,7 +57,7 @@ def test_another_detectors_alert_is_refused(flows, alerts):  # noqa: F811
         explain_alert(other.to_detector(), alerts.row(0, named=True))
 
 
-def test_features_that_are_gone_are_told(detector, alerts):  # noqa: F811
+def test_an_alert_without_its_features_is_not_explained(detector, alerts):  # noqa: F811
     alert = alerts.row(0, named=True)
     with pytest.raises(DataError, match="no longer has its features"):
         explain_alert(detector, {**alert, "features": None})
@@ -98,9 +98,9 @@ def test_alerts_of_a_detector_with_context_hold_what_it_saw(sqlite_store):
     rows = stored(sqlite_store)
     assert rows.height > 100
     assert set(json.loads(rows["features"][-1])) == set(made.schema.features)
-    told = explain_alert(made, rows.row(-1, named=True))
-    assert told.score == pytest.approx(rows["score"][-1])
-    assert "ports asked for" in told.headline
+    explanation = explain_alert(made, rows.row(-1, named=True))
+    assert explanation.score == pytest.approx(rows["score"][-1])
+    assert "ports asked for" in explanation.headline
 
 
 # --- a site's own flows --------------------------------------------------------------------------------------------
@@ -128,10 +128,10 @@ def test_the_sample_of_a_site_does_not_depend_on_batches(detector, benign, monke
 
     monkeypatch.setattr(module, "SITE_ROWS", 200)
     few = benign.head(600)
-    told = calibrate(detector, Tables(few, size), 0.05).detector.site_reference
+    reference = calibrate(detector, Tables(few, size), 0.05).detector.site_reference
     whole = calibrate(detector, Tables(few, 600), 0.05).detector.site_reference
-    assert told.contract() == whole.contract()
-    assert told.n_flows == 200 < SITE_ROWS
+    assert reference.contract() == whole.contract()
+    assert reference.n_flows == 200 < SITE_ROWS
 
 
 # --- flows of a file -----------------------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ def test_rows_of_a_file_are_explained_in_the_order_asked_for(detector, flows, tm
     explained = explain_rows(detector, path, [600, 3])
     assert [row for row, _ in explained] == [600, 3]
     assert [found.score for _, found in explained] == pytest.approx(detector.score(flows)["score"].gather([599, 2]))
-    for rows, told in (([601], "has 600 rows, got row 601"), ([0], "counted from 1")):
-        with pytest.raises(DataError, match=told):
+    for rows, message in (([601], "has 600 rows, got row 601"), ([0], "counted from 1")):
+        with pytest.raises(DataError, match=message):
             explain_rows(detector, path, rows)
 
 

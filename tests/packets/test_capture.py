@@ -1,4 +1,4 @@
-"""Captures of every form give the same packets; damaged ones give what is whole, and tell the rest."""
+"""Captures of every form give the same packets; damaged ones give what is whole, and count the rest."""
 
 import contextlib
 import gzip
@@ -32,11 +32,11 @@ FORMS = {
 
 
 def packets(data, skipped=None):
-    told = []
+    read = []
     for found in iter_capture(io.BytesIO(data), skipped):
         for at, size, time in zip(found.offsets, found.captured, found.times_us, strict=True):
-            told.append((int(time), found.data[at : at + size].tobytes()))
-    return told
+            read.append((int(time), found.data[at : at + size].tobytes()))
+    return read
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -63,8 +63,8 @@ class Dribble(io.RawIOBase):
 @pytest.mark.parametrize("form", ["micro", "gzip", "pcapng two sections"])
 @pytest.mark.parametrize("step", [1, 7, 1000])
 def test_a_stream_may_come_in_any_pieces(form, step):
-    told = [len(b) for b in iter_capture(Dribble(FORMS[form], step))]
-    assert sum(told) == len(FRAMES)
+    read = [len(b) for b in iter_capture(Dribble(FORMS[form], step))]
+    assert sum(read) == len(FRAMES)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -401,7 +401,7 @@ def test_no_cut_of_the_stream_changes_a_row(gaps, sizes, dialect, max_flows):
 
 @given(traffic)
 def test_a_clock_that_ticks_changes_no_row(gaps):
-    """A live meter is told the time between packets; rows may come earlier, and are the same."""
+    """A live meter gets the time between packets; rows may come earlier, and are the same."""
     frames = timed(gaps)
     whole, _ = meter(frames)
     [block] = iter_capture(io.BytesIO(pcap(frames)))
@@ -495,8 +495,8 @@ def test_skipped_records_of_a_damaged_capture_are_told():
 def test_the_page_lists_what_each_dialect_repeats():
     page = (Path(__file__).parents[2] / "docs" / "meter.md").read_text()
     listed = page.split("<!-- dialects -->")[1].split("<!-- /dialects -->")[0]
-    told = [line.removeprefix("- ") for line in listed.splitlines() if line.startswith("- ")]
-    assert told == [mistake for mistakes in DIALECTS.values() for mistake in mistakes]
+    listed_mistakes = [line.removeprefix("- ") for line in listed.splitlines() if line.startswith("- ")]
+    assert listed_mistakes == [mistake for mistakes in DIALECTS.values() for mistake in mistakes]
 
 
 @pytest.mark.data

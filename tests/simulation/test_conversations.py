@@ -115,16 +115,16 @@ def test_acknowledgements_never_go_back_and_windows_are_kept(route, script, endi
     talk = tcp_conversation(0.0, route, 80, script, label="x", rng=Random(seed), ending=ending)
     stacks = route.src.stack, route.dst.stack
     scaled = all(stack.scale is not None for stack in stacks)
-    told: dict[int, int] = {}
+    acked: dict[int, int] = {}
     room: dict[int, int] = {}
     for way, seen, _ in both_ways(list(talk.packets), route):
         tcp = seen.transport
         if not tcp.flags & ACK:
             continue
-        assert (tcp.ack - told.get(way, tcp.ack)) % 2**32 < 2**31
-        told[way], room[way] = tcp.ack, tcp.win << (stacks[way].scale if scaled and not tcp.flags & SYN else 0)
-        if seen.payload and 1 - way in told:
-            ahead = (tcp.seq + len(seen.payload) - told[1 - way]) % 2**32
+        assert (tcp.ack - acked.get(way, tcp.ack)) % 2**32 < 2**31
+        acked[way], room[way] = tcp.ack, tcp.win << (stacks[way].scale if scaled and not tcp.flags & SYN else 0)
+        if seen.payload and 1 - way in acked:
+            ahead = (tcp.seq + len(seen.payload) - acked[1 - way]) % 2**32
             assert ahead <= max(room[1 - way], 2 * 1460) or ahead > 2**31  # the latter: sent again, and heard since
 
 

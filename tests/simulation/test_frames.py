@@ -32,9 +32,9 @@ def test_tcp_holds_what_was_put_in(envelope, src_port, dst_port, seq, ack, windo
     tcp = seen.transport
     assert (seen.src, seen.src_port, seen.dst, seen.dst_port) == (envelope.src_ip, src_port, envelope.dst_ip, dst_port)
     assert (tcp.seq, tcp.ack, tcp.flags, tcp.win, tcp.opts, seen.payload) == (seq, ack, ACK, window, options, payload)
-    told = dict(dpkt.tcp.parse_opts(options))
-    assert told[dpkt.tcp.TCP_OPT_MSS] == (1400).to_bytes(2, "big")
-    assert (dpkt.tcp.TCP_OPT_TIMESTAMP in told) == (times is not None)
+    parsed = dict(dpkt.tcp.parse_opts(options))
+    assert parsed[dpkt.tcp.TCP_OPT_MSS] == (1400).to_bytes(2, "big")
+    assert (dpkt.tcp.TCP_OPT_TIMESTAMP in parsed) == (times is not None)
 
 
 @given(envelopes(), PORT, PORT, st.binary(max_size=99))

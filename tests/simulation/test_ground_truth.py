@@ -42,10 +42,10 @@ def test_flows_cut_from_simulated_conversations_get_their_labels_back(tmp_path):
     labels = read_labels(tmp_path / "lab.csv")
     middle = labels["start"] + (labels["end"] - labels["start"]) / 2
     halves = [labels.with_columns(end=middle), labels.with_columns(start=middle, **swapped(labels))]
-    flows = pl.concat([half.select(*FLOW_COLUMNS, told="label") for half in halves])
+    flows = pl.concat([half.select(*FLOW_COLUMNS, expected="label") for half in halves])
     join = LabelJoin()
     labelled = label_flows(flows.sample(fraction=1, shuffle=True, seed=0), labels, join=join)
-    assert (labelled["label"] == labelled["told"]).all()
+    assert (labelled["label"] == labelled["expected"]).all()
     assert (join.flows, join.unused, join.unmatched.total()) == (2 * labels.height, 0, 0)
 
 

@@ -116,7 +116,7 @@ def test_an_attack_more_changes_no_benign_conversation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"minutes": 0}, "minutes must be above 0"),
         ({"hosts": 3}, "hosts must be in 8..200"),
@@ -124,8 +124,8 @@ def test_an_attack_more_changes_no_benign_conversation(tmp_path):
         ({"vlan": 5000}, "vlan must be"),
     ],
 )
-def test_options_out_of_range_are_refused(tmp_path, options, told):
-    with pytest.raises(ValueError, match=told):
+def test_options_out_of_range_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
         simulate_capture(tmp_path / "lab.pcap", tmp_path / "lab.csv", **options)
     assert not list(tmp_path.iterdir())
 
