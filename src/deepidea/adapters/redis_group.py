@@ -20,9 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deepidea.adapters.redis import FIELD, event_of, open_client, stream_states
-from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
+from deepidea.detection.addresses import Reads, StreamAddress, at_least, destination, read_address
 from deepidea.detection.publish import position_from
-from deepidea.detection.sinks.sink import destination
 from deepidea.detection.sources.partitions import Shares, read_alone
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError

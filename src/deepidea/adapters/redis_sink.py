@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deepidea.adapters.redis import FIELD, open_client
-from deepidea.detection.addresses import Reads, at_least, read_address
-from deepidea.detection.sinks.sink import destination
+from deepidea.detection.addresses import Reads, at_least, destination, read_address
 from deepidea.errors import SinkError
 
 __all__ = ["RedisSink"]

@@ -1,7 +1,10 @@
-"""Addresses of streams: what their options are, and what of them may be shown."""
+"""Addresses of streams and sinks: their options, their one spelling, and what of them may be shown."""
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +12,9 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from deepidea.errors import DataError
 
-__all__ = ["StreamAddress", "at_least", "read_address"]
+__all__ = ["StreamAddress", "at_least", "destination", "public", "read_address"]
+
+_IMPLIED_PORTS = {"http": 80, "https": 443}
 
 Reads = Callable[[str], Any]
 
@@ -55,22 +60,18 @@ def read_address(address: str, known: Mapping[str, Reads], needed: tuple[str, ..
     'redis://host/0'
     """
     parts = urlsplit(address)
-    told = dict(parse_qsl(parts.query, keep_blank_values=True))
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
     read = StreamAddress(parts)
-    unknown = [name for name in told if name not in known]
-    missing = [name for name in needed if not told.get(name)]
+    unknown = [name for name in given if name not in known]
+    missing = [name for name in needed if not given.get(name)]
     if unknown or missing:
-        raise DataError(
-            f"the address of a stream may have {', '.join(known)} and must have {', '.join(needed) or 'none of them'}, "
-            f"however: {read.place} has {', '.join(told) or 'no option'}; correct it"
-        )
-    for name, text in told.items():
+        fault = f"unknown option {', '.join(unknown)}" if unknown else f"missing option {', '.join(missing)}"
+        raise DataError(f"{fault} of {read.place}; its options: {', '.join(known)}")
+    for name, text in given.items():
         try:
             read.options[name] = known[name](text)
         except ValueError as error:
-            raise DataError(
-                f"an option of a stream must be readable, however: {name}={text} of {read.place}: {error}"
-            ) from error
+            raise DataError(f"cannot read option {name}={text} of {read.place}: {error}") from error
     return read
 
 
@@ -86,7 +87,45 @@ def at_least(kind: type[int] | type[float], least: float) -> Reads:
     def read(text: str) -> float:
         number = kind(text)
         if not number >= least:
-            raise ValueError(f"it must be {least:g} or more")
+            raise ValueError(f"it must be at least {least:g}")
         return number
 
     return read
+
+
+def destination(parts: SplitResult, *, port: int | None = None, path: str = "") -> str:
+    """Return scheme, host, port and path of an address in one spelling, without user and password.
+
+    Parameters
+    ----------
+    parts : SplitResult
+    port, path
+        Of an address that names none. The ports of ``http`` and ``https`` are left out, as browsers do.
+
+    Examples
+    --------
+    >>> from urllib.parse import urlsplit
+    >>> destination(urlsplit("REDIS://me:secret@Localhost"), port=6379, path="/0")
+    'redis://localhost:6379/0'
+    >>> destination(urlsplit("syslog+tcp://[0:0::1]"), port=601)
+    'syslog+tcp://[::1]:601'
+    """
+    host = parts.hostname or ""
+    with contextlib.suppress(ValueError):
+        host = str(ipaddress.ip_address(host))
+    shown = f"[{host}]" if ":" in host else host
+    port = parts.port or port
+    if port == _IMPLIED_PORTS.get(parts.scheme):
+        port = None
+    return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{parts.path.rstrip('/') or path}"
+
+
+def public(address: str) -> str:
+    """Return an address without user and password.
+
+    Examples
+    --------
+    >>> public("https://me:secret@host/hook")
+    'https://host/hook'
+    """
+    return re.sub(r"//[^/]*@", "//", address)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from deepidea.detection.sinks.sink import public
+from deepidea.detection.addresses import public
 from deepidea.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
-from deepidea.detection.sinks.sink import public, sink_errors, sink_options
+from deepidea.detection.addresses import public
+from deepidea.detection.sinks.sink import sink_errors, sink_options
 from deepidea.errors import DataError
 
 _BLOCK_BYTES = 65_536

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from deepidea.detection.sinks.sink import Sink, public
+from deepidea.detection.addresses import public
+from deepidea.detection.sinks.sink import Sink
 from deepidea.errors import DataError
 
 __all__ = ["SINKS", "open_sink", "open_sinks", "register_sink"]

@@ -1,10 +1,8 @@
-"""What a sink is, and what all sinks share: how addresses are spelled, options, errors."""
+"""What a sink is, and what all sinks share: options and errors."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 from urllib.parse import SplitResult, parse_qsl
@@ -12,7 +10,6 @@ from urllib.parse import SplitResult, parse_qsl
 from deepidea.errors import DataError, SinkError
 
 TIMEOUT_S = 10.0
-_IMPLIED_PORTS = {"http": 80, "https": 443}
 
 
 class Sink(Protocol):
@@ -35,44 +32,6 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Close what is open; a later :meth:`send` opens it again."""
-
-
-def destination(parts: SplitResult, *, port: int | None = None, path: str = "") -> str:
-    """Return scheme, host, port and path of an address in one spelling, without user and password.
-
-    Parameters
-    ----------
-    parts : SplitResult
-    port, path
-        Of an address that names none. The ports of ``http`` and ``https`` are left out, as browsers do.
-
-    Examples
-    --------
-    >>> from urllib.parse import urlsplit
-    >>> destination(urlsplit("REDIS://me:secret@Localhost"), port=6379, path="/0")
-    'redis://localhost:6379/0'
-    >>> destination(urlsplit("syslog+tcp://[0:0::1]"), port=601)
-    'syslog+tcp://[::1]:601'
-    """
-    host = parts.hostname or ""
-    with contextlib.suppress(ValueError):
-        host = str(ipaddress.ip_address(host))
-    shown = f"[{host}]" if ":" in host else host
-    port = parts.port or port
-    if port == _IMPLIED_PORTS.get(parts.scheme):
-        port = None
-    return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{parts.path.rstrip('/') or path}"
-
-
-def public(address: str) -> str:
-    """Return an address without user and password.
-
-    Examples
-    --------
-    >>> public("https://me:secret@host/hook")
-    'https://host/hook'
-    """
-    return re.sub(r"//[^/]*@", "//", address)
 
 
 def sink_options(parts: SplitResult, *known: str) -> dict[str, str]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from deepidea.detection.addresses import destination, public
 from deepidea.detection.sinks.connections import has_ended, tls_context
-from deepidea.detection.sinks.sink import TIMEOUT_S, destination, public, sink_errors, sink_options
+from deepidea.detection.sinks.sink import TIMEOUT_S, sink_errors, sink_options
 from deepidea.errors import DataError
 
 UDP_BYTES = 65_000  # a datagram over this cannot be sent; receivers may cut far earlier (RFC 5424 section 6.1: 2,048)

@@ -8,8 +8,9 @@ from base64 import b64encode
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from deepidea.detection.addresses import destination, public
 from deepidea.detection.sinks.connections import has_ended, tls_context
-from deepidea.detection.sinks.sink import TIMEOUT_S, destination, public, sink_errors
+from deepidea.detection.sinks.sink import TIMEOUT_S, sink_errors
 from deepidea.errors import DataError, SinkError
 
 _OURS = ("ca", "timeout_s")  # options that are not sent
