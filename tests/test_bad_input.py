@@ -183,10 +183,7 @@ LABELS = {
         {"label": pl.when(FIRST).then(pl.lit("worm")).otherwise("label")},
         r"column label has one flow each of (.*, )?worm, .* drop",
     ),
-    "a single class": (
-        {"label": pl.lit("benign")},
-        "column label has no value but 'benign'; add flows of an attack",
-    ),
+    "a single class": ({"label": pl.lit("benign")}, "column label has no value but 'benign'; add flows of an attack"),
     "no benign value": (
         {"label": pl.col("label").replace("benign", "benignn")},
         "column label has no benign value 'benign'; nearest: benignn; its values: ",

@@ -1,25 +1,25 @@
-"""Every error the library raises on purpose, in one tree.
+"""Errors that the library raises on purpose, in one tree.
 
 ::
 
     DeepIDEAError                 exit code 1
-    ├── DataError (ValueError)    exit code 3   a file, table or cell breaks a rule
-    │   ├── FileFormatError                     not what its name says: empty, truncated, not CSV or Parquet
-    │   ├── SchemaError                         columns missing, doubled, or of another kind
-    │   ├── CellError                           a value that its column cannot hold
-    │   ├── LabelError                          unknown label, single class, a class too small
-    │   └── LeakError                           a column that must never reach a model
-    ├── DatasetError (LookupError) exit code 3  a data set that is not known or not registered
-    ├── ArtifactError (ValueError) exit code 4  a detector file that is damaged, tampered with or of another format
-    ├── StorageError (OSError)    exit code 5   a file that could not be written; the old one stays
-    ├── DownloadError (OSError)   exit code 5   a download that did not finish; what came is kept for resuming
-    ├── SourceError (OSError)     exit code 5   a source of flows that the system refuses, or that went away
-    ├── SinkError (OSError)       exit code 5   a place for alerts that does not take them
-    ├── StoreError (OSError)      exit code 5   a store that cannot be opened or is of a newer version
-    │   └── StalePositionError                  another process has gone on from where a batch begins
-    └── MissingExtraError (ImportError) exit code 6   an optional dependency is not installed
+    ├── DataError (ValueError)    exit code 3
+    │   ├── FileFormatError
+    │   ├── SchemaError
+    │   ├── CellError
+    │   ├── LabelError
+    │   └── LeakError
+    ├── DatasetError (LookupError) exit code 3
+    ├── ArtifactError (ValueError) exit code 4
+    ├── StorageError (OSError)    exit code 5
+    ├── DownloadError (OSError)   exit code 5
+    ├── SourceError (OSError)     exit code 5
+    ├── SinkError (OSError)       exit code 5
+    ├── StoreError (OSError)      exit code 5
+    │   └── StalePositionError
+    └── MissingExtraError (ImportError) exit code 6
 
-Messages state the rule, then the fact, then what to do. Exit code 2 is a wrong command line, 130 an interruption.
+A message has what failed, the fact, and what to do. Exit code 2 is a wrong command line, 130 an interruption.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DataError(DeepIDEAError, ValueError):
 
 
 class FileFormatError(DataError):
-    """A file is not what its name says."""
+    """A file is empty, truncated, damaged, or of another format than its name."""
 
 
 class SchemaError(DataError):
@@ -46,64 +46,64 @@ class SchemaError(DataError):
 
 
 class CellError(DataError):
-    """A cell holds what its column cannot."""
+    """A cell has a value that its column cannot hold, or a row another number of cells."""
 
 
 class LabelError(DataError):
-    """A label is unknown, or the labels cannot train or test anything."""
+    """A label is unknown, or the labels cannot train or test a detector."""
 
 
 class LeakError(DataError):
-    """A column that must never reach a model was asked for as a feature."""
+    """A column that must never reach a model was requested as a feature."""
 
 
 class DatasetError(DeepIDEAError, LookupError):
-    """A data set is not known, or known and not registered on this machine."""
+    """A data set is unknown, or not installed on this machine."""
 
     exit_code = 3
 
-    def __str__(self) -> str:  # LookupError's descendants may quote their message; this one never does
+    def __str__(self) -> str:  # subclasses of LookupError may quote their message
         return str(self.args[0]) if self.args else ""
 
 
 class ArtifactError(DeepIDEAError, ValueError):
-    """A detector file is damaged, tampered with, or of another format."""
+    """A detector file is damaged, manipulated, or of another format."""
 
     exit_code = 4
 
 
 class StorageError(DeepIDEAError, OSError):
-    """A file could not be written; what stood there before still stands."""
+    """A file could not be written; an older file of its name is unchanged."""
+
+    exit_code = 5
+
+
+class DownloadError(DeepIDEAError, OSError):
+    """A download did not finish; the bytes so far are kept for resuming."""
 
     exit_code = 5
 
 
 class SourceError(DeepIDEAError, OSError):
-    """A source of flows cannot be opened, or went away."""
+    """A source of flows cannot be opened, or failed while it was read."""
 
     exit_code = 5
 
 
 class SinkError(DeepIDEAError, OSError):
-    """A sink did not take alerts; they are kept and sent again."""
+    """A sink did not accept alerts; they are kept and sent again."""
 
     exit_code = 5
 
 
 class StoreError(DeepIDEAError, OSError):
-    """A store cannot be opened, is not one, or was written by a newer version."""
+    """A store cannot be opened, is of something else, or was written by a newer version."""
 
     exit_code = 5
 
 
 class StalePositionError(StoreError):
-    """A batch begins where the store no longer stands: another process has read on; nothing of it was stored."""
-
-
-class DownloadError(DeepIDEAError, OSError):
-    """A download did not finish; the part that came is kept for resuming."""
-
-    exit_code = 5
+    """Another process has advanced the position at which a batch begins; nothing of the batch was stored."""
 
 
 class MissingExtraError(DeepIDEAError, ImportError):

@@ -100,7 +100,7 @@ def test_alerts_of_a_detector_with_context_hold_what_it_saw(sqlite_store):
     assert set(json.loads(rows["features"][-1])) == set(made.schema.features)
     explanation = explain_alert(made, rows.row(-1, named=True))
     assert explanation.score == pytest.approx(rows["score"][-1])
-    assert "ports asked for" in explanation.headline
+    assert "ports contacted" in explanation.headline
 
 
 # --- a site's own flows --------------------------------------------------------------------------------------------

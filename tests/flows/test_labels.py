@@ -79,7 +79,7 @@ def test_numbers_in_human_units(value, unit, text):
         ("syn_flag_count", "cicflow", 1.0, "1 packet with SYN"),
         ("duration_us", "cicflow", 119e6, "flow duration 119 s"),
         ("fwd_init_window_bytes", "cicflow", -1.0, "first forward TCP window none"),
-        ("src_dst_ports_2s", "conn+context", 230.0, "230 ports asked for by the source in 2 s"),
+        ("src_dst_ports_2s", "conn+context", 230.0, "230 ports contacted by the source in 2 s"),
         ("dst_failed_share_60s", "conn+context", 0.98, "98 % failed flows of the destination in 60 s"),
         ("state", "conn", "S0", "connection state S0 (an attempt that nobody answered)"),
         ("protocol", "cicflow", "6", "protocol 6 (tcp)"),

@@ -172,7 +172,7 @@ def test_flows_with_context_are_explained(name):
     options = {"hidden": (16,), "random_state": 0, "min_steps": 300, "schema": schema}
     detector = DeepIDEAClassifier(**options).fit(table, classes).to_detector()
     found = explain(detector, table.filter(pl.col("src_dst_ports_60s") > 3).head(5))
-    assert sum("ports asked for by the source in 60 s" in one.headline for one in found) >= 4
+    assert sum("ports contacted by the source in 60 s" in one.headline for one in found) >= 4
 
 
 def test_explaining_needs_no_torch(detector, flows, tmp_path):

@@ -63,6 +63,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def _partial_beside(path: Path) -> tuple[int, Path]:
     """Return a new file, locked while its handle is open, and its path."""
+    # a lock ends with its process, so that an unlocked partial file is one of a killed process
     prefix, suffix = _around(path)
     while True:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)

@@ -50,11 +50,7 @@ VOLUME: tuple[Column, ...] = (
     Column("duration_us", "number", "us", ("Flow Duration",), "from the first packet to the last"),
     Column("fwd_packets", "number", "", ("Total Fwd Packets", "Total Fwd Packet", "Tot Fwd Pkts"), "packets forward"),
     Column(
-        "bwd_packets",
-        "number",
-        "",
-        ("Total Backward Packets", "Total Bwd Packets", "Tot Bwd Pkts"),
-        "packets backward",
+        "bwd_packets", "number", "", ("Total Backward Packets", "Total Bwd Packets", "Tot Bwd Pkts"), "packets backward"
     ),
     Column(
         "fwd_bytes",

@@ -114,10 +114,7 @@ def conn_state(
     """
     fwd, bwd = fwd_flags.fill_null(0), bwd_flags.fill_null(0)
     udp = _first_case(
-        "OTH",
-        ((fwd_packets > 0) & (bwd_packets > 0), "SF"),
-        (fwd_packets > 0, "S0"),
-        (bwd_packets > 0, "SHR"),
+        "OTH", ((fwd_packets > 0) & (bwd_packets > 0), "SF"), (fwd_packets > 0, "S0"), (bwd_packets > 0, "SHR")
     )
     return (
         pl.when(protocol == "tcp").then(_tcp_state(fwd, bwd)).when(protocol == "udp").then(udp).otherwise(pl.lit("OTH"))
@@ -129,6 +126,8 @@ def _first_case(default: str, *cases: tuple[pl.Expr, str]) -> pl.Expr:
 
 
 def _tcp_state(fwd: pl.Expr, bwd: pl.Expr) -> pl.Expr:
+    # Zeek's cases in order of precedence: no SYN of the opener, then no SYN of the responder, then an established
+    # connection by who closed or reset it
     asked, answered = _has(fwd, _SYN), _has(bwd, _SYN)
     return _first_case(
         "S1",

@@ -213,6 +213,7 @@ def _determines(values: pl.Series, labels: pl.Series) -> bool:
     n_labels = labels.n_unique()
     if not 2 <= n_labels < len(labels) or values.n_unique() > _MOST_CODES:
         return False
+    # each label's main value must have that label as its main one, both with nearly all of their rows
     pairs = pl.DataFrame({"value": values.cast(pl.String), "label": labels}).group_by("value", "label").len("rows")
     of_label = _main_partner(pairs, "label", "value")
     of_value = _main_partner(pairs, "value", "label").filter(pl.col("value").is_in(of_label["value"].implode()))

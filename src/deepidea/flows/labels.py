@@ -1,7 +1,7 @@
-"""Columns and their values in words, for people: titles, human units, and phrases that stand in a sentence.
+"""Titles of columns, and their values as text: human units, and phrases for a sentence.
 
-A title goes by the column's name in the registered schemas. A column of a user's own table has no description; its
-title is its name, spelt out, and its unit the ending of its name.
+Columns of the registered schemas have titles here. A column of a user's own table has no description: its title is its
+name in words, and its unit the ending of its name.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ _PLAIN: Mapping[str, str] = {
 
 
 def _way_titles(way: str, word: str) -> Iterator[tuple[str, str]]:
-    """Yield the titles of what is told of either direction."""
+    """Yield the titles of columns of one direction."""
     yield f"{way}_packets", f"{word} packets"
     yield f"{way}_bytes", f"{word} bytes"
     for statistic, how in _STATISTICS.items():
@@ -117,7 +117,7 @@ def _way_titles(way: str, word: str) -> Iterator[tuple[str, str]]:
 
 
 def _flow_titles() -> Iterator[tuple[str, str]]:
-    """Yield the titles of what is told of both directions together."""
+    """Yield the titles of columns of both directions together."""
     for statistic, how in _STATISTICS.items():
         many = statistic == "std"
         time = _TIME_STATISTICS[statistic]
@@ -130,13 +130,13 @@ def _flow_titles() -> Iterator[tuple[str, str]]:
 
 
 def _context_titles() -> Iterator[tuple[str, str]]:
-    """Yield the titles of what hosts did just before."""
-    roles = {"src": ("by the source", "Hosts contacted by the source", "Flows from the source", "the source"),
-             "dst": ("at the destination", "Hosts contacting the destination", "Flows to the destination",
-                     "the destination")}  # fmt: skip
+    """Yield the titles of columns of the hosts' context."""
+    by_src = ("by the source", "Hosts contacted by the source", "Flows from the source", "the source")
+    at_dst = ("at the destination", "Hosts contacting the destination", "Flows to the destination", "the destination")
+    roles = {"src": by_src, "dst": at_dst}
     for role, (where, peers, flows, host) in roles.items():
         for window, when in _WINDOWS.items():
-            yield f"{role}_dst_ports_{window}", f"Ports asked for {where} {when}"
+            yield f"{role}_dst_ports_{window}", f"Ports contacted {where} {when}"
             yield f"{role}_peers_{window}", f"{peers} {when}"
             yield f"{role}_flows_{window}", f"{flows} {when}"
             yield f"{role}_failed_share_{window}", f"Failed flows of {host} {when}"
@@ -189,14 +189,14 @@ def unit_of(column: Column) -> str:
     """Return the unit of a feature: ``us``, ``ms``, ``s``, ``B``, ``B2``, ``B/s``, ``1/s``, ``share``, or empty."""
     if column.unit:
         return column.unit
-    if column.description:  # of a registered schema, whose columns have units; shares alone are told by their names
+    if column.description:  # of a registered schema, whose columns have units but for shares
         return "share" if re.search(r"_rate$|_failed_share_", column.name) else ""
     return next((unit for ending, unit in _ENDINGS if column.name.endswith(ending)), "")
 
 
 @lru_cache(maxsize=4096)
 def kind_of(column: Column) -> str:
-    """Return what kind of thing a feature tells: sizes, times, rates, flags, counts, words, ...
+    """Return the kind of a feature: sizes, times, rates, flags, counts, words, ...
 
     Examples
     --------
@@ -221,7 +221,7 @@ _RECENT = re.compile(r" in (2|60) s$|\(last 100")
 
 @lru_cache(maxsize=4096)
 def is_count(column: Column) -> bool:
-    """Whether values are whole things: packets, flows, hosts."""
+    """Whether values are counts: packets, flows, hosts."""
     return not unit_of(column) and column.kind == "number" and bool(_COUNTED.search(title_of(column)))
 
 
@@ -231,7 +231,7 @@ _WINDOW_WORDS = {"2s", "60s", "100", "subflow", "srv"}
 
 
 def topic_of(column: Column) -> frozenset[str]:
-    """Return what a feature is about: those that are statistics, windows or parts of one thing have the same topic.
+    """Return the topic of a feature: statistics, windows and parts of one quantity have the same.
 
     Examples
     --------
@@ -248,7 +248,7 @@ def topic_of(column: Column) -> frozenset[str]:
 
 
 def value_text(value: float | str | None, column: Column) -> str:
-    """Return a value as people write it.
+    """Return a value as text in a human unit.
 
     Examples
     --------
@@ -298,12 +298,13 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def _time_text(seconds: float) -> str:
-    if seconds < 0.9995:
-        ladder = (("ms", 1e3),) if seconds >= 0.9995e-3 else (("µs", 1e6),)
-        return f"{_three(seconds * ladder[0][1])} {ladder[0][0]}" if seconds else "0 s"
-    if seconds < 600:
-        return f"{_three(seconds)} s"
-    unit, length = ("min", 60) if seconds < 7200 else ("h", 3600) if seconds < 172_800 else ("days", 86_400)
+    if seconds == 0:
+        return "0 s"
+    # each unit up to where three figures would round to the next one
+    for unit, length, below in (("µs", 1e-6, 0.9995e-3), ("ms", 1e-3, 0.9995), ("s", 1, 600), ("min", 60, 7200)):
+        if seconds < below:
+            return f"{_three(seconds / length)} {unit}"
+    unit, length = ("h", 3600) if seconds < 172_800 else ("days", 86_400)
     return f"{_three(seconds / length)} {unit}"
 
 
@@ -315,7 +316,7 @@ def _scaled(size: float, units: tuple[str, ...]) -> str:
 
 
 def _three(value: float) -> str:
-    """Return three significant figures, no exponent for what is scaled."""
+    """Return three significant figures of a scaled number, without exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -326,7 +327,7 @@ def _plain(value: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """Return a share in percent, finer where it is small.
+    """Return a share in percent, with more digits where it is small or nearly all.
 
     Examples
     --------
@@ -342,7 +343,7 @@ def percent_text(share: float) -> str:
 
 
 def phrase_of(value: float | str | None, column: Column) -> str:
-    """Return title and value as a part of a sentence.
+    """Return title and value as a phrase of a sentence.
 
     Examples
     --------

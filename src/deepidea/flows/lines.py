@@ -198,7 +198,8 @@ class CsvLines:
         if b'"' in data:
             outside, odd = _outside_quotes(chars, ord(self.separator), starts)
             separators &= outside
-        widths = np.add.reduceat(separators.view(np.uint8), starts, dtype=np.uint16)  # modulo 2**16: the fastest
+        # separators per line, modulo 2**16, which numpy sums fastest
+        widths = np.add.reduceat(separators.view(np.uint8), starts, dtype=np.uint16)
         odd |= widths != (len(self.columns) - 1) % (1 << 16)
         if len(self.columns) == 1:  # a blank line has as many separators as a row
             odd |= (ends - starts == 0) | ((ends - starts == 1) & (chars[starts] == _RETURN))

@@ -138,7 +138,7 @@ class Schema:
         """
         table = self._rename(table)
         self._refuse_bad_cells(table)
-        types = table.schema  # polars makes it anew each time it is asked for
+        types = table.schema  # polars builds it on each access
         return table.with_columns(self._typed(types[column.name], column) for column in self._present(table))
 
     def bad_cells(self, table: pl.DataFrame) -> pl.DataFrame:
@@ -202,6 +202,7 @@ class Schema:
         return table.select(pl.col(first[c.name]).alias(c.name) for c in self.columns if c.name in first)
 
     def _refuse_doubled(self, raw: Sequence[str], names: Mapping[str, str]) -> None:
+        # a renamed second column counts as its first name; identities may come twice under different spellings
         again = self.canonical_names([_DOUBLED.sub("", header) for header in raw if _DOUBLED.search(header)])
         counts = Counter([*names.values(), *(n for n in again.values() if n not in _KNOWN_DOUBLED)])
         spelt_alike = {key for key, n in Counter(column_key(header) for header in names).items() if n > 1}

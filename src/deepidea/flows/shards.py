@@ -209,7 +209,8 @@ class ShardWriter:
         prints = row_fingerprints(flows, self.schema)
         own = [pl.Series(_PRINT, prints), pl.Series(_CODE, codes), pl.Series(_COPIES, np.ones(len(codes)))]
         rows = flows.select(self.schema.features).with_columns(own)
-        shard = ((prints >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)  # ascends with the fingerprint
+        # the upper 32 bits scaled to 0..n: shards ascend with the fingerprint, so that theirs in order are sorted
+        shard = ((prints >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)
         order = np.argsort(shard, kind="stable")
         bounds = np.searchsorted(shard[order], np.arange(self._n + 1))
         for j, (start, end) in enumerate(pairwise(bounds.tolist())):

@@ -614,15 +614,12 @@ def _numbers_from_text(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _as_number(text: pl.Series) -> pl.Series | None:
-    if not _all_numbers(text.head(1000)) or text.null_count() == len(text) or not _all_numbers(text):
-        return None
-    return text.str.strip_chars().cast(pl.Float64, strict=False)
-
-
-def _all_numbers(text: pl.Series) -> bool:
-    stripped = text.str.strip_chars()
-    empty = stripped.is_null() | (stripped == "")
-    return bool((empty | stripped.cast(pl.Float64, strict=False).is_not_null()).all())
+    for cells in (text.head(1000), text):  # the first cells decide most columns
+        stripped = cells.str.strip_chars().replace("", None)
+        numbers = stripped.cast(pl.Float64, strict=False)
+        if numbers.null_count() > stripped.null_count():
+            return None
+    return numbers if numbers.null_count() < len(text) else None
 
 
 class _ParquetTable:

@@ -215,12 +215,6 @@ _KDD_OFFICIAL = _by_class(
     r2l="ftp_write, guess_passwd, imap, multihop, phf, spy, warezclient, warezmaster, named, sendmail, "
     "snmpgetattack, snmpguess, worm, xlock, xsnoop",
 )
-KDD_TEST_ONLY = frozenset(
-    {"apache2", "mailbomb", "processtable", "udpstorm", "mscan", "saint", "httptunnel", "ps", "sqlattack", "xterm"}
-    | {"named", "sendmail", "snmpgetattack", "snmpguess", "worm", "xlock", "xsnoop"}
-)
-"""Attack types that occur in KDD99's test set and not in its training set."""
-
 # `portscan` inside the infiltration of the corrected files is a scan by an insider: still a scan
 _CIC17_FAMILY = _by_class(
     benign="BENIGN",

@@ -38,11 +38,7 @@ _SUFFIXES: dict[str, Format] = {
 
 
 def write_flows(
-    chunks: Iterable[pl.DataFrame],
-    path: str | Path,
-    *,
-    format: Format | None = None,
-    schema: pl.Schema | None = None,
+    chunks: Iterable[pl.DataFrame], path: str | Path, *, format: Format | None = None, schema: pl.Schema | None = None
 ) -> int:
     """Write chunks of a table to one file, in their order, and return the number of rows.
 
@@ -252,7 +248,7 @@ class _ParquetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._put(_Abandoned() if error is not None else None)
+        self._put(_Abandoned() if error is not None else None)  # None ends the table
         self._thread.join()
         if error is None:
             self._raise_error()

@@ -155,10 +155,7 @@ def test_version_9_numbers_datagrams(numbers: tuple[int, ...], lost: int) -> Non
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [
-        ({"first": 59_501}, "record with impossible times"),
-        ({"packets": 0}, "record without packets"),
-    ],
+    [({"first": 59_501}, "record with impossible times"), ({"packets": 0}, "record without packets")],
 )
 def test_records_that_cannot_be_are_counted(change: dict[str, int], reason: str) -> None:
     decoder = NetFlowDecoder()

@@ -211,6 +211,7 @@ _MONTH_FIRST_12 = ("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p")
 
 def _timestamps(text: pl.Series, spec: DatasetSpec, quirks: Counter[str]) -> pl.Series:
     """Return times of capture; the days of capture decide between day/month and month/day."""
+    # day/month unless only month/day lies within the days of capture; ISO 8601 and AM/PM are unambiguous
     frame = text.to_frame("t").select(pl.col("t").str.strip_chars())
     iso, halves = _parsed(frame, _ISO), [_parsed(frame, _DAY_FIRST_12), _parsed(frame, _MONTH_FIRST_12)]
     day_first, month_first = (_parsed(frame, formats) for formats in (_DAY_FIRST, _MONTH_FIRST))

@@ -114,6 +114,7 @@ def _in_words(protocols: pl.Series) -> pl.Series:
 
 def _ip_bytes(table: pl.DataFrame, way: str) -> pl.Expr:
     """Return bytes at the IP level of one way: payload, transport headers and IP headers."""
+    # header bytes of CICFlowMeter are of the transport; those of TCP overflow 16 bits in long flows, of UDP they are 8
     packets, payload, header = (_number(table, f"{way}_{what}") for what in ("packets", "bytes", "header_bytes"))
     least, most = _TCP_HEADER_BYTES
     transport = (

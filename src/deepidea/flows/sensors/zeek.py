@@ -122,11 +122,8 @@ def _updated(head: _Header, line: bytes) -> _Header:
         return _Header(separator) if len(separator) == 1 and separator < b"\x80" and separator not in b"\r\n" else head
     if name == b"#fields":
         return replace(head, fields=tuple(text.split(head.separator.decode())))
-    if name == b"#path":
-        return replace(head, path=text)
-    if name == b"#unset_field":
-        return replace(head, unset=text)
-    return replace(head, empty=text) if name == b"#empty_field" else head
+    field = {b"#path": "path", b"#unset_field": "unset", b"#empty_field": "empty"}.get(name)
+    return head if field is None else replace(head, **{field: text})  # type: ignore[arg-type]
 
 
 def _fitted(line: bytes, head: _Header) -> bytes | None:
@@ -177,8 +174,7 @@ def _flows_of(texts: pl.DataFrame) -> Parsed:
     length = pl.col("duration_s").cast(pl.Float64, strict=False)
     return build_flows(
         texts.with_columns(
-            start=_times(texts["start"]),
-            duration_s=pl.when(pl.col("duration_s").is_null()).then(0.0).otherwise(length),
+            start=_times(texts["start"]), duration_s=pl.when(pl.col("duration_s").is_null()).then(0.0).otherwise(length)
         )
     )
 
