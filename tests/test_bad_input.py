@@ -31,7 +31,7 @@ def site(n_flows: int = 300, seed: int = 0) -> pl.DataFrame:
     return simulate_flows(n_flows=n_flows, seed=seed)
 
 
-def told(ran: Ran, code: int, message: str) -> None:
+def check_error(ran: Ran, code: int, message: str) -> None:
     """Check the exit code, and that the one line of the error matches; there is never a traceback."""
     assert "Traceback" not in ran.err
     assert ran.code == code, ran.err
@@ -103,7 +103,7 @@ def test_what_cannot_be_scored_is_told_and_leaves_the_old_verdicts(
     verdicts.write_text("old")
     path = broken(what)
     before = sorted(tmp_path.iterdir())
-    told(command("score", model_file, path, "-o", verdicts), 3, SCORED[what])
+    check_error(command("score", model_file, path, "-o", verdicts), 3, SCORED[what])
     assert verdicts.read_text() == "old"
     assert sorted(tmp_path.iterdir()) == before
 
@@ -122,7 +122,7 @@ TRAINED = {
 
 @pytest.mark.parametrize("what", TRAINED)
 def test_what_cannot_train_is_told(command: Command, broken: Callable[[str], Path], tmp_path: Path, what: str):
-    told(command("train", broken(what), *TABLE, "-o", tmp_path / "m.idea"), 3, TRAINED[what])
+    check_error(command("train", broken(what), *TABLE, "-o", tmp_path / "m.idea"), 3, TRAINED[what])
     assert not (tmp_path / "m.idea").exists()
 
 
@@ -137,7 +137,7 @@ EVALUATED = {
 
 @pytest.mark.parametrize("what", EVALUATED)
 def test_what_cannot_be_evaluated_is_told(command: Command, model_file: Path, broken: Callable[[str], Path], what: str):
-    told(command("evaluate", model_file, broken(what)), 3, EVALUATED[what])
+    check_error(command("evaluate", model_file, broken(what)), 3, EVALUATED[what])
 
 
 # --- what is harmless --------------------------------------------------------------------------------------------
@@ -203,30 +203,30 @@ LABELS = {
 def test_labels_that_cannot_train_are_told(command: Command, tmp_path: Path, what: str):
     labels, message = LABELS[what]
     path = relabelled(tmp_path / "t.csv", **labels)
-    told(command("train", path, *TABLE, "-o", tmp_path / "m.idea"), 3, message)
+    check_error(command("train", path, *TABLE, "-o", tmp_path / "m.idea"), 3, message)
     assert not (tmp_path / "m.idea").exists()
 
 
 def test_a_label_column_that_is_not_there_is_told(command: Command, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv")
     ran = command("train", path, "--label", "lable", "--benign", "benign", "-o", tmp_path / "m.idea")
-    told(ran, 3, "no label column 'lable'; nearest: label; its columns: dst_port")
+    check_error(ran, 3, "no label column 'lable'; nearest: label; its columns: dst_port")
 
 
 def test_a_table_without_label_options_is_told(command: Command, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv")
-    told(command("train", path, "-o", tmp_path / "m.idea"), 3, "give --label COLUMN and --benign VALUE")
+    check_error(command("train", path, "-o", tmp_path / "m.idea"), 3, "give --label COLUMN and --benign VALUE")
 
 
 def test_an_unknown_class_at_evaluation_is_told(command: Command, model_file: Path, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv", **LABELS["one row of a class"][0])
     message = r"was not trained on 'worm' \(1 rows\), only on benign, beacon, .*; choose its taxonomy"
-    told(command("evaluate", model_file, path), 3, message)
+    check_error(command("evaluate", model_file, path), 3, message)
 
 
 def test_an_official_split_of_a_table_is_told(command: Command, tmp_path: Path):
     ran = command("train", relabelled(tmp_path / "t.csv"), *TABLE, "--split", "official", "-o", tmp_path / "m.idea")
-    told(ran, 3, "cannot split a table official: only data sets can; use stratified")
+    check_error(ran, 3, "cannot split a table official: only data sets can; use stratified")
 
 
 @pytest.mark.parametrize(
@@ -234,13 +234,13 @@ def test_an_official_split_of_a_table_is_told(command: Command, tmp_path: Path):
 )
 def test_an_unknown_data_set_is_told(command: Command, argv: tuple[str, ...], tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told(command(*argv), 3, "unknown data set 'kdd9'; nearest: kdd99; choose one of: kdd99, ")
+    check_error(command(*argv), 3, "unknown data set 'kdd9'; nearest: kdd99; choose one of: kdd99, ")
 
 
 def test_an_unregistered_data_set_is_told(command: Command, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path))
     monkeypatch.delenv("DEEPIDEA_DATA", raising=False)
-    told(command("train", "kdd99", "-o", tmp_path / "m.idea"), 3, "run 'deepidea data add kdd99 DIR'")
+    check_error(command("train", "kdd99", "-o", tmp_path / "m.idea"), 3, "run 'deepidea data add kdd99 DIR'")
 
 
 # --- detector files ----------------------------------------------------------------------------------------------
@@ -297,8 +297,8 @@ def test_a_damaged_detector_file_is_told(
     damage, message = DAMAGE[what]
     path = Path(shutil.copy(model_file, tmp_path / "m.idea"))
     damage(path)
-    told(command("inspect", path), 4, message)
-    told(command("score", path, flow_file, "-o", tmp_path / "v.csv"), 4, message)
+    check_error(command("inspect", path), 4, message)
+    check_error(command("score", path, flow_file, "-o", tmp_path / "v.csv"), 4, message)
     assert {entry.name for entry in tmp_path.iterdir()} <= {"m.idea"}
 
 
@@ -307,7 +307,7 @@ def test_a_detector_of_another_schema_is_told(command: Command, model_file: Path
 
     simulated_flows(50)[0].write_csv(tmp_path / "t.csv")
     ran = command("score", model_file, tmp_path / "t.csv", "-o", tmp_path / "v.csv")
-    told(ran, 3, r"t\.csv: schema custom has 8 features, 7 missing: duration_s")
+    check_error(ran, 3, r"t\.csv: schema custom has 8 features, 7 missing: duration_s")
 
 
 # --- what the system refuses -------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_a_disk_that_fills_up_while_scoring_leaves_the_old_verdicts(
     verdicts = tmp_path / f"v.{suffix}"
     verdicts.write_text("old")
     ran = with_a_full_disk(8_000, "score", model_file, flow_file, "-o", verdicts)
-    told(ran, 5, rf"cannot write .*v\.{suffix}: File too large; an older file there is unchanged; free")
+    check_error(ran, 5, rf"cannot write .*v\.{suffix}: File too large; an older file there is unchanged; free")
     assert verdicts.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == [verdicts.name]
 
@@ -346,24 +346,26 @@ def test_a_disk_that_fills_up_while_a_detector_is_written_leaves_the_old_one(
     path = Path(shutil.copy(model_file, tmp_path / "m.idea"))
     options = (*TABLE, "--epochs", 1, "--threads", 1, "-o", path)
     ran = with_a_full_disk(8_000, "train", flow_file, *options)
-    told(ran, 5, r"cannot write .*m\.idea: File too large; an older file there is unchanged; free")
+    check_error(ran, 5, r"cannot write .*m\.idea: File too large; an older file there is unchanged; free")
     assert path.read_bytes() == model_file.read_bytes()
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.idea"]
 
 
 @pytest.mark.parametrize("option", ["--json", "--report"])
 def test_a_disk_that_fills_up_leaves_the_old_evaluation(model_file: Path, flow_file: Path, tmp_path: Path, option: str):
-    path = tmp_path / "told"
+    path = tmp_path / "evaluation"
     path.write_text("old")
-    told(with_a_full_disk(2_000, "evaluate", model_file, flow_file, option, path), 5, "cannot write .*told")
+    check_error(
+        with_a_full_disk(2_000, "evaluate", model_file, flow_file, option, path), 5, "cannot write .*evaluation"
+    )
     assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["told"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["evaluation"]
 
 
 def test_a_disk_that_fills_up_leaves_no_half_registered_data_set(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path / "home"))
     _cic18_day(tmp_path / "files" / "day.csv", 2000)
-    told(with_a_full_disk(3_000, "data", "add", "cicids18", tmp_path / "files"), 5, "cannot write ")
+    check_error(with_a_full_disk(3_000, "data", "add", "cicids18", tmp_path / "files"), 5, "cannot write ")
     assert list((tmp_path / "home" / "datasets").iterdir()) == []
 
 
@@ -374,13 +376,13 @@ def test_a_disk_that_fills_up_leaves_no_half_registered_data_set(tmp_path: Path,
 def test_an_output_that_cannot_be_is_told_before_training(command: Command, tmp_path: Path, output: str, fault: str):
     (tmp_path / "f").write_text("a file")
     ran = command("train", tmp_path / "never-read.csv", *TABLE, "-o", tmp_path / output)
-    told(ran, 5, f"cannot write /.*: {fault}; choose another place")
+    check_error(ran, 5, f"cannot write /.*: {fault}; choose another place")
 
 
 def test_a_folder_that_may_not_be_written_to_is_told_before_training(command: Command, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     ran = command("train", tmp_path / "never-read.csv", *TABLE, "-o", tmp_path / "m.idea")
-    told(ran, 5, "folder .* is not writable; choose another place")
+    check_error(ran, 5, "folder .* is not writable; choose another place")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
@@ -389,13 +391,13 @@ def test_a_folder_that_may_not_be_written_to_is_told(
 ):
     tmp_path.chmod(0o500)
     ran = command("train", flow_file, *TABLE, "-o", tmp_path / "m.idea")
-    told(ran, 5, "folder .* is not writable; choose another place")
-    told(command("score", model_file, flow_file, "-o", tmp_path / "v.csv"), 5, "Permission denied")
+    check_error(ran, 5, "folder .* is not writable; choose another place")
+    check_error(command("score", model_file, flow_file, "-o", tmp_path / "v.csv"), 5, "Permission denied")
 
 
 def test_an_output_of_no_known_format_is_told(command: Command, model_file: Path, flow_file: Path, tmp_path: Path):
     ran = command("score", model_file, flow_file, "-o", tmp_path / "v.xlsx")
-    told(ran, 3, r"cannot write '.*v\.xlsx': the format is none of parquet, csv, jsonl; choose another suffix")
+    check_error(ran, 3, r"cannot write '.*v\.xlsx': the format is none of parquet, csv, jsonl; choose another suffix")
     assert not list(tmp_path.iterdir())
 
 
@@ -426,7 +428,7 @@ def test_an_interrupted_download_is_kept_and_resumed(
     publisher.errors = []
     monkeypatch.setattr("deepidea.flows.datasets.download._is_passing", lambda _: False)
     message = rf"cannot download .*; 10,000 bytes are kept in .*{first}\.part: run the same command again"
-    told(command(*get), 5, message)
+    check_error(command(*get), 5, message)
     assert (tmp_path / "files" / f"{first}.part").read_bytes() == body[:10_000]
     publisher.drop_after = []
     ran = command(*get)
@@ -438,5 +440,5 @@ def test_an_interrupted_download_is_kept_and_resumed(
 def test_a_publisher_that_is_not_there_is_told(command: Command, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("deepidea.flows.datasets.download._is_passing", lambda _: False)
     ran = command("data", "get", "cicids18", "--folder", tmp_path, "--base", "http://127.0.0.1:9")
-    told(ran, 5, "cannot download .*; check the address and the network")
-    told(command("data", "get", "nsl-kdd", "--folder", tmp_path), 3, "on a page or by a form alone: https://")
+    check_error(ran, 5, "cannot download .*; check the address and the network")
+    check_error(command("data", "get", "nsl-kdd", "--folder", tmp_path), 3, "on a page or by a form alone: https://")

@@ -1,4 +1,4 @@
-"""The words of ``state`` and ``service``, which every sensor's flows are told in."""
+"""The words of ``state`` and ``service``, which every sensor's flows use."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_has_no_flags_has_a_state_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("raw", "name"),
     [
         ("TLS", "ssl"),
         ("ssl,quic", "quic"),
@@ -72,9 +72,9 @@ def test_what_has_no_flags_has_a_state_too() -> None:
         ("modbus", "modbus"),
     ],
 )
-def test_services_have_one_name(told: str | None, name: str | None) -> None:
-    assert service_name(told) == name
-    assert service_names(pl.Series([told, "dns"], dtype=pl.String)).to_list() == [name, "dns"]
+def test_services_have_one_name(raw: str | None, name: str | None) -> None:
+    assert service_name(raw) == name
+    assert service_names(pl.Series([raw, "dns"], dtype=pl.String)).to_list() == [name, "dns"]
 
 
 def test_a_name_once_given_stays() -> None:

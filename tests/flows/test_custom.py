@@ -115,8 +115,8 @@ def test_no_feature_of_a_known_schema_is_refused_by_name(name: str) -> None:
     _, refused = infer_schema(table, label="verdict")
     assert refused == {}
     identities = [column.name for column in schema.columns if column.kind == "identity"]
-    told = pl.DataFrame({"x": [0] * N} | {name: [0] * N for name in identities} | {"verdict": LABELS})
-    assert set(infer_schema(told, label="verdict")[1]) == set(identities)
+    table = pl.DataFrame({"x": [0] * N} | {name: [0] * N for name in identities} | {"verdict": LABELS})
+    assert set(infer_schema(table, label="verdict")[1]) == set(identities)
 
 
 @pytest.mark.parametrize("column", ["code", "when"])

@@ -1,4 +1,4 @@
-"""Reading tables: the same rows from any file, in any pieces; every bad row told or counted."""
+"""Reading tables: the same rows from any file, in any pieces; every bad row refused or counted."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_csv_and_parquet_give_the_same_rows_in_any_pieces(tmp_path_factory, rows
 @given(st.lists(st.sampled_from(["10.0.0.1,80,3,0.5,http", "x,1,many,2,dns", "short", "", "a,1,2,3,4,5", 'a,1,2,3,"'])))
 def test_skipping_counts_every_row_it_leaves_out_in_any_pieces(tmp_path_factory, rows):
     path = written(tmp_path_factory.mktemp("t"), "\n".join([GOOD.split("\n")[0], *rows]) + "\n")
-    told = []
+    counts = []
     for size in (64, 1 << 20):
         skipped = SkipCount()
         with pytest.MonkeyPatch.context() as patch:
@@ -95,8 +95,8 @@ def test_skipping_counts_every_row_it_leaves_out_in_any_pieces(tmp_path_factory,
         kept = [int(line) for chunk in chunks for line in chunk.positions]
         assert kept == [number for number, row in enumerate(rows, 2) if row.endswith("http")]
         assert skipped.total + len(kept) == sum(row != "" for row in rows)
-        told.append((skipped.total, skipped.reasons))
-    assert told[0] == told[1]
+        counts.append((skipped.total, skipped.reasons))
+    assert counts[0] == counts[1]
 
 
 DIALECTS: dict[str, Callable[[str], str]] = {
@@ -230,7 +230,7 @@ def test_a_file_without_header_is_told_and_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ("x,1,many,2,dns", r"flows\.csv, line 4: packets 'many' is not a number"),
         ("x,1,\x1b[2J" + 90 * "a" + ",2,dns", r"packets '\\x1b\[2Ja{56}'\.\.\. is not"),
@@ -240,9 +240,9 @@ def test_a_file_without_header_is_told_and_can_be_read(tmp_path):
         ('x,1,2,3,a"b', r"a quote that neither begins nor ends a cell"),
     ],
 )
-def test_a_bad_row_is_told_with_file_line_and_value(tmp_path, row, told):
+def test_a_bad_row_is_told_with_file_line_and_value(tmp_path, row, message):
     path = written(tmp_path, GOOD + row + "\n")
-    with pytest.raises(CellError, match=told):
+    with pytest.raises(CellError, match=message):
         flows_of(path)
     skipped = SkipCount()
     assert flows_of(path, on_error="skip", skipped=skipped).height == 2
@@ -437,8 +437,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path, row_group_rows):
     wide = pl.concat([piece.lazy()] * 30)
     wide.sink_parquet(tmp_path / "wide.parquet", row_group_size=row_group_rows)
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "wide.parquet"), str(tmp_path / "copy.parquet")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-    rows, mebibytes = map(int, told.split())
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    rows, mebibytes = map(int, output.split())
     assert rows == 30 * 65_536  # 1.2 GB of numbers
     assert mebibytes < 400
 

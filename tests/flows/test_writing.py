@@ -108,9 +108,9 @@ try:
 except StorageError as error:
     print(error)
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert "File too large" in told.stdout
-    assert told.stderr == ""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "File too large" in ran.stdout
+    assert ran.stderr == ""
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name]
 
@@ -147,10 +147,10 @@ write_flows(chunks(), {str(path)!r})
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         try:
-            _, told = process.communicate(timeout=30)
+            _, stderr = process.communicate(timeout=30)
         finally:
             process.kill()  # where signals are ignored it would write until the disk is full
-    assert b"KeyboardInterrupt" in told
+    assert b"KeyboardInterrupt" in stderr
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name]
 

@@ -28,13 +28,13 @@ def test_a_table_is_counted() -> None:
         [1.0, 1.0, 1.0, 2.0, 2.0, float("inf"), None, float("nan")],
         ["ok", "ok", "scan", "scan", "flood", "ok", "ok", "ok"],
     )
-    told = describe_flows(flows)
-    assert told.classes == {"benign": 5, "scan": 2, "flood": 1}
-    assert (told.distinct_vectors, told.distinct_rows, told.duplicate_rows) == (4, 6, 2)
-    assert (told.contradictory_rows, told.contradictory_vectors) == (5, 2)
-    assert (told.benign_or_attack_rows, told.benign_or_attack_vectors) == (3, 1)
-    assert (told.missing_cells, told.infinite_cells) == ({"x": 2}, {"x": 1})
-    assert told.minus_one_windows == {"fwd_init_window_bytes": 8}
+    d = describe_flows(flows)
+    assert d.classes == {"benign": 5, "scan": 2, "flood": 1}
+    assert (d.distinct_vectors, d.distinct_rows, d.duplicate_rows) == (4, 6, 2)
+    assert (d.contradictory_rows, d.contradictory_vectors) == (5, 2)
+    assert (d.benign_or_attack_rows, d.benign_or_attack_vectors) == (3, 1)
+    assert (d.missing_cells, d.infinite_cells) == ({"x": 2}, {"x": 1})
+    assert d.minus_one_windows == {"fwd_init_window_bytes": 8}
 
 
 def test_a_split_is_counted() -> None:
@@ -56,25 +56,25 @@ def test_imbalance_follows_the_equation(counts: list[int]) -> None:
 @pytest.mark.data
 def test_kdd99_facts(data_root: Path) -> None:
     add_dataset("kdd99", data_root / "kdd99", training="10-percent")
-    told = describe(load_dataset("kdd99"))
-    assert told.test is not None
-    assert told.split is not None
-    assert (told.train.rows, told.train.distinct_rows, told.train.distinct_vectors) == (494_021, 145_586, 145_584)
-    assert (told.test.rows, told.test.distinct_rows, told.test.distinct_vectors) == (311_029, 77_291, 77_216)
-    assert (told.split.seen_rows, round(told.split.seen_share, 3)) == (181_136, 0.582)
-    assert told.split.contradicting_rows == 3_148
-    assert (len(told.split.new_labels), sum(told.split.new_labels.values())) == (17, 18_729)
-    assert told.test.classes == {"benign": 60_593, "dos": 229_853, "probe": 4_166, "u2r": 228, "r2l": 16_189}
-    assert round(told.train.imbalance, 2) == 2.96
-    assert [file.official for file in told.files] == [True, True]
-    assert json.loads(json.dumps(told.to_dict()))["split"]["seen_rows"] == 181_136
+    d = describe(load_dataset("kdd99"))
+    assert d.test is not None
+    assert d.split is not None
+    assert (d.train.rows, d.train.distinct_rows, d.train.distinct_vectors) == (494_021, 145_586, 145_584)
+    assert (d.test.rows, d.test.distinct_rows, d.test.distinct_vectors) == (311_029, 77_291, 77_216)
+    assert (d.split.seen_rows, round(d.split.seen_share, 3)) == (181_136, 0.582)
+    assert d.split.contradicting_rows == 3_148
+    assert (len(d.split.new_labels), sum(d.split.new_labels.values())) == (17, 18_729)
+    assert d.test.classes == {"benign": 60_593, "dos": 229_853, "probe": 4_166, "u2r": 228, "r2l": 16_189}
+    assert round(d.train.imbalance, 2) == 2.96
+    assert [file.official for file in d.files] == [True, True]
+    assert json.loads(json.dumps(d.to_dict()))["split"]["seen_rows"] == 181_136
 
 
 @pytest.mark.data
 def test_cicids17_odd_cells_are_told_by_column(data_root: Path) -> None:
     add_dataset("cicids17", data_root / "cicids17")
-    told = describe(load_dataset("cicids17"))
-    assert told.train.missing_cells == {"bytes_per_s": 18}
-    assert told.train.infinite_cells == {"bytes_per_s": 31, "packets_per_s": 49}
-    assert sum(told.train.minus_one_windows.values()) == told.quirks["minus_one_windows"] == 100_595
-    assert told.test is told.split is None
+    d = describe(load_dataset("cicids17"))
+    assert d.train.missing_cells == {"bytes_per_s": 18}
+    assert d.train.infinite_cells == {"bytes_per_s": 31, "packets_per_s": 49}
+    assert sum(d.train.minus_one_windows.values()) == d.quirks["minus_one_windows"] == 100_595
+    assert d.test is d.split is None

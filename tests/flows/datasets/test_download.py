@@ -90,7 +90,7 @@ def _fetch(publisher: Publisher, target: Path, **more: object) -> Path:
 
 def test_a_file_comes_whole_with_progress(publisher: Publisher, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    path = _fetch(publisher, tmp_path / "new" / "f", sha256=SHA256, progress=lambda *told: seen.append(told))
+    path = _fetch(publisher, tmp_path / "new" / "f", sha256=SHA256, progress=lambda *done: seen.append(done))
     assert path.read_bytes() == BODY
     assert seen[-1] == (len(BODY), len(BODY))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -52,7 +52,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_kdd99_is_registered_and_loaded(tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     folder = _write_kdd(tmp_path / "kdd", kdd_lines("normal.", "smurf.", "smurf."))
-    registration = add_dataset("kdd99", folder, progress=lambda *told: seen.append(told))
+    registration = add_dataset("kdd99", folder, progress=lambda *done: seen.append(done))
     assert [(f.name, f.role, f.rows, f.official) for f in registration.files] == [
         ("kddcup.data_10_percent.gz", "train", 3, False),
         ("corrected", "test", 2, False),

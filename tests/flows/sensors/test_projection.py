@@ -1,4 +1,4 @@
-"""CICFlowMeter's flows told as NetFlow would tell them."""
+"""CICFlowMeter's flows projected as NetFlow would report them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NUMBERS = {"tcp": 6, "udp": 17}
 
 
 def cicflow(n_flows: int, seed: int) -> pl.DataFrame:
-    """Return simulated flows as CICFlowMeter would have told them: payload and transport headers apart."""
+    """Return simulated flows as CICFlowMeter counts them: payload and transport headers apart."""
     flows = simulate_flows(n_flows=n_flows, seed=seed)
     rng = np.random.default_rng(seed)
     header = pl.when(pl.col("protocol") == "tcp").then(20).otherwise(8)
@@ -58,19 +58,19 @@ def flow(**changes: object) -> pl.DataFrame:
 
 @given(st.integers(0, 200), st.integers(0, 5))
 def test_projecting_undoes_what_the_meter_does(n_flows: int, seed: int) -> None:
-    told, seen = to_conn(cicflow(n_flows, seed)), simulate_flows(n_flows=n_flows, seed=seed)
-    assert told.height == n_flows
+    projected, seen = to_conn(cicflow(n_flows, seed)), simulate_flows(n_flows=n_flows, seed=seed)
+    assert projected.height == n_flows
     for name in ("protocol", "fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes", "label", "dst_port"):
-        assert told[name].to_list() == seen[name].to_list()
-    assert told["duration_s"].to_list() == pytest.approx(seen["duration_s"].to_list())
+        assert projected[name].to_list() == seen[name].to_list()
+    assert projected["duration_s"].to_list() == pytest.approx(seen["duration_s"].to_list())
 
 
 def test_it_tells_what_netflow_tells_of_the_same_packets() -> None:
     there = FlowRecord("", 0, 0, 10, bytes(4), bytes(4), 40_000, 443, 6, 2, 10 + 80, 0x12, 1, 40)
-    told = to_conn(flow(syn_flag_count=2, ack_flag_count=1).with_columns(_no_flags()), tcp_flags=True)
+    projected = to_conn(flow(syn_flag_count=2, ack_flag_count=1).with_columns(_no_flags()), tcp_flags=True)
     netflow = conn_table([there])
-    features = get_schema("conn").restrict(told.columns).features
-    assert told.select(features).rows() == netflow.select(features).rows()
+    features = get_schema("conn").restrict(projected.columns).features
+    assert projected.select(features).rows() == netflow.select(features).rows()
 
 
 def _no_flags() -> list[pl.Expr]:
@@ -97,10 +97,10 @@ def test_what_is_not_known_is_null(change: dict[str, object], name: str, expecte
 
 def test_names_are_kept_once() -> None:
     named = flow().with_columns(flow_id=pl.lit("a-b"), timestamp=pl.lit(1), start=pl.lit(2), src_ip=pl.lit("10.0.0.1"))
-    told = to_conn(named)
-    assert (told["uid"].item(), told["start"].item(), "timestamp" in told.columns) == ("a-b", 2, False)
-    schema = get_schema("conn").restrict(told.columns)
-    assert schema.conform(told)["timestamp"].item() == 2
+    projected = to_conn(named)
+    assert (projected["uid"].item(), projected["start"].item(), "timestamp" in projected.columns) == ("a-b", 2, False)
+    schema = get_schema("conn").restrict(projected.columns)
+    assert schema.conform(projected)["timestamp"].item() == 2
 
 
 def test_a_table_without_a_protocol_is_refused() -> None:
@@ -175,9 +175,9 @@ def test_a_data_set_trains_and_tests_in_another_schema(data_root: Path, monkeypa
 @pytest.mark.data
 def test_bytes_of_the_corrected_data_set_are_those_of_its_packets(data_root: Path, monkeypatch) -> None:
     monkeypatch.setenv("DEEPIDEA_DATA", str(data_root))
-    told = project_flows(load_dataset("cicids17-improved").train, "conn").table
+    projected = project_flows(load_dataset("cicids17-improved").train, "conn").table
     seen = _packets_of(data_root / "pcap" / "WebattackSQLinj.pcap")
-    thursday = told.filter(pl.col("file").cast(pl.String) == "thursday.csv")
+    thursday = projected.filter(pl.col("file").cast(pl.String) == "thursday.csv")
     rows = {row[:4]: row[4:] for row in thursday.select(*ENDS, *COUNTS).iter_rows()}
     assert len(seen) == 9
     assert {ends: rows[ends] for ends in seen} == seen

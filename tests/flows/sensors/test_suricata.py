@@ -32,10 +32,10 @@ def test_spaces_in_json_and_order_of_keys_do_not_matter() -> None:
 
 
 def test_an_event_about_flows_is_not_one() -> None:
-    told = (
+    lines = (
         b'{"event_type":"stats","about":{"event_type":"flow"}}\n{"about":{"event_type":"flow"},"event_type":"alert"}\n'
     )
-    parsed = EveParser().parse(told)
+    parsed = EveParser().parse(lines)
     assert (parsed.flows.height, sum(parsed.not_flows.values()), parsed.skipped) == (0, 2, {})
 
 
