@@ -56,7 +56,7 @@ DEALT := --protocol stratified --protocol stratified-keep
 IMPROVED := botnet ddos dos-goldeneye dos-hulk dos-slowhttptest dos-slowloris ftp-patator heartbleed infiltration \
   infiltration-portscan portscan ssh-patator web-attack-brute-force web-attack-sql-injection web-attack-xss
 DAYS := tuesday wednesday thursday friday
-bench-protocols: setup ## a few systems on data sets dealt by time, day, hosts, left-out label and to each other (hours)
+bench-protocols: setup ## a few systems on data sets split by time, day, hosts, left-out label, and across data sets (hours)
 	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(DEALT) --protocol by-time --protocol by-host-pair \
 	  $(FEW) --seeds 3 --out $(PROTOCOLS)
 	$(BIN)/deepidea benchmark run --data cicids17-improved@family $(DAYS:%=--protocol by-day-%) --protocol to-cicids17 \

@@ -113,7 +113,7 @@ def like(table: pl.DataFrame, real: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class _Rebalanced:
-    """A detector whose probabilities are brought from the shares it was trained with to those of the real flows."""
+    """A detector whose probabilities are rescaled from its training shares to those of the real flows."""
 
     classes: tuple[str, ...]
     decision: Decision
@@ -135,7 +135,7 @@ class _Rebalanced:
         )
 
     def predict(self, features: pl.DataFrame) -> Predictions:
-        facts = self.network.assess(features)
-        shifted = softmax(facts.logits)[:, np.argsort(self.order)] * self.shift
+        found = self.network.assess(features)
+        shifted = softmax(found.logits)[:, np.argsort(self.order)] * self.shift
         p = shifted / shifted.sum(axis=1, keepdims=True)
-        return Predictions(self.order[facts.shares.argmax(axis=1)], p, attack_score(p), anomaly=facts.anomaly)
+        return Predictions(self.order[found.shares.argmax(axis=1)], p, attack_score(p), anomaly=found.anomaly)

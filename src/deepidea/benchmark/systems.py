@@ -92,9 +92,12 @@ class SystemInfo:
 
 
 _CLASSIC = "deepidea.benchmark.baselines"
-_NETWORK = "deepidea.benchmark.variants"
+_PAPER = "deepidea.benchmark.variants:PaperNetwork"
+_DEFAULT = "deepidea.benchmark.variants:DefaultNetwork"
 _WINDOWS = "deepidea.benchmark.windows"
 _AUGMENT = "deepidea.benchmark.augmentation"
+
+_CROSS_ENTROPY = {"attack_weight": 0.0}
 
 SYSTEMS: Mapping[str, SystemInfo] = {
     "majority": SystemInfo("majority class", f"{_CLASSIC}:Majority", "reference"),
@@ -102,29 +105,22 @@ SYSTEMS: Mapping[str, SystemInfo] = {
     "svm": SystemInfo("SVM", f"{_CLASSIC}:SVM", "paper", paper_row="SVM"),
     "knn": SystemInfo("KNN", f"{_CLASSIC}:KNN", "paper", paper_row="KNN"),
     "tree": SystemInfo("decision tree", f"{_CLASSIC}:Tree", "paper", paper_row="DT"),
-    "mlp-ce": SystemInfo("MLP+CE", f"{_NETWORK}:PaperNetwork", "paper", {"attack_weight": 0.0}, "MLP+CE"),
+    "mlp-ce": SystemInfo("MLP+CE", _PAPER, "paper", _CROSS_ENTROPY, "MLP+CE"),
     "mlp-over": SystemInfo(
-        "MLP+OverSampling",
-        f"{_NETWORK}:PaperNetwork",
-        "paper",
-        {"attack_weight": 0.0, "sampling": "over"},
-        "MLP+OverSampling",
-        "benchmark",
+        "MLP+OverSampling", _PAPER, "paper", {**_CROSS_ENTROPY, "sampling": "over"}, "MLP+OverSampling", "benchmark"
     ),
     "mlp-under": SystemInfo(
         "MLP+UnderSampling",
-        f"{_NETWORK}:PaperNetwork",
+        _PAPER,
         "paper",
-        {"attack_weight": 0.0, "sampling": "one-sided"},
+        {**_CROSS_ENTROPY, "sampling": "one-sided"},
         "MLP+UnderSampling",
         "benchmark",
     ),
-    "cost-sensitive": SystemInfo(
-        "cost-sensitive MLP", f"{_NETWORK}:PaperNetwork", "paper", {"loss": "cost-sensitive"}, "Cost-Sensitive"
-    ),
+    "cost-sensitive": SystemInfo("cost-sensitive MLP", _PAPER, "paper", {"loss": "cost-sensitive"}, "Cost-Sensitive"),
     "cnn": SystemInfo("CNN", f"{_WINDOWS}:WindowCNN", "paper", paper_row="CNN"),
-    "lstm": SystemInfo("LSTM", f"{_WINDOWS}:WindowLSTM", "paper", {"attack_weight": 0.0}),
-    "deepidea-paper": SystemInfo("DeepIDEA, paper preset", f"{_NETWORK}:PaperNetwork", "paper", paper_row="DeepIDEA"),
+    "lstm": SystemInfo("LSTM", f"{_WINDOWS}:WindowLSTM", "paper", _CROSS_ENTROPY),
+    "deepidea-paper": SystemInfo("DeepIDEA, paper preset", _PAPER, "paper", paper_row="DeepIDEA"),
     "random-forest": SystemInfo("random forest", f"{_CLASSIC}:RandomForest", "trees"),
     "random-forest-labels": SystemInfo(
         "random forest on labels", f"{_CLASSIC}:RandomForest", "trees", {"labels": True}
@@ -132,26 +128,22 @@ SYSTEMS: Mapping[str, SystemInfo] = {
     "extra-trees": SystemInfo("extra trees", f"{_CLASSIC}:ExtraTrees", "trees"),
     "xgboost": SystemInfo("XGBoost", f"{_CLASSIC}:XGBoost", "trees", needs="benchmark"),
     "lightgbm": SystemInfo("LightGBM", f"{_CLASSIC}:LightGBM", "trees", needs="benchmark"),
-    "cross-entropy": SystemInfo("cross-entropy", f"{_NETWORK}:DefaultNetwork", "losses", {"attack_weight": 0.0}),
-    "focal": SystemInfo("focal", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "focal"}),
-    "class-balanced": SystemInfo("class-balanced", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "class-balanced"}),
-    "ldam": SystemInfo("LDAM", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "ldam"}),
-    "logit-adjusted": SystemInfo(
-        "logit-adjusted, tau 1", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "logit-adjusted"}
-    ),
+    "cross-entropy": SystemInfo("cross-entropy", _DEFAULT, "losses", _CROSS_ENTROPY),
+    "focal": SystemInfo("focal", _DEFAULT, "losses", {"loss": "focal"}),
+    "class-balanced": SystemInfo("class-balanced", _DEFAULT, "losses", {"loss": "class-balanced"}),
+    "ldam": SystemInfo("LDAM", _DEFAULT, "losses", {"loss": "ldam"}),
+    "logit-adjusted": SystemInfo("logit-adjusted, tau 1", _DEFAULT, "losses", {"loss": "logit-adjusted"}),
     # one loss under two names: both rows stand, so that each paper is found by its own
     "balanced-softmax": SystemInfo(
-        "balanced softmax = logit-adjusted", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "balanced-softmax"}
+        "balanced softmax = logit-adjusted", _DEFAULT, "losses", {"loss": "balanced-softmax"}
     ),
-    "hierarchical": SystemInfo(
-        "hierarchical attack-sharing", f"{_NETWORK}:DefaultNetwork", "losses", {"loss": "hierarchical"}
-    ),
+    "hierarchical": SystemInfo("hierarchical attack-sharing", _DEFAULT, "losses", {"loss": "hierarchical"}),
     "lstm-attack-sharing": SystemInfo(
         "LSTM with attack-sharing loss", f"{_WINDOWS}:WindowLSTM", "beyond", {"attack_weight": 1.0}
     ),
     "generative": SystemInfo("DeepIDEA on generated minorities", f"{_AUGMENT}:Generative", "beyond"),
-    "deepidea": SystemInfo("DeepIDEA", f"{_NETWORK}:DefaultNetwork", "deepidea"),
-    "deepidea-forests": SystemInfo("DeepIDEA with forests", f"{_NETWORK}:ForestStack", "deepidea"),
+    "deepidea": SystemInfo("DeepIDEA", _DEFAULT, "deepidea"),
+    "deepidea-forests": SystemInfo("DeepIDEA with forests", "deepidea.benchmark.variants:ForestStack", "deepidea"),
 }
 
 
