@@ -74,7 +74,7 @@ def test_all_taus_come_of_one_training_a_fold(invented, tmp_path):
     sweep = sweep_tau("kdd99", "tree", tmp_path, n_repeats=2)
     assert len(invented) == 4
     assert tuple(sweep.by_tau) == TAUS
-    assert all(len(values) == 2 for of in sweep.by_tau.values() for values in of.values())
+    assert all(len(of.known) == len(of.unseen) == len(of.mixed) == 2 for of in sweep.by_tau.values())
     assert sweep.own_tau == 0.0  # it names its most probable class
     assert sweep.mean(0.0, "unseen") < sweep.mean(1.0, "unseen")
     assert sweep.best("unseen") > 0

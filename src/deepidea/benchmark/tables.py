@@ -348,7 +348,7 @@ def _tau_line(sweep: TauSweep, measure: Measure, taus: Sequence[float]) -> list[
 
 def _tau_caption(task: BenchmarkTask) -> str:
     own = "; ".join(f"{s.title}: temperature {s.temperature:g}, tau {s.own_tau:g}" for s in task.taus)
-    draws = max(len(values) for sweep in task.taus for of in sweep.by_tau.values() for values in of.values())
+    draws = max(len(of.mixed) for sweep in task.taus for of in sweep.by_tau.values())
     return (
         "Class-balanced accuracy in percent on training flows alone, in two folds that leave half of the attack types "
         f"of each class out; mean over {draws} draws of the types, the highest of a line in bold. One training a fold: "

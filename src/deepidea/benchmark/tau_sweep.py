@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,9 +42,19 @@ MEASURES: Mapping[Measure, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TauSweep:
-    """The accuracy of a system at each tau on training folds.
+_Values = Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+
+
+class Accuracies(msgspec.Struct, frozen=True):
+    """Class-balanced accuracy in percent by :data:`MEASURES`, an entry for each repeat."""
+
+    known: _Values
+    unseen: _Values
+    mixed: _Values
+
+
+class TauSweep(msgspec.Struct, frozen=True, kw_only=True):
+    """The accuracy of a system at each tau on training folds; its file has more entries, for people.
 
     Attributes
     ----------
@@ -53,8 +63,9 @@ class TauSweep:
         Of the system's own decision, at which all taus were tried.
     own_tau : float
         Of the system's own decision; 0 where it names its most probable class.
-    by_tau : mapping of float to mapping of measure to tuple of float
-        Class-balanced accuracy in percent, an entry for each repeat.
+    by_tau : mapping of float to Accuracies
+    format : int
+        Of the file.
     """
 
     data: str
@@ -62,15 +73,16 @@ class TauSweep:
     title: str
     temperature: float
     own_tau: float
-    by_tau: Mapping[float, Mapping[Measure, tuple[float, ...]]]
+    by_tau: Annotated[dict[float, Accuracies], msgspec.Meta(min_length=1)]
+    format: Literal[1]
 
     def mean(self, tau: float, measure: Measure) -> float:
         """Return a measure's mean over repeats, in percent."""
-        return statistics.fmean(self.by_tau[tau][measure])
+        return statistics.fmean(getattr(self.by_tau[tau], measure))
 
     def sd(self, tau: float, measure: Measure) -> float:
         """Return its standard deviation over repeats, 0 for a single one."""
-        values = self.by_tau[tau][measure]
+        values = getattr(self.by_tau[tau], measure)
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
     def best(self, measure: Measure = "mixed") -> float:
@@ -232,27 +244,6 @@ def decide_at(
 # --- records -----------------------------------------------------------------------------------------------------
 
 
-_Values = Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
-
-
-class _Measures(msgspec.Struct):
-    known: _Values
-    unseen: _Values
-    mixed: _Values
-
-
-class _Record(msgspec.Struct):
-    """The file of a sweep; it has more entries, for people."""
-
-    format: Literal[1]
-    data: str
-    system: str
-    title: str
-    temperature: float
-    own_tau: float
-    by_tau: Annotated[dict[float, _Measures], msgspec.Meta(min_length=1)]
-
-
 def read_sweep(path: Path) -> TauSweep:
     """Return a sweep that :func:`sweep_tau` wrote.
 
@@ -261,9 +252,7 @@ def read_sweep(path: Path) -> TauSweep:
     FileFormatError
         It is damaged, or of another format.
     """
-    read = from_json_values(read_json(path), _Record, str(path), "measure it again", FileFormatError)
-    by_tau = {tau: {measure: getattr(of, measure) for measure in MEASURES} for tau, of in read.by_tau.items()}
-    return TauSweep(read.data, read.system, read.title, read.temperature, read.own_tau, by_tau)
+    return from_json_values(read_json(path), TauSweep, str(path), "measure it again", FileFormatError)
 
 
 def read_sweeps(folder: Path) -> tuple[list[TauSweep], dict[str, str]]:
