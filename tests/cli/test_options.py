@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 import typer
 
+from deepidea.cli.app import app
 from deepidea.cli.options import options_of_source
 from deepidea.detection.runner import DetectionConfig
 from tests.conftest import Command
@@ -36,3 +39,18 @@ def test_options_of_detect_reach_its_configuration(command: Command, monkeypatch
     (config,) = seen
     assert config.source_options == {"exporters": ["10.0.0.1", "10.0.0.2"], "timeout_s": 60}
     assert (config.source, config.sinks, config.model) == ("netflow://:2055", ("stdout",), None)
+
+
+def examples() -> list[str]:
+    """Return the example of every command's help."""
+    groups = (app, *(group.typer_instance for group in app.registered_groups))
+    return [str(command.epilog) for group in groups for command in group.registered_commands]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_the_example_of_every_command_can_be_parsed(example: str) -> None:
+    name, *words = shlex.split(example.removeprefix("Example: "))
+    command = typer.main.get_command(app)
+    while hasattr(command, "resolve_command"):
+        name, command, words = command.resolve_command(command.make_context(name, [], resilient_parsing=True), words)
+    command.make_context(name, words)

@@ -145,7 +145,7 @@ _add_group(
     "Rules that suppress alerts of known, wanted traffic.",
     list=(allow.allow_list, ""),
     add=(allow.allow_add, "--host 10.0.0.5 --class port_scan --note 'our scanner'"),
-    remove=(allow.allow_remove, "r-1a2b"),
+    remove=(allow.allow_remove, "allow-caf22c7d1cdf"),
 )
 _add_group(
     "Operate",
@@ -173,7 +173,7 @@ _add_group(
     "Access to the web page and its API.",
     add=(tokens.tokens_add, "alice --role analyst"),
     list=(tokens.tokens_list, ""),
-    revoke=(tokens.tokens_revoke, "1a2b"),
+    revoke=(tokens.tokens_revoke, "1a2b3c4d5e6f"),
 )
 _add("Operate", (tokens.audit, "deepidea audit --limit 20"))
 
