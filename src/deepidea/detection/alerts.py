@@ -187,6 +187,8 @@ def _json_objects(table: pl.DataFrame, n_rows: int) -> pl.Series:
 
 
 def _alert_ids(alerts: pl.DataFrame) -> pl.Series:
+    # Like a UUIDv7 (RFC 9562, 5.7): 48 bits of milliseconds, then bits that distinguish alerts of one millisecond; but
+    # these are a hash, so that the same flow gets the same id again. \x1f, the unit separator, keeps fields apart.
     whole = pl.all_horizontal(pl.col("start", "end", "src_ip", "dst_ip").is_not_null())
     named = [pl.col(name).cast(pl.Int64 if name in ("start", "end") else pl.String) for name in _KEY]
     parts = [pl.col("model"), *named, pl.col("class"), pl.when(whole).then(pl.lit("")).otherwise(pl.col("features"))]

@@ -483,7 +483,7 @@ Change = tuple[str, tuple[float, float], float]  # what changed most, its shares
 
 def _change_of_numbers(kind: Bins, column: Column, before: Floats, now: Floats) -> Change:
     missing = before[-1], now[-1]
-    above = [1 - np.cumsum(shares)[:-2] - shares[-1] for shares in (before, now)]  # each edge; missing counts as below
+    above = [1 - np.cumsum(shares)[:-2] - shares[-1] for shares in (before, now)]  # shares of flows above each edge
     gaps = above[1] - above[0]
     if not len(gaps) or abs(missing[1] - missing[0]) > np.abs(gaps).max():
         return "missing", missing, float(abs(missing[1] - missing[0]))

@@ -140,7 +140,7 @@ def _slow_visit(lab: Lab, visitor: Host, at_s: float, rng: Random) -> Conversati
 
     def script() -> Iterator[Message]:
         yield Message(CLIENT, http_request("www.lab.example", "/form", "Mozilla/5.0", method="POST", length=4000)[:-4])
-        for _ in range(geometric(rng, 8)):
+        for _ in range(geometric(rng, 8)):  # the head lacks its empty line: the rest comes in pieces
             yield Message(CLIENT, rng.randbytes(rng.randrange(10, 400)), pareto(rng, 0.8, tail=1.0, most=20.0))
         yield Message(SERVER, http_response(300), 0.05)
 
@@ -382,7 +382,7 @@ def _partners(lab: Lab, rng: Random) -> Iterator[Activity]:
             size, sender = int(lognormal(own, 60_000, 1.6, most=5_000_000)), own.choice((CLIENT, SERVER))
             data, ending = [Message(sender, Bulk(size), 0.01)], Ending("fin", sender, 0.001)
             port = own.randrange(50_000, 51_000)
-            yield at_s, tcp_conversation(at_s, route, port, data, label=BENIGN, rng=own, ending=ending)
+            yield at_s, tcp_conversation(at_s, route, port, data, label=BENIGN, rng=own, ending=ending)  # passive mode
 
     own, hosts = spawn(rng), (*lab.visitors[:12], *lab.clients)
     yield recurring(arrivals(own, 16.0, lab.duration_s, sigma=1.5), own, call, hosts=hosts)

@@ -121,6 +121,7 @@ def _flood(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
 
     def send_syn(port: int, at_s: float, rng: Random) -> Conversation:
         src = stranger(rng.randrange(1 << 17), lab.gateway, rng)
+        # The half-open connection stays in SYN-RECEIVED, or is dropped by the server's backlog, or reset by the owner.
         outcome: Outcome = rng.choices(("ignored", "silent", "reset"), (65, 20, 15))[0]
         retries = rng.randrange(3) if outcome == "ignored" else rng.randrange(2)
         route = lab.route(src, lab.servers["web"], rng, v4_only=rng.random() < 0.5)
@@ -146,6 +147,7 @@ def _slowloris(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
         return tcp_conversation(at_s, route, 80, script, label=label, rng=rng, ending=ending)
 
     def endless_request(every_s: float, until_s: float, rng: Random) -> Iterator[Message]:
+        # A head ends with an empty line (RFC 9112, 2.1), which is cut off here; header after header keeps it open.
         yield Message(CLIENT, http_request("www.lab.example", "/?" + "q" * rng.randrange(6), "Mozilla/5.0")[:-2])
         held_s = 0.0
         while held_s < until_s:
@@ -216,7 +218,7 @@ def _beacons(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
         route, ending = lab.route(src, server, rng), any_ending(rng, idle_s=0.2)
         return tcp_conversation(at_s, route, 443 if encrypted else 80, script, label=label, rng=rng, ending=ending)
 
-    for host in rng.sample(lab.clients, max(2, len(lab.clients) // 4)):
+    for host in rng.sample(lab.clients, max(2, len(lab.clients) // 4)):  # servers among the least visited sites
         servers, own = rng.sample(lab.sites[-25:], 2), spawn(rng)
         encrypted, size, jitter = own.random() < 0.7, own.randrange(150, 500), own.choice((0.05, 0.2, 0.4))
         times = periodic(own, own.choice((6, 10, 15, 25)), lab.duration_s, jitter=jitter)
@@ -239,6 +241,7 @@ def _tunnel(lab: Lab, label: str, rng: Random) -> Iterator[Activity]:
     def queries(domain: str, rng: Random) -> Iterator[Message]:
         for _ in range(geometric(rng, 3)):
             ident, kind = rng.getrandbits(16), rng.choice(("TXT", "TXT", "NULL", "A"))
+            # 38 to 148 hexadecimal digits in labels of at most 63 (RFC 1035, 2.3.4)
             parts = [f"{rng.getrandbits(bits):x}" for bits in rng.choice(((150,), (200, 200), (240, 240, 120)))]
             name = ".".join((*parts, domain))
             answer = rng.randbytes(4 if kind == "A" else rng.randrange(20, 250))

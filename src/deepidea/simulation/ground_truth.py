@@ -34,7 +34,7 @@ _NEEDED = ("start", "end", "label")
 _TUPLE = ("src_ip", "src_port", "dst_ip", "dst_port", "protocol")
 _PORTS = ("src_port", "dst_port")
 _SWAPPED = {"src_ip": "dst_ip", "src_port": "dst_port", "dst_ip": "src_ip", "dst_port": "src_port"}
-_WITH_PORTS = (6, 17, 132)
+_WITH_PORTS = (6, 17, 132)  # TCP, UDP, SCTP
 
 
 @dataclass(slots=True)
@@ -217,6 +217,7 @@ def label_flows(
     >>> label_flows(flows, truth)["label", "class"].row(0)
     ('scan', 'probe')
     """
+    # Join candidates on the identity, keep those that overlap in time, then the longest overlap of each flow.
     keys, truth = _keys_of(flows, "flow"), _keys_of(labels, "row", ("label", "class"))
     pairs = _overlapping(keys, truth, round(slack_s * 1e6))
     best = pairs.sort("flow", "overlap_us", "row", descending=[False, True, False]).unique("flow", keep="first")

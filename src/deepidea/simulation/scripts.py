@@ -59,7 +59,7 @@ def tls_script(name: str, exchanges: Iterable[Exchange], rng: Random) -> Iterato
     yield Message(
         SERVER, server_hello(rng, certificate=int(lognormal(rng, 2900, 0.35, most=7000))), _service_time(rng) / 4
     )
-    yield Message(CLIENT, tls_data(rng.choice((80, 86, 126))), 0.001)
+    yield Message(CLIENT, tls_data(rng.choice((80, 86, 126))), 0.001)  # Finished (RFC 8446, 2)
     for request, response, pause_s in exchanges:
         yield Message(CLIENT, tls_data(request), pause_s)
         yield Message(SERVER, tls_data(response), _service_time(rng))
@@ -89,6 +89,8 @@ def dns_script(name: str, kind: str, rng: Random, *, cached: float = 0.6) -> Ite
 
 def ssh_login(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Iterator[Message]:
     """Yield an SSH conversation up to its login: a try of a password or key after each wait; the last can succeed."""
+    # RFC 4253: versions (4.2), KEXINIT of both (7.1), key exchange (8), NEWKEYS (7.3); RFC 4252: service request, then
+    # authentication. Sizes and pauses are those of OpenSSH.
     yield Message(SERVER, _SSH_BANNERS[rng.randrange(2)], lognormal(rng, 0.008, 0.8, most=0.5))
     yield Message(CLIENT, rng.choice(_SSH_BANNERS), 0.0002)
     yield Message(CLIENT, ssh_packet(rng.randrange(1100, 1540)), 0.0003)
@@ -100,7 +102,7 @@ def ssh_login(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Itera
     for at, wait_s in enumerate(waits_s):
         right = succeeds and at == len(waits_s) - 1
         yield Message(CLIENT, ssh_packet(rng.choice((84, 100, 148, 372))), wait_s)
-        refused_s = lognormal(rng, 1.6, 0.3, most=4.0)
+        refused_s = lognormal(rng, 1.6, 0.3, most=4.0)  # servers delay a refusal
         yield Message(SERVER, ssh_packet(36 if right else 52), lognormal(rng, 0.02, 0.6) if right else refused_s)
 
 
@@ -110,13 +112,12 @@ def typing(rng: Random, until_s: float) -> Iterator[Message]:
     while spent_s < until_s:
         pause_s = pareto(rng, 0.9, tail=1.1, most=90.0)
         for _ in range(geometric(rng, 9)):
-            yield Message(CLIENT, ssh_packet(36), pause_s)
+            yield Message(CLIENT, ssh_packet(36), pause_s)  # one key is the smallest encrypted packet
             yield Message(SERVER, ssh_packet(36), 0.0008)
             spent_s += pause_s
             pause_s = lognormal(rng, 0.16, 0.6, most=3.0)
-        yield Message(
-            SERVER, ssh_packet(int(lognormal(rng, 420, 1.4, most=80_000))), lognormal(rng, 0.03, 1.0, most=5.0)
-        )
+        output = ssh_packet(int(lognormal(rng, 420, 1.4, most=80_000)))
+        yield Message(SERVER, output, lognormal(rng, 0.03, 1.0, most=5.0))
 
 
 def mail_script(rng: Random, *, sender: str, receiver: str) -> Iterator[Message]:
@@ -127,6 +128,7 @@ def mail_script(rng: Random, *, sender: str, receiver: str) -> Iterator[Message]
     if rng.random() < 0.7:
         yield _line(CLIENT, "STARTTLS", 0.001)
         yield _line(SERVER, "220 2.0.0 Ready", 0.001)
+        # Inside TLS the client starts anew (RFC 3207, 4.2): EHLO, MAIL, RCPT, the mail, QUIT.
         sizes = [(90, 130), (70, 60), (60, 60), (int(lognormal(rng, 14_000, 1.6, most=4_000_000)), 70), (40, 50)]
         yield from tls_script(receiver, (Exchange(*pair) for pair in sizes), rng)
         return

@@ -189,7 +189,7 @@ def _in_order(activities: Iterable[Activity], until_s: float) -> Iterator[_Passi
         number += 1
         _push(heap, number, activity, None)
     while heap and heap[0][0] < until_s:
-        _, at, items, item, owner = heap[0]
+        _, at, items, item, owner = heap[0]  # items of an activity start conversations, of a conversation are packets
         following = next(items, None)
         if following is None:
             heapq.heappop(heap)
