@@ -96,8 +96,8 @@ class TimedEngine(Engine):
         super().__init__(*given, **options)
         self.latencies_s: list[np.ndarray[Any, Any]] = []
 
-    def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
-        super()._work(batch, stop)
+    def _process(self, batch: FlowBatch, stop: threading.Event) -> None:
+        super()._process(batch, stop)
         if batch.flows.height:
             self.latencies_s.append(time.time() - batch.flows["end"].dt.epoch("us").to_numpy() / 1e6)
 

@@ -1,4 +1,4 @@
-"""A process's part in a shared stream, in this process: it reads, and stores positions in a dict that others share."""
+"""A process's part in a shared stream, in this process: it reads, and stores positions in a common dict."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import time
 
 import polars as pl
 
-from deepidea.detection.sources.partitions import SharedSource, Shares
+from deepidea.detection.sources.partitions import HeldPartitions, PartitionedSource
 from deepidea.detection.sources.source import FlowBatch, Position
 
 
 class Reading:
     """Reads a source in a thread of its own for the length of a block."""
 
-    def __init__(self, source: SharedSource, stored: dict[str, Position]) -> None:
+    def __init__(self, source: PartitionedSource, stored: dict[str, Position]) -> None:
         self.source, self.stored, self.stop = source, stored, threading.Event()
-        self.shares = Shares(source.name, stored.get)
+        self.held = HeldPartitions(source.name, stored.get)
         self.flows: list[pl.DataFrame] = []
         self.batches: list[FlowBatch] = []
         self.error: Exception | None = None
@@ -24,23 +24,23 @@ class Reading:
 
     def _run(self) -> None:
         try:
-            for batch in self.source.batches_of_shares(self.shares, self.stop):
-                if batch.share is not None and self.shares.is_current(batch.share):
+            for batch in self.source.batches_of_partitions(self.held, self.stop):
+                if batch.partition is not None and self.held.is_current(batch.partition):
                     self._take(batch)
         except Exception as error:  # noqa: BLE001  # the test looks at it
             self.error = error
 
     def _take(self, batch: FlowBatch) -> None:
-        share = batch.share
-        assert share is not None
-        if self.stored.get(share.name) != share.after:
-            self.shares.refuse(share, batch.flows.height)
+        partition = batch.partition
+        assert partition is not None
+        if self.stored.get(partition.name) != partition.after:
+            self.held.mark_refused(partition, batch.flows.height)
         else:
             assert batch.position is not None
-            self.stored[share.name] = batch.position
+            self.stored[partition.name] = batch.position
             self.flows.append(batch.flows)
             self.batches.append(batch)
-            self.shares.settle(share, batch.position)
+            self.held.mark_stored(partition, batch.position)
 
     def __enter__(self) -> Reading:
         self.thread.start()

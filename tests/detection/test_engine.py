@@ -95,6 +95,19 @@ def test_a_source_that_fails_loses_nothing_that_was_read(detector, flows, store)
     assert next(c.n_flows for c in store.counters()) == 600
 
 
+def test_an_unexpected_error_ends_the_engine_as_failed(detector, flows, store, monkeypatch):
+    """Not only errors of the library: a state that stays live would hide that nothing is watched any more."""
+
+    def fault(_):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(detector, "score_conformed", fault)
+    with pytest.raises(ZeroDivisionError):
+        Engine(Tables(flows), detector, store).run(threading.Event())
+    [state] = store.engines()
+    assert (state.status, state.error) == ("failed", "division by zero")
+
+
 def test_it_stops_when_told_and_goes_on_from_there(detector, flows, store, tmp_path):
     stop = threading.Event()
     Engine(Tables(flows, 10), detector, store, on_batch=lambda at: at.n_flows >= 100 and stop.set()).run(stop)
@@ -145,7 +158,7 @@ def test_thresholds_choose_and_what_they_choose_is_an_attack(detector, flows, st
 
 
 def test_a_schema_that_does_not_fit_is_told(detector):
-    with pytest.raises(DataError, match="gives conn, and the detector reads custom"):
+    with pytest.raises(DataError, match=r"schema conn .*custom"):
         flow_adapter("conn", detector)
 
 

@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 from deepidea.adapters.kafka import KafkaPublisher, KafkaSink, KafkaSource
 from deepidea.detection.publish import publish
 from deepidea.detection.sinks.registry import open_sink
-from deepidea.detection.sources.partitions import Shares
+from deepidea.detection.sources.partitions import HeldPartitions
 from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
@@ -108,9 +108,9 @@ def test_two_share_and_one_takes_over(topic: str, log: str) -> None:
     address = f"{topic}?group=g&session_s=6"
     with Reading(KafkaSource(address), stored) as first, Reading(KafkaSource(address), stored) as second:
         deadline = time.monotonic() + 60
-        while {len(first.shares.held), len(second.shares.held)} != {2} and time.monotonic() < deadline:
+        while {len(first.held.numbers), len(second.held.numbers)} != {2} and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert len(first.shares.held) == len(second.shares.held) == 2
+        assert len(first.held.numbers) == len(second.held.numbers) == 2
         put(log, topic)
         wait_for(first, second, n=N)
         assert first.n_flows + second.n_flows == N
@@ -134,7 +134,7 @@ def test_a_share_that_was_refused_is_read_from_where_the_store_stands(topic: str
             file.write(b"".join(map(eve_flow, range(N, 2 * N))))
         put(log, topic)
         wait_for(reading, n=2 * N + 2)
-    assert reading.shares.n_refused > 0
+    assert reading.held.n_refused > 0
     assert reading.n_flows in (2 * N + 2, 2 * N + 3)  # the end of a transaction is no message
 
 
@@ -162,15 +162,15 @@ def test_brokers_that_are_not_there_are_told_without_a_password() -> None:
     with pytest.raises(SinkError) as refused:
         KafkaSink(f"{nowhere}?timeout_s=0.5").send(["{}"])
     source = KafkaSource(f"{nowhere}?group=g&patience_s=0.5")
-    with pytest.raises(SourceError, match="Kafka's brokers must answer") as told:
-        list(source.batches_of_shares(Shares("x", {}.get), threading.Event()))
+    with pytest.raises(SourceError, match="cannot reach Kafka") as told:
+        list(source.batches_of_partitions(HeldPartitions("x", {}.get), threading.Event()))
     assert "secret" not in source.name + str(told.value) + str(refused.value)
 
 
 def test_a_topic_that_is_not_there_is_told(brokers: str) -> None:
     source = KafkaSource(f"kafka://{brokers}/absent?group=g")
-    with pytest.raises(SourceError, match=r"a topic must be there .* create it with kafka-topics\.sh"):
-        list(source.batches_of_shares(Shares("x", {}.get), threading.Event()))
+    with pytest.raises(SourceError, match=r"absent.*kafka-topics\.sh"):
+        list(source.batches_of_partitions(HeldPartitions("x", {}.get), threading.Event()))
 
 
 @pytest.mark.parametrize("address", ["kafka://h:1/t", "kafka://h:1/?group=g", "kafka://h:1/t?group=g&session_s=0"])
@@ -182,11 +182,11 @@ def test_an_address_that_cannot_be_is_told(address: str) -> None:
 def test_properties_come_from_a_file_and_their_values_are_not_told(tmp_path: Path, topic: str) -> None:
     path = tmp_path / "kafka.properties"
     path.write_text("# ours\nsasl.password = hush\nno.such.property=hush\n")
-    with pytest.raises(DataError, match=r"must accept its settings, however: .*no\.such\.property") as told:
+    with pytest.raises(DataError, match=r"no\.such\.property") as told:
         KafkaSink(f"{topic}?config={path}").send(["{}"])
     assert "hush" not in str(told.value)
     path.write_text("no equals sign\n")
-    with pytest.raises(DataError, match="must be name=value"):
+    with pytest.raises(DataError, match="line 1: it is not name=value"):
         KafkaSink(f"{topic}?config={path}").send(["{}"])
 
 

@@ -1,4 +1,4 @@
-"""A Redis stream that readers share, on a real server: each flow once, shares handed over, losses told."""
+"""A Redis stream that readers partition, on a real server: each flow once, partitions handed over, losses told."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deepidea.detection.engine import Progress
 from deepidea.detection.publish import publish
 from deepidea.detection.publishers import open_publisher
 from deepidea.detection.sinks.registry import open_sink
-from deepidea.detection.sources.partitions import Shares
+from deepidea.detection.sources.partitions import HeldPartitions
 from deepidea.detection.sources.registry import open_source, source_of
 from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
@@ -98,19 +98,19 @@ def test_a_publisher_goes_on_where_it_stopped(address: str, server: Any, log: Pa
 def test_shares_are_dealt_evenly_and_taken_over(address: str, server: Any, log: Path) -> None:
     stored: dict[str, Position] = {}
     with Reading(sharing(address, "partitions=4&session_s=1"), stored) as first:
-        eventually(lambda: len(first.shares.held) == 4)
+        eventually(lambda: len(first.held.numbers) == 4)
         with Reading(sharing(address, "session_s=120"), stored) as second:
-            eventually(lambda: (len(first.shares.held), len(second.shares.held)) == (2, 2))
+            eventually(lambda: (len(first.held.numbers), len(second.held.numbers)) == (2, 2))
             put(log, address)
             wait_for(first, second, n=N)
             assert min(first.n_flows, second.n_flows) > 0
             second.stop.set()
-            eventually(lambda: len(first.shares.held) == 4)  # handed over, not waited for until its session ends
+            eventually(lambda: len(first.held.numbers) == 4)  # handed over, not waited for until its session ends
         more(log, N, 2 * N)
         put(log, address)
         wait_for(first, second, n=2 * N)
     assert_frame_equal(told(first, second).select(whole(log).columns), whole(log).sort("start", "src_port"))
-    assert first.shares.n_refused == second.shares.n_refused == 0
+    assert first.held.n_refused == second.held.n_refused == 0
 
 
 def test_of_two_that_read_the_same_one_is_refused_and_catches_up(address: str, server: Any, log: Path) -> None:
@@ -123,9 +123,20 @@ def test_of_two_that_read_the_same_one_is_refused_and_catches_up(address: str, s
         more(log, N, 2 * N)
         put(log, address)
         eventually(lambda: told(reading).unique(["start", "src_port"]).height == 2 * N)
-    assert reading.shares.n_refused > 0
+    assert reading.held.n_refused > 0
     counts = told(reading).group_by("start", "src_port").len()
     assert (counts.height, counts["len"].max()) == (2 * N, 2)
+
+
+def test_a_lease_that_dies_of_a_fault_ends_the_reading(
+    address: str, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the check a process would silently hold nothing for ever."""
+    put(log, address)
+    monkeypatch.setattr("deepidea.adapters.redis_group._Lease._beat", lambda *_: 1 / 0)
+    with Reading(sharing(address), {}) as reading:
+        eventually(lambda: reading.error is not None)
+    assert "ZeroDivisionError" in str(reading.error)
 
 
 def test_a_stream_made_anew_is_read_from_its_beginning(address: str, server: Any, log: Path) -> None:
@@ -176,10 +187,10 @@ def test_poison_is_counted_and_sensors_records_are_taken(address: str, server: A
 
 def test_a_partition_more_is_seen(address: str, server: Any, log: Path) -> None:
     with Reading(sharing(address, "partitions=4"), {}) as reading:
-        eventually(lambda: len(reading.shares.held) == 4)
+        eventually(lambda: len(reading.held.numbers) == 4)
         server.set("flows:partitions", 6)
-        eventually(lambda: len(reading.shares.held) == 6)
-    with pytest.raises(DataError, match="must keep its number of partitions, however: flows has 6, and 4"):
+        eventually(lambda: len(reading.held.numbers) == 6)
+    with pytest.raises(DataError, match="flows in 4 partitions: it has 6"):
         put(log, address)
 
 
@@ -187,16 +198,16 @@ def test_a_server_that_goes_and_comes_is_waited_for(tmp_path: Path, log: Path) -
     with running_redis(tmp_path) as where:
         reading = Reading(sharing(where, "partitions=4"), {})
         with reading:
-            eventually(lambda: len(reading.shares.held) == 4)
+            eventually(lambda: len(reading.held.numbers) == 4)
             with redis.Redis.from_url(where) as client:
                 client.config_set("maxclients", 1)
                 client.client_kill_filter(_type="normal", skipme=True)
-                eventually(lambda: reading.shares.trouble is not None)
+                eventually(lambda: reading.held.trouble is not None)
                 client.config_set("maxclients", 100)
             put(log, where)
             wait_for(reading, n=N)
         assert (reading.error, reading.n_flows) == (None, N)
-        assert reading.shares.n_retries > 0
+        assert reading.held.n_retries > 0
 
 
 def test_a_server_that_is_not_there_or_lets_nobody_in_is_told(tmp_path: Path, address: str, server: Any) -> None:
@@ -210,7 +221,7 @@ def test_a_server_that_is_not_there_or_lets_nobody_in_is_told(tmp_path: Path, ad
         server.acl_setuser("default", enabled=True, nopass=True, keys="*", commands=["+@all"], reset_passwords=True)
     for reading in (away, shut_out):
         assert isinstance(reading.error, SourceError)
-        assert "a Redis server must answer" in str(reading.error)
+        assert "cannot reach Redis" in str(reading.error)
         assert "secret" not in str(reading.error) + reading.source.name
 
 
@@ -299,12 +310,12 @@ def test_publish_says_what_it_did(address: str, server: Any, log: Path, command:
 
 
 def test_the_status_line_says_which_shares_are_read_and_what_is_the_matter() -> None:
-    shares = Shares("s", {}.get)
-    assert "partitions: none yet" in status_line("s", Progress(shares=shares), []).plain
-    shares.take(3)
-    shares.take(1)
-    shares.n_retries, shares.trouble = 2, "s: away"
-    line = status_line("s", Progress(shares=shares), []).plain
+    held = HeldPartitions("s", {}.get)
+    assert "partitions: none yet" in status_line("s", Progress(held=held), []).plain
+    held.assign(3)
+    held.assign(1)
+    held.n_retries, held.trouble = 2, "s: away"
+    line = status_line("s", Progress(held=held), []).plain
     assert "partitions: 1, 3  |  2 retries of the stream  |  s: away" in line
 
 

@@ -19,7 +19,7 @@ from deepidea.adapters.redis_group import RedisGroupSource, RedisPublisher
 from deepidea.detection.alerting import thresholds_of
 from deepidea.detection.engine import Engine
 from deepidea.detection.publish import publish
-from deepidea.detection.sources.partitions import Share, Shares
+from deepidea.detection.sources.partitions import HeldPartitions, Partition
 from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch
 from deepidea.errors import StalePositionError
@@ -66,12 +66,12 @@ def url(postgres_socket: str) -> Iterator[str]:
 
 
 def test_a_batch_is_stored_only_where_the_store_stands_at_its_beginning(store: Store) -> None:
-    first, second = Share("s#0", 1, None), Share("s#0", 1, {"id": "1"})
-    store.commit_batch("s", {"id": "1"}, alerts_of([{"at_s": 0}]), n_flows=5, share=first)
-    for late in (first, Share("s#0", 2, {"id": "0"})):
+    first, second = Partition("s#0", 1, None), Partition("s#0", 1, {"id": "1"})
+    store.commit_batch("s", {"id": "1"}, alerts_of([{"at_s": 0}]), n_flows=5, partition=first)
+    for late in (first, Partition("s#0", 2, {"id": "0"})):
         with pytest.raises(StalePositionError, match="another process reads it"):
-            store.commit_batch("s", {"id": "9"}, alerts_of([{"at_s": 9}]), n_flows=7, share=late)
-    store.commit_batch("s", {"id": "2"}, alerts_of([{"at_s": 1}]), n_flows=3, share=second)
+            store.commit_batch("s", {"id": "9"}, alerts_of([{"at_s": 9}]), n_flows=7, partition=late)
+    store.commit_batch("s", {"id": "2"}, alerts_of([{"at_s": 1}]), n_flows=3, partition=second)
     [told] = store.counters()
     assert (told.name, told.n_flows, told.n_alerts) == ("s#0", 8, 2)
     assert set(store.alerts().rows["source"]) == {"s"}
@@ -86,7 +86,9 @@ def test_of_many_that_read_the_same_each_batch_is_stored_once(store_url: str) ->
                 after: Mapping[str, Any] | None = {"n": at} if at else None
                 n = rng.randint(1, 3)
                 try:
-                    store.commit_batch("s", {"n": at + n}, alerts_of([]), n_flows=n, share=Share("s#0", 1, after))
+                    store.commit_batch(
+                        "s", {"n": at + n}, alerts_of([]), n_flows=n, partition=Partition("s#0", 1, after)
+                    )
                 except StalePositionError:
                     continue
 
@@ -104,23 +106,23 @@ def test_of_many_that_read_the_same_each_batch_is_stored_once(store_url: str) ->
 
 
 class Parted:
-    """A source of two shares whose second batch of each somebody else stores first."""
+    """A source of two partitions whose second batch of each somebody else stores first."""
 
-    name, schema, replayable, is_shared = "parted", "conn", True, True
+    name, schema, replayable, is_partitioned = "parted", "conn", True, True
 
     def __init__(self, flows: pl.DataFrame, store: Store) -> None:
         self.flows, self.store = flows, store
 
-    def batches_of_shares(self, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
+    def batches_of_partitions(self, held: HeldPartitions, stop: threading.Event) -> Iterator[FlowBatch]:
         for number in (0, 1):
-            shares.take(number)
+            held.assign(number)
         for step in range(3):
             for number in (0, 1):
-                shares.await_settled({number}, 5)
+                held.await_stored({number}, 5)
                 if step == 1:
-                    thief = Share(f"parted#{number}", 1, {"n": 1})
-                    self.store.commit_batch("parted", {"n": 9}, alerts_of([]), n_flows=0, share=thief)
-                yield FlowBatch(self.flows, {"n": step + 1}, share=shares.hand_over(number, {"n": step + 1}))
+                    thief = Partition(f"parted#{number}", 1, {"n": 1})
+                    self.store.commit_batch("parted", {"n": 9}, alerts_of([]), n_flows=0, partition=thief)
+                yield FlowBatch(self.flows, {"n": step + 1}, partition=held.advance(number, {"n": step + 1}))
 
 
 def test_what_another_process_stored_is_not_counted_here(site: tuple[Path, Any], sqlite_store: Store) -> None:
@@ -129,8 +131,8 @@ def test_what_another_process_stored_is_not_counted_here(site: tuple[Path, Any],
     engine = Engine(Parted(batch.flows, sqlite_store), Detector.load(folder / "model.idea"), sqlite_store)
     progress = engine.run(threading.Event())
     assert progress.n_flows == counted(sqlite_store) == 200
-    assert progress.shares is not None
-    assert progress.shares.n_refused == 200
+    assert progress.held is not None
+    assert progress.held.n_refused == 200
     assert sqlite_store.position("parted#0") == {"n": 9}
 
 
@@ -138,14 +140,14 @@ def test_what_another_process_stored_is_not_counted_here(site: tuple[Path, Any],
 def test_one_reader_after_another_tells_what_one_tells(
     site: tuple[Path, Any], server: str, sqlite_store: Store, context: bool
 ) -> None:
-    """Without context in the stream, a single share and what was before it give the same windows."""
+    """Without context in the stream, a single partition and what was before it give the same windows."""
     folder, whole = site
     query = f"stream=flows&partitions={4 if context else 1}"
     publish(
         open_source(str(folder / "conn.log")), RedisPublisher(f"{server}?{query}"), threading.Event(), context=context
     )
     detector = Detector.load(folder / "model.idea")
-    for share in (0.3, 0.7, 1.0):
+    for partition in (0.3, 0.7, 1.0):
         stop = threading.Event()
         source = RedisGroupSource(f"{server}?{query}&group=g&session_s=1", batch_flows=200)
         reader = Engine(
@@ -153,7 +155,7 @@ def test_one_reader_after_another_tells_what_one_tells(
             detector,
             sqlite_store,
             thresholds=thresholds_of(detector, None),
-            on_batch=lambda _, n=share * N, s=stop: counted(sqlite_store) >= n and s.set(),
+            on_batch=lambda _, n=partition * N, s=stop: counted(sqlite_store) >= n and s.set(),
         )
         reader.run(stop)
     assert contents(sqlite_store) == whole

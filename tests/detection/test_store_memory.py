@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepidea.detection.sources.partitions import Share
+from deepidea.detection.sources.partitions import Partition
 from deepidea.errors import StalePositionError
 from deepidea.store.memory import MemoryChange
 from deepidea.store.store import Store
@@ -25,10 +25,10 @@ def test_entries_are_appended_or_replaced(store: Store) -> None:
 
 
 def test_a_refused_batch_leaves_the_memory_alone(store: Store) -> None:
-    share = Share("s#0", 1, None)
-    commit(store, 1, MemoryChange("hosts", b"a"), share=share)
+    partition = Partition("s#0", 1, None)
+    commit(store, 1, MemoryChange("hosts", b"a"), partition=partition)
     with pytest.raises(StalePositionError):
-        commit(store, 2, MemoryChange("hosts", b"b"), share=share)
+        commit(store, 2, MemoryChange("hosts", b"b"), partition=partition)
     assert store.resume("s#0") == ({"at": 1}, {"hosts": [b"a"]})
 
 

@@ -1,7 +1,7 @@
 """Kafka: a topic that several processes read together, a topic that flows are put into, and one for alerts.
 
-Kafka's group protocol says who reads a partition; where to go on stands in the store, and Kafka is told of it only so
-that its own tools can show how far a group is behind.
+Kafka's group protocol assigns partitions; the position to go on from is in the store. Offsets are committed to Kafka
+only so that its own tools can show how far a group is behind.
 
 Source: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md and INTRODUCTION.md.
 """
@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, read_address
 from deepidea.detection.publish import position_from
-from deepidea.detection.sources.partitions import Shares, read_alone
+from deepidea.detection.sources.partitions import HeldPartitions, read_alone
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.flow_lines import StreamParser
@@ -61,7 +61,7 @@ def _client_module() -> Any:
         import confluent_kafka
     except ImportError as error:
         raise MissingExtraError(
-            f"Kafka needs confluent-kafka, however: {error}; install it with: pip install 'deepidea[kafka]'"
+            f"Kafka needs confluent-kafka ({error}); install it with: pip install 'deepidea[kafka]'"
         ) from error
     return confluent_kafka
 
@@ -70,7 +70,7 @@ def _topic_of(address: StreamAddress) -> str:
     topic = address.parts.path.strip("/")
     if not topic or "/" in topic or not address.parts.netloc:
         raise DataError(
-            f"a Kafka address must be kafka://host:9092/TOPIC, however: {address.place} names no one topic; correct it"
+            f"a Kafka address must be kafka://host:9092/TOPIC, got {address.place}, which does not name one topic"
         )
     return topic
 
@@ -97,11 +97,11 @@ def _properties(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"a file of Kafka's properties must be readable, however: {path}: {error}") from error
+        raise DataError(f"cannot read Kafka properties from {path}: {error}") from error
     rows = [line.strip().partition("=") for line in lines if line.strip() and not line.strip().startswith("#")]
     wrong = [number for number, row in enumerate(rows, 1) if not row[1]]
     if wrong:
-        raise DataError(f"a property must be name=value, however: the {wrong[0]}. of {path} is not; correct it")
+        raise DataError(f"cannot read Kafka properties from {path}, line {wrong[0]}: it is not name=value; correct it")
     return {name.strip(): value.strip() for name, _, value in rows}
 
 
@@ -139,7 +139,7 @@ class KafkaSource:
 
     schema = "conn"
     replayable = True
-    is_shared = True
+    is_partitioned = True
 
     def __init__(self, address: str, *, batch_flows: int = BATCH_FLOWS) -> None:
         self._address = read_address(address, _OPTIONS, ("group",))
@@ -153,17 +153,17 @@ class KafkaSource:
         """Yield all flows, without positions: see :func:`deepidea.detection.sources.partitions.read_alone`."""
         return read_alone(self, stop)
 
-    def batches_of_shares(self, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
-        """Yield batches: see :class:`deepidea.detection.sources.partitions.SharedSource`."""
-        kafka, state = _client_module(), _Brokers(self.name, shares, self._patience_s)
+    def batches_of_partitions(self, held: HeldPartitions, stop: threading.Event) -> Iterator[FlowBatch]:
+        """Yield batches: see :class:`deepidea.detection.sources.partitions.PartitionedSource`."""
+        kafka, state = _client_module(), _Brokers(self.name, held, self._patience_s)
         consumer = _made(kafka.Consumer, self._consumer_settings(state), self.name)
-        reader = _Reader(kafka, consumer, self._topic, shares)
+        reader = _Reader(kafka, consumer, self._topic, held)
         try:
             yield from state.await_topic(consumer, self._topic, stop)
             consumer.subscribe([self._topic], on_assign=reader.assigned, on_revoke=reader.revoked, on_lost=reader.lost)
             while not stop.is_set():
                 yield from self._round(reader, state)
-            shares.await_settled(set(reader.places), SETTLE_S)
+            held.await_stored(set(reader.places), SETTLE_S)
             reader.commit()
         except kafka.KafkaException as error:
             raise SourceError(_no_answer(self.name, error)) from error
@@ -205,9 +205,9 @@ class KafkaSource:
 class _Reader:
     """The partitions that are ours, as Kafka gives and takes them; all in the thread that polls."""
 
-    def __init__(self, kafka: Any, consumer: Any, topic: str, shares: Shares) -> None:
+    def __init__(self, kafka: Any, consumer: Any, topic: str, held: HeldPartitions) -> None:
         self.consumer, self.places = consumer, dict[int, _Place]()
-        self._kafka, self._topic, self._shares = kafka, topic, shares
+        self._kafka, self._topic, self._held = kafka, topic, held
         self._parser = StreamParser()
         self._committed: dict[int, int] = {}
         self._committed_at = 0.0
@@ -221,7 +221,7 @@ class _Reader:
     def revoked(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """Hand partitions over, once what was read of them is stored."""
         numbers = {partition.partition for partition in partitions}
-        self._shares.await_settled(numbers, SETTLE_S)
+        self._held.await_stored(numbers, SETTLE_S)
         with contextlib.suppress(self._kafka.KafkaException):  # who takes them asks the store
             self.commit()
         self._drop(numbers)
@@ -234,13 +234,13 @@ class _Reader:
 
     def _drop(self, numbers: set[int]) -> None:
         for number in numbers:
-            self._shares.drop(number)
+            self._held.release(number)
             self.places.pop(number, None)
             self._committed.pop(number, None)
 
     def _begun(self, number: int) -> Any:
         """Return where to read a partition from: where the store stands."""
-        after = self._shares.take(number)
+        after = self._held.assign(number)
         where = self._kafka.TopicPartition(self._topic, number)
         low, high = self._ends(where)
         begins = low if after is None else _offset(after)
@@ -250,7 +250,7 @@ class _Reader:
         return where
 
     def _ends(self, where: Any) -> tuple[int, int]:
-        """Return the first offset that is left of a partition and the one behind the last, as far as brokers tell."""
+        """Return the first offset that is left of a partition and the one behind the last, if the brokers answer."""
         try:
             low, high = self.consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
         except self._kafka.KafkaException:  # what is not there any more is skipped all the same, and not counted
@@ -259,8 +259,8 @@ class _Reader:
 
     def again(self) -> None:
         """Go back to where the store stands with partitions of which a batch was refused."""
-        for number in self._shares.take_lost():
-            self._shares.drop(number)
+        for number in self._held.take_refused():
+            self._held.release(number)
             if number in self.places:
                 self.consumer.seek(self._begun(number))
 
@@ -277,9 +277,11 @@ class _Reader:
         lost = place.lost + self._deleted(number, place.next, messages[0].offset())
         place.next, place.lost = messages[-1].offset() + 1, 0
         parsed, position = self._parser.parse(_texts(messages)), {"offset": place.next}
-        share = self._shares.hand_over(number, position)
+        partition = self._held.advance(number, position)
         dropped = {LOST: lost} if lost else {}
-        return FlowBatch(parsed.flows, position, parsed.skipped, dropped, not_flows=parsed.not_flows, share=share)
+        return FlowBatch(
+            parsed.flows, position, parsed.skipped, dropped, not_flows=parsed.not_flows, partition=partition
+        )
 
     def _deleted(self, number: int, expected: int, found: int) -> int:
         """Return how many messages were deleted before an offset; ends of transactions leave gaps, too."""
@@ -294,7 +296,7 @@ class _Reader:
         if time.monotonic() - self._committed_at < every_s:
             return
         self._committed_at = time.monotonic()
-        stored = {n: _offset(at) for n, at in self._shares.positions().items() if at is not None and n in self.places}
+        stored = {n: _offset(at) for n, at in self._held.positions().items() if at is not None and n in self.places}
         new = {number: offset for number, offset in stored.items() if self._committed.get(number) != offset}
         if new:
             self._committed |= new
@@ -316,8 +318,8 @@ def _offset(position: Position) -> int:
 class _Brokers:
     """Whether the brokers answer, and for how long they have not."""
 
-    def __init__(self, name: str, shares: Shares, patience_s: float) -> None:
-        self._name, self._shares, self._patience_s = name, shares, patience_s
+    def __init__(self, name: str, held: HeldPartitions, patience_s: float) -> None:
+        self._name, self._held, self._patience_s = name, held, patience_s
         self._away_since: float | None = None
         self._fatal: Any = None
 
@@ -328,16 +330,16 @@ class _Brokers:
             self._fatal = error
         elif code in _AWAY:
             self._away_since = self._away_since or time.monotonic()
-            self._shares.n_retries += 1
-            self._shares.trouble = f"{self._name}: {error.str()}"
+            self._held.n_retries += 1
+            self._held.trouble = f"{self._name}: {error.str()}"
 
     def check(self, *, answered: bool) -> None:
         """Raise what waiting will not help, and what was waited for too long."""
         if answered:
-            self._away_since, self._shares.trouble = None, None
+            self._away_since, self._held.trouble = None, None
         too_long = self._away_since is not None and time.monotonic() - self._away_since > self._patience_s
         if self._fatal is not None or too_long:
-            raise SourceError(_no_answer(self._name, self._fatal or self._shares.trouble))
+            raise SourceError(_no_answer(self._name, self._fatal or self._held.trouble))
 
     def await_topic(self, consumer: Any, topic: str, stop: threading.Event) -> Iterator[FlowBatch]:
         """Wait for the brokers a while, yielding batches of nothing; raise where they or the topic are not there."""
@@ -346,18 +348,18 @@ class _Brokers:
             try:
                 found = consumer.list_topics(topic, timeout=1.0).topics[topic]
             except kafka.KafkaException as error:
-                consumer.poll(0)  # lets the client tell why
+                consumer.poll(0)  # so that the client reports why
                 self.check(answered=False)
                 if time.monotonic() - began > min(self._patience_s, FIRST_PATIENCE_S):
-                    raise SourceError(_no_answer(self._name, self._shares.trouble or error)) from error
+                    raise SourceError(_no_answer(self._name, self._held.trouble or error)) from error
                 yield FlowBatch(Parsed().flows)
                 continue
             if found.error is not None:
                 raise SourceError(
-                    f"a topic must be there and readable, however: {self._name}: {found.error.str()}; create it with "
-                    "kafka-topics.sh --create, or see to the permissions"
+                    f"cannot read topic of {self._name}: {found.error.str()}; create it with "
+                    "kafka-topics.sh --create, or check the permissions"
                 )
-            self._away_since, self._shares.trouble = None, None
+            self._away_since, self._held.trouble = None, None
             return
 
 
@@ -369,20 +371,20 @@ _HOPELESS = {
 
 
 def _no_answer(name: str, reason: Any) -> str:
-    return f"Kafka's brokers must answer, however: {name}: {reason}; see that they run there and let us in"
+    return f"cannot reach Kafka brokers of {name}: {reason}; check that they run there and let this client in"
 
 
 def _made(kind: Any, settings: Mapping[str, Any], name: str) -> Any:
-    """Return a client; what it refuses in its settings is told without the values."""
+    """Return a client; an error about its settings names no secret values."""
     try:
         return kind(dict(settings))
     except (_client_module().KafkaException, TypeError, ValueError) as error:
         reason = getattr(error, "args", [error])[0]
-        told = reason.str() if hasattr(reason, "str") else str(reason)
+        text = reason.str() if hasattr(reason, "str") else str(reason)
         for key, value in settings.items():
             if "password" in key or "secret" in key or "key" in key.split("."):
-                told = told.replace(str(value), "...")
-        raise DataError(f"a Kafka client must accept its settings, however: {name}: {told}; correct them") from error
+                text = text.replace(str(value), "...")
+        raise DataError(f"cannot use the Kafka settings of {name}: {text}; correct them") from error
 
 
 # --- putting in ------------------------------------------------------------------------------------------------------

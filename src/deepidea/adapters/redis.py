@@ -178,7 +178,7 @@ def _options(query: str, address: str) -> dict[str, str]:
     if wrong or {"list", "stream"} <= set(options) or options.get("push", "left") not in _ENDS:
         place = address.rpartition("@")[2]
         raise DataError(
-            "a Redis address must end in ?list=NAME, ?list=NAME&push=right or ?stream=NAME, however: "
+            "a Redis address must end in ?list=NAME, ?list=NAME&push=right or ?stream=NAME, got "
             f"{place!r} does not; correct it"
         )
     return options
@@ -203,7 +203,7 @@ def open_client(url: str, **options: Any) -> Any:
         from redis.retry import Retry
     except ImportError as error:
         raise MissingExtraError(
-            f"Redis needs redis, however: {error}; install it with: pip install 'deepidea[redis]'"
+            f"Redis needs the redis package ({error}); install it with: pip install 'deepidea[redis]'"
         ) from error
     given = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
     return redis.Redis.from_url(url, **{**given, **options})
@@ -220,4 +220,4 @@ def _connected(url: str, name: str) -> Iterator[Any]:
     except (redis.RedisError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise SourceError(f"a Redis server must answer, however: {name}: {error}; see that it runs there") from error
+        raise SourceError(f"cannot reach Redis at {name}: {error}; check that it runs there") from error

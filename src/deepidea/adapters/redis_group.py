@@ -1,4 +1,4 @@
-"""A stream in Redis that several processes read together: one Redis stream a share, owners by lease.
+"""A stream in Redis that several processes read together: one Redis stream a partition, owners by lease.
 
 A consumer group of Redis deals the entries of one stream to whoever asks, so that the flows of a host would go to
 every process. Here a stream ``flows`` is cut into ``flows:0``, ``flows:1``, ..., and each has one reader at a time, who
@@ -22,7 +22,7 @@ from typing import Any
 from deepidea.adapters.redis import FIELD, event_of, open_client, stream_states
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, destination, read_address
 from deepidea.detection.publish import position_from
-from deepidea.detection.sources.partitions import Shares, read_alone
+from deepidea.detection.sources.partitions import HeldPartitions, read_alone
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.flow_lines import StreamParser
@@ -33,9 +33,9 @@ __all__ = ["RedisGroupSource", "RedisPublisher"]
 SESSION_S = 10.0
 PATIENCE_S = 300.0  # for a server that went away
 FIRST_PATIENCE_S = 10.0  # for one that was never there
-SETTLE_S = 10.0  # for what was read to be stored before a share is handed over
+SETTLE_S = 10.0  # for what was read to be stored before a partition is handed over
 PARTITIONS = 8
-KEPT_FLOWS = 1_000_000  # of all shares together, until the oldest are trimmed
+KEPT_FLOWS = 1_000_000  # of all partitions together, until the oldest are trimmed
 LOST = "trimmed from the stream before they were read"
 _LONGEST_BEAT_S = 1.0  # what a process hands back is seen by the others within so long
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
@@ -88,8 +88,8 @@ class RedisGroupSource:
     ----------
     address
         ``redis://host:port/0?stream=flows&group=site``, ``rediss://...`` with TLS. Options: ``partitions``, how many
-        shares there are where nobody has said so yet (Redis keeps it in ``flows:partitions``); ``session_s``, after
-        how long of silence a process loses its shares; ``patience_s``, how long a server that went away is waited for.
+        partitions the stream gets when it is new (Redis keeps the number in ``flows:partitions``); ``session_s``, after
+        how long of silence a process loses its partitions; ``patience_s``, how long to wait for a server that is away.
     batch_flows
         Most flows of a batch.
 
@@ -107,7 +107,7 @@ class RedisGroupSource:
 
     schema = "conn"
     replayable = True
-    is_shared = True
+    is_partitioned = True
 
     def __init__(self, address: str, *, batch_flows: int = BATCH_FLOWS) -> None:
         known = {name: reads for name, reads in _OPTIONS.items() if name != "maxlen"}
@@ -123,76 +123,83 @@ class RedisGroupSource:
         """Yield all flows, without positions: see :func:`deepidea.detection.sources.partitions.read_alone`."""
         return read_alone(self, stop)
 
-    def batches_of_shares(self, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
-        """Yield batches: see :class:`deepidea.detection.sources.partitions.SharedSource`."""
-        with _lasting(self._address, self.name, shares, self._patience_s) as client:
-            n_shares = yield from client.asking(stop, self._count_shares)
-            if n_shares is None:
+    def batches_of_partitions(self, held: HeldPartitions, stop: threading.Event) -> Iterator[FlowBatch]:
+        """Yield batches: see :class:`deepidea.detection.sources.partitions.PartitionedSource`."""
+        with _lasting(self._address, self.name, held, self._patience_s) as client:
+            n_partitions = yield from client.asking(stop, self._count_partitions)
+            if n_partitions is None:
                 return
-            lease = _Lease(self._address, self._key, self._group, n_shares, self._session_s)
+            lease = _Lease(self._address, self._key, self._group, n_partitions, self._session_s)
             with lease:
-                yield from self._read(client, lease, shares, stop)
+                yield from self._read(client, lease, held, stop)
 
-    def _count_shares(self, client: Any) -> int | None:
-        """Return how many shares there are, None where nobody has said so yet."""
+    def _count_partitions(self, client: Any) -> int | None:
+        """Return how many partitions there are, None where nobody has said so yet."""
         wanted = self._address.options.get("partitions")
         return count_partitions(client, self._key, wanted)
 
-    def _read(self, client: _Lasting, lease: _Lease, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
+    def _read(
+        self, client: _Lasting, lease: _Lease, held: HeldPartitions, stop: threading.Event
+    ) -> Iterator[FlowBatch]:
         places: dict[int, Position] = {}
         parser = StreamParser()
         try:
             while not stop.is_set():
-                yield from self._change_shares(client, lease, shares, places, stop)
+                yield from self._change_partitions(client, lease, held, places, stop)
                 lease.check()
                 found = yield from client.asking(stop, lambda redis: self._entries(redis, places))
                 for number, (entries, lost) in (found or {}).items():
                     parsed = parser.parse([event_of(fields) for _, fields in entries])
                     places[number] = _behind(places[number], entries, lost)
-                    share = shares.hand_over(number, places[number])
+                    partition = held.advance(number, places[number])
                     dropped = {LOST: lost} if lost else {}
                     yield FlowBatch(
-                        parsed.flows, places[number], parsed.skipped, dropped, not_flows=parsed.not_flows, share=share
+                        parsed.flows,
+                        places[number],
+                        parsed.skipped,
+                        dropped,
+                        not_flows=parsed.not_flows,
+                        partition=partition,
                     )
                 if not found:
                     yield FlowBatch(Parsed().flows)
                 if not places:
                     stop.wait(min(LINGER_S, self._session_s / 10))
         finally:
-            shares.await_settled(set(places), SETTLE_S)
+            held.await_stored(set(places), SETTLE_S)
             for number in places:
-                shares.drop(number)
+                held.release(number)
 
-    def _change_shares(
-        self, client: _Lasting, lease: _Lease, shares: Shares, places: dict[int, Position], stop: threading.Event
+    def _change_partitions(
+        self, client: _Lasting, lease: _Lease, held: HeldPartitions, places: dict[int, Position], stop: threading.Event
     ) -> Iterator[FlowBatch]:
         """Let go what is not ours, or was refused; hand back what is too many; take what is new."""
         owned = lease.owned
-        for number in shares.take_lost() | (set(places) - owned):
+        for number in held.take_refused() | (set(places) - owned):
             places.pop(number, None)
-            shares.drop(number)
+            held.release(number)
         surplus = sorted(places, reverse=True)[: max(len(owned) - lease.due, 0)]
         if surplus:
-            shares.await_settled(set(surplus), SETTLE_S)
+            held.await_stored(set(surplus), SETTLE_S)
             for number in surplus:
                 del places[number]
-                shares.drop(number)
+                held.release(number)
             lease.release(surplus)
         for number in sorted(lease.owned - set(places) - set(surplus)):
-            after = shares.take(number)
+            after = held.assign(number)
             place = yield from client.asking(stop, lambda redis, n=number, a=after: self._place(redis, n, a))
             if place is None:
-                shares.drop(number)
+                held.release(number)
                 return
             places[number] = place
 
     def _place(self, client: Any, number: int, after: Position | None) -> Position:
-        """Return where to go on with a share."""
+        """Return where to go on with a partition."""
         [state] = stream_states(client, [self._stream(number)])
         return state.place(after)
 
     def _entries(self, client: Any, places: dict[int, Position]) -> dict[int, tuple[list[Any], int]]:
-        """Return what is new in each share, and how many entries were lost before it."""
+        """Return what is new in each partition, and how many entries were lost before it."""
         if not places:
             return {}
         keys = {number: self._stream(number) for number in places}
@@ -202,7 +209,7 @@ class RedisGroupSource:
         of = {key.encode(): number for number, key in keys.items()}
         wanted = {key: places[number]["id"] for key, number in of.items()}
         found = client.xread(wanted, count=self._batch_flows, block=round(1000 * min(LINGER_S, self._session_s / 10)))
-        entries = {of[key]: told for key, told in _as_pairs(found)}
+        entries = {of[key]: found for key, found in _as_pairs(found)}
         return {n: (entries.get(n, []), lost[n]) for n in places if lost[n] or n in entries}
 
     def _stream(self, number: int) -> str:
@@ -219,25 +226,25 @@ def _behind(place: Position, entries: Sequence[Any], lost: int) -> Position:
 
 
 def count_partitions(client: Any, key: str, wanted: int | None) -> int | None:
-    """Return how many shares a stream is cut into, as Redis keeps it; where it does not, keep what is wanted."""
+    """Return how many partitions a stream is cut into, as Redis keeps it; where it does not, keep what is wanted."""
     if wanted is not None:
         client.set(f"{key}:partitions", wanted, nx=True)
-    told = client.get(f"{key}:partitions")
-    if told is None:
+    stored = client.get(f"{key}:partitions")
+    if stored is None:
         return None
-    if not told.isdigit() or (wanted is not None and int(told) != wanted):
+    if not stored.isdigit() or (wanted is not None and int(stored) != wanted):
         raise DataError(
-            f"a stream must keep its number of partitions, however: {key} has {told.decode()}, and {wanted} are asked "
-            f"for; leave partitions out, or begin another stream"
+            f"cannot read {key} in {wanted} partitions: it has {stored.decode()}; "
+            "leave partitions out, or begin another stream"
         )
-    return int(told)
+    return int(stored)
 
 
 class _Lease:
     """Renews, in a thread of its own, what a process owns of a stream."""
 
-    def __init__(self, address: StreamAddress, key: str, group: str, n_shares: int, session_s: float) -> None:
-        self._address, self._n_shares, self._session_s = address, n_shares, session_s
+    def __init__(self, address: StreamAddress, key: str, group: str, n_partitions: int, session_s: float) -> None:
+        self._address, self._n_partitions, self._session_s = address, n_partitions, session_s
         self._counted = f"{key}:partitions"
         self._members, self._lease = f"{key}:members:{group}", f"{key}:owner:{group}:"
         self._me = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -258,7 +265,7 @@ class _Lease:
 
     @property
     def owned(self) -> set[int]:
-        """Shares that are ours; none when the lease ran out unrenewed."""
+        """HeldPartitions that are ours; none when the lease ran out unrenewed."""
         with self._lock:
             return set(self._owned) if time.monotonic() - self._renewed_s < self._session_s else set()
 
@@ -268,7 +275,7 @@ class _Lease:
             raise SourceError(f"cannot renew leases of {self._lease}*: {self._fault!r}; start again") from self._fault
 
     def release(self, numbers: Sequence[int]) -> None:
-        """Hand shares back, so that another process takes them at once."""
+        """Hand partitions back, so that another process takes them at once."""
         with self._lock, contextlib.suppress(*_failures()), open_client(self._address.server) as client:
             for number in numbers:
                 client.eval(_RELEASE, 1, f"{self._lease}{number}", self._me)
@@ -283,7 +290,7 @@ class _Lease:
     def _renew(self) -> None:
         with open_client(self._address.server) as client:
             while not self._ended.is_set():
-                with contextlib.suppress(*_failures()):  # the loop that reads tells of it
+                with contextlib.suppress(*_failures()):  # reported by the loop that reads
                     self._beat(client)
                 self._ended.wait(min(self._session_s / 5, _LONGEST_BEAT_S))
             with contextlib.suppress(*_failures()):
@@ -293,11 +300,11 @@ class _Lease:
     def _beat(self, client: Any) -> None:
         began = time.monotonic()
         with self._lock:
-            told = client.eval(
+            reply = client.eval(
                 _BEAT, 2, self._members, self._counted, self._lease, self._me, round(1000 * self._session_s),
-                self._n_shares,
+                self._n_partitions,
             )  # fmt: skip
-            self.due, self._owned, self._renewed_s = int(told[0]), set(map(int, told[1])), began
+            self.due, self._owned, self._renewed_s = int(reply[0]), set(map(int, reply[1])), began
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -309,8 +316,8 @@ def _failures() -> tuple[type[Exception], ...]:
 class _Lasting:
     """A client that is asked again while its server is away."""
 
-    def __init__(self, client: Any, name: str, shares: Shares, patience_s: float) -> None:
-        self._client, self._name, self._shares, self._patience_s = client, name, shares, patience_s
+    def __init__(self, client: Any, name: str, held: HeldPartitions, patience_s: float) -> None:
+        self._client, self._name, self._held, self._patience_s = client, name, held, patience_s
         self._was_there = False
 
     def asking(self, stop: threading.Event, ask: Any) -> Any:
@@ -321,7 +328,7 @@ class _Lasting:
         while not stop.is_set():
             try:
                 answer = ask(self._client)
-                self._was_there, self._shares.trouble = True, None
+                self._was_there, self._held.trouble = True, None
                 if answer is not None:
                     return answer
                 began = time.monotonic()
@@ -339,22 +346,22 @@ class _Lasting:
         patience_s = self._patience_s if self._was_there else min(self._patience_s, FIRST_PATIENCE_S)
         if isinstance(error, redis.AuthenticationError) or waited_s >= patience_s:
             raise error
-        self._shares.n_retries += 1
-        self._shares.trouble = f"{self._name}: {error}"
+        self._held.n_retries += 1
+        self._held.trouble = f"{self._name}: {error}"
 
 
 @contextlib.contextmanager
-def _lasting(address: StreamAddress, name: str, shares: Shares, patience_s: float) -> Iterator[_Lasting]:
+def _lasting(address: StreamAddress, name: str, held: HeldPartitions, patience_s: float) -> Iterator[_Lasting]:
     client = open_client(address.server)
     import redis
 
     try:
         with client:
-            yield _Lasting(client, name, shares, patience_s)
+            yield _Lasting(client, name, held, patience_s)
     except (redis.RedisError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise SourceError(f"a Redis server must answer, however: {name}: {error}; see that it runs there") from error
+        raise SourceError(f"cannot reach Redis at {name}: {error}; check that it runs there") from error
 
 
 class RedisPublisher:
@@ -377,7 +384,7 @@ class RedisPublisher:
         self._address = read_address(address, known, ("stream",))
         self._key = self._address.options["stream"]
         self.name = f"{destination(self._address.parts, port=6379, path='/0')}?stream={self._key}"
-        self._n_shares = 0
+        self._n_partitions = 0
         self._client: Any = None
 
     def open(self, source: str) -> Position | None:
@@ -387,7 +394,7 @@ class RedisPublisher:
             self._client = open_client(self._address.server)
             wanted = self._address.options.get("partitions")
             known = count_partitions(self._client, self._key, wanted)
-            self._n_shares = known or count_partitions(self._client, self._key, PARTITIONS) or PARTITIONS
+            self._n_partitions = known or count_partitions(self._client, self._key, PARTITIONS) or PARTITIONS
             return position_from(self._client.hget(f"{self._key}:published", source))
 
     def publish(self, source: str, keys: Sequence[str], lines: Sequence[bytes], position: str | None) -> None:
@@ -398,10 +405,10 @@ class RedisPublisher:
         SourceError
             The server does not take them; opening again returns the position that it has.
         """
-        keep = max(self._address.options.get("maxlen", KEPT_FLOWS) // self._n_shares, 1)
+        keep = max(self._address.options.get("maxlen", KEPT_FLOWS) // self._n_partitions, 1)
         with self._errors(), self._client.pipeline(transaction=True) as pipeline:
             for key, line in zip(keys, lines, strict=True):
-                number = zlib.crc32(key.encode()) % self._n_shares
+                number = zlib.crc32(key.encode()) % self._n_partitions
                 pipeline.xadd(f"{self._key}:{number}", {FIELD: line}, maxlen=keep, approximate=True)
             if position is not None:
                 pipeline.hset(f"{self._key}:published", source, position)

@@ -146,18 +146,18 @@ def status_line(address: str, progress: Any, deliveries: Sequence[Any]) -> Text:
             parts.append(f"{sum(counts.values()):,} {what}")
     if progress.n_store_retries:
         parts.append(f"{progress.n_store_retries} store retries")
-    parts += _partitions(progress.shares)
+    parts += _partitions(progress.held)
     parts += [_sink(delivery.status()) for delivery in deliveries]
     return Text("  |  ".join(parts))
 
 
-def _partitions(shares: Any) -> list[str]:
+def _partitions(held: Any) -> list[str]:
     """Return which partitions of a stream this process reads, and the trouble with its server."""
-    if shares is None:
+    if held is None:
         return []
-    held = ", ".join(map(str, shares.held)) or "none yet"
-    retries = [f"{shares.n_retries} retries of the stream"] if shares.n_retries else []
-    return [f"partitions: {held}", *retries, *([shares.trouble] if shares.trouble else [])]
+    numbers = ", ".join(map(str, held.numbers)) or "none yet"
+    retries = [f"{held.n_retries} retries of the stream"] if held.n_retries else []
+    return [f"partitions: {numbers}", *retries, *([held.trouble] if held.trouble else [])]
 
 
 def _sink(status: Any) -> str:
@@ -182,8 +182,8 @@ def show_result(result: Any) -> int:
         )
     if at.latencies_s:
         say(f"delay from flow to alert: median {at.latency_s(0.5):.3f} s, 99 % within {at.latency_s(0.99):.3f} s")
-    if at.shares is not None and at.shares.n_refused:
-        say(f"{at.shares.n_refused:,} more flows were read here but stored and counted by another process")
+    if at.held is not None and at.held.n_refused:
+        say(f"{at.held.n_refused:,} more flows were read here but stored and counted by another process")
     show_losses(at.skipped, at.dropped)
     for status in result.deliveries:
         say(str(status))

@@ -1,10 +1,10 @@
-"""One loop under replay and live: flows in, scored, what is worth telling stored, a place to go on from kept.
+"""The detection loop, for replay and live alike: read flows, score them, store alerts and the position to go on from.
 
 A thread reads the source into a queue of few batches; the loop scores each and stores what it led to in one
 transaction, the source's new position with it. Where the loop falls behind, the queue is full, the reader waits, and a
 live source's own buffer fills until the system drops and counts. So memory is bounded, and nothing is lost uncounted.
 After a crash a replayable source goes on from the stored position: what had been stored is not read again, what had not
-is, and an alert's id depends on its flow alone, so it is never told twice.
+is, and an alert's id depends on its flow alone, so no alert is stored twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from deepidea.detection.alerts import make_alerts
 from deepidea.detection.drift import DriftMonitor
 from deepidea.detection.health import HealthTeller, told_bounds
 from deepidea.detection.rates import flows_by_minute
-from deepidea.detection.sources.partitions import Share, SharedSource, Shares
+from deepidea.detection.sources.partitions import HeldPartitions, Partition, PartitionedSource
 from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
 from deepidea.errors import DataError, StalePositionError, StoreError
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
@@ -52,7 +52,7 @@ class Progress:
     """What the engine has done since it began; read by a status line, at any time.
 
     ``latencies_s`` are the seconds from when a flow's end was known to when its batch was stored, one a batch, and
-    ``batch_flows`` the flows of each. ``shares`` is of a source that several processes read, None of any other.
+    ``batch_flows`` the flows of each. ``partitions`` is of a source that several processes read, None of any other.
     ``notices`` are what people should know: state that could not be restored.
     """
 
@@ -67,7 +67,7 @@ class Progress:
     began_s: float = field(default_factory=time.monotonic)
     latencies_s: list[float] = field(default_factory=list)
     batch_flows: list[int] = field(default_factory=list)
-    shares: Shares | None = None
+    held: HeldPartitions | None = None
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -75,14 +75,14 @@ class Progress:
         """Mean rate since the beginning."""
         return self.n_flows / max(time.monotonic() - self.began_s, 1e-9)
 
-    def latency_s(self, share: float, *, newest: int | None = None) -> float:
-        """Return the latency that this share of the flows did not exceed, in seconds; 0 where there were none.
+    def latency_s(self, fraction: float, *, newest: int | None = None) -> float:
+        """Return the latency that this fraction of the flows did not exceed, in seconds; 0 where there were none.
 
         Of all batches, or of so many of the newest.
         """
         first = 0 if newest is None else max(len(self.batch_flows) - newest, 0)
         rows = sorted(zip(self.latencies_s[first:], self.batch_flows[first:], strict=True))
-        wanted, seen = share * sum(n for _, n in rows), 0
+        wanted, seen = fraction * sum(n for _, n in rows), 0
         for latency, n in rows:
             seen += n
             if seen >= wanted:
@@ -90,7 +90,7 @@ class Progress:
         return 0.0
 
 
-class _Judged(NamedTuple):
+class _ScoredBatch(NamedTuple):
     """A batch's flows with the columns that the detector wants, as its schema types them, and its verdicts."""
 
     prepared: pl.DataFrame
@@ -104,22 +104,22 @@ def fingerprint(detector: Detector) -> str:
 
 
 class Engine:
-    """Runs a detector over a source and stores what it tells.
+    """Runs a detector over a source and stores its alerts.
 
     Parameters
     ----------
-    source : Source or SharedSource
+    source : Source or PartitionedSource
     detector : Detector
     store : Store
     thresholds : Thresholds, optional
-        What is worth telling: flows above them. Where absent, flows likelier an attack than benign. The class of a
-        verdict would tell too many, since it makes up for the rarity of attacks in training.
+        Flows above them become alerts. Where absent, flows more likely an attack than benign; the class of a verdict
+        would raise too many, since it corrects for the rarity of attacks in training.
     on_batch : callable, optional
         Called with the :class:`Progress` after each batch.
     name : str
         Of the detector, for people: what its file is called.
     sink_errors : callable, optional
-        Gives the last errors of sinks that take nothing, by sink; they are told with the engine's state.
+        Returns the last errors of sinks that reject alerts, by sink; they are part of the engine's state.
     newest : callable, optional
         Called before each batch; returns a detector of the same schema that is to take over, with its thresholds, or
         None where the present one goes on.
@@ -132,7 +132,7 @@ class Engine:
 
     def __init__(
         self,
-        source: Source | SharedSource,
+        source: Source | PartitionedSource,
         detector: Detector,
         store: Store,
         *,
@@ -152,16 +152,18 @@ class Engine:
         self._sink_errors = sink_errors
         self._health = HealthTeller(source.name, self._about(name))
         self._halt = threading.Event()
-        self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # of each share: the turn that it is of, and itself
-        if isinstance(source, SharedSource):
-            self.progress.shares = Shares(source.name, lambda name: self._resume(name)[0])
+        self._adapters: dict[
+            str, tuple[int, FlowAdapter]
+        ] = {}  # of each partition: the generation that it is of, and itself
+        if isinstance(source, PartitionedSource):
+            self.progress.held = HeldPartitions(source.name, lambda name: self._resume(name)[0])
 
     def _about(self, name: str) -> dict[str, Any]:
-        """Return what the engine's state tells of its detector."""
+        """Return the part of the engine's state that describes its detector."""
         thresholds = self.thresholds
-        told = {} if thresholds is None else {"bounds": told_bounds(thresholds.bounds), "fpr": thresholds.fpr}
+        limits = {} if thresholds is None else {"bounds": told_bounds(thresholds.bounds), "fpr": thresholds.fpr}
         known = {"has_reference": self.detector.reference is not None}
-        return {"model": self._model, "detector": name, "schema": self.detector.schema.name, **known, **told}
+        return {"model": self._model, "detector": name, "schema": self.detector.schema.name, **known, **limits}
 
     def run(self, stop: threading.Event) -> Progress:
         """Work until the source ends or ``stop`` is set and what was read is stored; return what was done.
@@ -175,24 +177,24 @@ class Engine:
         halt = self._halt = _Either(stop)
         try:
             for batch in self._read(halt):
-                self._work(batch, stop)
+                self._process(batch, stop)
         except BaseException as error:
             halt.set()  # the reader must not wait for a loop that is gone
-            if self.progress.shares is not None:
-                self.progress.shares.end()
-            self._tell("failed", str(error) or type(error).__name__)
+            if self.progress.held is not None:
+                self.progress.held.end()
+            self._report("failed", str(error) or type(error).__name__)
             raise
-        self._tell("ended")
+        self._report("ended")
         return self.progress
 
-    def _tell(self, status: EngineStatus = "live", error: str | None = None) -> None:
-        """Tell the store how the engine stands; whether that reached it does not matter to the flows."""
+    def _report(self, status: EngineStatus = "live", error: str | None = None) -> None:
+        """Store the engine's state; failures are counted, not raised."""
         try:
             self.store.tell_engine(
                 self._health.state(self.progress, status, error=error, sink_errors=self._sink_errors())
             )
         except StoreError:
-            self.progress.n_store_retries += 1  # the next state tells of it
+            self.progress.n_store_retries += 1  # counted in the next state
 
     def _read(self, halt: _Either) -> Iterator[FlowBatch]:
         """Yield the batches of the source, read by a thread of its own."""
@@ -221,9 +223,9 @@ class Engine:
 
     def _batches(self, halt: _Either) -> Iterator[FlowBatch]:
         """Yield what is new since the store's position, with the memory that belongs to it."""
-        if isinstance(self.source, SharedSource):
-            assert self.progress.shares is not None  # made with the source
-            yield from self.source.batches_of_shares(self.progress.shares, halt)
+        if isinstance(self.source, PartitionedSource):
+            assert self.progress.held is not None  # made with the source
+            yield from self.source.batches_of_partitions(self.progress.held, halt)
             return
         after, memory = self._resume(self.source.name) if self.source.replayable else (None, {})
         self._restore(self._prepare, after, memory)
@@ -250,7 +252,7 @@ class Engine:
         self.progress.notices.append(text)
 
     def _take_newest(self) -> None:
-        """Let another detector take over where one is to: between batches, so that each flow is judged by one alone."""
+        """Let another detector take over where one is to: between batches, so that each flow is scored by one alone."""
         found = self._newest()
         if found is not None:
             self.detector, self.thresholds = found
@@ -258,21 +260,21 @@ class Engine:
             self._drift = DriftMonitor(self.detector, self._model)
             self._health.about = self._about(self._health.about["detector"])
 
-    def _work(self, batch: FlowBatch, stop: threading.Event) -> None:
+    def _process(self, batch: FlowBatch, stop: threading.Event) -> None:
         self._take_newest()
         at = self.progress
-        if at.shares is None:
-            told = self._keep(batch, batch.flows, self._judge(self._prepare(batch.flows)), self._prepare, stop)
+        if at.held is None:
+            done = self._persist(batch, batch.flows, self._score(self._prepare(batch.flows)), self._prepare, stop)
         else:
-            shared = self._work_on_share(batch, at.shares, stop)
+            shared = self._process_partition(batch, at.held, stop)
             if shared is None:
                 self._on_batch(at)
                 return
-            told = shared
+            done = shared
         at.n_flows += batch.flows.height
-        at.n_alerts += told.n_alerts
-        at.n_suppressed += told.n_suppressed
-        at.n_duplicates += told.n_duplicates
+        at.n_alerts += done.n_alerts
+        at.n_suppressed += done.n_suppressed
+        at.n_duplicates += done.n_duplicates
         at.skipped.update(batch.skipped)
         at.dropped.update(batch.dropped)
         if batch.flows.height:
@@ -280,47 +282,54 @@ class Engine:
             at.batch_flows.append(batch.flows.height)
             del at.latencies_s[:-_LATENCIES], at.batch_flows[:-_LATENCIES]
         if self._health.is_due:
-            self._tell()
+            self._report()
         self._on_batch(at)
 
-    def _work_on_share(self, batch: FlowBatch, shares: Shares, stop: threading.Event) -> Committed | None:
-        """Store what a batch of a share leads to; None where there is nothing to store, or another process did."""
-        share = batch.share
-        if share is None or not shares.is_current(share):
+    def _process_partition(self, batch: FlowBatch, held: HeldPartitions, stop: threading.Event) -> Committed | None:
+        """Store what a batch of a partition leads to; None where there is nothing to store, or another process did."""
+        partition = batch.partition
+        if partition is None or not held.is_current(partition):
             return None
-        adapter = None if has_context(batch.flows) else self._adapter_of(share, shares)
-        judged = self._judge(batch.flows if adapter is None else adapter(batch.flows))
+        adapter = None if has_context(batch.flows) else self._adapter_of(partition, held)
+        scored = self._score(batch.flows if adapter is None else adapter(batch.flows))
         try:
-            told = self._keep(batch, batch.flows.drop(_CONTEXT, strict=False), judged, adapter, stop)
+            done = self._persist(batch, batch.flows.drop(_CONTEXT, strict=False), scored, adapter, stop)
         except StalePositionError:
-            shares.refuse(share, batch.flows.height)
+            held.mark_refused(partition, batch.flows.height)
             return None
-        shares.settle(share, batch.position)
-        return told
+        held.mark_stored(partition, batch.position)
+        return done
 
-    def _adapter_of(self, share: Share, shares: Shares) -> FlowAdapter:
-        """Return what remembers the hosts of a share, anew where its turn is new."""
-        turn, adapter = self._adapters.get(share.name, (0, self._prepare))
-        if turn != share.turn:
-            held = set(map(shares.name_of, shares.held))
-            self._adapters = {name: known for name, known in self._adapters.items() if name in held}
+    def _adapter_of(self, partition: Partition, held: HeldPartitions) -> FlowAdapter:
+        """Return what remembers the hosts of a partition, anew where its generation is new."""
+        generation, adapter = self._adapters.get(partition.name, (0, self._prepare))
+        if generation != partition.generation:
+            names = set(map(held.name_of, held.numbers))
+            self._adapters = {name: known for name, known in self._adapters.items() if name in names}
             adapter = flow_adapter(self.source.schema, self.detector)
-            self._adapters[share.name] = (share.turn, adapter)
-            position, memory = self._resume(share.name)
-            if position == share.after:  # else another process has stored this batch, and ours is refused
+            self._adapters[partition.name] = (partition.generation, adapter)
+            position, memory = self._resume(partition.name)
+            if position == partition.after:  # else another process has stored this batch, and ours is refused
                 self._restore(adapter, position, memory)
         return adapter
 
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        return self._told(flows, self._judge(self._prepare(flows)))
+        return self._alerts(flows, self._score(self._prepare(flows)))
 
-    def _keep(
-        self, batch: FlowBatch, flows: pl.DataFrame, judged: _Judged, adapter: FlowAdapter | None, stop: threading.Event
+    def _persist(
+        self,
+        batch: FlowBatch,
+        flows: pl.DataFrame,
+        scored: _ScoredBatch,
+        adapter: FlowAdapter | None,
+        stop: threading.Event,
     ) -> Committed:
-        binned = self._drift.count(judged.conformed, judged.verdicts["score"], flows)
+        binned = self._drift.count(scored.conformed, scored.verdicts["score"], flows)
         saved = adapter.save() if adapter is not None and batch.position is not None else ()
-        return self._commit(batch, self._told(flows, judged), binned, (*batch.memory, *map(self._bounded, saved)), stop)
+        return self._commit(
+            batch, self._alerts(flows, scored), binned, (*batch.memory, *map(self._bounded, saved)), stop
+        )
 
     def _bounded(self, change: MemoryChange) -> MemoryChange:
         """Return a change, or where it is too large for the store, one that empties its part."""
@@ -329,12 +338,12 @@ class Engine:
         self._notice(f"cannot save {change.part} of {self.source.name}: {len(change.data):,} bytes exceed the limit")
         return MemoryChange(change.part, None)
 
-    def _judge(self, prepared: pl.DataFrame) -> _Judged:
+    def _score(self, prepared: pl.DataFrame) -> _ScoredBatch:
         conformed = self.detector.schema.conform(prepared)
-        return _Judged(prepared, conformed, self.detector.score_conformed(conformed))
+        return _ScoredBatch(prepared, conformed, self.detector.score_conformed(conformed))
 
-    def _told(self, flows: pl.DataFrame, judged: _Judged) -> pl.DataFrame:
-        prepared, _, verdicts = judged
+    def _alerts(self, flows: pl.DataFrame, scored: _ScoredBatch) -> pl.DataFrame:
+        prepared, _, verdicts = scored
         chosen = (self.thresholds or DEFAULT_THRESHOLDS).above_threshold(verdicts)
         # a projection and the context of hosts are not to be had again from the flow alone
         seen = prepared.select(self.detector.schema.features) if self._prepare.changes else None
@@ -365,7 +374,7 @@ class Engine:
                     dropped=batch.dropped,
                     flow_minutes=minutes,
                     binned=binned,
-                    share=batch.share,
+                    partition=batch.partition,
                     memory=memory,
                 )
             except StalePositionError:
@@ -378,7 +387,7 @@ class Engine:
             pause = min(2 * pause, 10.0)
 
     def _resume(self, name: str) -> tuple[Position | None, Mapping[str, list[bytes]]]:
-        """Return position and memory of a source or share; where the store is away, try again."""
+        """Return position and memory of a source or partition; where the store is away, try again."""
         deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
         while True:
             try:
@@ -391,7 +400,7 @@ class Engine:
             pause = min(2 * pause, 10.0)
 
     def _is_stored(self, batch: FlowBatch) -> bool:
-        name = batch.share.name if batch.share else self.source.name
+        name = batch.partition.name if batch.partition else self.source.name
         return batch.position is not None and self.store.position(name) == batch.position
 
 
@@ -476,7 +485,7 @@ def flow_adapter(source_schema: str, detector: Detector) -> FlowAdapter:
     project = wanted == "conn" and source_schema == "cicflow"
     if source_schema not in ("any", wanted) and not project:
         raise DataError(
-            f"a source must give flows of the detector's schema, however: it gives {source_schema}, and the detector "
-            f"reads {name}; train one with --schema conn to read every sensor"
+            f"cannot score flows of schema {source_schema} with a detector of {name}; train one with --schema conn to "
+            "read every sensor"
         )
     return FlowAdapter(project=project, context=HostContext() if extra == "context" else None)

@@ -25,8 +25,8 @@ class HasProgress(Protocol):
     skipped: Any
     dropped: Any
 
-    def latency_s(self, share: float, *, newest: int | None = None) -> float:
-        """Return the latency that this share of the flows did not exceed."""
+    def latency_s(self, fraction: float, *, newest: int | None = None) -> float:
+        """Return the latency that this fraction of the flows did not exceed."""
 
 
 class HealthTeller:
@@ -60,7 +60,7 @@ class HealthTeller:
     ) -> EngineState:
         """Return how the engine stands now."""
         self._told_s = time.monotonic()
-        p50, p99 = (progress.latency_s(share, newest=_NEWEST_BATCHES) for share in (0.5, 0.99))
+        p50, p99 = (progress.latency_s(fraction, newest=_NEWEST_BATCHES) for fraction in (0.5, 0.99))
         return EngineState(
             self.source,
             datetime.now(UTC),

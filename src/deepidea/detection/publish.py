@@ -24,7 +24,7 @@ import polars as pl
 
 from deepidea.detection.engine import HOSTS, FlowAdapter
 from deepidea.detection.publishers import Publisher
-from deepidea.detection.sources.partitions import SharedSource
+from deepidea.detection.sources.partitions import PartitionedSource
 from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
 from deepidea.errors import DataError, SourceError
 from deepidea.flows.context import HostContext
@@ -92,7 +92,7 @@ def publish(
     """
     if source.schema not in ("conn", "cicflow", "any"):
         raise DataError(f"cannot publish {source.name}: its flows are of schema {source.schema}, not conn or cicflow")
-    if isinstance(source, SharedSource):
+    if isinstance(source, PartitionedSource):
         raise DataError(f"cannot publish {source.name}: processes share it; publish the source that fills it")
     done = Published()
     with open_store(memory or _default_memory()) as store:

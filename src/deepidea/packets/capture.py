@@ -125,7 +125,7 @@ def iter_capture(
     try:
         stream = open(source, "rb")  # noqa: SIM115  # closed below, whatever happens in between
     except OSError as error:
-        raise SourceError(f"a capture must be a file that can be read, however: {source}: {error.strerror}") from error
+        raise SourceError(f"cannot read {source}: {error.strerror}") from error
     with stream:
         yield from _iter_stream(stream, str(source), skipped, after, until)
 
@@ -144,7 +144,7 @@ def _iter_stream(
         yield from _iter_pcapng(feed, name, skipped, after)
     else:
         what = "it is empty" if not magic else f"it begins with {magic.hex(' ')}"
-        raise FileFormatError(f"{name} must be a pcap or pcapng capture, however: {what}")
+        raise FileFormatError(f"cannot read {name} as a pcap or pcapng capture: {what}")
 
 
 class _Feed:
@@ -199,7 +199,7 @@ def _read_some(stream: Any, most: int) -> bytes | None:
     try:
         return cast("bytes | None", read(most))
     except OSError as error:
-        raise SourceError(f"a capture must be readable to its end, however: {error}") from error
+        raise SourceError(f"cannot read the capture to its end: {error}") from error
 
 
 class _Gunzip:
@@ -255,9 +255,9 @@ class _Scan:
 def _iter_pcap(feed: _Feed, name: str, skipped: Counter[str], after: Place | None) -> Iterator[PacketBlock]:
     header = feed.peek(_PCAP_HEADER)
     if len(header) < _PCAP_HEADER:
-        raise FileFormatError(f"a pcap header must have 24 bytes, however: {name} ends after {len(header)}")
+        raise FileFormatError(f"cannot read {name}: its pcap header ends after {len(header)} of 24 bytes")
     order, divisor = _PCAP_MAGICS[header[:4]]
-    link_type = struct.unpack(order + "I", header[20:24])[0] & 0xFFFF  # the upper bits tell of frame check sequences
+    link_type = struct.unpack(order + "I", header[20:24])[0] & 0xFFFF  # the upper bits are about frame check sequences
     feed.use(_PCAP_HEADER)
     feed.skip_to(0 if after is None else int(after["offset"]))
     scan = _Scan()
@@ -393,7 +393,7 @@ def _count_unread(unread: NDArray[np.int64], skipped: Counter[str]) -> None:
 
 @njit(cache=True)
 def _in_us(ticks: int, resolution: int) -> int:
-    """Convert a time of an interface's resolution; as in if_tsresol, the upper bit tells a power of two from of ten."""
+    """Convert a time of a resolution as in if_tsresol: its upper bit selects a power of two instead of ten."""
     if resolution & 0x80:
         bits = resolution & 0x7F
         if bits > 40:
@@ -468,7 +468,7 @@ def _read_special(feed: _Feed, section: _Section, name: str, skipped: Counter[st
     if head[:4] == _PCAPNG_MAGIC:
         orders = {b"\x4d\x3c\x2b\x1a": True, b"\x1a\x2b\x3c\x4d": False}
         if head[8:12] not in orders:
-            raise FileFormatError(f"a pcapng section must tell its byte order, however: {head[8:12].hex(' ')} ({name})")
+            raise FileFormatError(f"cannot read {name}: a pcapng section has byte-order magic {head[8:12].hex(' ')}")
         section.little = orders[head[8:12]]
         section.n_interfaces = 0
     size = struct.unpack(section.order + "I", head[4:8])[0]

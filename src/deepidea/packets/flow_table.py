@@ -6,7 +6,7 @@ give the same rows, whatever the blocks in which packets come. Time is that of t
 Where flows begin and end follows the corrected CICFlowMeter (Engelen et al. 2021): a flow ends when both sides have
 sent FIN and the last was acknowledged, at RST, or when it is older than the time-out; a TCP flow that goes on after the
 time-out, and a UDP flow without a gap as long as it, keep their direction. It differs where a live meter must: a flow
-that ended is told of after a short linger, not when its next packet happens to come; see docs/meter.md.
+that ended is exported after a short linger, not when its next packet happens to come; see docs/meter.md.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ N_INTS = 93
 M_FWD, M_BWD, M_ALL, M_IAT, M_FWD_IAT, M_BWD_IAT, M_ACTIVE, M_IDLE = range(0, 16, 2)
 N_FLOATS = 16
 
-# --- status, and why a row was told ----------------------------------------------------------------------------------
+# --- status, and why a row was exported ------------------------------------------------------------------------------
 FREE, ACTIVE, CLOSING, DORMANT = range(4)
 BY_END, BY_TIMEOUT, BY_SNAPSHOT, BY_EVICTION, BY_STOP, BY_CLOCK = range(6)
 WHYS = ("end", "timeout", "snapshot", "evicted", "stopped", "clock set back")
@@ -351,11 +351,11 @@ def _add_window(flow: Ints, window: int, side: int, n_side: int) -> None:
     flow[BWD_WINDOW_LAST] = window
 
 
-# --- rows that are told ----------------------------------------------------------------------------------------------
+# --- exported rows ----------------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def _tell(flow: Ints, moments: Floats, why: int, ints: Ints, floats: Floats, n: int) -> int:
+def _export(flow: Ints, moments: Floats, why: int, ints: Ints, floats: Floats, n: int) -> int:
     ints[n, :] = flow
     ints[n, WHY] = why
     floats[n, :] = moments
@@ -364,7 +364,7 @@ def _tell(flow: Ints, moments: Floats, why: int, ints: Ints, floats: Floats, n: 
 
 @njit(cache=True)
 def _rest(flows: Ints, state: Ints, settings: Ints, row: int) -> None:
-    """Let a flow that was told lie dormant: what comes late is known by it, and what goes on keeps its direction."""
+    """Keep an exported flow dormant: what comes late is known by it, and what goes on keeps its direction."""
     if settings[SNAPSHOT] and flows[row, SNAPSHOT_AT]:
         _remove(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
         flows[row, SNAPSHOT_AT] = 0
@@ -385,7 +385,7 @@ def expire(
 ) -> tuple[int, bool]:
     """Tell of flows whose time has come, in the order of their deadlines, until the rows are full.
 
-    Returns how many rows there are, and whether all is told. The last ``reserved`` rows are left free.
+    Returns how many rows there are, and whether all were exported. The last ``reserved`` rows are left free.
     """
     while n < len(ints) - reserved:
         row, which, first = _NONE, 0, clock
@@ -401,12 +401,12 @@ def expire(
         if which == _SNAPSHOTS:
             if flows[row, FWD_N] + flows[row, BWD_N] > flows[row, TOLD_N]:  # else nothing has come since the last one
                 flows[row, TOLD_N] = flows[row, FWD_N] + flows[row, BWD_N]
-                n = _tell(flows[row], moments[row], BY_SNAPSHOT, ints, floats, n)
+                n = _export(flows[row], moments[row], BY_SNAPSHOT, ints, floats, n)
             _remove(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
             flows[row, SNAPSHOT_AT] += settings[SNAPSHOT]
             _append(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
         else:
-            n = _tell(flows[row], moments[row], BY_TIMEOUT if which == ACTIVE else BY_END, ints, floats, n)
+            n = _export(flows[row], moments[row], BY_TIMEOUT if which == ACTIVE else BY_END, ints, floats, n)
             _rest(flows, state, settings, row)
     return n, False
 
@@ -429,7 +429,7 @@ def flush(
             if n == len(ints):
                 return n, False
             row = state[HEAD + status]
-            n = _tell(flows[row], moments[row], BY_END if status == CLOSING else why, ints, floats, n)
+            n = _export(flows[row], moments[row], BY_END if status == CLOSING else why, ints, floats, n)
             _rest(flows, state, settings, row)
     return n, True
 
@@ -502,7 +502,7 @@ def _take(
     floats: Floats,
     n: int,
 ) -> int:
-    """Give a packet to its flow, or begin one with it; return how many rows were told by then."""
+    """Give a packet to its flow, or begin one with it; return how many rows are exported by then."""
     place = _find(flows, places, parts, seed)
     row = np.int64(places[place])
     flags, is_tcp = parts[d.FLAGS], parts[d.PROTOCOL] == d.TCP
@@ -526,11 +526,11 @@ def _take(
                 return n
             _reopen(flows, moments, state, settings, row, parts, opens, time)
         elif flow[TCP_STATE] == CLOSED and opens:
-            n = _tell(flow, moments[row], BY_END, ints, floats, n)
+            n = _export(flow, moments[row], BY_END, ints, floats, n)
             _rest(flows, state, settings, row)
             _reopen(flows, moments, state, settings, row, parts, True, time)
         elif _is_other_icmp(flow, parts):
-            n = _tell(flow, moments[row], BY_END, ints, floats, n)
+            n = _export(flow, moments[row], BY_END, ints, floats, n)
             _rest(flows, state, settings, row)
             _reopen(flows, moments, state, settings, row, parts, False, time)
     flow = flows[row]
@@ -539,7 +539,7 @@ def _take(
         return n
     if settings[FIRST_FIN_ENDS]:
         if flags & d.FIN:
-            n = _tell(flow, moments[row], BY_END, ints, floats, n)
+            n = _export(flow, moments[row], BY_END, ints, floats, n)
             _rest(flows, state, settings, row)
             _forget(flows, places, state, free, row, seed)
     elif _has_ended(flow, flags):
@@ -577,7 +577,7 @@ def _is_other_icmp(flow: Ints, parts: Ints) -> bool:
 def _open(
     flows: Ints, moments: Floats, state: Ints, settings: Ints, row: int, parts: Ints, turned: bool, time: int
 ) -> None:
-    """Begin a flow in a row that stands in the list of active ones; SYN and ACK first tell that a SYN was missed."""
+    """Begin a flow in a row that stands in the list of active ones; a first SYN-ACK means that the SYN was missed."""
     _begin(flows[row], moments[row], parts, turned, time)
     flows[row, SERIAL] = state[N_SERIALS]
     state[N_SERIALS] += 1
@@ -620,11 +620,11 @@ def _evict(
     floats: Floats,
     n: int,
 ) -> int:
-    """Make room in a full table: the longest dormant goes, else the flow that ended, else the oldest; it is told."""
+    """Make room in a full table: the longest dormant flow goes, else one that ended, else the oldest is exported."""
     if state[HEAD + DORMANT] == _NONE:
         status = CLOSING if state[HEAD + CLOSING] != _NONE else ACTIVE
         row = state[HEAD + status]
-        n = _tell(flows[row], moments[row], BY_END if status == CLOSING else BY_EVICTION, ints, floats, n)
+        n = _export(flows[row], moments[row], BY_END if status == CLOSING else BY_EVICTION, ints, floats, n)
         counters[C_EVICTED] += status == ACTIVE
         _rest(flows, state, settings, row)
     _forget(flows, places, state, free, state[HEAD + DORMANT], seed)

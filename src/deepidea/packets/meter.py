@@ -57,7 +57,7 @@ DIALECTS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 )
 """What each dialect repeats of the mistakes of the CICFlowMeter whose tables it matches."""
 
-ROWS = 8192  # told at once
+ROWS = 8192  # exported at once
 _FORMAT = 1  # of what `FlowMeter.save` returns
 _DORMANT_COLUMNS = t.WHY + 1  # of a flow that has ended: who, its state and its times; the rest begins anew
 _NO_CLOCK = -(1 << 61)
@@ -76,11 +76,11 @@ class FlowMeter:
     activity_timeout_s : float
         A gap longer than this is an idle time.
     close_linger_s : float
-        A TCP flow that ended is told of after so long, with the packets that came meanwhile.
+        A TCP flow that ended is exported after so long, with the packets that came meanwhile.
     snapshot_s : float, optional
-        Tell of flows under way every so many seconds, too.
+        Export flows under way every so many seconds, too.
     max_flows : int
-        Of a table; about 900 bytes each, taken as they are needed. When it is full, the oldest flow is told of and
+        Of a table; about 900 bytes each, taken as they are needed. When it is full, the oldest flow is exported and
         forgotten, and counted.
 
     Examples
@@ -101,11 +101,14 @@ class FlowMeter:
         max_flows: int = 300_000,
     ) -> None:
         if dialect not in DIALECTS:
-            raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, however: dialect={dialect!r}")
+            raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, got {dialect!r}")
         if min(flow_timeout_s, activity_timeout_s) <= 0 or close_linger_s < 0 or max_flows < 1:
-            raise ValueError("time-outs must be positive and max_flows at least 1, however: one of them is not")
+            raise ValueError(
+                f"time-outs must be positive and max_flows at least 1, got flow_timeout_s={flow_timeout_s}, "
+                f"activity_timeout_s={activity_timeout_s}, close_linger_s={close_linger_s}, max_flows={max_flows}"
+            )
         if snapshot_s is not None and snapshot_s <= 0:
-            raise ValueError(f"snapshot_s must be positive, however: snapshot_s={snapshot_s}")
+            raise ValueError(f"snapshot_s must be positive, got {snapshot_s}")
         self.dialect: Dialect = dialect
         self._settings = np.zeros(t.N_SETTINGS, np.int64)
         for place, seconds in (
@@ -168,7 +171,7 @@ class FlowMeter:
         return self.take()
 
     def tick(self, now_us: int) -> pl.DataFrame:
-        """Tell of flows whose time has come by a clock; on a quiet link no packet would."""
+        """Export flows whose time has come by a clock; on a quiet link no packet would."""
         table = (self._flows, self._moments, self._state, self._settings)
         done = False
         while not done:
@@ -184,7 +187,7 @@ class FlowMeter:
             self._tables.append(ended)
 
     def finish(self) -> pl.DataFrame:
-        """Tell of all flows that are under way, behind those that wait."""
+        """Export all flows that are under way, behind those that wait."""
         table = (self._flows, self._moments, self._state, self._settings)
         done = False
         while not done:
@@ -244,7 +247,7 @@ class FlowMeter:
         return {"format": _FORMAT, "dialect": self.dialect, "settings": self._settings.tolist(), "sizes": sizes}
 
     def _put_away(self) -> None:
-        """Make a table of the rows that were told, so that there is room for more."""
+        """Make a table of the exported rows, so that there is room for more."""
         if self._n or not self._tables:
             ints, floats = self._rows[0][: self._n].copy(), self._rows[1][: self._n].copy()
             self._tables.append(pl.DataFrame({**_identity(ints), **_features(ints, floats, self.dialect)}))

@@ -385,7 +385,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         flow_minutes: Mapping[int, int] | None = None,
         binned: Sequence[BinnedFlows] = (),
         now: datetime | None = None,
-        share: PartitionStart | None = None,
+        partition: PartitionStart | None = None,
         memory: Sequence[MemoryChange] = (),
     ) -> Committed:
         """Store what a batch of flows led to, whole or not at all.
@@ -409,7 +409,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
             A sample of the flows in the bins of the detector: ``deepidea.detection.drift.DriftMonitor``.
         now
             Time for the expiry of allow rules; the clock's where absent.
-        share
+        partition
             Of a source that several processes read: its name counts in place of ``source``, alerts tell ``source``.
         memory
             Changes of what the source and everything behind it must remember, valid at ``position``.
@@ -417,7 +417,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         Raises
         ------
         StalePositionError
-            The store does not stand where the share's batch begins; nothing was stored.
+            The store does not stand where the partition's batch begins; nothing was stored.
 
         Notes
         -----
@@ -425,8 +425,8 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
         """
         now = now or datetime.now(UTC)
         with self._transaction(writes=True) as connection:
-            if share is not None:
-                refuse_stale(connection, share)
+            if partition is not None:
+                refuse_stale(connection, partition)
             rules = self._current_rules(connection, now)
             new = insert_alerts(connection, suppress(alerts, rules, now=now), source)
             add_to_incidents(connection, new, self._gap_s)
@@ -437,7 +437,7 @@ class Store(StoredFeedback, StoredModels, StoredAccess, StoredCases):
             done = Committed(new.height, alerts.height - new.height, n_suppressed)
             counters = {"n_flows": n_flows, "n_alerts": done.n_alerts, "n_duplicates": done.n_duplicates}
             about = {
-                "name": share.name if share else source,
+                "name": partition.name if partition else source,
                 "position": None if position is None else json.dumps(dict(position)),
             }
             row = {**about, **counters, "n_suppressed": n_suppressed, "updated_us": round(now.timestamp() * 1e6)}

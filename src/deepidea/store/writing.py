@@ -188,14 +188,14 @@ def _follow(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> N
     upsert(connection, INCIDENT_ALIASES, [{"old_id": old, "new_id": new} for old, new in replaced])
 
 
-def refuse_stale(connection: sa.Connection, share: PartitionStart) -> None:
-    """Raise :class:`StalePositionError` where the store does not stand at the beginning of a share's batch."""
-    text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == share.name)).scalar()
+def refuse_stale(connection: sa.Connection, partition: PartitionStart) -> None:
+    """Raise :class:`StalePositionError` where the store does not stand at the beginning of a partition's batch."""
+    text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == partition.name)).scalar()
     position = None if text is None else json.loads(text)
-    if position != share.after:
+    if position != partition.after:
         raise StalePositionError(
-            f"a batch must begin where the store stands, however: of {share.name} it stands at {position}, not at "
-            f"{share.after}; another process reads it"
+            f"a batch must begin where the store stands, however: of {partition.name} it stands at {position}, not at "
+            f"{partition.after}; another process reads it"
         )
 
 

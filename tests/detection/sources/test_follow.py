@@ -285,12 +285,12 @@ def test_a_log_that_is_not_there_yet_is_waited_for(log: Path) -> None:
 
 
 def test_what_cannot_be_a_log_is_refused(log: Path) -> None:
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="no such file"):
         list(follow_logs(log.with_name("none"), begins, None, threading.Event()))
-    with pytest.raises(DataError, match="a position must come from"):
+    with pytest.raises(DataError, match="another kind of source"):
         list(follow_logs(log, begins, {"rows": 3}, threading.Event()))
     log.write_bytes(b"a,b\n")
-    with pytest.raises(FileFormatError, match="kind that it is read as"):
+    with pytest.raises(FileFormatError, match="a,b"):
         list(follow_logs(log, begins, None, threading.Event()))
     log.write_bytes(gzip.compress(numbers(0, 90_000))[:-200])
     with pytest.raises(FileFormatError, match="damaged or cut off"):

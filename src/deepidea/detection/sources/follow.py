@@ -5,7 +5,7 @@ logs are rotated, inodes are given again, a packed or copied log is another file
 been read is all that a restart has to know. So it comes to the same whether a log was renamed, copied and cut off, or
 packed meanwhile, and however often: what is left of it is read wherever it lies now, before a newer one is begun.
 
-What cannot be told apart: two logs whose first records are the same are taken for one.
+Limit: two logs whose first records are the same are taken for one.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def follow_logs(
     DataError
         The file is not there, or not such a log.
     FileFormatError
-        A packed file is damaged, and `follow` is not set; with it, that is told in ``dropped``.
+        A packed file is damaged, and `follow` is not set; with it, that is counted in ``dropped``.
     SourceError
         The system does not let it be read.
 
@@ -240,9 +240,7 @@ class _Logs:
             self._check_root()
             files = self._files()
             if root.is_dir() and not (files or follow):
-                raise DataError(
-                    f"a folder must hold logs of the kind that it is read as, however: {root} holds none; name another"
-                )
+                raise DataError(f"cannot read logs from folder {root}: it holds none of this kind; name another")
             if not root.is_dir():
                 self._before = max((file.began for file in files if file.path != root), default=None)
         else:
@@ -253,12 +251,12 @@ class _Logs:
         if self._root.is_dir() or (self._follow and not self._root.exists() and self._root.parent.is_dir()):
             return
         if not self._root.exists():
-            raise DataError(f"a log must be a file or a folder, however: {self._root} is not there; check the path")
+            raise DataError(f"cannot read {self._root}: there is no such file or folder; check the path")
         with _open(self._root) as (stream, _):
             begins = beginning_of(_first(stream, str(self._root)), whole=not self._follow)
         if begins is not None and self._begins(begins) is None:
             raise FileFormatError(
-                f"a log must be of the kind that it is read as, however: {self._root} begins with {begins[:60]!r}; "
+                f"cannot read {self._root} as a log of this kind: it begins with {begins[:60]!r}; "
                 "name another file or another kind of source"
             )
 
@@ -381,10 +379,10 @@ class _Logs:
         except FileNotFoundError as error:  # rotated away since it was looked at: it is found again where it is now
             self._looks.pop(file.path, None)
             if not self._follow:
-                raise SourceError(f"a log must stay while it is read, however: {error}; read it again") from error
+                raise SourceError(f"cannot read on in a log that went away: {error}; read it again") from error
             return
         except _DAMAGES as error:
-            self._tell_damage(file, error)
+            self._count_damage(file, error)
         if file.packed:
             self._read[file.log] = _PACKED_TO_THE_END
 
@@ -429,11 +427,10 @@ class _Logs:
         if found:
             yield LogBlock(file.log, b"".join(found), self.position())
 
-    def _tell_damage(self, file: _File, error: Exception) -> None:
+    def _count_damage(self, file: _File, error: Exception) -> None:
         if not self._follow:
             raise FileFormatError(
-                f"a file must be readable to its end, however: {file.path} is damaged or cut off ({error}); "
-                "fetch it again"
+                f"cannot read {file.path} to its end: it is damaged or cut off ({error}); fetch it again"
             ) from error
         self._dropped = {"rest of a damaged gzip file": 1}
 
@@ -480,7 +477,9 @@ def _first(stream: IO[bytes], name: str) -> bytes:
         while beginning_of(data, whole=False) is None and (more := stream.read(1 << 16)):
             data += more
     except _DAMAGES as error:
-        raise FileFormatError(f"a gzip file must be whole, however: {name} is not ({error}); fetch it again") from error
+        raise FileFormatError(
+            f"cannot unpack {name}: the gzip data are damaged or cut off ({error}); fetch it again"
+        ) from error
     return data
 
 
@@ -493,6 +492,4 @@ def _system_errors(name: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(
-            f"a log must be readable, however: {name}: {error.strerror or error}; see to its permissions"
-        ) from error
+        raise SourceError(f"cannot read {name}: {error.strerror or error}; check its permissions") from error

@@ -57,12 +57,12 @@ def zeek_begins(beginning: bytes) -> float | None:
 
 
 def eve_begins(beginning: bytes) -> float | None:
-    """Return when the first event of an EVE file was written, 0 where that is not told; None of any other file."""
+    """Return when the first event of an EVE file was written, 0 where it has no time; None for any other file."""
     if sensor_of(beginning) != "eve":
         return None
-    told = _TIMESTAMP.search(beginning)
+    found = _TIMESTAMP.search(beginning)
     try:
-        return datetime.fromisoformat(told[1].decode("ascii")).timestamp() if told else 0.0
+        return datetime.fromisoformat(found[1].decode("ascii")).timestamp() if found else 0.0
     except (ValueError, OverflowError):
         return 0.0
 
@@ -79,7 +79,7 @@ class _LogSource:
 
     def __init__(self, address: str | Path, *, follow: bool = False, batch_flows: int = BATCH_FLOWS) -> None:
         if batch_flows < 1:
-            raise ValueError(f"batch_flows must be at least 1, however: batch_flows={batch_flows}")
+            raise ValueError(f"batch_flows must be at least 1, got {batch_flows}")
         self.name = path_name(address)
         self._root = Path(address)
         self._follow, self._batch_flows = follow, batch_flows

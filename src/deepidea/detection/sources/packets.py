@@ -110,7 +110,7 @@ class PacketSource:
                     if time.monotonic() - began >= LINGER_S or sum(map(len, tables)) >= BATCH_FLOWS:
                         yield self._live_batch(meter, capture, tables)
                         tables, began = [], time.monotonic()
-            except SourceError:  # the interface is gone: what was seen of it is told before that is
+            except SourceError:  # the interface is gone: its last flows come before the error
                 yield self._live_batch(meter, capture, [*tables, meter.finish()])
                 raise
             yield self._live_batch(meter, capture, [*tables, meter.finish()])
@@ -137,19 +137,19 @@ class InterfaceSource(PacketSource):
 
 
 def _blocks(capture: LiveCapture, stop: threading.Event) -> Iterator[PacketBlock | None]:
-    """Yield blocks of packets, None where none comes for a while; when told to stop, what came until then."""
+    """Yield blocks of packets, None where none comes for a while; once `stop` is set, what the kernel still holds."""
     while not stop.is_set():
         yield capture.read(LINGER_S / 2)
     yield from capture.drain()
 
 
 def _meter_live(meter: FlowMeter, block: PacketBlock | None) -> pl.DataFrame:
-    """Meter a block, or where none came, let the clock tell which flows have ended."""
+    """Meter a block, or where none came, end the flows that have timed out by the clock."""
     return meter.tick(time.time_ns() // 1000 - _SLACK_US) if block is None else meter.add(block)
 
 
 def _batched(tables: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Yield tables of at most BATCH_FLOWS; those that come without flows tell that time goes on."""
+    """Yield tables of at most BATCH_FLOWS; empty ones are a sign of life."""
     for table in tables:
         yield from table.iter_slices(BATCH_FLOWS) if len(table) else [table]
 
@@ -157,10 +157,10 @@ def _batched(tables: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 def _since(meter: FlowMeter, skipped: Counter[str]) -> tuple[dict[str, int], dict[str, int]]:
     """Return what was skipped and what was dropped since the last call, and begin to count anew."""
     counts = meter.take_counters()
-    told = {reason: n for reason, n in counts.items() if n and reason not in (*_NO_LOSS, *_DROPPED)}
-    told |= dict(skipped)
+    skips = {reason: n for reason, n in counts.items() if n and reason not in (*_NO_LOSS, *_DROPPED)}
+    skips |= dict(skipped)
     skipped.clear()
-    return told, {reason: counts[reason] for reason in _DROPPED if counts[reason]}
+    return skips, {reason: counts[reason] for reason in _DROPPED if counts[reason]}
 
 
 def _pipe_batches(meter: FlowMeter, stop: threading.Event) -> Iterator[FlowBatch]:
@@ -363,7 +363,7 @@ class _Replay:
         return None if file is None or _is_shorter(path, file) else file
 
     def _opened(self, path: Path) -> contextlib.AbstractContextManager[Any]:
-        """Return what to read a capture from: one that may grow ends when it is told to stop."""
+        """Return what to read a capture from: one that may grow ends once `stop` is set."""
         is_growing = self._follow and not self._is_folder
         return _Growing(path, self._stop) if is_growing else contextlib.nullcontext(path)
 
@@ -429,16 +429,14 @@ def _is_shorter(path: Path, file: ReadFile) -> bool:
 
 
 class _Growing:
-    """A file that is being written: its end is that of the reading only once it is told to stop."""
+    """A file that is being written: at its end it waits for more until `stop` is set."""
 
     def __init__(self, path: Path, stop: threading.Event) -> None:
         self.stop = stop
         try:
             self.file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by the context that this is
         except OSError as error:
-            raise SourceError(
-                f"a capture must be a file that can be read, however: {path}: {error.strerror}"
-            ) from error
+            raise SourceError(f"cannot read {path}: {error.strerror}") from error
 
     def seekable(self) -> bool:
         """Whether reading can go on at an offset: always."""

@@ -1,9 +1,9 @@
-"""Shares: a stream that is cut into parts, each read by one of several processes at a time.
+"""Partitions: a stream that is cut into parts, each read by one of several processes at a time.
 
-Who reads a share, the stream's own means settle: Kafka's group protocol, leases in Redis. That may be wrong for a
-while: a process that was paused still thinks that a share is its own. So it is not relied upon. What a batch leads to
-is stored only if the store stands where the batch begins, in the same transaction: of two that read the same flows one
-is first, and the other one's batch is refused as if it had never been read. Every flow counts once, whoever reads.
+Which process reads a partition is decided by the stream: Kafka's group protocol, leases in Redis. Both may be wrong
+for a while: a process that was paused still takes a partition for its own. Correctness does not depend on them. Each
+batch is committed only if the store's position is the one where the batch begins (compare-and-set, as with a fencing
+token): of two processes that read the same flows, the second is refused. So every flow counts once.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from typing import Protocol, runtime_checkable
 
 from deepidea.detection.sources.source import FlowBatch, Position
 
-__all__ = ["Share", "SharedSource", "Shares", "read_alone"]
+__all__ = ["Partition", "PartitionedSource", "HeldPartitions", "read_alone"]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """Which share a batch is of.
+class Partition:
+    """The partition that a batch belongs to.
 
     Parameters
     ----------
     name : str
-        Name under which the store keeps the share's position and counters.
-    turn : int
-        Which turn of ours with the share it is: what was read in an earlier one is not stored.
+        Name under which the store keeps the partition's position and counters.
+    generation : int
+        Counts how often this process was assigned the partition; batches of an earlier generation are not stored.
     after : mapping, optional
-        Where the store must stand for the batch to be stored.
+        Position that the store must have for the batch to be stored.
     """
 
     name: str
-    turn: int
+    generation: int
     after: Position | None
 
 
 @runtime_checkable
-class SharedSource(Protocol):
+class PartitionedSource(Protocol):
     """A source that several processes read together: `Source` but for `batches`."""
 
     name: str
     schema: str
     replayable: bool
-    is_shared: bool
-    """Always true; tells it from a source that one process reads."""
+    is_partitioned: bool
+    """Always true; distinguishes it from a source that one process reads."""
 
-    def batches_of_shares(self, shares: Shares, stop: threading.Event) -> Iterator[FlowBatch]:
-        """Yield batches of the shares that are ours, each with its :class:`Share`, until ``stop`` is set.
+    def batches_of_partitions(self, held: HeldPartitions, stop: threading.Event) -> Iterator[FlowBatch]:
+        """Yield batches of the partitions that this process holds, each with its :class:`Partition`, until ``stop``.
 
-        A batch without flows, losses and share says that the source is there. At the end shares are handed back, once
-        what was read of them is stored.
+        An empty batch without a partition is a sign of life. At the end partitions are released once all that was read
+        of them is stored.
 
         Raises
         ------
@@ -61,142 +61,142 @@ class SharedSource(Protocol):
         """
 
 
-class Shares:
-    """The shares that this process holds, between the thread that reads them and the loop that stores what they tell.
+class HeldPartitions:
+    """The partitions that this process holds, shared by the thread that reads and the loop that stores.
 
     Parameters
     ----------
     name : str
-        Name of the source; that of a share is ``name#number``.
+        Name of the source; that of a partition is ``name#number``.
     position : callable
-        Gives the store's position of a name.
+        Returns the store's position of a name.
 
     Examples
     --------
-    >>> shares = Shares("stream", {"stream#3": {"id": "7-0"}}.get)
-    >>> shares.take(3), shares.held
+    >>> partitions = HeldPartitions("stream", {"stream#3": {"id": "7-0"}}.get)
+    >>> partitions.assign(3), partitions.numbers
     ({'id': '7-0'}, (3,))
-    >>> share = shares.hand_over(3, {"id": "9-0"})
-    >>> share.after, shares.is_settled(3)
+    >>> partition = partitions.advance(3, {"id": "9-0"})
+    >>> partition.after, partitions.is_stored(3)
     ({'id': '7-0'}, False)
-    >>> shares.settle(share, {"id": "9-0"})
-    >>> shares.is_settled(3)
+    >>> partitions.mark_stored(partition, {"id": "9-0"})
+    >>> partitions.is_stored(3)
     True
     """
 
     def __init__(self, name: str, position: Callable[[str], Position | None]) -> None:
         self.n_refused = 0
-        """Flows whose batch was not stored, because another process had stored them: they are counted there."""
+        """Flows whose batch was not stored because another process had stored and counted them."""
         self.n_retries = 0
-        """Times that the stream's server did not answer."""
+        """Requests that the stream's server did not answer."""
         self.trouble: str | None = None
-        """Why it does not answer now; None while it does."""
+        """Why the server does not answer now; None while it does."""
         self._name, self._position = name, position
         self._changed = threading.Condition()
-        self._turns: dict[int, int] = {}
+        self._generations: dict[int, int] = {}
         self._handed: dict[int, Position | None] = {}
         self._stored: dict[int, Position | None] = {}
-        self._lost: set[int] = set()
+        self._refused: set[int] = set()
         self._ended = False
 
     @property
-    def held(self) -> tuple[int, ...]:
-        """Numbers of the shares that are ours now."""
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of the partitions that this process holds."""
         with self._changed:
             return tuple(sorted(self._handed))
 
-    def take(self, number: int) -> Position | None:
-        """Begin a turn with a share, and return where the store stands with it."""
+    def assign(self, number: int) -> Position | None:
+        """Begin a generation of a partition, and return its position in the store."""
         position = self._position(self.name_of(number))
         with self._changed:
-            self._turns[number] = self._turns.get(number, 0) + 1
+            self._generations[number] = self._generations.get(number, 0) + 1
             self._handed[number] = self._stored[number] = position
-            self._lost.discard(number)
+            self._refused.discard(number)
         return position
 
     def name_of(self, number: int) -> str:
-        """Return the name of a share in the store."""
+        """Return the name of a partition in the store."""
         return f"{self._name}#{number}"
 
-    def hand_over(self, number: int, position: Position) -> Share:
-        """Return the share of a batch that ends at a position; the next one begins there."""
+    def advance(self, number: int, position: Position) -> Partition:
+        """Return the partition of a batch that ends at a position; the next one begins there."""
         with self._changed:
-            share = Share(self.name_of(number), self._turns[number], self._handed[number])
+            partition = Partition(self.name_of(number), self._generations[number], self._handed[number])
             self._handed[number] = position
-        return share
+        return partition
 
-    def drop(self, number: int) -> None:
-        """End our turn with a share: what was read of it and is not stored yet will not be."""
+    def release(self, number: int) -> None:
+        """End the generation of a partition: batches that are not stored yet will not be."""
         with self._changed:
-            self._turns[number] = self._turns.get(number, 0) + 1
+            self._generations[number] = self._generations.get(number, 0) + 1
             self._handed.pop(number, None)
             self._changed.notify_all()
 
-    def take_lost(self) -> set[int]:
-        """Return the shares of which a batch was refused, and forget that: take them again, or drop them."""
+    def take_refused(self) -> set[int]:
+        """Return the partitions with a refused batch since the last call: assign them again, or release them."""
         with self._changed:
-            lost, self._lost = self._lost & set(self._handed), set()
+            lost, self._refused = self._refused & set(self._handed), set()
         return lost
 
-    def is_settled(self, number: int) -> bool:
-        """Whether all that was read of a share is stored, or never will be."""
+    def is_stored(self, number: int) -> bool:
+        """Whether all that was read of a partition is stored, or never will be."""
         with self._changed:
-            held = number in self._handed and number not in self._lost and not self._ended
+            held = number in self._handed and number not in self._refused and not self._ended
             return not held or self._handed[number] == self._stored[number]
 
-    def await_settled(self, numbers: set[int], within_s: float) -> None:
-        """Wait until what was read of shares is stored, for so long at most."""
+    def await_stored(self, numbers: set[int], within_s: float) -> None:
+        """Wait until what was read of partitions is stored, for so long at most."""
         deadline = time.monotonic() + within_s
         with self._changed:
-            while not all(map(self.is_settled, numbers)) and (left := deadline - time.monotonic()) > 0:
+            while not all(map(self.is_stored, numbers)) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
 
     # --- the loop that stores ----------------------------------------------------------------------------------------
 
-    def is_current(self, share: Share) -> bool:
-        """Whether a batch is of a turn that goes on."""
+    def is_current(self, partition: Partition) -> bool:
+        """Whether a batch is of a generation that goes on."""
         with self._changed:
-            number = _number_of(share)
-            return self._turns.get(number) == share.turn and number not in self._lost
+            number = _number_of(partition)
+            return self._generations.get(number) == partition.generation and number not in self._refused
 
-    def settle(self, share: Share, position: Position | None) -> None:
-        """Take note that a batch is stored."""
+    def mark_stored(self, partition: Partition, position: Position | None) -> None:
+        """Record that a batch is stored."""
         with self._changed:
-            if self._turns.get(_number_of(share)) == share.turn:
-                self._stored[_number_of(share)] = position
+            if self._generations.get(_number_of(partition)) == partition.generation:
+                self._stored[_number_of(partition)] = position
             self._changed.notify_all()
 
-    def refuse(self, share: Share, n_flows: int) -> None:
-        """Take note that a batch was refused."""
+    def mark_refused(self, partition: Partition, n_flows: int) -> None:
+        """Record that a batch was refused."""
         with self._changed:
-            self._lost.add(_number_of(share))
+            self._refused.add(_number_of(partition))
             self.n_refused += n_flows
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Take note that nothing will be stored any more."""
+        """Record that nothing will be stored any more."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def positions(self) -> Mapping[int, Position | None]:
-        """Return where the store stands with each share that is ours, as far as is known here."""
+        """Return the last known position in the store of each partition that this process holds."""
         with self._changed:
             return {number: self._stored[number] for number in self._handed}
 
 
-def read_alone(source: SharedSource, stop: threading.Event) -> Iterator[FlowBatch]:
+def read_alone(source: PartitionedSource, stop: threading.Event) -> Iterator[FlowBatch]:
     """Yield all flows of a shared source from its beginning, for one who keeps no positions, such as calibration.
 
     It is a member of the group as any other: where processes of the group run, it gets its part alone.
     """
-    shares = Shares(source.name, lambda _: None)
-    for batch in source.batches_of_shares(shares, stop):
-        if batch.share is None or shares.is_current(batch.share):
-            yield replace(batch, position=None, share=None)
-        if batch.share is not None:
-            shares.settle(batch.share, batch.position)
+    held = HeldPartitions(source.name, lambda _: None)
+    for batch in source.batches_of_partitions(held, stop):
+        if batch.partition is None or held.is_current(batch.partition):
+            yield replace(batch, position=None, partition=None)
+        if batch.partition is not None:
+            held.mark_stored(batch.partition, batch.position)
 
 
-def _number_of(share: Share) -> int:
-    return int(share.name.rpartition("#")[2])
+def _number_of(partition: Partition) -> int:
+    return int(partition.name.rpartition("#")[2])

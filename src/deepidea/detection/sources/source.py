@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import polars as pl
 
 if TYPE_CHECKING:
-    from deepidea.detection.sources.partitions import Share
+    from deepidea.detection.sources.partitions import Partition
     from deepidea.store.memory import MemoryChange
 
 LINGER_S = 0.2  # a live source hands over what it has at least this often
@@ -23,7 +23,7 @@ Position = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class FlowBatch:
-    """Flows that ended together, or were told of together.
+    """Flows that a source gives at once.
 
     Parameters
     ----------
@@ -39,10 +39,10 @@ class FlowBatch:
     received_s : float
         Clock time (seconds since 1970) when the last of them was known.
     not_flows : mapping
-        Records since the batch before that tell of something else than a flow, by what: ``dns``, ``alert``. They are
-        no errors.
-    share : Share, optional
-        Of a source that several processes read together: which share the flows are of.
+        Records since the batch before that are of something else than a flow, by what: ``dns``, ``alert``. They are no
+        errors.
+    partition : Partition, optional
+        Of a source that several processes read together: which partition the flows are of.
     memory : tuple of MemoryChange
         Changes of what the source must remember to go on from the position.
     """
@@ -53,7 +53,7 @@ class FlowBatch:
     dropped: Mapping[str, int] = field(default_factory=dict)
     received_s: float = field(default_factory=time.time)
     not_flows: Mapping[str, int] = field(default_factory=dict)
-    share: Share | None = None
+    partition: Partition | None = None
     memory: tuple[MemoryChange, ...] = ()
 
 
@@ -72,7 +72,7 @@ class Source(Protocol):
     def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:
         """Yield batches, from behind a position or from the start, until the source ends or ``stop`` is set.
 
-        A batch may hold no flows; what was skipped or dropped is told all the same, and the position goes on.
+        A batch may hold no flows and still count losses and move the position.
         A live source yields at least every :data:`LINGER_S`, so that it can be stopped. Once ``stop`` is set, it hands
         over what it holds and returns.
 

@@ -73,7 +73,7 @@ class TableSource:
         self, address: str | Path, *, schema: Schema | str | None = None, batch_flows: int = BATCH_FLOWS
     ) -> None:
         if batch_flows < 1:
-            raise ValueError(f"batch_flows must be at least 1, however: batch_flows={batch_flows}")
+            raise ValueError(f"batch_flows must be at least 1, got {batch_flows}")
         self.name = path_name(address)
         self.notices: list[str] = []
         self._done = ReadFiles()
@@ -166,7 +166,7 @@ def _schema_of(paths: list[Path]) -> Schema:
             continue
         return schema
     raise SchemaError(
-        f"a table must have a registered schema ({', '.join(SCHEMAS)}), however: {paths[0]} has none of them; "
+        f"cannot read {paths[0]}: its columns are of no registered schema ({', '.join(SCHEMAS)}); "
         "name the schema that it has"
     )
 
@@ -203,7 +203,7 @@ _END = Column("end", "identity", "", ("flow.end",), "when the flow ended")
 
 
 def with_identity(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Return conformed flows with :data:`~deepidea.flows.identity.IDENTITY` in front, null where they do not tell.
+    """Return conformed flows with :data:`~deepidea.flows.identity.IDENTITY` in front, null where they are absent.
 
     Examples
     --------
@@ -222,27 +222,27 @@ def with_identity(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     )
 
 
-def _start(told: pl.Series) -> pl.Series:
-    """Return times, told as such, in seconds since 1970, or in one of the spellings that tools use."""
-    if told.dtype.is_temporal():
-        times = told.cast(pl.Datetime("us"))  # without its zone, which polars then keeps as UTC
+def _start(values: pl.Series) -> pl.Series:
+    """Return times, given as such, in seconds since 1970, or in one of the spellings that tools use."""
+    if values.dtype.is_temporal():
+        times = values.cast(pl.Datetime("us"))  # without its zone, which polars then keeps as UTC
         return (
-            told.dt.convert_time_zone("UTC")
-            if getattr(told.dtype, "time_zone", None)
+            values.dt.convert_time_zone("UTC")
+            if getattr(values.dtype, "time_zone", None)
             else times.dt.replace_time_zone("UTC")
         )
-    seconds = told.cast(pl.Float64, strict=False)
+    seconds = values.cast(pl.Float64, strict=False)
     times = (seconds * 1e6).round().cast(pl.Int64, strict=False).cast(IDENTITY["start"])
-    for spelling in _TIMES if told.dtype == pl.String else ():
-        if times.null_count() == told.null_count():
+    for spelling in _TIMES if values.dtype == pl.String else ():
+        if times.null_count() == values.null_count():
             break
-        spelt = told.str.to_datetime(spelling, time_unit="us", time_zone="UTC", strict=False)
+        spelt = values.str.to_datetime(spelling, time_unit="us", time_zone="UTC", strict=False)
         times = times.fill_null(spelt)
     return times
 
 
 def _length(flows: pl.DataFrame) -> pl.Expr:
-    """Return how long flows went on; no time where they do not tell."""
+    """Return how long flows went on; no time where it is unknown."""
     units = {"duration_us": 1.0, "duration_s": 1e6}
     length = next((pl.col(name) * unit for name, unit in units.items() if name in flows.columns), pl.lit(0.0))
     return pl.duration(microseconds=length.fill_nan(0).fill_null(0).clip(0, _LONGEST_US).round().cast(pl.Int64))
