@@ -75,6 +75,7 @@ class Cell:
 
     def path(self, folder: Path) -> Path:
         """Return the place of its record under a folder of results; different cells never share a path."""
+        # percent-encoding is injective, so different cells never share a path
         parts = (file_name(part) for part in (self.data, self.protocol, self.system))
         return folder.joinpath(*parts, f"seed-{self.seed}.json")
 
@@ -170,6 +171,7 @@ def measure(cell: Cell) -> Record:
     system = make_system(cell.system)
     with _timed(times, "load_s"):
         experiment = load_experiment(cell.data, cell.protocol, seed=cell.seed)
+    # before the training, which may take hours
     _refuse_unfit(experiment)
     with _timed(times, "fit_s"):
         fitted = system.fit(experiment.train, cell.seed)
@@ -369,6 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _end_with_parent() -> None:
+    # the parent holds the other end of the pipe; a read ends when it is gone, whatever ended it
     while os.read(0, 1):
         pass
     os._exit(1)

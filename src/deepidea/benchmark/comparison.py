@@ -192,6 +192,7 @@ class BenchmarkTask:
 
         Systems have orders of their own, so counts are found by name.
         """
+        # systems order their classes differently
         tables = [_named_counts(record["decisions"]["own"]["confusion"]) for record in row.records]
         return [[sum(t.get((truth, named), 0) for t in tables) for named in self.classes] for truth in self.classes]
 
@@ -324,6 +325,7 @@ class Rank:
 def rank_rows(task: BenchmarkTask, rule: Rule) -> list[Rank]:
     """Return the rows that a decision applies to, best first."""
     scored = [(row, cba) for row in task.measured if (cba := row.spread(rule))]
+    # the first place of an equal mean, so that ties share the better one
     means = sorted((cba.mean for _, cba in scored), reverse=True)
     return sorted((Rank(means.index(cba.mean) + 1, row, cba) for row, cba in scored), key=lambda rank: rank.place)
 

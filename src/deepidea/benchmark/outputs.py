@@ -193,6 +193,7 @@ class FittedModel:
         prints = row_fingerprints(features, self.encoder.schema)
         _, first, place = np.unique(prints, return_index=True, return_inverse=True)
         distinct = features[first]
+        # so that no flows at all still have a shape
         values = [np.zeros((0, len(self.decision.prior)), np.float32)]
         values += [self.values(self.encoder.transform(block)) for block in distinct.iter_slices(BLOCK_FLOWS)]
         return self.verdict(np.concatenate(values)[place], self.decision)

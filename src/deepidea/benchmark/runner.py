@@ -83,6 +83,7 @@ def make_grid(data: Sequence[str], protocols: Sequence[str], systems: Sequence[s
     if n_seeds < 1:
         raise DataError(f"n_seeds must be at least 1, got {n_seeds}")
     _refuse_unregistered(data)
+    # the system varies fastest, so a run that is stopped early has whole seeds
     order = product(dict.fromkeys(data), dict.fromkeys(protocols), range(n_seeds), choose_systems(systems))
     return [Cell(name, protocol, system, seed) for name, protocol, seed, system in order]
 
@@ -265,6 +266,7 @@ class _Run:
         cell = self.waiting.pop(0)
         path = cell.path(self.folder)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # the record is the only message from the process
         path.unlink(missing_ok=True)  # of an earlier run: a record that is there afterwards is this run's
         log = path.with_suffix(".log")
         arguments = (str(self.folder), cell.data, cell.protocol, cell.system, str(cell.seed))
@@ -326,6 +328,7 @@ class _Run:
     def _left_s(self, running: Mapping[Cell, float], jobs: int) -> float | None:
         if not self.taken_s:
             return None
+        # cells of one system on one data set take about as long as each other; a cell over its expectation adds nothing
         left = sum(self._expected_s(cell) for cell in self.waiting)
         return (left + sum(max(0.0, self._expected_s(cell) - s) for cell, s in running.items())) / jobs
 
@@ -379,6 +382,7 @@ def iter_missing(records: Sequence[Record]) -> Iterator[Cell]:
     seeds: dict[tuple[str, str], set[int]] = {}
     for record in records:
         seeds.setdefault((record["data"], record["protocol"]), set()).add(record["seed"])
+    # a seed counts as missing where any system of the same experiment has it
     there = {(r["data"], r["protocol"], r["system"], r["seed"]) for r in records}
     for data, protocol, system in dict.fromkeys((r["data"], r["protocol"], r["system"]) for r in records):
         for seed in sorted(seeds[data, protocol]):

@@ -299,6 +299,7 @@ def pooled_table(comparison: Comparison) -> Table | None:
 
     One task a data set, the first that is split as in papers: other splits of the same flows are no further evidence.
     """
+    # folders are read in order, so the first split of a data set is that of the main benchmark
     split = [task for task in comparison.tasks if task.is_split_as_in_papers]
     tasks = list({task.data.partition("@")[0]: task for task in reversed(split)}.values())
     names = dict.fromkeys(row.system for task in tasks for row in task.measured if row.is_baseline)
@@ -393,6 +394,7 @@ def _alarm_entry(row: Row, label: str) -> Entry:
 def unmeasured_table(comparison: Comparison) -> Table | None:
     """Return what was cut, failed, is damaged or missing, with the reason; seeds of one reason share a line."""
     absent = "other systems have this seed; this one was not run with it"
+    # seeds that failed for one reason share a line
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for r in comparison.unmeasured:
         seeds.setdefault((f"{r['data']}, {r['protocol']}: {r['system']}", r["status"], r["reason"]), []).append(

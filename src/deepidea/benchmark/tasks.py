@@ -192,6 +192,7 @@ def _counts(values: pl.Series) -> dict[str, int]:
 def _digest(prints: list[Any], sides: tuple[LabelledFlows, ...]) -> str:
     """Return a SHA-256 over features, labels and classes of both sides, in their order."""
     digest = hashlib.sha256()
+    # byte order is fixed, so the digest is the same on every machine
     for words, flows in zip(prints, sides, strict=True):
         digest.update(len(flows).to_bytes(8, "little") + words.astype("<u8").tobytes())
         for column in (flows.labels, flows.classes):
@@ -232,6 +233,7 @@ def _others(name: str) -> tuple[str, ...]:
 def _by_shared_features(train: LabelledFlows, test: LabelledFlows) -> tuple[LabelledFlows, LabelledFlows]:
     """Return both sides under the schema of the features that both have, and nothing beside them."""
     shared = set(train.schema.features) & set(test.schema.features)
+    # order and units of the training schema; addresses, times and the port are in neither
     columns = tuple(column for column in train.schema.columns if column.name in shared)
     schema = Schema(train.schema.name, columns)
     both = (replace(flows, table=flows.table.select(schema.features), schema=schema) for flows in (train, test))

@@ -139,6 +139,7 @@ def transfers(comparison: Comparison) -> list[Transfer]:
 
 def _steps(tasks: Sequence[BenchmarkTask]) -> Iterable[TransferStep]:
     named = {task.split_name: task for task in tasks}
+    # labels left out in turn are one step, the mean over them; a label that the test lacks says nothing
     left_out = tuple(t for name, t in named.items() if name.startswith(_LEAVE_OUT) and _left_out(t.sample))
     steps = {name: TransferStep(_title(name), (t,)) for name, t in named.items() if not name.startswith(_LEAVE_OUT)}
     if left_out:
@@ -184,6 +185,7 @@ def _left_out_scores(row: Row) -> StepScores:
     """Return scores of the left-out label against benign flows; known attacks of the test do not count."""
     labels = [of for record in row.records for of in _left_out(record).values()]
     alarms = _mean(record["decisions"]["own"].get("false_alarm_rate") for record in row.records) or 0.0
+    # the detection of each label counts once, however many flows it has
     recalls = [of["alarms"] / of["rows"] for of in labels]
     cba = Spread.of([(recall + 1 - alarms) / 2 for recall in recalls]) or Spread(0.0, 0.0, 0)
     by_score, by_anomaly = (Ranking(_mean(of.get(name) for of in labels)) for name in ("auroc", "anomaly_auroc"))

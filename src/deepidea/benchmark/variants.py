@@ -125,6 +125,7 @@ class DefaultNetwork:
         if self.sampling == "over":
             changes["balance"] = 1.0
         elif self.sampling == "one-sided":
+            # ten passes over the few rows left would be far fewer steps than the other rows of the table get
             changes["min_steps"] = max(self._count_steps(train), changes.get("min_steps", 0))
             train = train.take(one_sided_rows(train, seed))
         detector = train_detector(train, preset=self.preset, random_state=seed, **changes)

@@ -111,6 +111,7 @@ def _fitting(path: Path, table: pl.DataFrame, schema: Schema, left_out: dict[str
     described = table.select(_own(name, columns[name]) for name in ("label", *_HINTS, "model", "source"))
     bare = table.drop(name for name in columns.values() if name is not None and name not in schema.features)
     whole = pl.concat([bare, described], how="horizontal")
+    # flows of several sensors and detectors may share a file; each origin has columns of its own
     for (model, source), group in whole.group_by("own:model", "own:source", maintain_order=True):
         own = group.select(r"^own:.*$")
         fault, conformed = _conformed(group.drop(own.columns), schema)
@@ -135,6 +136,7 @@ def _conformed(table: pl.DataFrame, schema: Schema) -> tuple[str, pl.DataFrame |
     if schema.name.endswith("+context") and not {column.name for column in CONTEXT_COLUMNS} <= set(table.columns):
         return "they lack the recent activity of their hosts, which single flows do not have", None
     full = table.select(column for column in table.iter_columns() if column.null_count() < len(column))
+    # columns of cicflow become those of conn here, where the schema is conn
     fitting = as_schema(full, schema)
     have = set(schema.canonical_names(fitting.columns).values())
     empty = set(schema.canonical_names(table.columns).values()) - have

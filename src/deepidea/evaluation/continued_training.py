@@ -132,6 +132,7 @@ def compare_on(
     """
     recorded = (one.card.get("data", {}) for one in (new, old))
     contracts = [dict(contract) for contract in recorded if isinstance(contract, Mapping)]
+    # the new detector's contract first: its held-out rows are those that neither saw
     contract = next((one for one in contracts if is_recorded(data, one)), contracts[0] if contracts else {})
     flows = flows_to_test(data, new.schema, contract, **options)
     labels = {**dict(zip(old.classes, old.classes, strict=True)), **_labels_of(new)}

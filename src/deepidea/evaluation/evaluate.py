@@ -200,6 +200,7 @@ def subset_rows(truth: Ints, fingerprints: Fingerprints, known: Fingerprints | N
         None.
     """
     table = pl.DataFrame({"fingerprint": fingerprints, "truth": truth}).with_row_index("row")
+    # a vector with two classes counts once for each: a contradiction stays visible
     first = table.unique(["fingerprint", "truth"], keep="first", maintain_order=True)["row"]
     unseen = None if known is None else np.flatnonzero(~is_among(fingerprints, known))
     return {"distinct": first.to_numpy().astype(np.int64), "unseen": unseen}

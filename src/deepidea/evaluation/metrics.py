@@ -100,6 +100,7 @@ def mean_share_interval(counts: Sequence[tuple[int, int]]) -> Interval | None:
     if not used:
         return None
     mean = math.fsum(share for share, _ in used) / len(used)
+    # MOVER: distances to the limits add up in squares, on each side for itself
     below = math.hypot(*(share - limits.low for share, limits in used if limits)) / len(used)
     above = math.hypot(*(limits.high - share for share, limits in used if limits)) / len(used)
     return Interval(max(0.0, mean - below), min(1.0, mean + above))
@@ -342,6 +343,7 @@ def evaluate(
     truth, predicted = _checked_codes(truth, "truth", classes), _checked_codes(predicted, "predicted", classes)
     _check_length(predicted, truth, "predicted")
     n_classes = len(classes)
+    # pairs (truth, verdict) as one number each, counted in a single pass
     confusion = np.bincount(truth * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
     is_attack = truth != classes.index(BENIGN)
     return Scores(
@@ -409,6 +411,7 @@ def _alarm_scores(confusion: Ints, benign: int) -> dict[str, Any]:
     false_alarms = benign_rows - int(confusion[benign, benign])
     detected = attack_rows - int(confusion[:, benign].sum() - confusion[benign, benign])
     detection, detection_limits = _share(detected, attack_rows), wilson_interval(detected, attack_rows)
+    # an alarm is any verdict but benign, so a wrong attack class still counts as detected
     alarm, alarm_limits = _share(false_alarms, benign_rows), wilson_interval(false_alarms, benign_rows)
     return {
         "detection_rate": detection,
@@ -454,6 +457,7 @@ def alert_precision(detection_rate: float, false_alarm_rate: float, prevalence: 
 def _alert_precision_interval(detection: Interval | None, alarm: Interval | None, prevalence: float) -> Interval | None:
     if detection is None or alarm is None:
         return None
+    # the interval is conservative: both rates at their unfavourable limits at once
     worst = alert_precision(detection.low, alarm.high, prevalence)
     best = alert_precision(detection.high, alarm.low, prevalence)
     return None if worst is None or best is None else Interval(worst, best)
@@ -510,6 +514,7 @@ def _ranking_scores(
 
 
 def _average_precision(ranking: _Ranking) -> float:
+    # average precision: precision at each threshold, weighted by the recall that it adds
     gained = np.diff(ranking.true, prepend=0)
     return float(gained @ ranking.precision / ranking.true[-1])
 
@@ -550,6 +555,7 @@ def _thinned_curve(ranking: _Ranking) -> OperatingCurve:
 def _thinned(true: Ints, false: Ints) -> Ints:
     """Choose at most 500 positions; both ends are among them. The area between them moves by less than 1/250."""
     quarter = CURVE_POINTS // 4
+    # half of the points by recall, a quarter by the false-positive rate, a quarter by its logarithm, for small rates
     by_recall = np.searchsorted(true, np.linspace(0, true[-1], 2 * quarter))
     by_rate = np.searchsorted(false, np.linspace(0, false[-1], quarter))
     by_magnitude = np.searchsorted(false, np.geomspace(1, max(1, false[-1]), quarter) * (1 - 1e-12))
@@ -557,6 +563,7 @@ def _thinned(true: Ints, false: Ints) -> Ints:
 
 
 def _score_histogram(score: npt.NDArray[Any], truth: Ints, n_classes: int) -> Ints:
+    # a score of exactly 1 belongs to the last step
     step = np.clip((score * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
     return np.bincount(truth * SCORE_BINS + step, minlength=n_classes * SCORE_BINS).reshape(n_classes, SCORE_BINS)
 

@@ -195,6 +195,7 @@ def _fresh(flows: LabelledFlows, *detectors: Detector) -> npt.NDArray[np.bool_]:
     for one in detectors:
         if one.training_fingerprints is not None and len(flows):
             prints = row_fingerprints(one.schema.conform(flows.features), one.schema)
+            # fingerprints are of one schema each, so every detector is asked under its own
             fresh &= ~is_among(prints, one.training_fingerprints)
     return fresh
 
@@ -229,6 +230,7 @@ def paired_differences(truth: Ints, old: Ints, new: Ints, seed: int = 0) -> dict
     rng = np.random.default_rng(seed)
     rights = (new == truth).astype(np.int64) - (old == truth)
     alarms = (new > 0).astype(np.int64) - (old > 0)
+    # stratified by class, as class-balanced accuracy is: each sample has as many flows of each class
     per_class = [_resampled(rights[truth == code], rng) for code in np.unique(truth)]
     cba = _difference([value for value, _ in per_class], [drawn for _, drawn in per_class])
     rates = {}
@@ -263,6 +265,7 @@ def decide_outcome(cba: Difference, false_alarms: Difference | None) -> tuple[Ou
     >>> decide_outcome(Difference(0.0, -0.001, 0.001), Difference(0.002, 0.001, 0.003))[0]
     'worse'
     """
+    # order matters: a possible loss of accuracy outweighs any gain, then alarms, then improvements
     if cba.low <= -CBA_MARGIN:
         more = "" if cba.high < 0 else "; so few flows cannot exclude it"
         return "worse", f"class-balanced accuracy may have fallen by {-100 * cba.low:.2f} points{more}"

@@ -114,6 +114,7 @@ def policy(*scripts: str) -> str:
 
 def _json_in_script(value: Any) -> str:
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    # inside a script element only these three could end it or start markup; JSON takes them as escapes
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -122,6 +123,7 @@ def _json_in_script(value: Any) -> str:
 
 def _decimals(share: float) -> int:
     """Return decimals of a percentage that keep two figures of the distance to 0 % or 100 %."""
+    # 99.987 % and 0.013 % need as many decimals as each other
     distance = min(share, 1 - share) * 100
     return 0 if distance <= 0 else min(4, max(1, math.ceil(-math.log10(distance)) + 1))
 

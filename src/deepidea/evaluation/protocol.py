@@ -186,6 +186,7 @@ def _training_part(
     recorded: dict[str, Any] = {"kind": kind}
     if kind not in ("none", "official"):
         split = split_rows(flows, kind, seed=seed, test_fraction=test_fraction)
+        # the record holds the digest of all rows, so that a later replay proves that it finds the same ones
         flows, recorded = flows.take(split.train), split.to_contract()
     counts = dict(flows.classes.value_counts().iter_rows())
     classes = {name: counts.get(name, 0) for name in flows.class_order}
@@ -302,6 +303,7 @@ def _read_labelled(
     if label not in table.columns:
         raise LabelError(f"{source} has no label column {label!r}{suggest(label, table.columns)}; name it by --label")
     table = as_schema(table, schema)
+    # every label but the benign one is a class of its own; which of them the detector knows is checked later
     labels = table[label].cast(pl.String).str.strip_chars()
     attacks = sorted(set(labels.drop_nulls().unique()) - {benign})
     taxonomy_ = Taxonomy("custom", {benign: BENIGN, **{attack: attack for attack in attacks}})
@@ -323,6 +325,7 @@ def _hashed(path: Path) -> dict[str, Any]:
 
 def _paths(data: str | Sequence[str | Path]) -> list[Path]:
     """Return the files; a bare word that names none was meant to be a data set."""
+    # letters, digits and dashes alone: more likely a misspelt data set than a path, so name the near ones
     if isinstance(data, str) and data.replace("-", "").isalnum() and not Path(data).exists():
         get_dataset_spec(data)
     return expand_inputs([data] if isinstance(data, str) else data)

@@ -139,6 +139,7 @@ def _best_threshold(name: str, numbers: npt.NDArray[np.float32], is_attack: Bool
     last = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # the last row of each distinct value
     attacks = np.cumsum(keys & np.uint64(1), dtype=np.int64)[last]
     benign = last + 1 - attacks
+    # specificity plus sensitivity over two; below one half the opposite comparison is the better rule
     above = (1 + benign / benign[-1] - attacks / attacks[-1]) / 2  # balanced accuracy of "> value"
     best = int(np.abs(above - 0.5).argmax())
     value = float(np.sort(numbers)[last[best]])
@@ -193,6 +194,7 @@ class Baselines:
         """Score both on labelled flows; names are "majority: <class>" and "one rule: <rule>"."""
         majority = np.full(truth.size, classes.index(self.majority))
         alarms = self.rule.predict(features)
+        # a rule has no class of its own: what it alarms on gets the most frequent attack class of training
         ruled = np.where(alarms, classes.index(self.rule_class), classes.index(BENIGN))
         return {
             f"majority: {self.majority}": evaluate(truth, majority, None, np.zeros(truth.size), classes),

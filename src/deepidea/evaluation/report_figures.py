@@ -100,6 +100,7 @@ _RATE_TICKS = {
 
 
 def _roc_figure(subsets: Mapping[str, Scores], scores: Scores) -> Figure:
+    # a logarithmic axis has no zero: half a false alarm of the largest subset stands for none
     lowest = 0.5 / max([1, *(of.benign_rows for of in subsets.values())])
     hover = "false-positive rate %{x:.2g}<br>recall %{y:.3f}"
     lines = [
@@ -125,6 +126,7 @@ def _reliability_figure(scores: Scores) -> Figure:
 
 
 def _reliability_trace(name: str, of: Reliability, colour: str) -> Figure:
+    # shares back to counts, for Wilson's interval of each bin
     trues = np.rint(of.observed * of.rows).astype(int).tolist()
     spans = [wilson_interval(*pair) or Interval(0, 1) for pair in zip(trues, of.rows.tolist(), strict=True)]
     hover = "stated %{x:.3f}<br>observed %{y:.3f}<br>%{hovertext}"

@@ -274,6 +274,7 @@ def replay_rows(flows: LabelledFlows, recorded: Mapping[str, Any]) -> Split:
     DataError
         The record is damaged, or the table is not the one that was split.
     """
+    # other kinds (folds, days, left-out labels) are never recorded in a detector file
     kinds = _RecordedStratified | _RecordedByTime | _RecordedByHostPair
     recipe: Any = from_json_values(dict(recorded), kinds, "the recorded split", "the model file is damaged")  # type: ignore[arg-type]
     if recipe.n_rows != len(flows):

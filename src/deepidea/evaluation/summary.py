@@ -50,6 +50,7 @@ def summarise_evaluation(evaluation: Evaluation, *, now: datetime | None = None)
         "made_with": f"deepidea {deepidea.__version__}",
         "data": dict(evaluation.data),
         "classes": list(evaluation.scores.classes),
+        # curves and bins are thinned and rounded: the card of a detector file stays small
         "subsets": {name: scores and _subset(scores) for name, scores in evaluation.subsets.items()},
         "baselines": baselines,
         "notes": to_json_values(trust_notes(evaluation)),
