@@ -208,11 +208,10 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 async def _library_error(request: Request, error: DeepIDEAError) -> Response:
     """Answer an error of the library: 4xx for bad input, 503 for an unavailable store."""
-    known = 503 if isinstance(error, StoreError) else 422 if isinstance(error, DataError | ArtifactError) else 409
-    status = getattr(error, "status", known)
     if isinstance(error, StoreError):
         log.warning("%s", error)
         return _error_answer(request, 503, "the store is unavailable; see the server's log")
+    status = getattr(error, "status", 422 if isinstance(error, DataError | ArtifactError) else 409)
     return _error_answer(request, status, str(error))
 
 

@@ -66,9 +66,11 @@ def test_a_sink_that_is_down_gets_everything_when_it_is_back(
     put(sqlite_store, 20)
     eventually(lambda: delivery.status().last_error is not None)
     assert delivery.status().n_waiting == 20
+    assert delivery.fault is not None
     webhook.up()
     eventually(lambda: len(webhook.alerts) >= 20)
     assert delivery.stop(5)
+    assert delivery.fault is None
     assert ports(webhook.alerts) == list(range(1, 21))
 
 
