@@ -240,6 +240,12 @@ def count_partitions(client: Any, key: str, wanted: int | None) -> int | None:
     return int(stored)
 
 
+# Leases. A partition's owner is a key with a time to live, the session. A process that lives renews its keys five
+# times a session (_BEAT, one script, so that all processes see one order). It takes free partitions up to its part:
+# n_partitions over the live members, the rest to those whose rank is lowest. Surplus partitions are released only once
+# their flows are stored. A process that was paused longer than the session may still think that it owns a partition:
+# `owned` is empty once the last renewal is a session old, and the store refuses a batch that does not begin at its
+# position (the fence).
 class _Lease:
     """Renews, in a thread of its own, what a process owns of a stream."""
 

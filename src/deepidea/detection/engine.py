@@ -152,9 +152,7 @@ class Engine:
         self._sink_errors = sink_errors
         self._health = HealthTeller(source.name, self._about(name))
         self._halt = threading.Event()
-        self._adapters: dict[
-            str, tuple[int, FlowAdapter]
-        ] = {}  # of each partition: the generation that it is of, and itself
+        self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # by partition: its generation, and the adapter
         if isinstance(source, PartitionedSource):
             self.progress.held = HeldPartitions(source.name, lambda name: self._resume(name)[0])
 

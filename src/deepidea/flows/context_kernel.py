@@ -230,6 +230,9 @@ def _move_windows(hosts: Hosts, slot: int, now_us: int) -> None:
     _leave(hosts, slot, len(_WINDOW_US), number + 1 - _WINDOW_FLOWS)
 
 
+# Invariant: in a window, exactly the latest flow of each port, and of each peer, has the mark. So a window's count of
+# ports is its number of marks, and leaving needs no search. A search back to the last flow of the same value happens
+# once, when a flow comes, over the longest window at most.
 @njit(cache=True)
 def _put(hosts: Hosts, slot: int, now_us: int, port: int, peer: np.uint64, failed: int) -> None:
     """Put a flow into the ring of a host and into its windows."""

@@ -294,7 +294,10 @@ def _u32(data: NDArray[np.uint8], at: int, little: bool) -> int:
 def _scan_pcap(
     data: NDArray[np.uint8], little: bool, divisor: int, link_type: int, found: NDArray[np.int64]
 ) -> tuple[int, int, int]:
-    """Find packets; return how many, how many bytes they took, and what stopped the scan."""
+    """Find packets; return how many, how many bytes they took, and what stopped the scan.
+
+    A record is 16 bytes of header (seconds, fraction, captured length, original length), then the captured bytes.
+    """
     at, n, end = 0, 0, len(data)
     while at + 16 <= end:
         if n == len(found):
@@ -395,6 +398,8 @@ def _count_unread(unread: NDArray[np.int64], skipped: Counter[str]) -> None:
 def _in_us(ticks: int, resolution: int) -> int:
     """Convert a time of a resolution as in if_tsresol: its upper bit selects a power of two instead of ten."""
     if resolution & 0x80:
+        # Whole seconds apart from the fraction, so that ticks * 10^6 stays below 2^63; of more than 40 bits the lowest,
+        # which are below a microsecond, are shifted out first.
         bits = resolution & 0x7F
         if bits > 40:
             return ((ticks >> (bits - 20)) * 1_000_000) >> 20
@@ -427,6 +432,9 @@ def _scan_pcapng(
             return n, at, 2
         if at + size > end:
             return n, at, 0
+        # Block layouts, offsets from its type: 6 enhanced packet (interface 8, time 12 and 16, captured 20, length 24,
+        # data 28); 2 the obsolete packet block, whose interface has 16 bits; 3 simple packet (length 8, data 12), which
+        # has no time and takes that of the packet before it.
         interface, captured, length, start, time = 0, -1, 0, 0, last_us
         if kind == _PACKET and size >= 32:
             interface = _u32(data, at + 8, little)

@@ -79,6 +79,21 @@ _BULK_PACKETS = 4
 _CLOCK_BACK_US = 60_000_000  # packets of several queues may be late by a little; by this much, the clock was set
 
 
+# A row goes through these states. Every row but a FREE one is in exactly one list and in the hash table.
+#
+#   FREE -> ACTIVE      a packet of a conversation that is not in the table
+#   ACTIVE -> CLOSING   TCP ended (see _has_ended); it lingers for stray packets before it is exported
+#   ACTIVE -> DORMANT   exported: time-out, end, new ICMP kind
+#   CLOSING -> DORMANT  exported: linger over, or a new SYN on the same ports
+#   DORMANT -> ACTIVE   a further packet of the conversation: a new flow that keeps the old direction
+#   DORMANT -> FREE     evicted, because the table is full; the oldest goes first
+#
+# Invariant of the lists ACTIVE, CLOSING and snapshots: deadlines ascend from head to tail. It holds since a deadline is
+# the clock plus a constant, the clock never goes back within a list (see _CLOCK_BACK_US), and rows join at the tail.
+# So the flows that are due are found at the heads, and exported in the order of deadline, then of serial: the same
+# order however packets are cut into blocks.
+
+
 # --- lists through the rows ------------------------------------------------------------------------------------------
 
 
@@ -117,6 +132,7 @@ def _move(flows: Ints, state: Ints, row: int, status: int) -> None:
 # --- the hash table: from addresses, ports and protocol to a row ----------------------------------------------------
 
 
+# splitmix64 (Steele, Lea, Flood 2014), seeded at random: nobody can choose flows that share a place.
 @njit(cache=True)
 def _mixed(value: np.uint64) -> np.uint64:
     value ^= value >> np.uint64(30)
@@ -170,7 +186,7 @@ def _find(flows: Ints, places: NDArray[np.int32], parts: Ints, seed: np.uint64) 
 def _forget(
     flows: Ints, places: NDArray[np.int32], state: Ints, free: NDArray[np.int32], row: int, seed: np.uint64
 ) -> None:
-    """Take a row out of its list and of the hash table; what was probed past it moves up."""
+    """Take a row out of its list and of the hash table; what was probed past it moves up (Knuth 6.4, algorithm R)."""
     _remove(flows, state, flows[row, STATUS], BEFORE, row)
     mask = len(places) - 1
     hole = np.int64(_hash(flows[row], seed) & np.uint64(mask))
@@ -294,6 +310,7 @@ def _add_activity(flow: Ints, moments: Floats, time: int, idle_gap: int) -> None
     if time - flow[ACTIVE_END] <= idle_gap:
         flow[ACTIVE_END] = max(flow[ACTIVE_END], time)
         return
+    # A gap longer than idle_gap ends an active period. CICFlowMeter counts a period of one packet as idle alone.
     active, idle = flow[ACTIVE_END] - flow[ACTIVE_START], time - flow[ACTIVE_END]
     if active > 0:
         flow[N_ACTIVE] += 1
@@ -308,6 +325,8 @@ def _add_activity(flow: Ints, moments: Floats, time: int, idle_gap: int) -> None
 @njit(cache=True)
 def _add_bulk(flow: Ints, own: int, other: int, payload: int, time: int) -> None:
     """Follow a bulk: four packets with payload of one side, none of the other between, no gap above a second."""
+    # Under way from B_START; a packet of the other side ends it. The fourth packet makes a bulk of all four, each later
+    # one adds itself.
     if flow[other + B_LAST] > flow[own + B_START]:
         flow[own + B_START] = 0
     if payload <= 0:
@@ -383,7 +402,7 @@ def expire(
     n: int,
     reserved: int,
 ) -> tuple[int, bool]:
-    """Tell of flows whose time has come, in the order of their deadlines, until the rows are full.
+    """Export flows that are due, in the order of their deadlines, until the rows are full.
 
     Returns how many rows there are, and whether all were exported. The last ``reserved`` rows are left free.
     """
@@ -413,7 +432,7 @@ def expire(
 
 @njit(cache=True, inline="always")
 def _is_due(deadline: int, serial: int, first: int, found: int, flows: Ints) -> bool:
-    """Tell whether a deadline lies before the clock and before what was found; of two, the older flow is first."""
+    """Return whether a deadline lies before the clock and before what was found; of two, the older flow is first."""
     if found == _NONE:
         return deadline < first
     return deadline < first or (deadline == first and serial < flows[found, SERIAL])
@@ -423,7 +442,7 @@ def _is_due(deadline: int, serial: int, first: int, found: int, flows: Ints) -> 
 def flush(
     why: int, flows: Ints, moments: Floats, state: Ints, settings: Ints, ints: Ints, floats: Floats, n: int
 ) -> tuple[int, bool]:
-    """Tell of every flow, those that ended first, each list in order; until the rows are full."""
+    """Export every flow, those that ended first, each list in order; until the rows are full."""
     for status in (CLOSING, ACTIVE):
         while state[HEAD + status] != _NONE:
             if n == len(ints):
@@ -555,6 +574,8 @@ def _has_ended(flow: Ints, flags: int) -> bool:
     """Follow the end of a TCP connection: FIN of both sides and an ACK after it, or RST."""
     if flow[TCP_STATE] == CLOSED:
         return False
+    # RFC 9293, 3.6, seen from between the hosts: each side's FIN must be seen, then the ACK of the second one. A second
+    # FIN of one side alone is a retransmission. RST ends both directions at once (3.5.3).
     if flags & d.FIN:
         if flow[TCP_STATE] == _OPEN:
             flow[TCP_STATE] = _ONE_FIN
