@@ -16,7 +16,7 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH = 124
+WIDTH = 128
 MOST_LINES = 24  # of a command; "..." stands for the rest
 HIDDEN = [
     "deepidea data add cicids17-improved ~/CNS2022",
