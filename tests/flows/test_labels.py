@@ -81,7 +81,7 @@ def test_numbers_in_human_units(value, unit, text):
         ("fwd_init_window_bytes", "cicflow", -1.0, "first forward TCP window none"),
         ("src_dst_ports_2s", "conn+context", 230.0, "230 ports contacted by the source in 2 s"),
         ("dst_failed_share_60s", "conn+context", 0.98, "98 % failed flows of the destination in 60 s"),
-        ("state", "conn", "S0", "connection state S0 (an attempt that nobody answered)"),
+        ("state", "conn", "S0", "connection state S0 (attempt without answer)"),
         ("protocol", "cicflow", "6", "protocol 6 (tcp)"),
         ("land", "kdd99", 0.0, "same source and destination: no"),
         ("land", "kdd99", 1.0, "same source and destination"),

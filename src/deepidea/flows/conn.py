@@ -48,19 +48,19 @@ CONN_COLUMNS: tuple[Column, ...] = (
 )
 
 STATES: dict[str, str] = {
-    "S0": "an attempt that nobody answered",
+    "S0": "attempt without answer",
     "S1": "established, not closed",
-    "SF": "established and closed by both; of UDP: asked and answered",
-    "REJ": "an attempt that was refused",
+    "SF": "established and closed by both; of UDP: request and answer",
+    "REJ": "attempt refused",
     "S2": "established, closed by the opener alone",
-    "S3": "established, closed by the answerer alone",
+    "S3": "established, closed by the responder alone",
     "RSTO": "established, reset by the opener",
-    "RSTR": "established, reset by the answerer",
-    "RSTOS0": "an attempt that the opener reset itself",
-    "RSTRH": "an answer that was reset, to an attempt that was not seen",
-    "SH": "an attempt that the opener closed, never answered",
-    "SHR": "an answer that was closed, to an attempt that was not seen; of UDP: only the answer was seen",
-    "OTH": "no beginning was seen; every flow of ICMP",
+    "RSTR": "established, reset by the responder",
+    "RSTOS0": "attempt reset by the opener, without answer",
+    "RSTRH": "SYN-ACK and reset of the responder; the SYN was not seen",
+    "SH": "attempt closed by the opener, without answer",
+    "SHR": "SYN-ACK and FIN of the responder; the SYN was not seen; of UDP: only the answer was seen",
+    "OTH": "no SYN was seen; every flow of ICMP",
 }
 """How a conversation ended: the words of ``state``, as Zeek's ``conn_state`` has them
 (https://docs.zeek.org/en/current/scripts/base/protocols/conn/main.zeek.html)."""

@@ -203,7 +203,7 @@ def _numbers_rows(values: pl.Series) -> bool:
 
 
 def _is_epoch(values: pl.Series) -> bool:
-    """Whether nearly all values are seconds, ms, us or ns since 1970 of years near ours."""
+    """Whether nearly all values are seconds, ms, us or ns since 1970 of the years 1997 to 2052."""
     shares = (_share(values.is_between(_EPOCH_S[0] * unit, _EPOCH_S[1] * unit)) for unit in (1, 1e3, 1e6, 1e9))
     return max(shares) >= _NEARLY_ALL
 

@@ -141,7 +141,7 @@ class ShardedFlows:
     codes : array, uint16, (n_rows,)
         Index of each row's class in ``class_order``.
     copies : array, float64, (n_rows,)
-        How many flows each row stands for.
+        Number of flows that each row represents.
     fingerprints : array, uint64, (n_rows,)
     schema : Schema
     class_order : tuple of str
@@ -209,7 +209,7 @@ class ShardWriter:
         prints = row_fingerprints(flows, self.schema)
         own = [pl.Series(_PRINT, prints), pl.Series(_CODE, codes), pl.Series(_COPIES, np.ones(len(codes)))]
         rows = flows.select(self.schema.features).with_columns(own)
-        # the upper 32 bits scaled to 0..n: shards ascend with the fingerprint, so that theirs in order are sorted
+        # the upper 32 bits scaled to 0..n: shards ascend with the fingerprint, so all their rows in order are sorted
         shard = ((prints >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)
         order = np.argsort(shard, kind="stable")
         bounds = np.searchsorted(shard[order], np.arange(self._n + 1))

@@ -32,7 +32,7 @@ class _Traffic:
     states: tuple[float, float, float, float]  # chances of _STATES
 
 
-# Every attack has a benign neighbour that it is hard to tell from: scans and floods have failed connections, password
+# Every attack has benign traffic that resembles it: scans and floods have failed connections, password
 # guessing has short logins, beacons have small requests, and exfiltration has backups.
 _TRAFFIC = (
     _Traffic("benign", 0.36, "tcp", "http", 443, (12, 0.9), 1.2, 140, 900, (1.5, 1.5), (0.96, 0.01, 0.01, 0.02)),

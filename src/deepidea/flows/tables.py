@@ -1,6 +1,6 @@
 """Read flow tables of any size: CSV, CSV in gzip, Parquet, folders, globs and the standard input.
 
-Tables are read in order, in pieces of a bounded size. The first bytes of a file tell its format, not its name.
+Tables are read in order, in pieces of a bounded size. A file's first bytes decide its format, not its name.
 
 NOTE: polars ends the whole process when a Parquet file states a size that cannot be allocated; Python cannot catch
 that. Read Parquet from strangers in a process of its own.
@@ -301,7 +301,7 @@ def iter_chunks(
 
 
 def check_inputs(inputs: Sequence[str | Path], schema: Schema, *, header: Sequence[str] | None = None) -> None:
-    r"""Check files as `iter_chunks` does before it reads the first one.
+    """Check files as `iter_chunks` does before it reads the first one.
 
     Parameters
     ----------
@@ -314,14 +314,6 @@ def check_inputs(inputs: Sequence[str | Path], schema: Schema, *, header: Sequen
         A file is empty, damaged at its ends or neither CSV nor Parquet.
     SchemaError
         A file lacks columns.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from deepidea.flows.column import Column
-    >>> path = Path(tempfile.mkdtemp()) / "flows.csv"
-    >>> _ = path.write_text("fwd packets\n3\n")
-    >>> check_inputs([path], Schema("tiny", (Column("fwd_packets", "number"),)))
     """
     with contextlib.ExitStack() as opened:
         for path in expand_inputs(inputs):

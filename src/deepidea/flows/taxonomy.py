@@ -1,4 +1,4 @@
-"""Taxonomies: which class each native label of a data set belongs to, and how labels are spelt.
+"""Taxonomies: mappings from the native labels of a data set to classes, and one spelling of labels.
 
 KDD99 has two mappings in use, and they give different test sets: the official one (default) and the paper's, which
 counts `warezmaster` as DoS and one test-only type of 17 rows as U2R. `named` and `sendmail` both have 17 rows; which
@@ -37,13 +37,13 @@ def normalise_label(label: str) -> str:
     return _DASH.sub(" - ", label.strip()).removesuffix(".")
 
 
-def _kinds_of_change(label: str, spelt: str) -> list[str]:
+def _kinds_of_change(label: str, spelling: str) -> list[str]:
     """Return what normalisation changed in a label."""
     kinds = {
         "labels_with_spaces": label != label.strip(),
         "labels_with_final_dot": label.strip().endswith("."),
         "labels_with_odd_dash": _DASH.search(label) is not None,
-        "labels_in_other_case": normalise_label(label) != spelt,
+        "labels_in_other_case": normalise_label(label) != spelling,
     }
     return [kind for kind, is_so in kinds.items() if is_so]
 
@@ -70,13 +70,13 @@ def normalise_labels(labels: pl.Series, taxonomy: Taxonomy | None = None) -> tup
     >>> labels.to_list(), counts
     (['smurf', 'normal'], {'labels_with_final_dot': 2})
     """
-    counts, spelt = labels.drop_nulls().value_counts(), {}
+    counts, spelling = labels.drop_nulls().value_counts(), {}
     quirks: dict[str, int] = {}
     for label, rows in counts.iter_rows():
-        spelt[label] = normalise_label(label) if taxonomy is None else taxonomy.spelling(normalise_label(label))
-        for kind in _kinds_of_change(label, spelt[label]):
+        spelling[label] = normalise_label(label) if taxonomy is None else taxonomy.spelling(normalise_label(label))
+        for kind in _kinds_of_change(label, spelling[label]):
             quirks[kind] = quirks.get(kind, 0) + rows
-    return labels.replace(spelt) if spelt else labels, quirks
+    return labels.replace(spelling) if spelling else labels, quirks
 
 
 def format_counts(counts: Mapping[Any, int] | pl.Series, most: int = 10) -> str:
@@ -103,7 +103,7 @@ class Taxonomy:
     name
         Name among the taxonomies of a data set.
     mapping
-        Class of each label; classes stand in the order of their first mention, benign first of all.
+        Class of each label; classes are in the order of their first mention, benign first.
     dropped
         Labels whose rows are left out.
     benign

@@ -1,8 +1,8 @@
 """Merge unidirectional records into flows of the `conn` schema.
 
 Most NetFlow exporters report each direction of a conversation in a record of its own. A record waits for the one of
-the reverse direction that overlaps it in time, or follows it closely; without one it becomes a flow that nobody
-answered. All times are the exporter's, also the waiting time: the same records in the same order give the same flows.
+the reverse direction that overlaps it in time, or follows it closely; without one it becomes a flow without
+answer. All times are the exporter's, also the waiting time: the same records in the same order give the same flows.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class BiflowMerger:
         return [flow for name in names for flow in self._release(name, None)]
 
     def _add(self, record: FlowRecord) -> list[FlowRecord]:
-        exporter = self._exporters.setdefault(record.exporter, _Exporter())
+        exporter = self._exporters.get(record.exporter)
+        if exporter is None:
+            exporter = self._exporters[record.exporter] = _Exporter()
         self._exporters.move_to_end(record.exporter)
         exporter.clock_us = max(exporter.clock_us, record.exported_us)
         done = self._release(record.exporter, exporter.clock_us - self._timeout_us)
@@ -211,13 +213,11 @@ def _oriented(record: FlowRecord) -> FlowRecord:
 
 def _merged(first: FlowRecord, second: FlowRecord) -> FlowRecord:
     there, back = (first, second) if _opens(first, second.start_us) else (second, first)
-    flags = [record.tcp_flags for record in (there, back) if record.tcp_flags is not None]
+    flags = there.tcp_flags if back.tcp_flags is None else back.tcp_flags | (there.tcp_flags or 0)
     times = max(there.exported_us, back.exported_us), min(there.start_us, back.start_us), max(there.end_us, back.end_us)
-    return FlowRecord(
-        *(there.exporter, *times, there.src, there.dst, there.src_port, there.dst_port, there.protocol),
-        *(there.fwd_packets, there.fwd_bytes, flags[0] | flags[-1] if flags else None),
-        *(back.fwd_packets, back.fwd_bytes, True),
-    )
+    ends = there.src, there.dst, there.src_port, there.dst_port, there.protocol
+    counts = there.fwd_packets, there.fwd_bytes, flags, back.fwd_packets, back.fwd_bytes
+    return FlowRecord(*(there.exporter, *times, *ends, *counts), opened_by_src=True)
 
 
 def conn_table(flows: Sequence[FlowRecord]) -> pl.DataFrame:

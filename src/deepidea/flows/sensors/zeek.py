@@ -129,7 +129,7 @@ def _updated(head: _Header, line: bytes) -> _Header:
 def _fitted(line: bytes, head: _Header) -> bytes | None:
     """Return a line with as many cells as there are fields, None where it has others.
 
-    In the labelled logs of the Stratosphere laboratory, three spaces stand before the last columns instead of a tab.
+    In the labelled logs of the Stratosphere laboratory, three spaces instead of a tab precede the last columns.
     """
     extra = len(head.fields) - 1 - line.count(head.separator)
     if extra > 0:
