@@ -46,7 +46,7 @@ def body_lengths(source: str) -> list[int]:
 
     Examples
     --------
-    >>> body_lengths('def f(x):\\n    "Return twice x."\\n    return 2 * x\\n')
+    >>> body_lengths('def f(x):\n    "Return twice x."\n    return 2 * x\n')
     [2]
     """
     functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
@@ -58,7 +58,7 @@ def code_lines(source: str) -> int:
 
     Examples
     --------
-    >>> code_lines('"Module."\\n\\n# why\\nx = 1  # what\\n')
+    >>> code_lines('"Module."\n\n# why\nx = 1  # what\n')
     1
     """
     inside = {line for node in _documented(source) for line in _docstring_span(node)}
@@ -71,7 +71,7 @@ def comment_lines(source: str) -> int:
 
     Examples
     --------
-    >>> comment_lines('# why\\nx = "#"  # what\\n')
+    >>> comment_lines('# why\nx = "#"  # what\n')
     2
     """
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)

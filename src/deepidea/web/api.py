@@ -171,7 +171,7 @@ def overview(desk: AtDesk, query: Annotated[asked.SpanQuery, Query()]) -> views.
 
 @router.get("/series/alerts", tags=["overview"], dependencies=[Depends(viewer)])
 def alert_series(desk: AtDesk, query: Annotated[asked.SpanQuery, Query()]) -> views.Series:
-    """Count told alerts over time, a line a class."""
+    """Count alerts over time, by class."""
     return desk.alert_series(_window(desk, query))
 
 
@@ -419,7 +419,7 @@ def tokens(desk: AtDesk) -> Items[views.TokenView]:
 
 @router.post("/tokens", tags=["administration"], status_code=201)
 def add_token(desk: AtDesk, actor: Admin, wanted: asked.NewTokenRequest) -> views.NewToken:
-    """Make a token; its secret is told in this answer alone."""
+    """Make a token; only this answer contains its secret."""
     return desk.add_token(wanted.name, wanted.role, actor=actor, expires=wanted.expires)
 
 
