@@ -204,6 +204,7 @@ def _score_batch(
     table = pl.DataFrame(pl.from_arrow(batch.select(known))).rename({f"c{j}": names[j] for j in known})
     chunk = conform_rows(table, detector.schema, source="partition", first_row=done + 1, skipped=skipped)
     verdicts = _as_arrow(detector.score_conformed(chunk.flows))
+    # rows that were skipped have no verdict: their positions are missing from the chunk
     rows = batch if len(chunk) == batch.num_rows else batch.take(pa.array(chunk.positions - (done + 1)))
     columns = [*(rows.column(names.index(name)) for name in kept), *verdicts]
     return pa.RecordBatch.from_arrays(columns, [f"c{j}" for j in range(len(columns))])
@@ -350,6 +351,7 @@ def _unwrapped(text: str) -> DeepIDEAError:
             "deepidea is not installed for the Python of an executor; install it there and name that Python in "
             "PYSPARK_PYTHON, or ship an environment with spark.archives"
         )
+    # the innermost cause is the last line that names an exception, outside of the stack traces
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\tat ")]
     causes = [line for line in lines if _CAUSE.match(line)]
     return SourceError(f"Spark failed: {([*lines[:1], *causes] or ['no reason given'])[-1][:500]}")

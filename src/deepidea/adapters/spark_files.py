@@ -240,6 +240,7 @@ def score_new_files(
 
 def _stream_of(spark: SparkSession, folder: str, files_at_once: int) -> DataFrame:
     """Return the stream of a folder's files, with the columns of the present ones."""
+    # a stream needs a fixed schema before its first file
     now = read_flows(spark, [folder])
     kind = _kind_of(spark, folder)
     reader = spark.readStream.schema(now.schema).format(kind)

@@ -159,6 +159,7 @@ def cut_into_parts(files: Sequence[Path], detector: Detector, *, keep_columns: b
     if not tables or (keep_columns and not _have_same_columns(tables)):
         return None
     n_rows = sum(table.n_rows for table in tables)
+    # a quarter of a core's share, within the bounds for a task
     most = min(max(n_rows // (n_cores * PARTS_A_CORE), LEAST_ROWS), MOST_ROWS)
     return _merged((part for table in tables for part in _parts_of(table, most)), most)
 
@@ -198,6 +199,7 @@ def _parts_of(table: Table, most: int) -> Iterator[Part]:
     if table.n_rows <= most:
         yield Part((path,), (size,), table.n_rows)
         return
+    # cut before the row group that would make a part too long, never inside one: a reader decodes whole groups
     start = end = 0
     for n_rows in table.groups:
         if end > start and end + n_rows - start > most:

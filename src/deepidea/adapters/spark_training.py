@@ -1,9 +1,9 @@
 """Training on Spark: its TorchDistributor starts the processes that train together (:mod:`deepidea.model.workers`).
 
-Each task of one barrier stage starts torchrun, which starts one process that runs a command line. Two
-channels lead back to the driver. Standard error: lines of rank 0 marked with :data:`_MARK` are shown to the user, the
-last others are kept to explain failures. The task's result: the detector's bytes, or an error that is raised where the
-task unpickles it, so that the task fails and Spark ends the other tasks at once.
+Each task of one barrier stage starts torchrun, which starts one process that runs a command line. Two channels lead
+back to the driver. Standard error: lines of rank 0 marked with :data:`_MARK` are shown to the user, the last others are
+kept to explain failures. The task's result: the detector's bytes, or an error that is raised where the task unpickles
+it, so that the task fails and Spark ends the other tasks at once.
 
 Which error is reported: when a process fails, the others lose their connection to it and fail too, and Spark may name
 any of them first. So a process that lost another one waits :data:`REPORT_TIMEOUT_S` before it fails, every process
@@ -256,7 +256,7 @@ def _require_slots(spark: SparkSession, n_workers: int) -> None:
 
 def _slots(context: Any) -> int:
     """Return how many tasks can run at once on the registered executors."""
-    java = context._jsc.sc()
+    java = context._jsc.sc()  # pyspark has no such method
     return int(java.maxNumConcurrentTasks(java.resourceProfileManager().defaultResourceProfile()))
 
 

@@ -92,6 +92,8 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _read_audited(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, bytes]]:
+    # Order matters: names and sizes before anything is unpacked, the manifest's hash before it is parsed, the members'
+    # hashes before they are used.
     names = archive.namelist()
     unknown, missing = set(names) - {MANIFEST, *MEMBERS}, {MANIFEST, *_REQUIRED} - set(names)
     if unknown or missing or len(set(names)) < len(names):

@@ -84,6 +84,7 @@ class Decision:
         """Sum the outputs of each class, float32 ``(n_flows, n_classes)``."""
         if self.n_classes == len(self.class_of):
             return values
+        # outputs of a class are adjacent: class_of ascends
         starts = np.searchsorted(self.class_of, np.arange(self.n_classes))
         summed: NDArray[np.float32] = np.add.reduceat(values, starts, axis=1)
         return summed
@@ -138,7 +139,7 @@ class Decision:
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the softmax over the last axis, in the precision of its input."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))  # at most 1: no overflow
     normalised: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return normalised
 

@@ -171,7 +171,7 @@ class Detector:
         from deepidea.model.graph import audit_graph  # the ONNX reader takes a moment to import
 
         manifest, members = read_artifact(path)
-        audit_graph(members["model.onnx"])
+        audit_graph(members["model.onnx"])  # before ONNX Runtime sees it
         with reading_contract("schema"):
             schema = Schema.from_contract(_entry(manifest, "schema", dict))
         references = {name: _entry(manifest, name, dict) for name in _REFERENCES if name in manifest}
@@ -263,6 +263,7 @@ class Detector:
     def _score_block(self, flows: pl.DataFrame) -> pl.DataFrame:
         logits, corrected, novel = self._decide(flows)
         codes = self.decision.by_class(corrected).argmax(axis=1)
+        # The class is decided by the corrected shares; score and p_<class> are the plain probabilities.
         p = self.decision.by_class(self.decision.probabilities(logits))  # (n_padded, n_classes)
         columns: dict[str, Any] = {"class": pl.Series(self.classes, dtype=pl.String).gather(codes)}
         if self.labels != self.classes:

@@ -253,6 +253,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit_rows(self, rows: _Rows, start: WarmStart | None, on_epoch: OnEpoch | None, **shared: Any) -> Self:
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        # Rows are distinct and ordered by fingerprint, so held-out rows depend on the flows alone, not on their order.
         held_out = _hold_out(rows, self.validation_fraction, self._seed) & ~rows.extra
         training, validation = rows.take(~held_out), rows.take(held_out).in_memory()
         self._start(training, start)
@@ -458,6 +459,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         is_extra: NDArray[np.bool_],
     ) -> _Rows:
         """Return distinct rows with their training weights; ``once`` are those where copies do not count."""
+        # Three weights of a row: in the loss (balanced, times costs), in the prior (balanced; costs shift decisions, so
+        # they must not cancel there), and in the reference (as often as it occurs).
         summed = once if self.duplicates == "drop" else occurring
         balance = 1.0 if self.class_weight == "balanced" else self.balance
         counts = np.bincount(target, summed, minlength=len(self._output_labels)).astype(np.float64)
@@ -495,7 +498,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         checkpoint: Path | None = None,
     ) -> None:
         device = _find_device(self.device)
-        self._set_offset(np.zeros_like(self._offset))
+        self._set_offset(np.zeros_like(self._offset))  # training sees the logits that the loss defines
         self.network_.to(device)
         encoded = rows.encoded(self.encoder_)
         info = LOSSES[self.loss]
@@ -549,6 +552,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             return self.n_threads
         if device != "cpu" or (self.n_threads is None and isinstance(self.random_state, (int, np.integer))):
             return 1
+        # measured on a network of the same size: the steps must not train the real one
         (x, target), drawn = next(rows.epoch(self.batch_size, np.random.default_rng(0)))
         network = MLP(x.shape[1], len(self._output_labels), hidden=self.hidden, dropout=self.dropout)
         probe = speed_up(network, device)
@@ -559,6 +563,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     def _validator(self, validation: _Rows) -> Callable[[torch.nn.Module], float]:
         x = self.encoder_.transform(in_memory(validation.table))
         truth = np.array(self._class_of)[validation.target]
+        # the offset becomes part of the last bias only after training
         offset = LOSSES[self.loss].offset(self._counts()).astype(np.float32)
 
         def validate(network: torch.nn.Module) -> float:
@@ -725,6 +730,7 @@ def even_out(counts: NDArray[np.float64], balance: float) -> NDArray[np.float64]
     >>> (np.array([90.0, 10.0]) * even_out(np.array([90.0, 10.0]), 0.5)).round(6)
     array([75., 25.])
     """
+    # an output without flows keeps weight 0
     shares = np.where(counts > 0, np.maximum(counts, 1e-300) ** (1 - balance), 0)
     return np.asarray(shares / shares.sum() * counts.sum() / np.where(counts > 0, counts, 1), np.float64)
 

@@ -196,6 +196,7 @@ class Explainer:
             baselines = encoder.transform(reference.baselines)
             self._check_layers(reference.baselines, baselines)
             return baselines, np.array(reference.baseline_weights) / sum(reference.baseline_weights)
+        # an old file has no reference: the training medians with unknown categories stand in for benign flows
         medians = RawFeatures(encoder.fill_[None], np.zeros((1, len(encoder.vocabulary_)), np.int32))
         return encoder.encode(medians), np.ones(1)
 
@@ -314,6 +315,7 @@ class Explainer:
         """Return the first ``top`` reasons in order, and further ones strong enough for the headline."""
         places = [self._place(column, value) for column, value in zip(self._columns, raw, strict=True)]
         beyond = np.array([place.beyond for place in places])
+        # lexsort: the last key is the first criterion
         order = np.lexsort((-np.abs(pushes), -beyond)) if basis == "anomaly" else np.argsort(-np.abs(pushes))
         side = -pushes if towards_benign else pushes
         strong = side >= _LEAST_PUSH * max(side.max(initial=0.0), 1e-12)

@@ -73,8 +73,10 @@ class ConditionalVAE(nn.Module):
         given = F.one_hot(target, self.n_classes).float()
         hot = [F.one_hot(column, size) for column, size in zip(flows.codes.unbind(1), self.n_values, strict=True)]
         mean, log_variance = self.encoder(torch.cat([flows.numbers, *hot, given], 1)).chunk(2, 1)
+        # reparameterisation: the code is a differentiable function of mean, variance and noise
         noise = torch.randn(mean.shape, generator=generator)
         numbers, logits = self._decode(mean + noise * (log_variance / 2).exp(), given)
+        # closed form of the divergence of a diagonal Gaussian from the standard one
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
         bound: Tensor = (divergence + self._negative_log_likelihood(numbers, logits, flows)).mean()
         return bound

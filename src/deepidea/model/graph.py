@@ -84,6 +84,7 @@ def _first_layer(graph: _GraphWriter, encoder: FlowEncoder, layer: Layer) -> str
         scaled = _scaled_numbers(graph, encoder)
         total = graph.add("Gemm", scaled, graph.constant(weight[:, :k]), total, transB=1)  # (n_flows, d_hidden)
     start = k
+    # code 0 is an unknown value and looks up the row of zeros, which adds nothing, as an all-zero one-hot block would
     for j, values in enumerate(encoder.vocabulary_.values()):
         unknown_then_known = np.zeros((len(values) + 1, len(bias)), np.float32)
         unknown_then_known[1:] = weight[:, start : start + len(values)].T
@@ -178,6 +179,7 @@ def _trace_first(
     made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]], encoder: FlowEncoder, value: str
 ) -> Layer:
     """Reassemble the first layer from the Gemm of the numbers and the lookup table of each category."""
+    # from the last category back to the numbers, in the reverse order of _first_layer
     blocks: list[NDArray[Any]] = []
     for known in reversed(encoder.vocabulary_.values()):
         add = made_by[value]
@@ -186,7 +188,7 @@ def _trace_first(
             raise ValueError(f"no table of {len(known)} words and a row of zeros")
         blocks.append(table[1:].T)
         value = add.input[0]
-    if value in constants:
+    if value in constants:  # a schema without numbers
         bias = constants[value]
     else:
         blocks.append(constants[made_by[value].input[1]])

@@ -168,7 +168,7 @@ def train_detector(
     ('benign', 'default')
     """
     everything = flows if extra is None else _concat(flows, extra)
-    if "n_epochs" in changes:
+    if "n_epochs" in changes:  # an explicit number of epochs holds on a small table, too
         changes = {"min_steps": 0, **changes}
     schema, given = flows.schema, changes
     if start is None:

@@ -257,6 +257,7 @@ def fit_reference(
         return None
     rng = np.random.default_rng(seed)
     drawn, usual = sample_rows(weight, rng), benign[sample_rows(weight[benign], rng)]
+    # quantiles and words describe benign flows, for explanations; bins describe all flows, for drift
     bins: dict[str, Bins | Words] = {}
     quantiles: dict[str, tuple[float, ...]] = {}
     words: dict[str, Words] = {}
@@ -312,7 +313,7 @@ def _choose_baselines(
     Even steps through the ranks make the mean log-odds of the baselines that of all benign flows, so that attributions
     add up to how much more than benign flows a flow looks like an attack.
     """
-    sample = usual[rng.permutation(len(usual))[:_SCORED_ROWS]]
+    sample = usual[rng.permutation(len(usual))[:_SCORED_ROWS]]  # scoring all benign rows would take too long
     ranked = sample[np.argsort(log_odds(flows[sample]), kind="stable")]
     places = ((np.arange(N_BASELINES) + 0.5) / N_BASELINES * len(ranked)).astype(np.int64)
     rows, counts = np.unique(ranked[places], return_counts=True)

@@ -39,7 +39,7 @@ def encode_shards(
     StorageError
         The disk is full.
     """
-    heavy = weight >= len(table.paths)
+    heavy = weight >= len(table.paths)  # at least one flow of it in each shard
     common = RowsInMemory(encoder.transform(table.filter(heavy).read()), target[heavy], weight[heavy])
     own = table.filter(~heavy)
     paths = [path.with_suffix(".npy") for path in table.paths]

@@ -90,6 +90,7 @@ def train_network(
     # one flow here.
     state = checkpoint.load() if checkpoint else None
     epochs = [Epoch(**epoch) for epoch in state.epochs] if state else []
+    # dropout masks of a resumed training differ from those of its first part, and between workers
     if workers is not None and isinstance(network, MLP):
         network.mask_seeds = workers.mask_seeds(random_state, len(epochs))
     trained = speed_up(network, device)
@@ -107,6 +108,7 @@ def train_network(
             score = _validation_score(network, validate)
             epochs.append(Epoch(number, n_epochs, mean_loss, score, time.perf_counter() - started))
             best.update(score)
+            # all workers hold the same weights after each step; one of them writes
             if checkpoint is not None and (workers is None or workers.rank == 0):
                 checkpoint.save(_checkpoint_state(network, optimiser, rng, best, epochs))
             if on_epoch is not None:

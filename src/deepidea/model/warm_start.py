@@ -60,6 +60,7 @@ class WarmStart:
         if weights is None or prints is None:
             missing = "weights.safetensors" if weights is None else "training_rows.u64"
             raise ArtifactError(f"cannot continue training: the detector has no {missing}; train without --continue")
+        # the classifier sorts its classes, so that outputs keep their meaning only in this order
         if detector.classes != (BENIGN, *sorted(set(detector.classes[1:]))):
             raise ArtifactError(
                 f"cannot continue training: the detector's classes are {detector.classes}, expected {BENIGN} and then "
