@@ -124,8 +124,8 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Detector]:
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks and batches of a small capture."""
-    monkeypatch.setattr("deepidea.packets.capture.BLOCK_BYTES", 1_500)
-    monkeypatch.setattr("deepidea.detection.sources.packets.BATCH_FLOWS", 7)
+    monkeypatch.setattr("deepidea.packets.capture.BLOCK_BYTES", 4_000)
+    monkeypatch.setattr("deepidea.detection.sources.packets.BATCH_FLOWS", 20)
 
 
 # --- running and comparing -------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def make_site(tmp_path: Path, detectors: dict[str, Detector], context: bool) -> 
         store.close()
 
 
-@pytest.fixture(params=[*KINDS, "capture, saved often"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A kind of source; flows under way of a capture are saved with every batch, or only where they must be."""
     name, _, often = str(request.param).partition(", ")
@@ -219,6 +219,7 @@ def whole(site: Site, tmp_path: Path, *parts: tuple[int, int]) -> dict[str, Any]
     return contents
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "capture, saved often"], indirect=True)
 def test_restarts_and_kills_change_nothing(kind: str, make_site: Callable[[str], Site], tmp_path: Path) -> None:
     site, path = make_site(kind), tmp_path / KINDS[kind].name
     KINDS[kind].write(path, 0, N)
@@ -231,6 +232,7 @@ def test_restarts_and_kills_change_nothing(kind: str, make_site: Callable[[str],
     assert not site.notices
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "capture, saved often"], indirect=True)
 @pytest.mark.parametrize("before", ["all", "some"])
 def test_a_rotated_file_is_read_to_its_end_and_then_the_new_one(
     kind: str, before: str, make_site: Callable[[str], Site], tmp_path: Path
@@ -264,6 +266,7 @@ def test_a_file_that_was_replaced_is_read_as_new(kind: str, make_site: Callable[
     assert both["skipped"] == first["skipped"] + alone.contents()["skipped"]
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "capture, saved often"], indirect=True)
 def test_the_oldest_file_of_a_folder_may_go(kind: str, make_site: Callable[[str], Site], tmp_path: Path) -> None:
     """As tcpdump -W and logrotate do: files are deleted and written anew under names that were used before."""
     site, folder = make_site(kind), tmp_path / "ring"
@@ -274,7 +277,7 @@ def test_the_oldest_file_of_a_folder_may_go(kind: str, make_site: Callable[[str]
         KINDS[kind].write(folder / f"{n}-{name}", *part)
     per_record = 2 if kind == "capture" else 1
     site.run(folder, kill_at=70 * per_record)
-    site.run(folder, stop_at=35 * per_record)
+    site.run(folder, kill_at=35 * per_record)
     assert 80 * per_record < site.contents()["flows"] < 160 * per_record  # the second file is being read
     (folder / f"0-{name}").unlink()
     KINDS[kind].write(folder / f"0-{name}", *parts[2])

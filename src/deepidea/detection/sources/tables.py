@@ -94,7 +94,10 @@ class TableSource:
         if left is not None and left.size is None and not any(map(left.is_beginning, beginnings.values())):
             self.notices.append(f"cannot read the rest of a table of {self.name}: it is gone or was replaced")
         self._done.keep(list(beginnings.values()))
-        for path, beginning in beginnings.items():
+        # The file that was being read comes first, whatever files have taken names before its own.
+        in_order = sorted(beginnings, key=lambda path: left is None or not left.is_beginning(beginnings[path]))
+        for path in in_order:
+            beginning = beginnings[path]
             size = path.stat().st_size
             file = left if left is not None and left.is_beginning(beginning) else self._done.find(beginning)
             if file is None or size < (file.size or 0):
