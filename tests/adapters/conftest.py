@@ -11,7 +11,7 @@ import pytest
 
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.model.presets import train_detector
-from tests.adapters.spark_cluster import can_hide, need_spark, spark_cluster
+from tests.adapters.spark_cluster import ON_LOOPBACK, can_hide, need_spark, spark_cluster
 from tests.adapters.spark_flows import FLOWS
 
 
@@ -42,9 +42,11 @@ def spark() -> Any:
 
 
 @pytest.fixture
-def own_session() -> Iterator[None]:
-    """Let a test open a session of its own: close the shared one, which the next test that needs it opens again."""
+def own_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a test open a session of its own, on the cluster too: close the shared one, which later tests open again."""
     need_spark()
+    for name, value in ON_LOOPBACK.items():
+        monkeypatch.setenv(name, value)
     close_session()
     yield
     close_session()
