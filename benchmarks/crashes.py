@@ -25,6 +25,8 @@ from benchmarks.result_files import RESULTS, write_result
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.presets import train_detector
+from deepidea.store import alerts as stored_alerts
+from deepidea.store import incidents, sources
 from deepidea.store.store import open_store
 
 
@@ -51,11 +53,11 @@ def command(folder: Path, store: str) -> list[str]:
 def contents(folder: Path, store: str) -> dict[str, Any]:
     """Return everything of a store that a kill must not change."""
     with open_store(f"sqlite:///{folder / store}") as opened:
-        alerts = opened.alerts(suppressed=None, limit=1_000_000).rows.sort("alert_id")
-        incidents = opened.incidents(limit=100_000).rows.sort("incident_id")
-        counters = [(c.name, c.n_flows, c.n_alerts, c.n_duplicates, c.skipped) for c in opened.counters()]
-        position = opened.position(str(folder / "flows.parquet"))
-    return {"alerts": alerts.rows(), "incidents": incidents.rows(), "counters": counters, "position": position}
+        alerts = opened.query(stored_alerts.find_table, suppressed=None, limit=1_000_000).sort("alert_id")
+        found = opened.query(incidents.find_full, limit=100_000).items
+        counters = [(c.name, c.n_flows, c.n_alerts, c.n_duplicates, c.skipped) for c in opened.query(sources.counters)]
+        position = opened.query(sources.position, str(folder / "flows.parquet"))
+    return {"alerts": alerts.rows(), "incidents": sorted(map(str, found)), "counters": counters, "position": position}
 
 
 def kill_until_done(folder: Path, store: str, longest_s: float, rng: random.Random) -> int:

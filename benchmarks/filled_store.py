@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,15 @@ import polars as pl
 import sqlalchemy as sa
 
 from benchmarks.result_files import RESULTS, write_result
+from deepidea.store import alerts as stored_alerts
+from deepidea.store import batches, engines, hosts, incidents, series
 from deepidea.store.alert_columns import ALERT_COLUMNS
 from deepidea.store.engines import EngineState
 from deepidea.store.grouping import MOST_LISTED
+from deepidea.store.ingest import add_to_incidents, count_alerts, insert_alerts
+from deepidea.store.statements import add_up, upsert
 from deepidea.store.store import Store, open_store
 from deepidea.store.tables import FLOW_COUNTS, INCIDENT_STATES, INCIDENTS
-from deepidea.store.writing import add_to_incidents, add_up, count_alerts, insert_alerts, upsert
 
 BEGINS = datetime(2026, 5, 4, tzinfo=UTC)
 DAYS = 28
@@ -100,19 +104,19 @@ def fill_store(
         alerts = alerts.with_columns(features=features.gather([k % len(features) for k in range(alerts.height)]))
     with open_store(url) as store:
         for part in alerts.iter_slices(AT_ONCE):
-            with store._transaction(writes=True) as connection:
+            with store.write() as connection:
                 new = insert_alerts(connection, part, SOURCE)
-                add_to_incidents(connection, new, store._gap_s)
+                add_to_incidents(connection, new)
                 count_alerts(connection, new)
-        with store._transaction(writes=True) as connection:
+        with store.write() as connection:
             _count_flows(connection, alerts)
             _say(connection)
             if full_lists:
                 _fill_lists(connection)
-        store.commit_batch(SOURCE, None, alerts.clear(), n_flows=100 * n_alerts)
+        store.execute(batches.commit, SOURCE, None, alerts.clear(), n_flows=100 * n_alerts)
         now = datetime.now(UTC)
         state = {"n_flows": 100 * n_alerts, "n_alerts": n_alerts, "flows_per_s": 5000.0, "model": "5eed5eed5eed5eed"}
-        store.tell_engine(EngineState(SOURCE, now, now - timedelta(days=DAYS), "live", schema="conn", **state))  # type: ignore[arg-type]
+        store.execute(engines.put, EngineState(SOURCE, now, now - timedelta(days=DAYS), "live", schema="conn", **state))  # type: ignore[arg-type]
 
 
 def _count_flows(connection: sa.Connection, alerts: pl.DataFrame) -> None:
@@ -163,35 +167,38 @@ def _fill_lists(connection: sa.Connection) -> None:
 
 def readings(store: Store) -> dict[str, Callable[[], Any]]:
     """Return what a page asks, by name."""
-    newest = store.newest_time() or BEGINS
+    newest = store.query(series.extent)[1] or BEGINS
     day = newest - timedelta(days=1)
-    known = store.incidents(limit=200).rows
-    host, alert = known["host"][-1], store.alerts(limit=1).rows.row(0, named=True)
-    second = store.incidents(order="alerts").next
+    host = store.query(incidents.find, limit=200).items[-1].host
+    alert = store.query(stored_alerts.find, limit=1).items[0]
+    second = store.query(incidents.find, order="alerts").next
+    found: dict[str, dict[str, Any]] = {
+        "incidents_latest": {},
+        "incidents_by_severity": {"order": "severity", "status": "open"},
+        "incidents_by_alerts_page_2": {"order": "alerts", "after": second},
+        "incidents_by_score": {"order": "score"},
+        "incidents_by_host": {"order": "host"},
+        "search_host": {"search": host},
+        "search_other_end": {"search": alert.dst_ip},
+        "search_port": {"search": "4444"},
+        "search_common_port": {"search": "443"},
+        "search_note": {"search": "ticket 77"},
+        "search_nothing": {"search": "203.0.113.99"},
+        "search_word_nowhere": {"search": "nonsense"},
+    }
     return {
-        "newest_time": store.newest_time,
-        "alert_series_day": lambda: store.alert_series(day, step_s=600),
-        "alert_series_weeks": lambda: store.alert_series(step_s=3600),
-        "flow_series_day": lambda: store.flow_series(day, step_s=600),
-        "flow_series_weeks": lambda: store.flow_series(step_s=3600),
-        "severity_counts": store.severity_counts,
-        "top_hosts": lambda: store.hosts(limit=20),
-        "top_hosts_day": lambda: store.hosts(since=day, limit=20),
-        "engines": store.engines,
-        "incidents_latest": store.incidents,
-        "incidents_by_severity": lambda: store.incidents(order="severity", status="open"),
-        "incidents_by_alerts_page_2": lambda: store.incidents(order="alerts", after=second),
-        "incidents_by_score": lambda: store.incidents(order="score"),
-        "incidents_by_host": lambda: store.incidents(order="host"),
-        "search_host": lambda: store.incidents(search=host),
-        "search_other_end": lambda: store.incidents(search=alert["dst_ip"]),
-        "search_port": lambda: store.incidents(search="4444"),
-        "search_common_port": lambda: store.incidents(search="443"),
-        "search_note": lambda: store.incidents(search="ticket 77"),
-        "search_nothing": lambda: store.incidents(search="203.0.113.99"),
-        "search_word_nowhere": lambda: store.incidents(search="nonsense"),
-        "count_search": lambda: store.count_incidents(search="4444", severity=2),
-        "alerts_of_host": lambda: store.alerts(host=host),
+        "newest_time": partial(store.query, series.extent),
+        "alert_series_day": partial(store.query, series.alerts, day, step_s=600),
+        "alert_series_weeks": partial(store.query, series.alerts, step_s=3600),
+        "flow_series_day": partial(store.query, series.flows, day, step_s=600),
+        "flow_series_weeks": partial(store.query, series.flows, step_s=3600),
+        "severity_counts": partial(store.query, incidents.severity_counts),
+        "top_hosts": partial(store.query, hosts.find, limit=20),
+        "top_hosts_day": partial(store.query, hosts.find, since=day, limit=20),
+        "engines": partial(store.query, engines.latest),
+        **{name: partial(store.query, incidents.find, **asked) for name, asked in found.items()},
+        "count_search": partial(store.query, incidents.count, search="4444", severity=2),
+        "alerts_of_host": partial(store.query, stored_alerts.find, host=host),
     }
 
 

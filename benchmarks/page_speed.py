@@ -47,6 +47,7 @@ from benchmarks.result_files import RESULTS, write_result
 from benchmarks.sensor_speed import FIELDS, zeek_fields, zeek_text
 from deepidea.detection.calibrate import with_thresholds
 from deepidea.flows.simulate import simulate_flows
+from deepidea.store import incidents
 from deepidea.store.store import open_store
 
 REPEATS = 60
@@ -92,7 +93,7 @@ def _read_on(pipe: IO[str]) -> None:
 def page_times(address: str, store: str) -> dict[str, dict[str, float]]:
     """Return the time of each page in milliseconds: median, 95th percentile, and bytes."""
     with open_store(store) as opened:
-        largest = opened.incidents(order="alerts", limit=1).rows["incident_id"][0]
+        largest = opened.query(incidents.find, order="alerts", limit=1).items[0].incident_id
     paths = {
         "overview, 24 hours": "/",
         "overview, 30 days": "/?window=30d",
@@ -185,7 +186,7 @@ def live(folder: Path, n_browsers: int, rate: int, seconds: float) -> dict[str, 
     with served(store, "--model", str(model), "--source", f"zeek:{log}", "--follow") as address:
         writer = threading.Thread(target=_write, args=(log, itertools.cycle(list(lines)), rate, seconds))
         heard = asyncio.run(_listen(address, n_browsers, writer, seconds))
-    with open_store(store) as opened, opened._transaction() as connection:
+    with open_store(store) as opened, opened.read() as connection:
         rows = connection.exec_driver_sql("SELECT time_us FROM alerts WHERE seq > 0 ORDER BY seq").fetchall()
         [counters] = connection.exec_driver_sql("SELECT n_flows FROM sources").fetchall()
     ended = np.array([row[0] for row in rows]) / 1e6

@@ -29,6 +29,7 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import LabelJoin, label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
+from deepidea.store import incidents, sources
 from deepidea.store.store import open_store
 
 SCANNER = (203, 0, 113, 9)
@@ -89,16 +90,17 @@ def main() -> None:
         write_scan(folder / "scan.pcap", options.targets, options.rate)
         peak, seconds = detect(folder)
         with open_store(f"sqlite:///{folder}/a.db") as store:
-            incidents = store.incidents(limit=1000).rows
-            [source] = store.counters()
+            found = store.query(incidents.find, limit=1000).items
+            [source] = store.query(sources.counters)
     figures: dict[str, Any] = {
         "targets": options.targets,
         "peak_memory_mib": round(peak, 1),
         "seconds": round(seconds, 1),
     }
     figures |= {"flows": source.n_flows, "alerts": source.n_alerts, "evicted": source.dropped.get("flow evicted", 0)}
-    stderr = incidents.select("class", "host", "n_alerts", "n_ports", "n_hosts").to_dicts()
-    figures |= {"incidents": incidents.height, "of": stderr[:10]}
+    names = {"class": "class_name", **{name: name for name in ("host", "n_alerts", "n_ports", "n_hosts")}}
+    stderr = [{key: getattr(one, name) for key, name in names.items()} for one in found]
+    figures |= {"incidents": len(found), "of": stderr[:10]}
     write_result(RESULTS / "scan_memory.json", figures)
     print(json.dumps(figures, indent=1))
 

@@ -55,6 +55,8 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
+from deepidea.store import alerts as stored_alerts
+from deepidea.store import incidents, sources
 from deepidea.store.store import Store, open_store
 
 SESSION_S = 2.0
@@ -147,7 +149,7 @@ class Group:
 
 def counted(store: Store) -> int:
     """Return how many flows a store has counted."""
-    return sum(counter.n_flows for counter in store.counters())
+    return sum(counter.n_flows for counter in store.query(sources.counters))
 
 
 def await_flows(store: Store, n_flows: int, group: Group) -> float:
@@ -162,12 +164,16 @@ def await_flows(store: Store, n_flows: int, group: Group) -> float:
 
 def contents(store: Store) -> dict[str, Any]:
     """Return everything of a store that must not depend on how many processes filled it."""
-    alerts = store.alerts(suppressed=None, limit=1_000_000).rows.drop("source").sort("alert_id")
-    incidents = store.incidents(limit=100_000).rows.sort("incident_id")
-    counters = store.counters()
+    alerts = store.query(stored_alerts.find_table, suppressed=None, limit=1_000_000).drop("source").sort("alert_id")
+    found = store.query(incidents.find_full, limit=100_000).items
+    counters = store.query(sources.counters)
     sums = [sum(getattr(c, name) for c in counters) for name in ("n_flows", "n_alerts", "n_duplicates")]
     losses = [sum(sum(getattr(c, kind).values()) for c in counters) for kind in ("skipped", "dropped")]
-    return {"alerts": alerts.rows(), "incidents": incidents.rows(), "counters": [*sums, *losses]}
+    return {
+        "alerts": alerts.rows(),
+        "incidents": sorted(map(str, found)),
+        "counters": [*sums, *losses],
+    }
 
 
 def alone(folder: Path) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from benchmarks.shared_stream import (
 from deepidea.detection.sinks.delivery import Delivery
 from deepidea.detection.sinks.registry import open_sink
 from deepidea.detection.sources.source import BATCH_FLOWS
+from deepidea.store import batches
 from deepidea.store.store import open_store
 
 BATCHES = (0, 8, 64, 512, 4096)  # alerts in a transaction
@@ -134,7 +135,7 @@ def commit_costs(url: str, sockets: str | None = None) -> dict[str, Any]:
         statements = _Statements(store._engine)
         for batch in _dealt(_fresh_alerts(sum(BATCHES) * REPEATS)):
             before = time.process_time() + sum(map(processor_s, servers))
-            store.commit_batch("s", {"at": before}, batch, n_flows=BATCH_FLOWS, flow_minutes=minutes)
+            store.execute(batches.commit, "s", {"at": before}, batch, n_flows=BATCH_FLOWS, flow_minutes=minutes)
             busy[batch.height].append(time.process_time() + sum(map(processor_s, servers)) - before)
     seconds = {size: min(times) for size, times in busy.items()}  # whatever else runs only adds
     some_alerts, an_alert = fitted({size: spent for size, spent in seconds.items() if size})
@@ -218,14 +219,15 @@ _WATCH = """
 import sys, threading
 from deepidea.detection.engine import Engine
 from deepidea.detection.sources.registry import open_source
-from deepidea.store.store import open_store
 from deepidea.model.detector import Detector
+from deepidea.store import incidents
+from deepidea.store.store import open_store
 
 folder = sys.argv[1]
 with open_store(f"sqlite:///{folder}/memory.db") as store:
     Engine(open_source(f"zeek:{folder}/hosts.log"), Detector.load(f"{folder}/model.idea"), store).run(threading.Event())
     held = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
-    print(held, store.count_incidents())
+    print(held, store.query(incidents.count))
 """
 
 

@@ -36,6 +36,9 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import LabelJoin, label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
+from deepidea.store import incidents
+from deepidea.store.alerts import find_table
+from deepidea.store.incidents import FullIncident
 from deepidea.store.store import Store, open_store
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -120,14 +123,18 @@ def train(flows: pl.DataFrame, seed: int) -> Detector:
 
 def print_incidents(store: Store, most: int = 12) -> None:
     """Print the most urgent incidents."""
-    rows = store.incidents(limit=1000).rows.sort(["severity", "n_alerts"], descending=[False, True])
-    print(f"   {rows.height} incidents; the most urgent:")
-    for row in rows.head(most).iter_rows(named=True):
-        ports = ", ".join(map(str, busiest(row["ports"])))
+    found = store.query(incidents.find_full, order="severity", limit=1000).items
+    print(f"   {len(found)} incidents; the most urgent:")
+    for full in sorted(found, key=_by_urgency)[:most]:
+        one, ports = full.incident, ", ".join(busiest(full.ports))
         print(
-            f"   {row['class']:13s} {row['role']} {row['host']:22s} {row['first']:%H:%M:%S}-{row['last']:%H:%M:%S} "
-            f"{row['n_alerts']:6,} alerts, {row['n_ports']:4,} ports ({ports}), {row['n_hosts']:5,} hosts"
+            f"   {one.class_name:13s} {one.role} {one.host:22s} {one.first:%H:%M:%S}-{one.last:%H:%M:%S} "
+            f"{one.n_alerts:6,} alerts, {one.n_ports:4,} ports ({ports}), {one.n_hosts:5,} hosts"
         )
+
+
+def _by_urgency(full: FullIncident) -> tuple[int, int]:
+    return full.incident.severity, -full.incident.n_alerts
 
 
 def busiest(listed: str, most: int = 3) -> Iterator[str]:
@@ -140,7 +147,7 @@ def busiest(listed: str, most: int = 3) -> Iterator[str]:
 def print_detection_rates(store: Store, capture: Path) -> None:
     """Print, for each kind of simulated traffic, how many of its flows raised an alert."""
     flows = labelled_flows_of(capture)
-    alerts = store.alerts(limit=100_000).rows
+    alerts = store.query(find_table, limit=100_000)
     who = ["start", "src_ip", "src_port", "dst_ip", "dst_port"]
     alerted = alerts.select(*who).unique().with_columns(alerted=True)
     marked = flows.join(alerted, on=who, how="left", nulls_equal=True)

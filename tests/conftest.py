@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from deepidea.adapters.registration import register_adapters
-from deepidea.store.store import Store, open_store
+from tests.stores import Store, open_store
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime before the package does
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker per core runs the suite: more threads only wait for each other

@@ -93,9 +93,9 @@ def test_toml_and_csv_say_the_same(tmp_path: Path) -> None:
         ("src\n10.0.0.300\n", r"src must be an address or a CIDR block.*allow\.csv rule 1"),
         ("port\n22\n70000\n", "port must be in 0..65535.*rule 2"),
         ("port\n9-1\n", "the lower first"),
-        ("host,noet\n10.0.0.1,x\n", "it has noet"),
-        ("note\nfor nothing\n", "must have one of src, dst"),
-        ("peer\n10.0.0.1\n", "stands without host"),
+        ("host,noet\n10.0.0.1,x\n", "noet"),
+        ("note\nfor nothing\n", "at least one of src, dst"),
+        ("peer\n10.0.0.1\n", "needs host"),
         ("class,expires\ndos,soon\n", "expires must be a date"),
         ("class\ndos,extra\n", "more cells than the header"),
     ],
@@ -108,7 +108,7 @@ def test_a_rule_that_cannot_be_read_is_named(tmp_path: Path, text: str, told: st
 
 def test_a_file_that_is_no_list_of_rules_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("allow = 3")
-    with pytest.raises(DataError, match=r"\[\[allow\]\] tables alone"):
+    with pytest.raises(DataError, match=r"\[\[allow\]\] tables"):
         read_rules(tmp_path / "a.toml")
-    with pytest.raises(DataError, match="readable TOML or CSV"):
+    with pytest.raises(DataError, match="TOML or CSV"):
         read_rules(tmp_path / "absent.toml")

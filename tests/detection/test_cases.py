@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 
 from deepidea.errors import DataError
+from deepidea.store import alerts, deliveries, incidents, rules
 from deepidea.store.allow_rules import AllowRule
-from deepidea.store.cases import MOST_CHANGED
-from deepidea.store.store import Store
+from deepidea.store.changes import MOST_CHANGED
 from tests.detection.making import NOON, alerts_of, sweep
+from tests.stores import Store
 
 
 def walk(store, **filters):
@@ -42,10 +43,14 @@ def test_an_incident_in_depth_agrees_with_its_alerts(store):
     fill(store)
     [row] = store.incidents(class_name="port_scan").rows.iter_rows(named=True)
     told = row["incident_id"]
-    assert sum(store.incident_series(told, step_s=1).values()) == sum(store.incident_sources(told).values()) == 30
-    scores = store.alerts(incident=told).rows["score"]
-    assert store.strongest_alert(told)["score"] == scores.max()
-    assert store.strongest_alert("none") is None
+    full = store.query(incidents.get_full, told)
+    activity = store.query(incidents.activity, *full.extent, step_s=1)
+    assert sum(activity.by_time.values()) == 30
+    assert activity.by_source == {"eth0": 30}
+    strongest, verdict = store.query(alerts.strongest, *full.extent)
+    assert strongest["score"] == store.alerts(incident=told).rows["score"].max()
+    assert verdict is None
+    assert store.query(alerts.strongest, "none", NOON, NOON) is None
 
 
 def test_a_host_is_counted_from_both_ends(store):
@@ -62,11 +67,11 @@ def test_a_host_is_counted_from_both_ends(store):
 def test_pages_of_hosts_hold_each_once(store):
     fill(store)
     rows = walk(store)
-    assert len({row["host"] for row in rows}) == len(rows) == 12
+    assert len({row.host for row in rows}) == len(rows) == 12
     assert rows == store.hosts(limit=100)[0]
-    assert [row["host"] for row in walk(store, search="192.0.2.1")] == [f"192.0.2.{k}" for k in range(10, 20)]
+    assert [row.host for row in walk(store, search="192.0.2.1")] == [f"192.0.2.{k}" for k in range(10, 20)]
     assert walk(store, since=NOON + timedelta(hours=1)) == []
-    with pytest.raises(DataError, match="after must be what a page names"):
+    with pytest.raises(DataError, match="bm8"):
         store.hosts(after="bm8")
 
 
@@ -75,16 +80,17 @@ def test_changes_are_told_once_each(store):
     fill(store)
     told = store.changes(marks)
     assert told.n_alerts == {"port_scan": 30, "botnet": 11}
-    assert (told.incidents.height, len(told.new), told.counters_changed) == (12, 12, True)
+    assert (len(told.incidents), len(told.new), told.counters_changed) == (12, 12, True)
     nothing = store.changes(told.marks)
-    assert (nothing.n_alerts, nothing.incidents.height, nothing.counters_changed) == ({}, 0, False)
-    one = told.incidents["incident_id"][0]
+    assert (nothing.n_alerts, len(nothing.incidents), nothing.counters_changed) == ({}, 0, False)
+    ids = [one.incident_id for one in told.incidents]
+    one = ids[0]
     store.set_incident_state(one, "closed")
-    store.judge("incident", told.incidents["incident_id"][1], "unsure", analyst="ann")
+    store.judge("incident", ids[1], "unsure", analyst="ann")
     store.audit("ann", "incident.status", one)
     store.add_rule(AllowRule(src="10.0.0.0/8"))
     after = store.changes(told.marks)
-    assert set(after.incidents["incident_id"]) == set(told.incidents["incident_id"][:2])
+    assert {changed.incident_id for changed in after.incidents} == set(ids[:2])
     assert ([entry.subject for entry in after.audit], after.rules_changed, after.new) == ([one], True, frozenset())
 
 
@@ -93,23 +99,26 @@ def test_more_changes_than_are_told_one_by_one_say_so(store):
     hosts = [{"at_s": k, "src_ip": f"10.0.{k // 250}.{k % 250}"} for k in range(MOST_CHANGED + 50)]
     store.commit_batch("eth0", None, alerts_of(hosts), n_flows=len(hosts))
     told = store.changes(marks)
-    assert (told.too_many, told.incidents.height) == (True, MOST_CHANGED)
+    assert (told.too_many, len(told.incidents)) == (True, MOST_CHANGED)
 
 
 def test_what_a_rule_keeps_quiet_is_counted(store):
     fill(store)
     rule = AllowRule(src="192.0.2.7")
-    assert store.count_alerts_like({"src_ip": "192.0.2.7"}) == store.add_rule(rule) == 30
-    assert store.quiet_counts() == {rule.rule_id: 30}
-    assert store.count_alerts_like({"src_ip": "192.0.2.7"}) == 0
+    like = {"src_ip": "192.0.2.7"}, {"src_ip": "192.0.2.7", "class": "botnet"}
+    assert store.query(alerts.count_like, like) == [30, 0]
+    assert store.add_rule(rule) == 30
+    assert [(one.rule_id, one.n_alerts) for one in store.query(rules.find)] == [(rule.rule_id, 30)]
+    assert store.query(alerts.count_like, like) == [0, 0]
+    assert store.query(alerts.count_like, []) == []
 
 
-def test_together_is_whole_or_not_at_all(store):
+def test_a_write_transaction_is_whole_or_not_at_all(store):
     fill(store)
     ids = store.incidents(limit=3).rows["incident_id"].to_list()
 
     def close(*wanted):
-        with store.together():
+        with store.write():
             for one in wanted:
                 store.set_incident_state(one, "closed")
 
@@ -118,6 +127,26 @@ def test_together_is_whole_or_not_at_all(store):
     assert store.count_incidents(status="closed") == 0
     close(*ids)
     assert store.count_incidents(status="closed") == 3
+
+
+def test_transactions_of_a_thread_nest(store):
+    """What ends within another transaction is undone with it, and joins no other later."""
+
+    def register_and_fail():
+        with store.write():
+            store.register_sink("one")
+            with store.write():
+                store.register_sink("two")
+            with store.read() as connection:
+                assert len(store.query(deliveries.counters)) == len(deliveries.counters(connection)) == 2
+            store.register_sink("three")
+            raise DataError("undo")
+
+    with pytest.raises(DataError, match="undo"):
+        register_and_fail()
+    assert store.sink_counters() == []
+    with store.read() as outer, store.read() as inner:
+        assert inner is outer
 
 
 def test_verdicts_come_in_pages(store):

@@ -35,9 +35,9 @@ from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
 from deepidea.model.reference import Bins, Words
-from deepidea.store.store import Store, open_store
 from tests.conftest import Command
 from tests.detection.test_engine import Tables
+from tests.stores import Store, open_store
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 

@@ -19,7 +19,8 @@ from deepidea.flows.schema import get_schema
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
-from deepidea.store.store import open_store
+from deepidea.store import batches
+from tests.stores import open_store
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +121,17 @@ def test_it_stops_when_told_and_goes_on_from_there(detector, flows, store, tmp_p
 
 def failing_store(store, monkeypatch, failures, *, reaches):
     """Let commits fail so many times, after or before they reached the store."""
-    left, commit = [failures], store.commit_batch
+    left, execute = [failures], store.execute
 
-    def flaky(*args, **kwargs):
-        if left[0]:
+    def flaky(function, *args, **kwargs):
+        if left[0] and function is batches.commit:
             left[0] -= 1
             if reaches:
-                commit(*args, **kwargs)
-            raise StoreError("the store must answer, however: it is away")
-        return commit(*args, **kwargs)
+                execute(function, *args, **kwargs)
+            raise StoreError("the store is away")
+        return execute(function, *args, **kwargs)
 
-    monkeypatch.setattr(store, "commit_batch", flaky)
+    monkeypatch.setattr(store, "execute", flaky)
 
 
 @pytest.mark.parametrize("reaches", [False, True])

@@ -23,9 +23,9 @@ from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.model.presets import train_detector
-from deepidea.store.store import Store, open_store
 from deepidea.store.tables import MODELS
 from tests.conftest import TINY, Command
+from tests.stores import Store, open_store
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +66,27 @@ def test_what_is_no_detector_file_never_enters(
 ) -> None:
     (tmp_path / "p.idea").write_bytes(b"\x80\x04junk")
     for odd in (tmp_path / "p.idea", b"", files[0].read_bytes()[:-50], tmp_path / "none.idea"):
-        with pytest.raises(ArtifactError, match="however"):
+        with pytest.raises(ArtifactError):
             sqlite_store.add_model(odd, analyst="ann")
     monkeypatch.setattr("deepidea.store.models.MOST_BYTES", 1000)
-    with pytest.raises(DataError, match="a store takes detector files of"):
+    with pytest.raises(DataError, match="MiB"):
         sqlite_store.add_model(files[0], analyst="ann")
     assert sqlite_store.models() == []
 
 
 def test_a_file_that_was_changed_in_the_store_is_not_opened(sqlite_store: Store, files: list[Path]) -> None:
     first, second = (sqlite_store.add_model(path, analyst="ann").model_id for path in files[:2])
-    with sqlite_store._transaction(writes=True) as connection:
+    with sqlite_store.write() as connection:
         other = sa.select(MODELS.c.file).where(MODELS.c.model_id == second).scalar_subquery()
         connection.execute(MODELS.update().where(MODELS.c.model_id == first).values(file=other))
-    with pytest.raises(ArtifactError, match="a stored file must be what was added"):
+    with pytest.raises(ArtifactError, match="SHA-256"):
         detector_of(sqlite_store, first)
 
 
 def test_only_what_is_no_worse_than_the_active_one_is_activated(store: Store, ids: list[str]) -> None:
     assert store.active_model() is None
     store.activate(ids[0], analyst="ann")
-    with pytest.raises(DataError, match=f"however: {ids[1]} has not been; run: deepidea models compare {ids[0]}"):
+    with pytest.raises(DataError, match=f"not been compared; run: deepidea models compare {ids[0]} {ids[1]}"):
         store.activate(ids[1], analyst="ann")
     compared(store, ids[0], ids[1], "worse")
     with pytest.raises(DataError, match="it is worse: because"):
@@ -94,7 +94,7 @@ def test_only_what_is_no_worse_than_the_active_one_is_activated(store: Store, id
     compared(store, ids[0], ids[1])
     compared(store, ids[0], ids[2], "better")
     store.activate(ids[1], analyst="ann", note="rolled_back\nfirst try")
-    with pytest.raises(DataError, match=f"however: {ids[2]} was compared with {ids[0]}"):
+    with pytest.raises(DataError, match=f"compared with {ids[0]}"):
         store.activate(ids[2], analyst="ann")
     assert store.activate(ids[2], analyst="bob", force=True).kind == "forced"
     history = [(one.model_id, one.kind, one.analyst, one.note) for one in store.activations()]
@@ -109,30 +109,30 @@ def test_only_what_is_no_worse_than_the_active_one_is_activated(store: Store, id
 def test_a_comparison_must_be_of_the_two_models(sqlite_store: Store, files: list[Path]) -> None:
     ids = [sqlite_store.add_model(path, analyst="ann").model_id for path in files[:2]]
     for odd in ({"new": "else"}, {"verdict": "fine"}):
-        with pytest.raises(DataError, match="a comparison must be of detectors"):
+        with pytest.raises(DataError, match="the comparison is of"):
             compared(sqlite_store, ids[0], ids[1], **odd)
 
 
 def test_going_back_goes_back_further_each_time(store: Store, ids: list[str]) -> None:
-    with pytest.raises(DataError, match="none was that is still kept"):
+    with pytest.raises(DataError, match="cannot roll back"):
         store.rollback(analyst="ann")
     for one in ids:
         store.activate(one, analyst="ann", force=True)
     assert [store.rollback(analyst="ann").model_id for _ in range(2)] == [ids[1], ids[0]]
     store.activate(ids[2], analyst="ann", force=True)
     assert store.rollback(analyst="ann").model_id == ids[0]
-    with pytest.raises(DataError, match="none was that is still kept"):
+    with pytest.raises(DataError, match="cannot roll back"):
         store.rollback(analyst="ann")
 
 
 def test_the_active_model_is_not_removed_and_a_removed_one_not_gone_back_to(store: Store, ids: list[str]) -> None:
     for one in ids:
         store.activate(one, analyst="ann", force=True)
-    with pytest.raises(DataError, match="a model to remove must not be the active one"):
+    with pytest.raises(DataError, match="it is active"):
         store.remove_model(ids[2])
     store.remove_model(ids[1])
     assert store.rollback(analyst="ann").model_id == ids[0]
-    with pytest.raises(DataError, match="is not; see deepidea models list"):
+    with pytest.raises(DataError, match="deepidea models list"):
         store.model_file(ids[1])
 
 
@@ -160,7 +160,7 @@ def followed(store: Store, between: Any, **options: Any) -> tuple[pl.DataFrame, 
     flows = simulate_flows(n_flows=300, seed=5).drop("label").with_columns(src_ip=pl.lit("192.0.2.1"))
     flows = flows.with_columns(dst_ip=pl.format("10.0.{}.{}", pl.int_range(300) // 50, pl.int_range(300) % 50))
     told: list[str] = []
-    active = ActiveDetector(store, tell=told.append, every_s=0.0, **options)
+    active = ActiveDetector(store, report=told.append, every_s=0.0, **options)
     source = Tables(flows, between)
     everything = models.Thresholds({"score": -1.0}, 1.0, 0, "all")
 
@@ -238,7 +238,7 @@ def test_watching_follows_what_is_activated(files: list[Path], tmp_path: Path) -
 
 
 def test_without_an_active_model_it_says_what_to_do(sqlite_store: Store) -> None:
-    with pytest.raises(DataError, match=r"a store must have an active model .*deepidea models add FILE"):
+    with pytest.raises(DataError, match="no active model"):
         ActiveDetector(sqlite_store)
 
 

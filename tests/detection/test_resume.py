@@ -32,10 +32,10 @@ from deepidea.flows.sensors.projection import to_conn
 from deepidea.model.detector import Detector
 from deepidea.model.estimators import DeepIDEAClassifier
 from deepidea.packets.meter import meter_capture
-from deepidea.store.store import Store, open_store
 from tests.detection.servers import eventually
 from tests.flows.sensor_lines import eve_flow, zeek_json
 from tests.packets.forging import A, conversation, pcap, udp
+from tests.stores import Store, open_store
 
 N = 240  # records of a source in all
 ALERT_ABOVE = Thresholds({"score": 0.0}, 0.01, 100, "test")  # every flow is an alert, with its score

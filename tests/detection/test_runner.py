@@ -20,7 +20,7 @@ from deepidea.model.presets import train_detector
 from deepidea.packets.meter import meter_capture
 from deepidea.simulation.ground_truth import label_flows, read_labels
 from deepidea.simulation.simulate import simulate_capture
-from deepidea.store.store import open_store
+from tests.stores import open_store
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch
 from deepidea.errors import StalePositionError
 from deepidea.model.detector import Detector
-from deepidea.store.store import Store, open_store
 from tests.detection.making import alerts_of
 from tests.detection.redis_server import running_redis
 from tests.detection.servers import eventually
+from tests.stores import Store, open_store
 
 redis = pytest.importorskip("redis", reason="redis is not installed: pip install 'deepidea[redis]'")
 N = 4_000

@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 
 from deepidea.errors import DataError, MissingExtraError, StoreError
 from deepidea.store.allow_rules import AllowRule
+from deepidea.store.batches import Committed
 from deepidea.store.grouping import group_alerts
-from deepidea.store.store import Committed, Store, open_store
 from deepidea.store.tables import ALERT_COUNTS
 from tests.detection.making import NOON, alerts_of, sweep
 from tests.detection.test_incidents import ALERT, NONE
+from tests.stores import Store, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -114,8 +115,8 @@ def test_a_batch_that_fails_leaves_nothing(store: Store, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise sa.exc.OperationalError("INSERT", {}, Exception("disk full"))
 
-    monkeypatch.setattr("deepidea.store.store.count_batch", fail)
-    with pytest.raises(StoreError, match=r"the store must answer, however: .*disk full"):
+    monkeypatch.setattr("deepidea.store.sources.count", fail)
+    with pytest.raises(StoreError, match="disk full"):
         store.commit_batch("s", {"line": 9}, sweep(9), n_flows=9)
     assert (len(stored(store)), store.position("s")) == (5, None)
     assert store.incidents().rows["n_alerts"].item() == 5
@@ -141,7 +142,7 @@ def test_writers_at_once_store_everything_once(store_url: str) -> None:
 
 KILLED = """
 import sys
-from deepidea.store.store import open_store
+from tests.stores import open_store
 from tests.detection.making import sweep
 with open_store(sys.argv[1]) as store:
     store.register_sink("sink", from_start=True)
@@ -233,9 +234,9 @@ def test_pages_hold_every_row_once_the_latest_first(store: Store) -> None:
 
 
 def test_a_page_that_cannot_be_is_refused(store: Store) -> None:
-    with pytest.raises(DataError, match="limit=0"):
+    with pytest.raises(DataError, match="got 0"):
         store.alerts(limit=0)
-    with pytest.raises(DataError, match="what a page names as its next"):
+    with pytest.raises(DataError, match="after"):
         store.incidents(after="yesterday")
 
 
@@ -257,7 +258,7 @@ def test_what_people_say_of_an_incident_stays_when_it_grows_and_merges(store: St
 def test_states_that_are_none_are_refused(store: Store) -> None:
     with pytest.raises(DataError, match="status must be one of open, acknowledged"):
         store.set_incident_state("x", "done")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="an incident must be in the store"):
+    with pytest.raises(DataError, match="no incident 'x'"):
         store.set_incident_state("x", "closed")
 
 
@@ -343,7 +344,7 @@ def test_each_sink_is_owed_what_was_stored_since_it_is_known(store: Store) -> No
     store.register_sink("all", from_start=True)
     (counters, _) = store.sink_counters()
     assert (counters.n_delivered, counters.n_dead, counters.n_waiting) == (3, 1, 1)
-    with pytest.raises(DataError, match="must be registered"):
+    with pytest.raises(DataError, match="'none' is not registered"):
         store.undelivered("none")
 
 
@@ -402,7 +403,7 @@ def test_minutes_count_what_is_told_whatever_becomes_of_it(store: Store) -> None
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database, whatever its name says; " * 99)
-    with pytest.raises(StoreError, match=r"the store must answer, however: .*not a database"):
+    with pytest.raises(StoreError, match="not a database"):
         open_store(f"sqlite:///{tmp_path}/text.db")
     with pytest.raises(StoreError, match="unable to open"):
         open_store(f"sqlite:///{tmp_path}/absent/a.db")
@@ -428,7 +429,7 @@ def test_without_its_driver_postgresql_names_the_line_to_install(monkeypatch: py
 
 def test_a_server_that_is_not_there_is_an_error_without_the_password() -> None:
     pytest.importorskip("psycopg")
-    with pytest.raises(StoreError, match="the store must answer") as caught:
+    with pytest.raises(StoreError, match="port 1 failed") as caught:
         open_store("postgresql://nobody:secret@127.0.0.1:1/none")
     assert "secret" not in str(caught.value)
 

@@ -7,8 +7,8 @@ import pytest
 from deepidea.detection.sources.partitions import Partition
 from deepidea.errors import StalePositionError
 from deepidea.store.memory import MemoryChange
-from deepidea.store.store import Store
 from tests.detection.making import alerts_of
+from tests.stores import Store
 
 
 def commit(store: Store, at: int, *memory: MemoryChange, **options: object) -> None:

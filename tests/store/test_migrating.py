@@ -16,9 +16,9 @@ from alembic.script import ScriptDirectory
 from deepidea.errors import StoreError
 from deepidea.store import migrating
 from deepidea.store.migrating import HEAD
-from deepidea.store.store import Store, open_store
 from deepidea.store.tables import ALERT_COUNTS, META, VERSION, metadata
 from tests.detection.making import sweep
+from tests.stores import Store, open_store
 
 OLD = Path(__file__).parents[1] / "data" / "store-2"
 FIRST = ("meta", "alerts", "evidence", "incidents", "incident_states", "incident_aliases", "allow_rules", "sources",

@@ -1,4 +1,4 @@
-"""Stores, a desk over one, servers, and clients of each role."""
+"""Stores, a service over one, servers, and clients of each role."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 
 from deepidea.store.access import Role
 from deepidea.store.engines import EngineState
-from deepidea.store.store import Store, open_store
-from deepidea.web.desk import Desk
+from deepidea.web.service import AnalystService
 from tests.detection.making import NOON, alerts_of, sweep
+from tests.stores import Store, open_store
 from tests.web.running import Served, running
 
 XSS = "<img src=x onerror=alert(1)>\"';--"
@@ -76,8 +76,8 @@ def filled(filled_file: Path, tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def desk(filled: Store) -> Desk:
-    return Desk(filled)
+def service(filled: Store) -> AnalystService:
+    return AnalystService(filled)
 
 
 @pytest.fixture

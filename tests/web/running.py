@@ -13,11 +13,11 @@ import httpx
 from fastapi import APIRouter, FastAPI
 
 from deepidea.store.access import Role
-from deepidea.store.store import Store
 from deepidea.web.access import unmasked
 from deepidea.web.app import create_app
 from deepidea.web.server import PageServer
 from deepidea.web.settings import ServeConfig
+from tests.stores import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Depends
 
 from deepidea.errors import DataError
 from deepidea.store.access import ROLES, Role
-from deepidea.store.store import Store
 from deepidea.web.access import Actor, admin, analyst, viewer
 from deepidea.web.settings import ServeConfig
+from tests.stores import Store
 from tests.web.routes import roles_of
 from tests.web.running import Served, running
 
@@ -92,7 +92,9 @@ def test_every_route_refuses_the_roles_below_its_own_and_no_other(probed: Served
                     refused = status(client, method, path).status_code == 403
                     assert refused == (ROLES.index(has) < ROLES.index(role)), (method, path, has)
     log = probed.store.audit_log()[0]
-    assert {(entry.actor, entry.subject, entry.detail["needs"]) for entry in log if entry.action == "refused"} >= {
+    assert {
+        (entry.actor, entry.subject, entry.detail["needs"]) for entry in log if entry.action == "access.refused"
+    } >= {
         ("viewer-0", "/api/probe/1", "analyst"),
         ("analyst-1", "/api/probe/1", "admin"),
     }
@@ -226,7 +228,7 @@ def test_logins_that_fail_too_often_have_to_wait(served: Served) -> None:
     assert codes == [401] * 10 + [429]
     assert right.status_code == 429
     assert 0 < int(right.headers["retry-after"]) <= 301
-    assert [entry.action for entry in served.store.audit_log()[0]] == ["login refused"] * 10
+    assert [entry.action for entry in served.store.audit_log()[0]] == ["login.refused"] * 10
 
 
 def test_logins_that_succeed_do_not_count(served: Served) -> None:
@@ -239,7 +241,7 @@ def test_tokens_that_are_refused_fill_no_log(served: Served) -> None:
     served.token("viewer")
     with httpx.Client(base_url=served.url, headers={"Authorization": "Bearer dit_wrong"}) as client:
         assert {client.get("/api/v1/me").status_code for _ in range(15)} == {401}
-    assert [entry.action for entry in served.store.audit_log()[0]] == ["token refused"] * 10
+    assert [entry.action for entry in served.store.audit_log()[0]] == ["token.refused"] * 10
 
 
 # --- before there is a token -----------------------------------------------------------------------------------------

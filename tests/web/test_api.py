@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
 
-from deepidea.store.store import open_store
 from deepidea.web import api
-from deepidea.web.desk import Desk
+from deepidea.web.service import AnalystService
 from tests.detection.making import NOON
+from tests.stores import open_store
 from tests.web.conftest import XSS, Someone, fill
 from tests.web.running import running
 
@@ -200,10 +200,12 @@ def test_every_operation_names_role_tag_and_text(client):
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     """Address of a server that tokens guard, and the secret of each role."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('api') / 'desk.db'}"
+    url = f"sqlite:///{tmp_path_factory.mktemp('api') / 'service.db'}"
     with open_store(url) as store:
         fill(store)
-        secrets = {role: Desk(store).add_token(role, role, actor=Someone()).secret for role in ("admin", "viewer")}
+        secrets = {
+            role: AnalystService(store).add_token(role, role, actor=Someone()).secret for role in ("admin", "viewer")
+        }
         with running(store) as made:
             address = made.url
             yield address, secrets

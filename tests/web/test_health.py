@@ -10,11 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deepidea.detection.engine import Progress
-from deepidea.store.store import Store
 from deepidea.store.tables import VERSION
 from deepidea.web import health
 from deepidea.web.engines import Engines, Running
 from deepidea.web.settings import ServeConfig
+from tests.stores import Store
 from tests.web.running import Served, running
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -101,7 +101,7 @@ def test_whether_it_is_ready_is_told_to_everyone_and_why_not_without_names(stock
         engines.running[0].fault = "the cable of eth0 is out"
         answer = httpx.get(f"{server.url}/readyz")
         assert (answer.status_code, "eth0" in answer.text, len(answer.json()["reasons"])) == (503, False, 1)
-        with stocked._transaction(writes=True) as connection:
+        with stocked.write() as connection:
             connection.execute(VERSION.update().values(version_num="0099"))
         assert len(httpx.get(f"{server.url}/readyz").json()["reasons"]) == 2
         assert httpx.get(f"{server.url}/healthz").text == "ok\n"

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from deepidea.errors import StoreError
+from deepidea.store import changes
 from deepidea.store.engines import EngineState
 from deepidea.web.live import MOST_KEPT, MOST_LISTENERS, MOST_QUEUED, Live, TooManyListenersError
 from tests.detection.making import sweep
@@ -31,10 +32,10 @@ def test_a_new_alert_is_told(filled, server):
         assert (told["incident"]["host"], told["new"], told["replaces"]) == ("192.0.2.200", True, [])
 
 
-def test_a_status_that_one_sets_is_told_to_another(desk, server, client, ann):
-    row = desk.incidents(limit=1).items[0]
+def test_a_status_that_one_sets_is_told_to_another(service, server, client, ann):
+    row = service.incidents(limit=1).items[0]
     with listening(server) as reader:
-        desk.set_status([row.incident_id], "closed", actor=ann, note=XSS)
+        service.set_status([row.incident_id], "closed", actor=ann, note=XSS)
         told = reader.until("incident")
         assert (told["incident"]["status"], told["incident"]["note"], told["new"]) == ("closed", XSS, False)
         change = reader.until("change")
@@ -42,33 +43,33 @@ def test_a_status_that_one_sets_is_told_to_another(desk, server, client, ann):
         assert "address" not in change
 
 
-def test_verdicts_rules_and_engines_are_told(desk, filled, server, ann):
-    row = desk.incidents(limit=1).items[0]
+def test_verdicts_rules_and_engines_are_told(service, filled, server, ann):
+    row = service.incidents(limit=1).items[0]
     with listening(server) as reader:
-        desk.judge("incident", row.incident_id, "true_positive", actor=ann)
+        service.judge("incident", row.incident_id, "true_positive", actor=ann)
         assert reader.until("incident")["incident"]["verdict"]["verdict"] == "true_positive"
-        desk.allow({"src": "10.0.0.0/8"}, actor=ann)
+        service.allow({"src": "10.0.0.0/8"}, actor=ann)
         reader.until("rules")
         now = datetime.now(UTC)
         filled.tell_engine(EngineState("wlan0", now, now, "live", n_flows=10, flows_per_s=5.0))
         while "wlan0" not in [one["name"] for one in reader.until("sources")["sources"]]:
             pass
-        desk.add_token("bob", "admin", actor=ann)
-        desk.note(row.incident_id, "end", actor=ann)
+        service.add_token("bob", "admin", actor=ann)
+        service.note(row.incident_id, "end", actor=ann)
         kinds = []
         while (event := reader.next())[0] != "change" or event[1]["action"] != "incident.note":
             kinds.append(event)
         assert "token.add" not in json.dumps(kinds)
 
 
-def test_whoever_was_cut_off_goes_on_behind_the_last_event(desk, server, ann):
-    ids = [row.incident_id for row in desk.incidents(limit=5).items]
+def test_whoever_was_cut_off_goes_on_behind_the_last_event(service, server, ann):
+    ids = [row.incident_id for row in service.incidents(limit=5).items]
     with listening(server) as reader:
-        desk.note(ids[0], "0", actor=ann)
+        service.note(ids[0], "0", actor=ann)
         reader.until("change")
         last = reader.last_id
         for number, one in enumerate(ids[1:], 1):
-            desk.note(one, str(number), actor=ann)
+            service.note(one, str(number), actor=ann)
         while reader.until("change")["subject"] != ids[-1]:
             pass
     with listening(server, **{"Last-Event-ID": last}) as again:
@@ -78,20 +79,20 @@ def test_whoever_was_cut_off_goes_on_behind_the_last_event(desk, server, ann):
         assert foreign.next()[0] == "reset"
 
 
-def test_a_stream_ends_when_its_token_is_revoked(filled, desk, ann):
-    made = desk.add_token("bob", "admin", actor=ann)
+def test_a_stream_ends_when_its_token_is_revoked(filled, service, ann):
+    made = service.add_token("bob", "admin", actor=ann)
     with (
         running(filled) as served,
         listening(served.url, Authorization=f"Bearer {made.secret}") as reader,
     ):
-        desk.revoke_token(made.token.token_id, actor=ann)
+        service.revoke_token(made.token.token_id, actor=ann)
         assert "no longer valid" in reader.until("bye")["why"]
         with pytest.raises(StopIteration):
             reader.next()
 
 
-def test_a_stream_takes_a_valid_token(filled, desk, ann):
-    desk.add_token("bob", "admin", actor=ann)
+def test_a_stream_takes_a_valid_token(filled, service, ann):
+    service.add_token("bob", "admin", actor=ann)
     with running(filled) as made:
         address = made.url
         answer = httpx.get(f"{address}/api/v1/events", headers={"Authorization": "Bearer dit_wrong"})
@@ -152,9 +153,9 @@ async def first(stream, n):
     return [(await anext(stream)).decode() for _ in range(n)]
 
 
-def test_a_slow_listener_gets_a_reset_and_holds_little(desk):
+def test_a_slow_listener_gets_a_reset_and_holds_little(service):
     async def scene():
-        live = Live(desk)
+        live = Live(service)
         slow, quick = await live.stream(), await live.stream()
         await first(slow, 2)
         await first(quick, 2)
@@ -172,9 +173,9 @@ def test_a_slow_listener_gets_a_reset_and_holds_little(desk):
     run(scene())
 
 
-def test_what_is_kept_for_the_absent_is_bounded(desk):
+def test_what_is_kept_for_the_absent_is_bounded(service):
     async def scene():
-        live = Live(desk)
+        live = Live(service)
         known = live.last_id
         for number in range(MOST_KEPT + 1):
             live.publish("alerts", {"total": number})
@@ -188,9 +189,9 @@ def test_what_is_kept_for_the_absent_is_bounded(desk):
     run(scene())
 
 
-def test_there_is_a_limit_on_listeners(desk):
+def test_there_is_a_limit_on_listeners(service):
     async def scene():
-        live = Live(desk)
+        live = Live(service)
         streams = [await live.stream() for _ in range(MOST_LISTENERS)]
         for stream in streams:
             await anext(stream)
@@ -202,7 +203,7 @@ def test_there_is_a_limit_on_listeners(desk):
     run(scene())
 
 
-def test_silence_is_broken_by_a_heartbeat_that_looks_at_rights(desk):
+def test_silence_is_broken_by_a_heartbeat_that_looks_at_rights(service):
     async def scene():
         asked: list[bool] = []
 
@@ -210,7 +211,7 @@ def test_silence_is_broken_by_a_heartbeat_that_looks_at_rights(desk):
             asked.append(True)
             return len(asked) < 3
 
-        live = Live(desk, heartbeat_s=0.02)
+        live = Live(service, heartbeat_s=0.02)
         stream = await live.stream(may=may)
         chunks = [chunk.decode() async for chunk in stream]
         assert chunks[2:4] == [": still here\n\n"] * 2
@@ -219,18 +220,18 @@ def test_silence_is_broken_by_a_heartbeat_that_looks_at_rights(desk):
     run(scene())
 
 
-def test_a_store_that_is_away_is_told_and_followed_again(desk, filled, monkeypatch):
+def test_a_store_that_is_away_is_told_and_followed_again(service, filled, monkeypatch):
     away = threading.Event()
-    real = filled.changes
+    real = changes.since
 
-    def changes(marks):
+    def since(connection, marks):
         if away.is_set():
-            raise StoreError("the store must answer, however: gone")
-        return real(marks)
+            raise StoreError("gone")
+        return real(connection, marks)
 
     async def scene():
-        monkeypatch.setattr(type(filled), "changes", lambda _, marks: changes(marks))
-        live = Live(desk, poll_s=0.02)
+        monkeypatch.setattr(changes, "since", since)
+        live = Live(service, poll_s=0.02)
         async with live.running():
             stream = await live.stream()
             await first(stream, 2)
@@ -250,18 +251,18 @@ def test_a_store_that_is_away_is_told_and_followed_again(desk, filled, monkeypat
     run(scene())
 
 
-def test_an_unexpected_error_is_logged_and_counted_and_live_updates_go_on(desk, filled, monkeypatch, caplog):
-    real, broken = desk.rows_of, threading.Event()
+def test_an_unexpected_error_is_logged_and_counted_and_live_updates_go_on(service, filled, monkeypatch, caplog):
+    real, broken = changes.by_id, threading.Event()
 
-    def rows_of(incidents):
+    def by_id(connection, ids):
         if broken.is_set():
             broken.clear()
             raise ValueError("a row that cannot be shown")
-        return real(incidents)
+        return real(connection, ids)
 
     async def scene():
-        monkeypatch.setattr(desk, "rows_of", rows_of)
-        live = Live(desk, poll_s=0.02)
+        monkeypatch.setattr(changes, "by_id", by_id)
+        live = Live(service, poll_s=0.02)
         async with live.running():
             stream = await live.stream()
             await first(stream, 2)
@@ -283,12 +284,12 @@ def test_an_unexpected_error_is_logged_and_counted_and_live_updates_go_on(desk, 
 
 def test_looking_where_nothing_has_changed_reads_through_no_table_of_alerts(filled):
     marks, asked = filled.marks(), []
-    with filled._transaction() as connection:
+    with filled.read() as connection:
         engine = connection.engine
     sa.event.listen(engine, "before_cursor_execute", lambda *told: asked.append(told[2:4]))
     filled.changes(marks)
     plans = []
-    with filled._transaction() as connection:
+    with filled.read() as connection:
         for statement, values in [one for one in asked if one[0].startswith("SELECT")]:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
             plans += [row[3] for row in plan]

@@ -11,8 +11,8 @@ import pytest
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
-from deepidea.store.store import Store
 from deepidea.web.access import open_to_all
+from tests.stores import Store
 from tests.web.running import Served, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

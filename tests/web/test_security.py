@@ -15,11 +15,11 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import StreamingResponse
 
 from deepidea.errors import DataError, StoreError
-from deepidea.store.store import Store
 from deepidea.web import security, server
 from deepidea.web.access import open_to_all
 from deepidea.web.app import static_files
 from deepidea.web.security import LoginLimit
+from tests.stores import Store
 from tests.web.running import Served, running
 
 odd = APIRouter(prefix="/api/odd", dependencies=[open_to_all])

@@ -20,11 +20,11 @@ import polars as pl
 import pytest
 
 from deepidea.errors import DataError, DeepIDEAError, MissingExtraError, SourceError, StoreError
-from deepidea.store.store import open_store
 from deepidea.web import serving as module
 from deepidea.web.serving import serve_until
 from deepidea.web.settings import ServeConfig
 from tests.conftest import Command
+from tests.stores import open_store
 
 
 @contextlib.contextmanager
@@ -262,10 +262,10 @@ def test_the_audit_log_can_be_read(plain: ServeConfig, command: Command, monkeyp
     monkeypatch.setenv("COLUMNS", "200")
     assert command("tokens", "add", "ann", "--role", "admin", "--store", plain.store).code == 0
     with open_store(plain.store) as store:
-        store.audit("eve\x1b[31m", "refused", "/models", address="192.0.2.7")
+        store.audit("eve\x1b[31m", "access.refused", "/models", address="192.0.2.7")
     told = command("audit", "--store", plain.store)
     assert (told.code, "\x1b[31m" in told.out) == (0, False)
-    assert [word in told.out for word in ("add token", "command line", "192.0.2.7", "/models")] == [True] * 4
+    assert [word in told.out for word in ("token.add", "command line", "192.0.2.7", "/models")] == [True] * 4
 
 
 def test_a_token_that_ends_in_the_past_is_not_made(plain: ServeConfig, command: Command) -> None:

@@ -17,8 +17,10 @@ MATCH = "What the rule matches; all that are given must match"
 
 def allow_list(store: StoreUrl = "") -> None:
     """List the allow rules of a store."""
+    from deepidea.store.rules import all_rules
+
     with known_store(store) as opened:
-        rules = opened.rules()
+        rules = opened.query(all_rules)
     rows = ((r.rule_id, str(r), time_cell(r.expires, "for ever"), r.origin or "by hand", r.note) for r in rules)
     show_table(("rule", "suppresses", "until", "from", "note"), rows, empty="no allow rules")
 
@@ -35,11 +37,12 @@ def allow_add(
     store: StoreUrl = "",
 ) -> None:
     """Suppress matching alerts, stored and new."""
+    from deepidea.store import rules
     from deepidea.store.allow_rules import AllowRule
 
     rule = AllowRule(src, dst, host, peer, port, class_name, expires, note)
     with new_or_known_store(store) as opened:
-        n_changed = opened.add_rule(rule)
+        n_changed = opened.execute(rules.add, rule)
     say(f"added rule {rule.rule_id}: {rule}; {n_changed:,} stored alerts suppressed")
 
 
@@ -47,8 +50,10 @@ def allow_remove(
     rule_id: Annotated[str, typer.Argument(help="Rule id from `deepidea allow list`.")], store: StoreUrl = ""
 ) -> None:
     """Remove an allow rule and restore the alerts that it suppressed."""
-    with known_store(store) as opened:
-        if rule_id not in {rule.rule_id for rule in opened.rules()}:
+    from deepidea.store import rules
+
+    with known_store(store) as opened, opened.write() as connection:
+        if rule_id not in {rule.rule_id for rule in rules.all_rules(connection)}:
             raise DataError(f"the store has no rule {rule_id}; deepidea allow list shows its rules")
-        n_changed = opened.remove_rule(rule_id)
+        n_changed = rules.remove(connection, rule_id)
     say(f"removed rule {rule_id}; {n_changed:,} stored alerts restored")

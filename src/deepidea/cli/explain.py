@@ -63,9 +63,10 @@ def _explain_file(detector: Detector, flows: Path, rows: list[int], top: int, as
 
 def _explain_stored(detector: Detector, beginning: str, store: str, top: int, as_json: bool) -> None:
     from deepidea.detection.explain import explain_alert
+    from deepidea.store.alerts import find_row
 
     with known_store(store) as opened:
-        found = opened.find_alert(beginning)
+        found = opened.query(find_row, beginning)
     explanation = explain_alert(detector, found, top=top)
     if as_json:
         write_json({"alert_id": found["alert_id"], **explanation.to_dict()}, ensure_ascii=False)

@@ -24,8 +24,10 @@ def feedback_list(
     limit: Limit = 50,
 ) -> None:
     """List analysts' labels, newest first, replaced ones included."""
+    from deepidea.store import feedback
+
     with known_store(store) as opened:
-        found = opened.feedback(subject_id=subject_id, limit=limit)
+        found = opened.query(feedback.find, subject_id=subject_id, limit=limit).items
     rows = (
         (time_cell(of.time), f"{of.subject} {of.subject_id}", of.verdict, of.class_name or "", of.analyst, of.note)
         for of in found
@@ -45,10 +47,12 @@ def feedback_add(
     store: StoreUrl = "",
 ) -> None:
     """Label an incident with all its alerts, or one alert; the latest label counts."""
+    from deepidea.store import feedback, incidents
+
     who = analyst_or_login(analyst)
-    with known_store(store) as opened:
-        wanted = opened.find_incident(subject_id) if subject == "incident" else subject_id
-        added = opened.judge(subject, wanted, verdict, class_name=class_name, note=note, analyst=who)
+    with known_store(store) as opened, opened.write() as connection:
+        wanted = incidents.find_id(connection, subject_id) if subject == "incident" else subject_id
+        added = feedback.put(connection, subject, wanted, verdict, class_name=class_name, note=note, analyst=who)
     say(f"{added.subject} {added.subject_id}: {added.verdict}, by {added.analyst}")
 
 

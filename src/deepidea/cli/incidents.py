@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepidea.cli.alert_cells import ID_SHOWN, endpoint_cell, id_column, severity_cell, time_cell
 from deepidea.cli.options import AlertFormat, Limit, StoreUrl, known_store, option
 from deepidea.cli.terminal import duration, show_table
+
+if TYPE_CHECKING:
+    from deepidea.store.incidents import FullIncident
 
 
 def incidents(
@@ -23,27 +27,42 @@ def incidents(
     as_json: Annotated[bool, option("Print JSON lines.", "--json")] = False,
 ) -> None:
     """List incidents, groups of related alerts, latest first."""
+    from deepidea.store import incidents as stored
+
     with known_store(store) as opened:
-        rows = opened.incidents(host=host, severity=severity, limit=limit).rows
+        found = opened.query(stored.find_full, host=host, severity=severity, limit=limit).items
     if as_json:
-        sys.stdout.write(rows.write_ndjson())
+        sys.stdout.writelines(json.dumps(_json(full), default=_iso) + "\n" for full in found)
         return
     names = ("severity", "class", "host", "from", "for", "alerts", "ports", "hosts", "status", id_column("incident"))
-    show_table(names, map(_incident, rows.iter_rows(named=True)), empty="no incidents")
+    show_table(names, map(_incident, found), empty="no incidents")
 
 
-def _incident(row: dict[str, Any]) -> tuple[Any, ...]:
+def _json(full: FullIncident) -> dict[str, Any]:
+    of = full.incident
+    names = ("incident_id", "role", "host", "first", "last", "n_alerts", "severity", "score", "n_ports", "n_hosts",
+             "status", "note", "changed")  # fmt: skip
+    listed = {"incident_key": full.incident_key, "class": of.class_name, "ports": full.ports, "hosts": full.hosts}
+    return {**{name: getattr(of, name) for name in names}, **listed}
+
+
+def _iso(when: datetime) -> str:
+    return when.isoformat()
+
+
+def _incident(full: FullIncident) -> tuple[Any, ...]:
+    of = full.incident
     return (
-        severity_cell(row["severity"]),
-        row["class"],
-        f"{row['host'] or '?'} ({row['role']})",
-        time_cell(row["first"]),
-        duration((row["last"] - row["first"]).total_seconds()),
-        f"{row['n_alerts']:,}",
-        _most_frequent(row["ports"], row["n_ports"]),
-        _most_frequent(row["hosts"], row["n_hosts"]),
-        row["status"] or "open",
-        row["incident_id"][:ID_SHOWN],
+        severity_cell(of.severity),
+        of.class_name,
+        f"{of.host or '?'} ({of.role})",
+        time_cell(of.first),
+        duration(of.duration_s),
+        f"{of.n_alerts:,}",
+        _most_frequent(full.ports, of.n_ports),
+        _most_frequent(full.hosts, of.n_hosts),
+        of.status,
+        of.incident_id[:ID_SHOWN],
     )
 
 
@@ -65,10 +84,12 @@ def alerts(
 ) -> None:
     """List alerts, latest first."""
     from deepidea.detection.sinks.formats.rendering import render
+    from deepidea.store import incidents as stored
+    from deepidea.store.alerts import find_table
 
-    with known_store(store) as opened:
-        wanted = None if incident is None else opened.find_incident(incident)
-        rows = opened.alerts(incident=wanted, suppressed=quiet, limit=limit).rows
+    with known_store(store) as opened, opened.read() as connection:
+        wanted = None if incident is None else stored.find_id(connection, incident)
+        rows = find_table(connection, incident=wanted, suppressed=quiet, limit=limit)
     if format is not None:
         sys.stdout.writelines(line + "\n" for line in render(rows, format))
         return

@@ -40,18 +40,22 @@ def models_add(
     store: StoreUrl = "",
 ) -> None:
     """Check a detector file and add it to the store."""
-    who = analyst_or_login(analyst)
-    with new_or_known_store(store) as opened:
-        added = opened.add_model(file, name=name, analyst=who)
-        active = opened.active_model()
+    from deepidea.store import models as stored
+
+    who, new = analyst_or_login(analyst), stored.read_model(file, name=name)
+    with new_or_known_store(store) as opened, opened.write() as connection:
+        added = stored.add(connection, new, analyst=who)
+        active = stored.active(connection)
     step = f"activate {added.model_id}" if active is None else f"compare {active.model_id} {added.model_id} DATA"
     say(f"added {added.model_id}: {added.name}, detector {added.model}; next: deepidea models {step}")
 
 
 def models_list(store: StoreUrl = "") -> None:
     """List the models of the store, latest first."""
+    from deepidea.store import models as stored
+
     with known_store(store) as opened:
-        show_models(opened.models())
+        show_models(opened.query(stored.all_models))
 
 
 def show_models(models: Iterable[Any]) -> None:
@@ -68,11 +72,12 @@ def _model(of: Any) -> tuple[str, ...]:
 def models_show(model: ModelId, store: StoreUrl = "") -> None:
     """Show a model's card, its comparison, and when it was active."""
     from deepidea.detection.models import detector_of
+    from deepidea.store import models as stored
 
     with known_store(store) as opened:
-        found = opened.find_model(model)
+        found = opened.query(stored.find, model)
         detector = detector_of(opened, found.model_id)
-        history = [of for of in opened.activations() if of.model_id == found.model_id]
+        history = [of for of in opened.query(stored.activations) if of.model_id == found.model_id]
     show_models([found])
     show_card(detector)
     if found.comparison is not None:
@@ -112,20 +117,22 @@ def _detector(model: str, store: str) -> tuple[Detector, str]:
     """Return a detector of a file or of the store, and its id in a store."""
     from deepidea.detection.models import detector_of
     from deepidea.model.detector import Detector
-    from deepidea.store.stored_model import model_id_of
+    from deepidea.store import models as stored
 
     if Path(model).is_file():
-        return Detector.load(model), model_id_of(Path(model).read_bytes())
+        return Detector.load(model), stored.model_id_of(Path(model).read_bytes())
     with known_store(store) as opened:
-        found = opened.find_model(model)
+        found = opened.query(stored.find, model)
         return detector_of(opened, found.model_id), found.model_id
 
 
 def _store_comparison(comparison: dict[str, Any], old_id: str, new_id: str, store: str) -> None:
     """Keep a comparison in the store, if it has both models."""
+    from deepidea.store import models as stored
+
     with known_store(store) as opened:
-        if {old_id, new_id} <= {of.model_id for of in opened.models()}:
-            opened.set_comparison(comparison, old_id=old_id, new_id=new_id)
+        if {old_id, new_id} <= {of.model_id for of in opened.query(stored.all_models)}:
+            opened.execute(stored.set_comparison, comparison, old_id=old_id, new_id=new_id)
             say(f"kept in the store; next: deepidea models activate {new_id}")
         else:
             say("not kept: the store does not have both models; deepidea models add adds one")
@@ -139,24 +146,31 @@ def models_activate(
     store: StoreUrl = "",
 ) -> None:
     """Make a model the active one, which `deepidea detect` runs by default; running ones switch to it."""
+    from deepidea.store import models as stored
+
     who = analyst_or_login(analyst)
-    with known_store(store) as opened:
-        done = opened.activate(opened.find_model(model).model_id, analyst=who, note=note, force=force)
+    with known_store(store) as opened, opened.write() as connection:
+        model_id = stored.find(connection, model).model_id
+        done = stored.activate(connection, model_id, analyst=who, note=note, force=force)
     say(f"{done.model_id} is active" + (", forced" if done.kind == "forced" else ""))
 
 
 def models_rollback(note: Note = "", analyst: Analyst = None, store: StoreUrl = "") -> None:
     """Make the previously active model the active one again."""
+    from deepidea.store import models as stored
+
     who = analyst_or_login(analyst)
     with known_store(store) as opened:
-        done = opened.rollback(analyst=who, note=note)
+        done = opened.execute(stored.rollback, analyst=who, note=note)
     say(f"{done.model_id} is active again")
 
 
 def models_history(store: StoreUrl = "") -> None:
     """List which model was activated when, by whom and why."""
+    from deepidea.store import models as stored
+
     with known_store(store) as opened:
-        show_activations(opened.activations())
+        show_activations(opened.query(stored.activations))
 
 
 def show_activations(activations: Iterable[Any]) -> None:
@@ -167,7 +181,9 @@ def show_activations(activations: Iterable[Any]) -> None:
 
 def models_remove(model: ModelId, store: StoreUrl = "") -> None:
     """Delete a model from the store; the active one cannot be deleted."""
-    with known_store(store) as opened:
-        found = opened.find_model(model)
-        opened.remove_model(found.model_id)
+    from deepidea.store import models as stored
+
+    with known_store(store) as opened, opened.write() as connection:
+        found = stored.find(connection, model)
+        stored.remove(connection, found.model_id)
     say(f"removed {found.model_id}")

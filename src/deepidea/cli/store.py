@@ -12,8 +12,11 @@ from deepidea.cli.terminal import out, say, show_losses, show_table
 
 def store_status(store: StoreUrl = "") -> None:
     """Show the counters of each source and each sink."""
+    from deepidea.store import deliveries
+    from deepidea.store.sources import counters
+
     with known_store(store) as opened:
-        sources, sinks = opened.counters(), opened.sink_counters()
+        sources, sinks = opened.query(counters), opened.query(deliveries.counters)
         out.print(opened.url, markup=False, soft_wrap=True)
     show_table(("source", "flows", "alerts", "suppressed", "skipped", "dropped", "updated"), map(_source, sources))
     if sinks:
@@ -33,6 +36,8 @@ def store_purge(
     days: Annotated[float, option("Delete what is older than so many days.", min=0)], store: StoreUrl = ""
 ) -> None:
     """Delete old alerts and incidents, by the time of their flows."""
+    from deepidea.store.retention import purge
+
     with known_store(store) as opened:
-        purged = opened.purge(datetime.now(UTC) - timedelta(days=days))
+        purged = opened.execute(purge, datetime.now(UTC) - timedelta(days=days))
     say(f"{purged.n_alerts:,} alerts deleted")

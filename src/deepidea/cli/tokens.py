@@ -26,18 +26,23 @@ def tokens_add(
     store: StoreUrl = "",
 ) -> None:
     """Create an access token and print it once; with the first one, the page requires a login."""
+    from deepidea.store import access
+    from deepidea.store import audit as log
+
     ends = None if expires is None else expires.replace(tzinfo=UTC)
-    with new_or_known_store(store) as opened:
-        token, secret = opened.add_token(name, role, expires=ends)
-        opened.audit(_ACTOR, "add token", token.token_id, detail={"name": name, "role": role})
+    with new_or_known_store(store) as opened, opened.write() as connection:
+        token, secret = access.add_token(connection, name, role, expires=ends)
+        log.write(connection, _ACTOR, "token.add", token.token_id, detail={"name": name, "role": role})
     say(f"token {token.token_id} of {token.name} ({token.role}); it is not shown again:")
     out.print(secret, markup=False, soft_wrap=True)
 
 
 def tokens_list(store: StoreUrl = "") -> None:
     """List access tokens: owner, role, last use."""
+    from deepidea.store import access
+
     with known_store(store) as opened:
-        tokens = opened.tokens()
+        tokens = opened.query(access.tokens)
     columns = ("token", "name", "role", "created", "last used", "ends")
     show_table(columns, map(_token, tokens), empty="no tokens")
 
@@ -51,16 +56,21 @@ def tokens_revoke(
     token_id: Annotated[str, typer.Argument(help="Token id from `deepidea tokens list`.")], store: StoreUrl = ""
 ) -> None:
     """Revoke a token and end its sessions."""
-    with known_store(store) as opened:
-        opened.revoke_token(token_id)
-        opened.audit(_ACTOR, "revoke token", token_id)
+    from deepidea.store import access
+    from deepidea.store import audit as log
+
+    with known_store(store) as opened, opened.write() as connection:
+        token = access.revoke_token(connection, token_id)
+        log.write(connection, _ACTOR, "token.revoke", token_id, detail={"name": token.name})
     say(f"revoked {token_id}")
 
 
 def audit(store: StoreUrl = "", limit: Limit = 50) -> None:
     """List changes made through the page, its API or the command line, newest first."""
+    from deepidea.store import audit as log
+
     with known_store(store) as opened:
-        entries = opened.audit_log(limit=limit)[0]
+        entries = opened.query(log.find, limit=limit).items
     show_table(("time", "who", "from", "what", "subject", "detail"), map(_entry, entries), empty="no changes yet")
 
 

@@ -56,8 +56,8 @@ def _entries(path: Path) -> Sequence[Mapping[str, Any]]:
             return list(csv.DictReader(text.splitlines(), restkey="more cells than the header"))
         document = tomllib.loads(text)
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"a file of allow rules must be readable TOML or CSV, however: {path}: {error}") from error
+        raise DataError(f"cannot read allow rules of {path}: {error}; give TOML or CSV") from error
     entries = document.get("allow", [])
     if set(document) - {"allow"} or not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise DataError(f"a file of allow rules must hold [[allow]] tables alone, however: {path} holds something else")
+        raise DataError(f"cannot read allow rules of {path}: it has more than [[allow]] tables")
     return entries

@@ -23,7 +23,7 @@ import polars as pl
 from deepidea.detection.alerting import DEFAULT_THRESHOLDS, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
 from deepidea.detection.drift import DriftMonitor
-from deepidea.detection.health import HealthTeller, told_bounds
+from deepidea.detection.health import Heartbeat, json_bounds
 from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.sources.partitions import HeldPartitions, Partition, PartitionedSource
 from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
@@ -32,10 +32,12 @@ from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
 from deepidea.flows.flow_lines import has_context
 from deepidea.flows.sensors.projection import to_conn
 from deepidea.model.detector import Detector
+from deepidea.store import batches, engines, sources
+from deepidea.store.batches import Committed
 from deepidea.store.drift import BinnedFlows
 from deepidea.store.engines import EngineStatus
 from deepidea.store.memory import MAX_MEMORY_BYTES, MemoryChange
-from deepidea.store.store import Committed, Store
+from deepidea.store.store import Store
 
 log = logging.getLogger("deepidea.detection")
 
@@ -150,7 +152,7 @@ class Engine:
         self._model = fingerprint(detector)
         self._drift = DriftMonitor(detector, self._model)
         self._sink_errors = sink_errors
-        self._health = HealthTeller(source.name, self._about(name))
+        self._health = Heartbeat(source.name, self._about(name))
         self._halt = threading.Event()
         self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # by partition: its generation, and the adapter
         if isinstance(source, PartitionedSource):
@@ -159,7 +161,7 @@ class Engine:
     def _about(self, name: str) -> dict[str, Any]:
         """Return the part of the engine's state that describes its detector."""
         thresholds = self.thresholds
-        limits = {} if thresholds is None else {"bounds": told_bounds(thresholds.bounds), "fpr": thresholds.fpr}
+        limits = {} if thresholds is None else {"bounds": json_bounds(thresholds.bounds), "fpr": thresholds.fpr}
         known = {"has_reference": self.detector.reference is not None}
         return {"model": self._model, "detector": name, "schema": self.detector.schema.name, **known, **limits}
 
@@ -188,8 +190,8 @@ class Engine:
     def _report(self, status: EngineStatus = "live", error: str | None = None) -> None:
         """Store the engine's state; failures are counted, not raised."""
         try:
-            self.store.tell_engine(
-                self._health.state(self.progress, status, error=error, sink_errors=self._sink_errors())
+            self.store.execute(
+                engines.put, self._health.state(self.progress, status, error=error, sink_errors=self._sink_errors())
             )
         except StoreError:
             self.progress.n_store_retries += 1  # counted in the next state
@@ -363,7 +365,8 @@ class Engine:
             try:
                 if pause > _FIRST_PAUSE_S and self._is_stored(batch):
                     return Committed(alerts.height, 0, 0)
-                return self.store.commit_batch(
+                return self.store.execute(
+                    batches.commit,
                     self.source.name,
                     batch.position,
                     alerts,
@@ -389,7 +392,7 @@ class Engine:
         deadline, pause = time.monotonic() + STORE_PATIENCE_S, _FIRST_PAUSE_S
         while True:
             try:
-                return self.store.resume(name)
+                return self.store.query(sources.resume, name)
             except StoreError:
                 self.progress.n_store_retries += 1
                 if self._halt.is_set() or time.monotonic() + pause > deadline:
@@ -399,7 +402,7 @@ class Engine:
 
     def _is_stored(self, batch: FlowBatch) -> bool:
         name = batch.partition.name if batch.partition else self.source.name
-        return batch.position is not None and self.store.position(name) == batch.position
+        return batch.position is not None and self.store.query(sources.position, name) == batch.position
 
 
 class _Either(threading.Event):

@@ -32,7 +32,7 @@ def explain_alert(
     detector : Detector
         The one that made the alert; it may have been calibrated since.
     alert : mapping
-        A row of :meth:`deepidea.store.store.Store.alerts`.
+        A row of an alert table, its features included: :func:`deepidea.store.alerts.find_row`.
     top : int
         Most reasons.
     explainer : Explainer, optional

@@ -15,7 +15,7 @@ from deepidea.errors import DataError
 from deepidea.flows.feedback_columns import FEEDBACK_COLUMNS, feedback_column, guard_cells
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.writing import Format, format_of, write_flows
-from deepidea.store.labelled_alerts import JudgedCounts
+from deepidea.store.labelled_alerts import LabelledCounts, labelled_pages
 from deepidea.store.store import Store
 
 _ODD = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -25,7 +25,7 @@ _ID = ("start", "end", "src_ip", "src_port", "dst_ip", "dst_port", "protocol", "
 
 def export_feedback(
     store: Store, output: str | Path, *, format: Format | None = None, per_incident: int | None = None
-) -> JudgedCounts:
+) -> LabelledCounts:
     """Write the flows that analysts judged, with their labels, and return what was written and left out.
 
     A row is a flow: identity (:data:`deepidea.flows.identity.IDENTITY`), every feature that its alert kept, under
@@ -39,7 +39,7 @@ def export_feedback(
     output : path
         ``.parquet``, ``.csv`` or ``.jsonl``; ``-`` for the standard output. It appears when it is whole.
     format : {"parquet", "csv", "jsonl"}, optional
-        Where the name does not tell.
+        Where the name of the output has no known ending.
     per_incident : int, optional
         Most flows of an incident, the same ones every time; flows judged one by one always count.
 
@@ -57,12 +57,12 @@ def export_feedback(
     spreadsheet would run as a formula has an apostrophe before it, which `deepidea train --extra` takes away again.
     """
     if per_incident is not None and per_incident < 1:
-        raise DataError(f"an incident must give a flow at least, however: per_incident={per_incident}")
+        raise DataError(f"per_incident must be at least 1, got {per_incident}")
     chosen, _ = format_of(str(output), format)
-    counts = JudgedCounts()
+    counts = LabelledCounts()
     with tempfile.TemporaryDirectory(prefix="deepidea-feedback-") as folder:
         pages = _Pages(Path(folder))
-        for page in store.judged_alerts(per_incident=per_incident, counts=counts):
+        for page in labelled_pages(store, per_incident=per_incident, counts=counts):
             pages.add(page)
         if not counts.n_flows:
             raise DataError(_nothing(counts))
@@ -72,9 +72,9 @@ def export_feedback(
     return counts
 
 
-def _nothing(counts: JudgedCounts) -> str:
+def _nothing(counts: LabelledCounts) -> str:
     return (
-        "an export needs alerts that were judged to be true or false positives, however: there are none "
+        "nothing to export: no stored alert is labelled true or false positive "
         f"({counts.n_unsure:,} unsure, {counts.n_purged:,} judged and gone, {counts.n_purged_incidents:,} judged "
         f"incidents gone, {counts.n_without_features:,} without features); judge some: deepidea feedback add"
     )

@@ -1,4 +1,4 @@
-"""How the engine of a source stands, told to the store about once a second, for whoever looks from another process."""
+"""Engine heartbeat: the state of a source's engine, written to the store about once a second for other processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from deepidea.store.engines import RATE_OVER_S, EngineState, EngineStatus
 
-TELL_EVERY_S = 1.0
-_NEWEST_BATCHES = 100  # that delays are told of: of a live source about the last 20 s
+HEARTBEAT_S = 1.0
+_NEWEST_BATCHES = 100  # that latencies are of: about the last 20 s of a live source
 
 
 class HasProgress(Protocol):
@@ -29,7 +29,7 @@ class HasProgress(Protocol):
         """Return the latency that this fraction of the flows did not exceed."""
 
 
-class HealthTeller:
+class Heartbeat:
     """Makes the states of one engine: when one is due, and at what rate flows came lately.
 
     Parameters
@@ -43,12 +43,12 @@ class HealthTeller:
         self.source, self.about = source, dict(about)
         self._began = datetime.now(UTC)
         self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._told_s = -math.inf
+        self._written_s = -math.inf
 
     @property
     def is_due(self) -> bool:
-        """Whether the last state was told long enough ago."""
-        return time.monotonic() - self._told_s >= TELL_EVERY_S
+        """Whether the next heartbeat is due."""
+        return time.monotonic() - self._written_s >= HEARTBEAT_S
 
     def state(
         self,
@@ -59,7 +59,7 @@ class HealthTeller:
         sink_errors: Mapping[str, str] | None = None,
     ) -> EngineState:
         """Return how the engine stands now."""
-        self._told_s = time.monotonic()
+        self._written_s = time.monotonic()
         p50, p99 = (progress.latency_s(fraction, newest=_NEWEST_BATCHES) for fraction in (0.5, 0.99))
         return EngineState(
             self.source,
@@ -89,7 +89,7 @@ class HealthTeller:
         return (n_flows - before) / max(now - since, 1e-9)
 
 
-def told_bounds(bounds: Mapping[str, float]) -> dict[str, float | None]:
+def json_bounds(bounds: Mapping[str, float]) -> dict[str, float | None]:
     """Return thresholds as JSON knows them: infinite is None."""
     return {name: bound if math.isfinite(bound) else None for name, bound in bounds.items()}
 

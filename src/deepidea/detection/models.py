@@ -8,8 +8,9 @@ from collections.abc import Callable
 from deepidea.detection.alerting import CARD_ENTRY, Thresholds, thresholds_of
 from deepidea.errors import ArtifactError, DataError, DeepIDEAError, StoreError
 from deepidea.model.detector import Detector
+from deepidea.store import models
+from deepidea.store.models import StoredModel, model_id_of, open_detector
 from deepidea.store.store import Store
-from deepidea.store.stored_model import StoredModel, model_id_of, open_detector
 
 __all__ = ["ActiveDetector", "detector_of"]
 
@@ -18,9 +19,9 @@ CHECK_S = 3.0  # between looks at what is active
 
 def detector_of(store: Store, model_id: str) -> Detector:
     """Return the detector of a stored model; :class:`ArtifactError` where its file is not what was added."""
-    data = store.model_file(model_id)
+    data = store.query(models.file, model_id)
     if model_id_of(data) != model_id:
-        raise ArtifactError(f"a stored file must be what was added, however: that of {model_id} has another SHA-256")
+        raise ArtifactError(f"the stored file of model {model_id} has another SHA-256 than when it was added")
     return open_detector(data)
 
 
@@ -35,8 +36,8 @@ class ActiveDetector:
     fits : callable, optional
         Gets the detector that runs and the next one, and raises :class:`~deepidea.errors.DataError` where the next one
         cannot take its place.
-    tell : callable, optional
-        Gets a line for people whenever something is to be said.
+    report : callable, optional
+        Gets a line for people when the model changes, or cannot.
     every_s : float
         Seconds between looks.
 
@@ -54,15 +55,15 @@ class ActiveDetector:
         *,
         fpr: float | None = None,
         fits: Callable[[Detector, Detector], None] | None = None,
-        tell: Callable[[str], None] | None = None,
+        report: Callable[[str], None] | None = None,
         every_s: float = CHECK_S,
     ) -> None:
         self._store, self._fpr, self._every_s = store, fpr, every_s
-        self._fits, self._tell = fits or (lambda _, __: None), tell or (lambda _: None)
-        active = store.active_model()
+        self._fits, self._report = fits or (lambda _, __: None), report or (lambda _: None)
+        active = store.query(models.active)
         if active is None:
             raise DataError(
-                f"a store must have an active model to detect with, however: {store.url} has none; give --model FILE, "
+                f"store {store.url} has no active model to detect with; give --model FILE, "
                 "or: deepidea models add FILE, then deepidea models activate ID"
             )
         self.model, self.detector = active, detector_of(store, active.model_id)
@@ -72,13 +73,13 @@ class ActiveDetector:
     def newest(self) -> tuple[Detector, Thresholds | None] | None:
         """Return the detector that has been activated since the last call, with its thresholds; None where none has.
 
-        One that cannot take over is told of once, and the one before goes on.
+        One that cannot take over is reported once, and the one before goes on.
         """
         if time.monotonic() < self._next_look_s:
             return None
         self._next_look_s = time.monotonic() + self._every_s
         try:
-            active = self._store.active_model()
+            active = self._store.query(models.active)
             if active is None or active.model_id == self._seen:
                 return None
             self._seen = active.model_id
@@ -86,7 +87,7 @@ class ActiveDetector:
         except StoreError:
             return None  # the engine itself waits for a store that is away; the next look comes soon
         except DeepIDEAError as error:
-            self._tell(f"going on with {_named(self.model)}: {self._seen} cannot take over: {error}")
+            self._report(f"going on with {_named(self.model)}: {self._seen} cannot take over: {error}")
             return None
 
     def _taken(self, active: StoredModel) -> tuple[Detector, Thresholds | None]:
@@ -98,7 +99,7 @@ class ActiveDetector:
         warning = (
             "; it has no thresholds of your network, as the one before had: run deepidea calibrate" if bare else ""
         )
-        self._tell(f"detecting with {_named(active)} from here on{warning}")
+        self._report(f"detecting with {_named(active)} from here on{warning}")
         return detector, thresholds
 
 

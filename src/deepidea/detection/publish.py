@@ -30,6 +30,7 @@ from deepidea.errors import DataError, SourceError
 from deepidea.flows.context import HostContext
 from deepidea.flows.datasets.installed import data_home
 from deepidea.flows.flow_lines import flow_lines, pair_keys
+from deepidea.store import batches, sources
 from deepidea.store.alert_columns import ALERT_COLUMNS
 from deepidea.store.memory import MemoryChange
 from deepidea.store.store import Store, open_store
@@ -137,7 +138,7 @@ class _Work:
 
     def resume(self, left: Position | None, stop: threading.Event) -> Position | None:
         """Return where to go on with the source, what must be remembered restored and a batch that is missing sent."""
-        kept, memory = self.store.resume(self._name)
+        kept, memory = self.store.query(sources.resume, self._name)
         outbox = unpack_outbox(memory.get(_OUTBOX, []))
         if kept != left and outbox is not None and outbox.before == left:
             self._put(outbox, stop)
@@ -167,7 +168,7 @@ class _Work:
         outbox = Outbox(self.before, position, pair_keys(flows).to_list(), flow_lines(flows))
         if position is not None:
             changes = (*batch.memory, *self.adapter.save(), MemoryChange(_OUTBOX, outbox.pack()))
-            self.store.commit_batch(self._name, position, _NO_ALERTS, n_flows=flows.height, memory=changes)
+            self.store.execute(batches.commit, self._name, position, _NO_ALERTS, n_flows=flows.height, memory=changes)
         self._put(outbox, stop)
         self.before = position or self.before
         self.done.n_flows += flows.height

@@ -25,6 +25,8 @@ from deepidea.flows.datasets.installed import data_home
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.model.detector import Detector
 from deepidea.packets.meter import DIALECTS
+from deepidea.store import rules, sources
+from deepidea.store.memory import rename_source
 from deepidea.store.store import Store, open_store
 
 DRAIN_S = 10.0  # for sinks to take what waits when detection ends
@@ -190,7 +192,7 @@ def run_detection(
     report = on_model or (lambda _: None)
     with open_known_store(config.store) as store:
         fits = partial(refuse_other_reading, source_of(config.source, follow=config.follow).schema)
-        active = ActiveDetector(store, fpr=config.fpr, fits=fits, tell=report, every_s=check_s)
+        active = ActiveDetector(store, fpr=config.fpr, fits=fits, report=report, every_s=check_s)
         report(f"detecting with the active model of {store.url}: {active.model.name} (detector {active.model.model})")
         return _run(config, stop, active.detector, active.newest, on_start, on_batch)
 
@@ -219,8 +221,8 @@ def _run(
             sink_errors=lambda: errors_of([delivery.status() for delivery in deliveries]),
             newest=newest,
         )
-        store.rename_source(config.source, source.name)  # of an earlier release, or another spelling of its path
-        resumed = source.replayable and store.position(source.name) is not None
+        store.execute(rename_source, config.source, source.name)  # of an earlier release, or spelt differently
+        resumed = source.replayable and store.query(sources.position, source.name) is not None
         if on_start is not None:
             on_start(thresholds)
         with running(deliveries):
@@ -245,9 +247,9 @@ def refuse_other_reading(source_schema: str, old: Detector, new: Detector) -> No
 def _take_rules(store: Store, path: Path | None) -> None:
     """Take allow rules from a file, and restore the alerts of rules that have ended."""
     if path is not None:
-        store.sync_rules(read_rules(path), origin=str(path))
-    if store.rules():
-        store.apply_to_store()
+        store.execute(rules.sync, read_rules(path), origin=str(path))
+    if store.query(rules.all_rules):
+        store.execute(rules.apply)
 
 
 def _after_batch(

@@ -1,4 +1,4 @@
-"""Allow rules: what is known and wanted, so that its alerts are kept quiet. They are stored all the same."""
+"""Allow rules: known and wanted traffic, whose alerts are stored but suppressed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ALL_64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class AllowRule:
-    """A rule that keeps alerts quiet: those to which all of its criteria apply.
+    """A rule that suppresses the alerts that meet all of its criteria.
 
     Parameters
     ----------
@@ -72,9 +72,9 @@ class AllowRule:
 
     def __post_init__(self) -> None:
         if not any(self.criteria.values()):
-            raise DataError(f"an allow rule must have one of {', '.join(CRITERIA)}, however: it has none")
+            raise DataError(f"an allow rule needs at least one of {', '.join(CRITERIA)}")
         if self.peer and not self.host:
-            raise DataError(f"peer is the other one of a pair, however: peer {self.peer} stands without host")
+            raise DataError(f"peer {self.peer} needs host, the other one of the pair")
         for name in ("src", "dst", "host", "peer"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, str(_network(getattr(self, name), name)))
@@ -107,22 +107,22 @@ def _network(text: str, field: str) -> Network:
     try:
         return ipaddress.ip_network(str(text).strip(), strict=False)
     except ValueError as error:
-        raise DataError(f"{field} must be an address or a CIDR block, however: {text!r} ({error})") from error
+        raise DataError(f"{field} must be an address or a CIDR block, got {text!r} ({error})") from error
 
 
 @lru_cache(maxsize=8192)
 def _port_range(text: str) -> tuple[int, int]:
     low, _, high = text.partition("-")
     if not low.strip().isdecimal() or not (high or low).strip().isdecimal():
-        raise DataError(f"port must be a port or a range such as 8000-8100, however: {text!r}")
+        raise DataError(f"port must be a port or a range such as 8000-8100, got {text!r}")
     first, last = int(low), int(high or low)
     if not 0 <= first <= last <= 65535:
-        raise DataError(f"port must be in 0..65535, the lower first, however: {text!r}")
+        raise DataError(f"port must be in 0..65535, the lower first, got {text!r}")
     return first, last
 
 
 def suppress(alerts: pl.DataFrame, rules: Iterable[AllowRule], *, now: datetime) -> pl.DataFrame:
-    """Return alerts with ``suppressed_by`` set anew: the id of the rule that keeps each quiet, or null.
+    """Return alerts with ``suppressed_by`` set anew: the id of the rule that suppresses each, or null.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def suppress(alerts: pl.DataFrame, rules: Iterable[AllowRule], *, now: datetime)
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """What rules look at, as arrays of ``(n_alerts,)``."""
+    """The columns that rules match, as arrays of ``(n_alerts,)``."""
 
     src: _Addresses
     dst: _Addresses
@@ -248,7 +248,7 @@ def rule_from(entry: Mapping[str, Any]) -> AllowRule:
     given = {name: value for name, value in entry.items() if value is not None and value != ""}
     unknown = [str(name) for name in given if name not in FIELDS]
     if unknown:
-        raise DataError(f"a rule must have fields out of {', '.join(FIELDS)}, however: it has {', '.join(unknown)}")
+        raise DataError(f"unknown fields of an allow rule: {', '.join(unknown)}; known are {', '.join(FIELDS)}")
     texts = {name: str(given[name]).strip() for name in (*CRITERIA, "note") if name in given}
     if "class" in texts:
         texts["class_name"] = texts.pop("class")
@@ -263,4 +263,4 @@ def _moment(value: Any) -> datetime:
     try:
         return datetime.fromisoformat(str(value).strip())
     except ValueError as error:
-        raise DataError(f"expires must be a date or a time in ISO 8601, however: {value!r}") from error
+        raise DataError(f"expires must be a date or a time in ISO 8601, got {value!r}") from error

@@ -12,9 +12,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from deepidea.store.reading import us
+from deepidea.store.statements import upsert, us
 from deepidea.store.tables import DRIFT_COUNTS, META
-from deepidea.store.writing import upsert
 
 Against = Literal["training", "site"]
 Counts = NDArray[np.uint32]

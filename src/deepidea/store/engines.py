@@ -10,8 +10,8 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from deepidea.store.statements import time_of, upsert, us
 from deepidea.store.tables import ENGINES
-from deepidea.store.writing import upsert
 
 EngineStatus = Literal["live", "ended", "failed"]
 SILENT_S = 15.0  # an engine that is live by its own account and has written nothing for so long is not running
@@ -20,15 +20,15 @@ RATE_OVER_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """How an engine stood when it last told.
+    """State of an engine as of its last heartbeat.
 
     Parameters
     ----------
     source : str
     updated, began : datetime
-        When it told this, and when it began.
+        Time of the heartbeat, and of the start.
     status : {"live", "ended", "failed"}
-        What it said of itself; :attr:`is_running` also looks at the time.
+        By its own account; :attr:`is_running` also needs a recent heartbeat.
     n_flows, n_alerts : int
         Since it began.
     flows_per_s : float
@@ -49,9 +49,9 @@ class EngineState:
     fpr : float, optional
         Rate of false alarms that the thresholds were set for.
     error : str, optional
-        What it failed of.
+        Why it failed.
     sink_errors : mapping of sink to str
-        What the sinks that take nothing said last.
+        Last errors of the sinks that reject alerts.
 
     Examples
     --------
@@ -84,7 +84,7 @@ class EngineState:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is at work now: it said so, and lately."""
+        """Whether it runs now: live by its own account, as of lately."""
         return self.is_running_at(datetime.now(UTC))
 
     def is_running_at(self, now: datetime) -> bool:
@@ -99,18 +99,18 @@ class EngineState:
     @classmethod
     def from_json(cls, source: str, updated: datetime, text: str) -> EngineState:
         """Rebuild from :meth:`to_json`; entries that a newer release added do not matter."""
-        told = {name: value for name, value in json.loads(text).items() if name in cls.__dataclass_fields__}
-        began = datetime.fromtimestamp(told.pop("began"), UTC)
-        return cls(source, updated, began, **told)
+        values = {name: value for name, value in json.loads(text).items() if name in cls.__dataclass_fields__}
+        began = datetime.fromtimestamp(values.pop("began"), UTC)
+        return cls(source, updated, began, **values)
 
 
 def put(connection: sa.Connection, state: EngineState) -> None:
     """Keep the state of a source's engine, in place of its last one."""
-    row = {"source": state.source, "updated_us": round(state.updated.timestamp() * 1e6), "state": state.to_json()}
+    row = {"source": state.source, "updated_us": us(state.updated), "state": state.to_json()}
     upsert(connection, ENGINES, [row])
 
 
 def latest(connection: sa.Connection, *wanted: sa.ColumnElement[bool]) -> list[EngineState]:
     """Return the last state of the engine of each source, the newest first."""
     rows = connection.execute(sa.select(ENGINES).where(*wanted).order_by(ENGINES.c.updated_us.desc(), ENGINES.c.source))
-    return [EngineState.from_json(source, datetime.fromtimestamp(at / 1e6, UTC), text) for source, at, text in rows]
+    return [EngineState.from_json(source, time_of(at), text) for source, at, text in rows]

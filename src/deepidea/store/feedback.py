@@ -1,116 +1,250 @@
-"""Feedback in a store: kept, followed where incidents merge, read by subject, and found for every alert."""
+"""Feedback: verdicts of analysts on alerts and incidents, which stand beside the detector's own."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from typing import get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
 
-import polars as pl
 import sqlalchemy as sa
 
 from deepidea.errors import DataError
-from deepidea.store.judgement import Feedback, Judgement, Subject, Verdict
-from deepidea.store.labelled_alerts import JudgedCounts, feedback_of, holding, incidents_of, judged_pages
-from deepidea.store.reading import lead
+from deepidea.flows.taxonomy import BENIGN
+from deepidea.store.statements import (
+    Page,
+    Row,
+    check_limit,
+    current_id,
+    decode_number,
+    page_of,
+    plain_text,
+    slices,
+    time_of,
+)
 from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENTS
 
-_MARK = FEEDBACK.c
+Subject = Literal["alert", "incident"]
+Verdict = Literal["true_positive", "false_positive", "unsure"]
+LONGEST = {"class_name": 200, "note": 10_000, "analyst": 200}  # characters
 
 
-class StoredFeedback:
-    """The part of a :class:`~deepidea.store.store.Store` that keeps what analysts say."""
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an analyst says.
 
-    _gap_s: float
+    Parameters
+    ----------
+    verdict
+        ``true_positive``: it is an attack; ``false_positive``: it is benign; ``unsure``.
+    analyst
+        Who says so.
+    class_name
+        Of a true positive: the right class where the detector's is wrong.
+    note
+        Free text; kept as it is, so that whoever shows it must escape it.
 
-    def _transaction(self, *, writes: bool = False) -> contextlib.AbstractContextManager[sa.Connection]:
-        raise NotImplementedError
+    Raises
+    ------
+    DataError
+        The verdict is not one, a class goes with one that has none or is benign, nobody is named, or a text is too
+        long.
 
-    def judge(
-        self,
-        subject: Subject,
-        subject_id: str,
-        verdict: Verdict,
-        *,
-        class_name: str | None = None,
-        note: str = "",
-        analyst: str,
-    ) -> Feedback:
-        """Keep an analyst's verdict on an alert or an incident; the latest one of a subject holds.
+    Examples
+    --------
+    >>> Judgement("true_positive", "ann", class_name="botnet").label("port_scan")
+    'botnet'
+    >>> Judgement("false_positive", "ann").label("port_scan"), Judgement("unsure", "ann").label("port_scan")
+    ('benign', None)
+    """
 
-        A verdict on an incident holds for its alerts, those that come later too, except where an alert has one of its
-        own. The prediction stays as it is.
+    verdict: Verdict
+    analyst: str
+    class_name: str | None = None
+    note: str = ""
 
-        Parameters
-        ----------
-        subject, subject_id
-            What is judged; an incident also under an earlier id of it.
-        verdict, class_name, note, analyst
-            See :class:`~deepidea.store.judgement.Judgement`.
+    def __post_init__(self) -> None:
+        if self.verdict not in get_args(Verdict):
+            raise DataError(f"verdict must be one of {', '.join(get_args(Verdict))}, got {self.verdict!r}")
+        if not self.analyst.strip():
+            raise DataError("a verdict needs the name of its analyst, got an empty one")
+        self._refuse_class()
+        for name, most in LONGEST.items():
+            length = len(getattr(self, name) or "")
+            if length > most:
+                raise DataError(f"{name} may have {most:,} characters at most, got {length:,}; shorten it")
 
-        Raises
-        ------
-        DataError
-            The store has no such subject, or the verdict breaks a rule.
-        """
-        said = Judgement(verdict, analyst, class_name, note)
-        with self._transaction(writes=True) as connection:
-            current = _known_subject(connection, subject, subject_id)
-            row = {
-                "subject": subject,
-                "subject_id": current,
-                "verdict": said.verdict,
-                "class": said.class_name,
-                "note": _storable(note),
-                "analyst": _storable(analyst),
-                "time_us": time.time_ns() // 1000,
-            }
-            key = connection.execute(FEEDBACK.insert().values(row)).inserted_primary_key
-            assert key is not None  # for the type checker: one row was inserted
-            return feedback_of({**row, "feedback_id": key[0]})
+    def _refuse_class(self) -> None:
+        if self.class_name is None:
+            return
+        if self.verdict != "true_positive":
+            raise DataError(
+                f"class {self.class_name!r} needs verdict true_positive, got {self.verdict}; leave the class out"
+            )
+        if not self.class_name.strip() or self.class_name == BENIGN:
+            raise DataError(
+                f"the class of a true positive must be an attack, got {self.class_name!r}; label benign flows "
+                "false_positive"
+            )
 
-    def feedback(
-        self, *, subject: Subject | None = None, subject_id: str | None = None, limit: int | None = None
-    ) -> list[Feedback]:
-        """Return what was said, the newest first: of one subject, of one kind of them, or all."""
-        wanted = [] if subject is None else [_MARK.subject == subject]
-        with self._transaction() as connection:
-            if subject_id is not None:
-                wanted.append(_MARK.subject_id.in_([subject_id, lead(connection, subject_id)]))
-            query = sa.select(FEEDBACK).where(*wanted).order_by(_MARK.feedback_id.desc()).limit(limit)
-            return [feedback_of(dict(row)) for row in connection.execute(query).mappings()]
+    def label(self, predicted: str) -> str | None:
+        """Return the label of a flow of a predicted class by this verdict, None where it is unsure."""
+        if self.verdict == "unsure":
+            return None
+        return BENIGN if self.verdict == "false_positive" else self.class_name or predicted
 
-    def verdicts_of(self, incident_ids: Sequence[str]) -> dict[str, Feedback]:
-        """Return the verdict that holds for each incident that has one, by id; one look-up for a page of them."""
-        with self._transaction() as connection:
-            return holding(connection, "incident", incident_ids)
 
-    def verdicts_on_alerts(self, alert_ids: Sequence[str]) -> dict[str, Feedback]:
-        """Return the verdict that holds for each alert that has one: its own, else its incident's."""
-        with self._transaction() as connection:
-            own = holding(connection, "alert", alert_ids)
-            parents = incidents_of(connection, [one for one in alert_ids if one not in own])
-            said = holding(connection, "incident", sorted(set(parents.values())))
-        return {**{alert: said[parent] for alert, parent in parents.items() if parent in said}, **own}
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A verdict that is kept: what :class:`Judgement` says, of what, and when."""
 
-    def judged_alerts(
-        self, *, per_incident: int | None = None, counts: JudgedCounts | None = None
-    ) -> Iterator[pl.DataFrame]:
-        """Yield alerts that were judged to be something, page by page; see :func:`deepidea.store.labelled_alerts`."""
-        return judged_pages(self._transaction, self._gap_s, per_incident=per_incident, counts=counts or JudgedCounts())
+    feedback_id: int
+    subject: Subject
+    subject_id: str
+    verdict: Verdict
+    class_name: str | None
+    note: str
+    analyst: str
+    time: datetime
+
+    def label(self, predicted: str) -> str | None:
+        """Return what :meth:`Judgement.label` does."""
+        return Judgement(self.verdict, self.analyst, self.class_name).label(predicted)
+
+
+def feedback_of(row: Row) -> Feedback:
+    """Return a row of the table as a record."""
+    values: dict[str, Any] = {str(name): value for name, value in row.items()}
+    return Feedback(class_name=values.pop("class"), time=time_of(values.pop("time_us")), **values)
+
+
+def verdict_of(row: Row) -> Feedback | None:
+    """Return the columns of a joined row that begin with ``verdict_`` as a record, None where none was joined."""
+    if row["verdict_feedback_id"] is None:
+        return None
+    return feedback_of({column.name: row[f"verdict_{column.name}"] for column in FEEDBACK.columns})
+
+
+def newest_id(subject: Subject, subject_id: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
+    """Return the number of the verdict that holds for a subject, null where there is none, as an expression."""
+    inner = FEEDBACK.alias()
+    mine = (inner.c.subject == subject) & (inner.c.subject_id == subject_id)
+    return sa.select(sa.func.max(inner.c.feedback_id)).where(mine).scalar_subquery()
+
+
+def put(
+    connection: sa.Connection,
+    subject: Subject,
+    subject_id: str,
+    verdict: Verdict,
+    *,
+    class_name: str | None = None,
+    note: str = "",
+    analyst: str,
+) -> Feedback:
+    """Keep an analyst's verdict on an alert or an incident; the latest one of a subject holds.
+
+    A verdict on an incident holds for its alerts, later ones too, except where an alert has one of its own.
+
+    Parameters
+    ----------
+    connection
+    subject, subject_id
+        What is labelled; an incident also under an earlier id of it.
+    verdict, class_name, note, analyst
+        See :class:`Judgement`.
+
+    Raises
+    ------
+    DataError
+        The store has no such subject, or the verdict breaks a rule.
+    """
+    given = Judgement(verdict, analyst, class_name, note)
+    row = {
+        "subject": subject,
+        "subject_id": _known_subject(connection, subject, subject_id),
+        "verdict": given.verdict,
+        "class": given.class_name,
+        "note": plain_text(note),
+        "analyst": plain_text(analyst),
+        "time_us": time.time_ns() // 1000,
+    }
+    key = connection.execute(FEEDBACK.insert().values(row)).inserted_primary_key
+    assert key is not None  # for the type checker: one row was inserted
+    return feedback_of({**row, "feedback_id": key[0]})
 
 
 def _known_subject(connection: sa.Connection, subject: Subject, subject_id: str) -> str:
     """Return the id that a subject has now."""
     if subject not in get_args(Subject):
-        raise DataError(f"what is judged must be an alert or an incident, however: it is {subject!r}")
-    current = lead(connection, subject_id) if subject == "incident" else subject_id
-    column = INCIDENTS.c.incident_id if subject == "incident" else ALERTS.c.alert_id
-    if connection.execute(sa.select(column).where(column == current)).first() is None:
-        raise DataError(f"an {subject} must be in the store to be judged, however: {subject_id!r} is not")
-    return current
+        raise DataError(f"subject must be alert or incident, got {subject!r}")
+    of_incident = INCIDENTS.c.incident_id, INCIDENTS.c.incident_id == current_id(subject_id)
+    of_alert = ALERTS.c.alert_id, ALERTS.c.alert_id == subject_id
+    column, wanted = of_incident if subject == "incident" else of_alert
+    found = connection.execute(sa.select(column).where(wanted)).scalar()
+    if found is None:
+        raise DataError(f"no {subject} {subject_id!r} is in the store")
+    return str(found)
 
 
-def _storable(text: str) -> str:
-    return text.replace("\0", "\ufffd")  # NUL is text that not every store can hold
+def find(
+    connection: sa.Connection,
+    *,
+    subject: Subject | None = None,
+    subject_id: str | None = None,
+    analyst: str | None = None,
+    limit: int = 100,
+    after: str | None = None,
+) -> Page[Feedback]:
+    """Return a page of verdicts, the newest first."""
+    check_limit(limit)
+    columns, last = FEEDBACK.c, decode_number(after)
+    wanted = [columns.subject == subject] if subject is not None else []
+    wanted += [columns.analyst == analyst] if analyst is not None else []
+    wanted += [columns.feedback_id < last] if last is not None else []
+    wanted += [columns.subject_id.in_([sa.literal(subject_id), current_id(subject_id)])] if subject_id else []
+    query = sa.select(FEEDBACK).where(*wanted).order_by(columns.feedback_id.desc()).limit(limit + 1)
+    found = [feedback_of(row) for row in connection.execute(query).mappings()]
+    return page_of(found, limit, lambda one: str(one.feedback_id))
+
+
+def newest(connection: sa.Connection, subject: Subject, ids: Sequence[str]) -> dict[str, Feedback]:
+    """Return the verdict that holds for each of some subjects that has one."""
+    columns = FEEDBACK.c
+    found: dict[str, Feedback] = {}
+    for some in slices(ids):
+        query = sa.select(FEEDBACK).where(columns.subject == subject, columns.subject_id.in_(some))
+        for row in connection.execute(query.order_by(columns.feedback_id)).mappings():
+            found[row["subject_id"]] = feedback_of(row)
+    return found
+
+
+def all_newest(connection: sa.Connection, subject: Subject) -> list[Feedback]:
+    """Return the verdict that holds for each subject of a kind, the newest first."""
+    columns = FEEDBACK.c
+    holding = sa.select(sa.func.max(columns.feedback_id)).where(columns.subject == subject).group_by(columns.subject_id)
+    query = sa.select(FEEDBACK).where(columns.feedback_id.in_(holding)).order_by(columns.feedback_id.desc())
+    return [feedback_of(row) for row in connection.execute(query).mappings()]
+
+
+def incidents_of(connection: sa.Connection, alert_ids: Sequence[str]) -> dict[str, str]:
+    """Return the incident that each alert is in; suppressed alerts are in none."""
+    columns = INCIDENTS.c
+    within = (columns.incident_key == ALERTS.c.incident_key) & ALERTS.c.time_us.between(
+        columns.first_us, columns.last_us
+    )
+    joined = sa.select(ALERTS.c.alert_id, columns.incident_id).join_from(ALERTS, INCIDENTS, within)
+    found: dict[str, str] = {}
+    for some in slices(alert_ids):
+        wanted = ALERTS.c.alert_id.in_(some) & ALERTS.c.suppressed_by.is_(None)
+        found.update(tuple(row) for row in connection.execute(joined.where(wanted)))
+    return found
+
+
+def verdicts_on_alerts(connection: sa.Connection, alert_ids: Sequence[str]) -> dict[str, Feedback]:
+    """Return the verdict that holds for each alert that has one: its own, else its incident's."""
+    own = newest(connection, "alert", alert_ids)
+    parents = incidents_of(connection, [one for one in alert_ids if one not in own])
+    of_parents = newest(connection, "incident", sorted(set(parents.values())))
+    return {**{alert: of_parents[parent] for alert, parent in parents.items() if parent in of_parents}, **own}

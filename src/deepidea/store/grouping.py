@@ -235,7 +235,7 @@ def _merged(rows: pl.DataFrame, members: pl.DataFrame, part_of: pl.DataFrame) ->
 
 
 def _least_hashes(members: pl.DataFrame) -> pl.DataFrame:
-    """Return ``run``, ``kind``, ``value``, ``n``, ``hash``; one more than may be listed, which tells that there are."""
+    """Return ``run``, ``kind``, ``value``, ``n``, ``hash``; one more than may be listed, if there are more."""
     counted = members.group_by("run", "kind", "value").agg(pl.col("n").sum())
     values = counted["value"].unique()
     hashed = pl.DataFrame({"value": values, "hash": pl.Series([_hash(value) for value in values], dtype=pl.UInt64)})

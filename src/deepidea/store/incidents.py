@@ -1,30 +1,53 @@
-"""What is asked of a store's incidents: by filter and search, in several orders, page by page."""
+"""Incidents of a store: by filter and search, in several orders, page by page, and their status."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
-import polars as pl
 import sqlalchemy as sa
 
 from deepidea.errors import DataError
-from deepidea.store.grouping import INCIDENT_COLUMNS
-from deepidea.store.reading import Condition, Page, check_limit, us
-from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENT_STATES, INCIDENTS
+from deepidea.store.alerts import Condition, SeverityName, finite, severity_name, within
+from deepidea.store.feedback import Feedback, newest_id, verdict_of
+from deepidea.store.grouping import listing_of
+from deepidea.store.headline import headline
+from deepidea.store.statements import (
+    Page,
+    Row,
+    check_limit,
+    current_id,
+    decode_cursor,
+    encode_cursor,
+    plain_text,
+    time_of,
+    upsert,
+    us,
+)
+from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENT_ALIASES, INCIDENT_STATES, INCIDENTS
 
 IncidentOrder = Literal["latest", "severity", "alerts", "score", "host"]
 """Orders of incidents: the latest alert first; the most urgent; the most alerts; the highest score; by host's text.
-Those alike in it come the latest first."""
+Equal ones have the latest first."""
+IncidentStatus = Literal["open", "acknowledged", "closed", "false_alarm"]
+VerdictFilter = Literal["none", "true_positive", "false_positive", "unsure"]
 
-_STATES = {"status": pl.String(), "note": pl.String(), "changed_us": pl.Int64()}
 _STATUS = sa.func.coalesce(INCIDENT_STATES.c.status, "open")
 _NOTE = sa.func.coalesce(INCIDENT_STATES.c.note, "")
-_JOINED = INCIDENTS.outerjoin(INCIDENT_STATES, INCIDENT_STATES.c.incident_id == INCIDENTS.c.incident_id)
+_WITH_STATE = INCIDENTS.outerjoin(INCIDENT_STATES, INCIDENT_STATES.c.incident_id == INCIDENTS.c.incident_id)
+_WITH_VERDICT = _WITH_STATE.outerjoin(
+    FEEDBACK, FEEDBACK.c.feedback_id == newest_id("incident", INCIDENTS.c.incident_id)
+)
+_COLUMNS = [
+    *INCIDENTS.columns,
+    _STATUS.label("status"),
+    _NOTE.label("note"),
+    INCIDENT_STATES.c.changed_us,
+    *(column.label(f"verdict_{column.name}") for column in FEEDBACK.columns),
+]
 _LATEST = ((INCIDENTS.c.last_us, -1), (INCIDENTS.c.incident_id, -1))
 _ORDERS: dict[str, tuple[tuple[sa.ColumnElement[Any], int], ...]] = {
     "latest": _LATEST,
@@ -33,57 +56,328 @@ _ORDERS: dict[str, tuple[tuple[sa.ColumnElement[Any], int], ...]] = {
     "score": ((sa.func.coalesce(INCIDENTS.c.score, -1.0), -1), *_LATEST),
     "host": ((INCIDENTS.c.host, 1), *_LATEST),
 }
+_ALIAS = INCIDENT_ALIASES.c
+_KEY_KINDS: dict[str, Any] = {"host": str, "score": (int, float)}
 _HIGHEST_PORT = 65_535
 
 
-def incident_conditions(
-    since: datetime | None = None,
-    until: datetime | None = None,
-    host: str | None = None,
-    class_name: str | None = None,
-    severity: int | None = None,
-    status: str | None = None,
-    search: str | None = None,
-    only: int | None = None,
-    verdict: str | None = None,
-) -> list[Condition]:
-    """Return what filters of incidents come to."""
+class IncidentFilters(TypedDict, total=False):
+    """Filters of incidents.
+
+    Parameters
+    ----------
+    since, until : datetime, optional
+        Last alert from this time on, and before that one.
+    host : str, optional
+        Whose incident it is.
+    class_name : str, optional
+    severity : int, optional
+        At least as urgent as this: 2 is 1 and 2.
+    only : int, optional
+        Of exactly this severity.
+    status : IncidentStatus, optional
+    verdict : VerdictFilter, optional
+        By the analyst's verdict that holds; ``none`` where there is none.
+    search : str, optional
+        Words that must all be found: each in host, class, id or note, in any case, or as the whole address or the
+        destination port of any of its alerts.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    host: str | None
+    class_name: str | None
+    severity: int | None
+    only: int | None
+    status: IncidentStatus | None
+    verdict: VerdictFilter | None
+    search: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An incident.
+
+    Parameters
+    ----------
+    headline : str
+        One sentence in plain English.
+    severity, severity_name
+        1 (critical) to 4 (low), and its name.
+    host, role
+        Whose incident it is, and whether that host is the ``source`` or the ``target``.
+    version : int
+        Changes whenever somebody changes status or note; send it with a change to learn of a change by someone else.
+    """
+
+    incident_id: str
+    headline: str
+    class_name: str
+    severity: int
+    severity_name: SeverityName
+    status: IncidentStatus
+    note: str
+    changed: datetime | None
+    version: int
+    host: str
+    role: Literal["source", "target"]
+    first: datetime
+    last: datetime
+    duration_s: float
+    n_alerts: int
+    n_hosts: int
+    n_ports: int
+    score: float | None
+    verdict: Feedback | None
+
+
+@dataclass(frozen=True, slots=True)
+class FullIncident:
+    """An incident with its key, and its lists of hosts and ports as they are stored (JSON)."""
+
+    incident: Incident
+    incident_key: str
+    hosts: str
+    ports: str
+
+    @property
+    def extent(self) -> tuple[str, datetime, datetime]:
+        """Key, first and last time, which select its alerts."""
+        return self.incident_key, self.incident.first, self.incident.last
+
+
+def incident_of(row: Row) -> Incident:
+    """Return a joined row as a record."""
+    first, last, changed_us = time_of(row["first_us"]), time_of(row["last_us"]), row["changed_us"]
+    listings: dict[str, Any] = {name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")}
+    about: dict[str, Any] = {name: row[name] for name in ("n_alerts", "n_hosts", "n_ports")}
+    return Incident(
+        **{name: row[name] for name in ("incident_id", "severity", "status", "note", "host", "role")},
+        **about,
+        headline=headline(row["class"], row["role"], row["host"], first=first, last=last, **listings, **about),
+        class_name=row["class"],
+        severity_name=severity_name(row["severity"]),
+        changed=None if changed_us is None else time_of(changed_us),
+        version=changed_us or 0,
+        first=first,
+        last=last,
+        duration_s=(last - first).total_seconds(),
+        score=finite(row["score"]),
+        verdict=verdict_of(row),
+    )
+
+
+def _select(*wanted: Condition) -> sa.Select[Any]:
+    return sa.select(*_COLUMNS).select_from(_WITH_VERDICT).where(*wanted)
+
+
+def find(
+    connection: sa.Connection,
+    *,
+    order: IncidentOrder = "latest",
+    limit: int = 100,
+    after: str | None = None,
+    **filters: Unpack[IncidentFilters],
+) -> Page[Incident]:
+    """Return a page of incidents; parameters as of :func:`find_full`."""
+    page = find_full(connection, order=order, limit=limit, after=after, **filters)
+    return Page(tuple(full.incident for full in page.items), page.next)
+
+
+def find_full(
+    connection: sa.Connection,
+    *,
+    order: IncidentOrder = "latest",
+    limit: int = 100,
+    after: str | None = None,
+    **filters: Unpack[IncidentFilters],
+) -> Page[FullIncident]:
+    """Return a page of incidents with their lists of hosts and ports.
+
+    Parameters
+    ----------
+    connection
+    order
+        The latest alert first, or by severity, number of alerts, score or host; equal ones the latest first.
+    limit, after
+        Most items, and ``next`` of the page before, which had the same order.
+    filters
+        :class:`IncidentFilters`; times are those of the last alert.
+    """
+    check_limit(limit)
+    if order not in _ORDERS:
+        raise DataError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
+    keys, wanted = _ORDERS[order], conditions(**filters)
+    if after is not None:
+        wanted.append(_behind(keys, _read_cursor(after, order)))
+    columns = [column for column, _ in keys]
+    sorted_by = [column.asc() if sign > 0 else column.desc() for column, sign in keys]
+    query = sa.select(*columns).select_from(_WITH_STATE).where(*wanted).order_by(*sorted_by).limit(limit + 1)
+    found = [tuple(row) for row in connection.execute(query)]  # keys alone: a sort would carry the long lists along
+    items = _by_id(connection, [row[-1] for row in found[:limit]])
+    following = encode_cursor([order, *found[limit - 1]]) if len(found) > limit else None
+    return Page(tuple(items[row[-1]] for row in found[:limit]), following)
+
+
+def latest_of_host(connection: sa.Connection, host: str, limit: int) -> list[Incident]:
+    """Return the latest incidents of a host, in one query."""
+    order = (INCIDENTS.c.last_us.desc(), INCIDENTS.c.incident_id.desc())
+    rows = connection.execute(_select(INCIDENTS.c.host == host).order_by(*order).limit(limit)).mappings()
+    return [incident_of(row) for row in rows]
+
+
+def by_id(connection: sa.Connection, ids: Sequence[str]) -> list[Incident]:
+    """Return incidents by their present ids, the latest first."""
+    found = [full.incident for full in _by_id(connection, ids).values()]
+    return sorted(found, key=lambda one: (one.last, one.incident_id), reverse=True)
+
+
+def _by_id(connection: sa.Connection, ids: Sequence[str]) -> dict[str, FullIncident]:
+    if not ids:
+        return {}
+    rows = connection.execute(_select(INCIDENTS.c.incident_id.in_(ids))).mappings()
+    return {row["incident_id"]: _full_of(row) for row in rows}
+
+
+def _full_of(row: Row) -> FullIncident:
+    return FullIncident(incident_of(row), row["incident_key"], row["hosts"], row["ports"])
+
+
+def get(connection: sa.Connection, incident_id: str) -> Incident | None:
+    """Return an incident, also under an earlier id of it; None where the store has none."""
+    found = get_full(connection, incident_id)
+    return None if found is None else found.incident
+
+
+def get_full(connection: sa.Connection, incident_id: str) -> FullIncident | None:
+    """Return an incident with its lists, also under an earlier id of it; None where the store has none."""
+    row = connection.execute(_select(INCIDENTS.c.incident_id == current_id(incident_id))).mappings().first()
+    return None if row is None else _full_of(row)
+
+
+def count(connection: sa.Connection, **filters: Unpack[IncidentFilters]) -> int:
+    """Return how many incidents :func:`find` has in all its pages."""
+    query = sa.select(sa.func.count()).select_from(_WITH_STATE).where(*conditions(**filters))
+    return connection.execute(query).scalar_one()
+
+
+def find_id(connection: sa.Connection, beginning: str) -> str:
+    """Return the id of the incident whose id begins so, also under an earlier id of it.
+
+    Raises
+    ------
+    DataError
+        None does, or more than one.
+    """
+    begins = [column.startswith(beginning, autoescape=True) for column in (INCIDENTS.c.incident_id, _ALIAS.old_id)]
+    present = sa.select(INCIDENTS.c.incident_id).where(begins[0]).limit(5)
+    earlier = sa.select(_ALIAS.new_id).where(begins[1]).limit(5)
+    found = sorted({name for query in (present, earlier) for name in connection.execute(query).scalars()})
+    if len(found) != 1:
+        what = f"{len(found)} or more begin so: {', '.join(found)}" if found else "none does"
+        raise DataError(f"no single incident has an id that begins {beginning!r}: {what}")
+    return str(found[0])
+
+
+def set_state(connection: sa.Connection, incident_id: str, status: IncidentStatus, *, note: str = "") -> None:
+    """Set status and note of an incident.
+
+    Raises
+    ------
+    DataError
+        The status is not one, or there is no such incident.
+    """
+    if status not in get_args(IncidentStatus):
+        raise DataError(f"status must be one of {', '.join(get_args(IncidentStatus))}, got {status!r}")
+    wanted = sa.select(INCIDENTS.c.incident_id).where(INCIDENTS.c.incident_id == current_id(incident_id))
+    current = connection.execute(wanted).scalar()
+    if current is None:
+        raise DataError(f"no incident {incident_id!r} is in the store")
+    state = {"status": status, "note": plain_text(note), "changed_us": time.time_ns() // 1000}
+    upsert(connection, INCIDENT_STATES, [{"incident_id": current, **state}])
+
+
+def activity(connection: sa.Connection, key: str, first: datetime, last: datetime, *, step_s: int) -> Activity:
+    """Return an incident's alerts over time, and by source, in one query."""
+    step: sa.ColumnElement[int] = sa.literal_column(str(step_s * 1_000_000))
+    begin = ALERTS.c.time_us - ALERTS.c.time_us % step
+    suppressed = ALERTS.c.suppressed_by.is_not(None)
+    query = sa.select(begin, ALERTS.c.source, suppressed, sa.func.count()).where(*within(key, us(first), us(last)))
+    by_time: dict[datetime, int] = {}
+    by_source: dict[str, int] = {}
+    for at, source, is_suppressed, n in connection.execute(query.group_by(begin, ALERTS.c.source, suppressed)):
+        by_source[source] = by_source.get(source, 0) + n
+        if not is_suppressed:
+            by_time[time_of(at)] = by_time.get(time_of(at), 0) + n
+    ranked = sorted(by_source.items(), key=lambda pair: (-pair[1], pair[0]))
+    return Activity(dict(sorted(by_time.items())), dict(ranked))
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Alerts of an incident: by the beginning of each step that has any, and by source, suppressed ones included."""
+
+    by_time: dict[datetime, int]
+    by_source: dict[str, int]
+
+
+def open_by_severity(connection: sa.Connection) -> dict[int, int]:
+    """Return how many incidents are open, by severity."""
+    query = sa.select(INCIDENTS.c.severity, sa.func.count()).select_from(_WITH_STATE).where(_STATUS == "open")
+    rows = connection.execute(query.group_by(INCIDENTS.c.severity))
+    return {int(severity): int(n) for severity, n in rows}
+
+
+def severity_counts(
+    connection: sa.Connection, **filters: Unpack[IncidentFilters]
+) -> list[tuple[int, IncidentStatus, int, int]]:
+    """Return severity, status, number of incidents and of their alerts, the most urgent first."""
+    severity = INCIDENTS.c.severity
+    query = sa.select(severity, _STATUS, sa.func.count(), sa.func.sum(INCIDENTS.c.n_alerts)).select_from(_WITH_STATE)
+    rows = connection.execute(
+        query.where(*conditions(**filters)).group_by(severity, _STATUS).order_by(severity, _STATUS)
+    )
+    return [(level, status, n_incidents, int(n_alerts)) for level, status, n_incidents, n_alerts in rows]
+
+
+# --- filters and cursors ---------------------------------------------------------------------------------------------
+
+
+def conditions(**filters: Unpack[IncidentFilters]) -> list[Condition]:
+    """Return filters of incidents as conditions."""
     columns = INCIDENTS.c
-    given: list[tuple[Any, Any]] = [
-        (since, lambda: columns.last_us >= us(since)),  # type: ignore[arg-type]
-        (until, lambda: columns.last_us < us(until)),  # type: ignore[arg-type]
-        (host, lambda: columns.host == host),
-        (class_name, lambda: columns["class"] == class_name),
-        (severity, lambda: columns.severity <= severity),
-        (status, lambda: status == _STATUS),
-        (only, lambda: columns.severity == only),
-        (verdict, lambda: sa.func.coalesce(_newest_verdict(), "none") == verdict),
-    ]
-    return [
-        *(made() for value, made in given if value is not None),
-        *map(_holds, (search or "").replace("\0", "\ufffd").split()),
-    ]
+    meanings: dict[str, Any] = {
+        "since": lambda value: columns.last_us >= us(value),
+        "until": lambda value: columns.last_us < us(value),
+        "host": lambda value: columns.host == value,
+        "class_name": lambda value: columns["class"] == value,
+        "severity": lambda value: columns.severity <= value,
+        "only": lambda value: columns.severity == value,
+        "status": lambda value: value == _STATUS,
+        "verdict": lambda value: sa.func.coalesce(_newest_verdict(), "none") == value,
+        "search": lambda value: sa.and_(True, *map(_holds, plain_text(value).split())),
+    }
+    return [meanings[name](value) for name, value in filters.items() if value is not None]
 
 
 def _newest_verdict() -> sa.ScalarSelect[Any]:
     """Return the verdict that holds for an incident, null where there is none."""
-    said = FEEDBACK.c
-    mine = (said.subject == "incident") & (said.subject_id == INCIDENTS.c.incident_id)
-    newest = sa.select(said.verdict).where(mine).order_by(said.feedback_id.desc()).limit(1)
+    columns = FEEDBACK.c
+    mine = (columns.subject == "incident") & (columns.subject_id == INCIDENTS.c.incident_id)
+    newest = sa.select(columns.verdict).where(mine).order_by(columns.feedback_id.desc()).limit(1)
     return newest.correlate(INCIDENTS).scalar_subquery()
 
 
 def _holds(term: str) -> Condition:
-    """Return whether an incident tells of a term: in its own words, or as a whole address or port of its alerts."""
+    """Return whether an incident has a term: in its own words, or as a whole address or port of its alerts."""
     columns = (INCIDENTS.c.host, INCIDENTS.c["class"], INCIDENTS.c.incident_id, _NOTE)
-    told = [column.icontains(term, autoescape=True) for column in columns]
-    return sa.or_(*told, *_ends(term))
+    return sa.or_(*(column.icontains(term, autoescape=True) for column in columns), *_ends(term))
 
 
 def _ends(term: str) -> list[Condition]:
     """Return whether a term that may be one is the address or port of an end.
 
-    Alerts are asked, which have an index of each end: the lists of an incident hold a thousand texts, and not all.
+    Alerts have an index of each end; the lists of an incident are long, and not complete.
     """
     if term.isdecimal() and term.isascii() and len(term) <= 5 and int(term) <= _HIGHEST_PORT:
         return [_of_alerts(ALERTS.c.dst_port == int(term))]
@@ -98,38 +392,6 @@ def _of_alerts(wanted: Condition) -> Condition:
     return sa.exists(sa.select(1).where(wanted, mine, alerts.suppressed_by.is_(None)).correlate(INCIDENTS))
 
 
-def read_incidents(
-    connection: sa.Connection,
-    wanted: Sequence[Condition],
-    *,
-    order: IncidentOrder = "latest",
-    limit: int,
-    after: str | None,
-) -> Page:
-    """Return a page of incidents."""
-    check_limit(limit)
-    if order not in _ORDERS:
-        raise DataError(f"order must be one of {', '.join(_ORDERS)}, however: it is {order!r}")
-    keys = _ORDERS[order]
-    if after is not None:
-        wanted = [*wanted, _behind(keys, _read_cursor(after, order))]
-    columns = [column for column, _ in keys]
-    sorted_by = [column.asc() if sign > 0 else column.desc() for column, sign in keys]
-    query = sa.select(*columns).select_from(_JOINED).where(*wanted).order_by(*sorted_by).limit(limit + 1)
-    found = [tuple(row) for row in connection.execute(query)]  # keys alone: a sort would carry the long lists along
-    rows = _in_order(connection, [row[-1] for row in found[:limit]])
-    return Page(rows, _cursor(order, found[limit - 1]) if len(found) > limit else None)
-
-
-def _in_order(connection: sa.Connection, ids: list[str]) -> pl.DataFrame:
-    rows = incident_rows(connection, INCIDENTS.c.incident_id.in_(ids), limit=len(ids))
-    return (
-        pl.DataFrame({"incident_id": pl.Series(ids, dtype=pl.String)})
-        .join(rows, on="incident_id", maintain_order="left")
-        .select(rows.columns)
-    )
-
-
 def _behind(keys: Sequence[tuple[sa.ColumnElement[Any], int]], values: Sequence[Any]) -> Condition:
     """Return whether a row comes behind the one with these keys."""
     (column, sign), value = keys[0], values[0]
@@ -137,41 +399,9 @@ def _behind(keys: Sequence[tuple[sa.ColumnElement[Any], int]], values: Sequence[
     return further if len(keys) == 1 else sa.or_(further, sa.and_(column == value, _behind(keys[1:], values[1:])))
 
 
-def _cursor(order: str, keys: Sequence[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([order, *keys], separators=(",", ":")).encode()).decode().rstrip("=")
-
-
 def _read_cursor(after: str, order: str) -> list[Any]:
-    try:
-        told = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-    except (binascii.Error, ValueError):
-        told = None
-    kinds = {"host": str, "score": (int, float)}.get(order, int)
-    expected = [str, *([kinds] if order != "latest" else []), int, str]
-    if (
-        not isinstance(told, list)
-        or len(told) != len(expected)
-        or told[0] != order
-        or not all(isinstance(value, kind) for value, kind in zip(told, expected, strict=True))  # type: ignore[arg-type]
-    ):
-        raise DataError(
-            f"after must be what a page names as its next in the same order, however: it is {after!r} for {order}"
-        )
-    return told[1:]
-
-
-def count_incidents(connection: sa.Connection, wanted: Sequence[Condition]) -> int:
-    """Return how many incidents there are."""
-    return connection.execute(sa.select(sa.func.count()).select_from(_JOINED).where(*wanted)).scalar_one()
-
-
-def incident_rows(connection: sa.Connection, *wanted: Condition, limit: int = 1) -> pl.DataFrame:
-    """Return incidents with what people said of them, the latest first."""
-    said = (_STATUS, _NOTE, INCIDENT_STATES.c.changed_us)
-    query = sa.select(*(INCIDENTS.c[name] for name in INCIDENT_COLUMNS), *said).select_from(_JOINED).where(*wanted)
-    query = query.order_by(INCIDENTS.c.last_us.desc(), INCIDENTS.c.incident_id.desc()).limit(limit)
-    rows = [tuple(row) for row in connection.execute(query)]
-    table = pl.DataFrame(rows, schema=pl.Schema({**INCIDENT_COLUMNS, **_STATES}), orient="row")
-    times = ("first_us", "last_us", "changed_us")
-    as_times = [pl.from_epoch(name, time_unit="us").dt.replace_time_zone("UTC") for name in times]
-    return table.with_columns(as_times).rename({name: name.removesuffix("_us") for name in times})
+    kinds = [str, *([_KEY_KINDS.get(order, int)] if order != "latest" else []), int, str]
+    values = decode_cursor(after, kinds)
+    if values[0] != order:
+        raise DataError(f"after must be the next of a page in the same order, got one of {values[0][:20]} for {order}")
+    return values[1:]

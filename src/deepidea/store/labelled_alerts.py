@@ -1,51 +1,47 @@
-"""The alerts that analysts have judged, page by page, each with the verdict that holds for it."""
+"""Alerts that analysts have labelled, page by page, each with the verdict that holds for it."""
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
 
+from deepidea.store.alerts import Condition, in_order_of_time, table
+from deepidea.store.feedback import Feedback, all_newest, incidents_of
 from deepidea.store.grouping import incident_id_of
-from deepidea.store.judgement import Feedback, Subject
-from deepidea.store.reading import Condition, lead, read_alerts, read_in_time
+from deepidea.store.statements import current_id, gap_of, slices
+from deepidea.store.store import Store
 from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENTS
-from deepidea.store.writing import slices
 
 PAGE_ROWS = 8_192
 _WALKED = 20_000  # times of alerts looked at together
-_MARK = FEEDBACK.c
 _HASH_AT = 13  # of an alert's id, behind the time: by it, a share of an incident is drawn
-
-Transactions = Callable[[], contextlib.AbstractContextManager[sa.Connection]]
 
 
 @dataclass(slots=True)
-class JudgedCounts:
-    """What a pass over judged alerts came to.
+class LabelledCounts:
+    """Result of a pass over labelled alerts.
 
     Attributes
     ----------
     n_flows : int
-        Alerts given out.
+        Alerts yielded.
     labels, verdicts : Counter
-        These by label, and by verdict.
+        Yielded alerts by label, and by verdict.
     n_unsure : int
-        Left out: nobody was sure of them.
+        Left out: verdict unsure.
     n_capped : int
-        Left out: beyond the most of an incident.
+        Left out: over the limit per incident.
     n_purged, n_purged_incidents : int
-        Judged and gone: retention took the alerts, or an incident with all it held.
+        Labelled and deleted by retention: alerts, and incidents with all their alerts.
     n_without_features : int
-        Left out: nothing is kept of what the model saw.
+        Left out: without features.
     n_later : int
-        Given out, though their flow ended after their incident was judged: nobody has looked at them.
+        Yielded, though their flow ended after their incident was labelled.
     """
 
     n_flows: int = 0
@@ -59,10 +55,10 @@ class JudgedCounts:
     n_later: int = 0
 
 
-def judged_pages(
-    transaction: Transactions, gap_s: float, *, per_incident: int | None, counts: JudgedCounts
+def labelled_pages(
+    store: Store, *, per_incident: int | None = None, counts: LabelledCounts | None = None
 ) -> Iterator[pl.DataFrame]:
-    """Yield alerts that were judged to be something, and count those that are left out.
+    """Yield alerts that have a label, and count those that are left out.
 
     Yields
     ------
@@ -74,58 +70,57 @@ def judged_pages(
     -----
     Each page is a transaction of its own, so that a detection that writes waits for none of it.
     """
-    with transaction() as connection:
-        singly, by_incident = all_holding(connection, "alert"), all_holding(connection, "incident")
-    for page in _judged_singly(transaction, singly, counts):
-        yield from _told(page, counts)
+    counts = LabelledCounts() if counts is None else counts
+    with store.read() as connection:
+        singly, by_incident = all_newest(connection, "alert"), all_newest(connection, "incident")
+    for page in _labelled_singly(store, singly, counts):
+        yield from _counted(page, counts)
     taken: dict[str, list[Extent]] = {}
-    for said in by_incident:
-        with transaction() as connection:
-            extent = extent_of(connection, said.subject_id, gap_s)
+    for feedback in by_incident:
+        with store.read() as connection:
+            extent = extent_of(connection, feedback.subject_id)
         if extent is None:
             counts.n_purged_incidents += 1
             continue
         wanted = extent.condition(taken.setdefault(extent.key, []))
         taken[extent.key].append(extent)
-        for page in _of_incident(transaction, said, extent, wanted, per_incident, counts):
-            yield from _told(page, counts)
+        for page in _of_incident(store, feedback, extent, wanted, per_incident, counts):
+            yield from _counted(page, counts)
 
 
-def _judged_singly(transaction: Transactions, said: list[Feedback], counts: JudgedCounts) -> Iterator[pl.DataFrame]:
-    """Yield alerts with a verdict of their own; how sure it is does not matter yet."""
-    sure = {one.subject_id: one for one in said if one.verdict != "unsure"}
-    with transaction() as connection:
-        unsure = [one.subject_id for one in said if one.verdict == "unsure"]
+def _labelled_singly(store: Store, verdicts: list[Feedback], counts: LabelledCounts) -> Iterator[pl.DataFrame]:
+    """Yield alerts with a verdict of their own."""
+    sure = {one.subject_id: one for one in verdicts if one.verdict != "unsure"}
+    with store.read() as connection:
+        unsure = [one.subject_id for one in verdicts if one.verdict == "unsure"]
         counts.n_unsure += sum(_count(connection, ALERTS.c.alert_id.in_(some)) for some in slices(unsure))
     ids = sorted(sure)
     for start in range(0, len(ids), PAGE_ROWS // 4):
         some = ids[start : start + PAGE_ROWS // 4]
-        with transaction() as connection:
-            page = read_alerts(
-                connection, [ALERTS.c.alert_id.in_(some)], incident=None, limit=len(some), after=None
-            ).rows
+        with store.read() as connection:
+            page = table(connection, wanted=[ALERTS.c.alert_id.in_(some)], limit=len(some))
             parents = incidents_of(connection, some)
         counts.n_purged += len(some) - page.height
         incident = pl.col("alert_id").replace_strict(parents, default=None, return_dtype=pl.String)
-        yield _beside(page.with_columns(incident_id=incident), [sure[one] for one in page["alert_id"]])
+        yield _with_verdicts(page.with_columns(incident_id=incident), [sure[one] for one in page["alert_id"]])
 
 
 def _of_incident(
-    transaction: Transactions,
-    said: Feedback,
+    store: Store,
+    feedback: Feedback,
     extent: Extent,
     wanted: Condition,
     per_incident: int | None,
-    counts: JudgedCounts,
+    counts: LabelledCounts,
 ) -> Iterator[pl.DataFrame]:
-    """Yield the alerts of a judged incident that have no verdict of their own."""
-    with transaction() as connection:
-        if extent.n_told is not None:
+    """Yield the alerts of a labelled incident that have no verdict of their own."""
+    with store.read() as connection:
+        if extent.n_counted is not None:
             whole = extent.condition(()) & ALERTS.c.suppressed_by.is_(None)
-            counts.n_purged += max(extent.n_told - _count(connection, whole), 0)
+            counts.n_purged += max(extent.n_counted - _count(connection, whole), 0)
         alone = sa.select(FEEDBACK.c.subject_id).where(FEEDBACK.c.subject == "alert")
         wanted = wanted & ALERTS.c.alert_id.not_in(alone)
-        if said.verdict == "unsure":
+        if feedback.verdict == "unsure":
             counts.n_unsure += _count(connection, wanted)
             return
         drawn = wanted if per_incident is None else _draw(connection, wanted, per_incident)
@@ -133,11 +128,11 @@ def _of_incident(
             counts.n_capped += _count(connection, wanted) - _count(connection, drawn)
     after: tuple[int, str] | None = None
     while True:
-        with transaction() as connection:
-            page, after = read_in_time(connection, drawn, limit=PAGE_ROWS, after=after)
-        rows = page.with_columns(incident_id=pl.lit(said.subject_id))
-        counts.n_later += rows.filter(pl.col("time") > said.time).height
-        yield _beside(rows, [said] * rows.height)
+        with store.read() as connection:
+            page, after = in_order_of_time(connection, drawn, limit=PAGE_ROWS, after=after)
+        rows = page.with_columns(incident_id=pl.lit(feedback.subject_id))
+        counts.n_later += rows.filter(pl.col("time") > feedback.time).height
+        yield _with_verdicts(rows, [feedback] * rows.height)
         if after is None:
             return
 
@@ -154,20 +149,20 @@ def _count(connection: sa.Connection, wanted: Condition) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(ALERTS).where(wanted)).scalar_one()
 
 
-def _beside(alerts: pl.DataFrame, said: list[Feedback]) -> pl.DataFrame:
+def _with_verdicts(alerts: pl.DataFrame, verdicts: list[Feedback]) -> pl.DataFrame:
     """Return alerts with the verdict on each of them."""
-    truth = [one.label(predicted) for one, predicted in zip(said, alerts["class"], strict=True)]
+    truth = [one.label(predicted) for one, predicted in zip(verdicts, alerts["class"], strict=True)]
     columns: dict[str, Any] = {
         "truth": pl.Series(truth, dtype=pl.String),
-        "verdict": pl.Series([one.verdict for one in said], dtype=pl.String),
-        "analyst": pl.Series([one.analyst for one in said], dtype=pl.String),
-        "note": pl.Series([one.note for one in said], dtype=pl.String),
-        "judged_at": pl.Series([one.time for one in said], dtype=pl.Datetime("us", "UTC")),
+        "verdict": pl.Series([one.verdict for one in verdicts], dtype=pl.String),
+        "analyst": pl.Series([one.analyst for one in verdicts], dtype=pl.String),
+        "note": pl.Series([one.note for one in verdicts], dtype=pl.String),
+        "judged_at": pl.Series([one.time for one in verdicts], dtype=pl.Datetime("us", "UTC")),
     }
     return alerts.with_columns(**columns)
 
 
-def _told(page: pl.DataFrame, counts: JudgedCounts) -> Iterator[pl.DataFrame]:
+def _counted(page: pl.DataFrame, counts: LabelledCounts) -> Iterator[pl.DataFrame]:
     """Yield what of a page has features, where that is anything, and count all of it."""
     kept = page.filter(pl.col("features").is_not_null())
     counts.n_without_features += page.height - kept.height
@@ -178,46 +173,6 @@ def _told(page: pl.DataFrame, counts: JudgedCounts) -> Iterator[pl.DataFrame]:
         yield kept
 
 
-# --- what holds -------------------------------------------------------------------------------------------------------
-
-
-def feedback_of(row: dict[str, Any]) -> Feedback:
-    """Return a row of the table as a record."""
-    when = datetime.fromtimestamp(row.pop("time_us") / 1e6, UTC)
-    return Feedback(class_name=row.pop("class"), time=when, **row)
-
-
-def holding(connection: sa.Connection, subject: Subject, ids: Sequence[str]) -> dict[str, Feedback]:
-    """Return the latest verdict on each of some subjects that has one."""
-    found: dict[str, Feedback] = {}
-    for some in slices(ids):
-        query = sa.select(FEEDBACK).where(_MARK.subject == subject, _MARK.subject_id.in_(some))
-        for row in connection.execute(query.order_by(_MARK.feedback_id)).mappings():
-            found[row["subject_id"]] = feedback_of(dict(row))
-    return found
-
-
-def all_holding(connection: sa.Connection, subject: Subject) -> list[Feedback]:
-    """Return the latest verdict on each subject of a kind, the newest first."""
-    newest = sa.select(sa.func.max(_MARK.feedback_id)).where(_MARK.subject == subject).group_by(_MARK.subject_id)
-    query = sa.select(FEEDBACK).where(_MARK.feedback_id.in_(newest)).order_by(_MARK.feedback_id.desc())
-    return [feedback_of(dict(row)) for row in connection.execute(query).mappings()]
-
-
-def incidents_of(connection: sa.Connection, alert_ids: Sequence[str]) -> dict[str, str]:
-    """Return the incident that each alert is in; alerts that allow rules keep quiet are in none."""
-    columns = INCIDENTS.c
-    within = (columns.incident_key == ALERTS.c.incident_key) & ALERTS.c.time_us.between(
-        columns.first_us, columns.last_us
-    )
-    joined = sa.select(ALERTS.c.alert_id, columns.incident_id).join_from(ALERTS, INCIDENTS, within)
-    found: dict[str, str] = {}
-    for some in slices(alert_ids):
-        told = ALERTS.c.alert_id.in_(some) & ALERTS.c.suppressed_by.is_(None)
-        found.update(tuple(row) for row in connection.execute(joined.where(told)))
-    return found
-
-
 # --- which alerts a verdict on an incident is about ------------------------------------------------------------------
 
 
@@ -225,13 +180,13 @@ def incidents_of(connection: sa.Connection, alert_ids: Sequence[str]) -> dict[st
 class Extent:
     """Which alerts an incident is made of: those of a key from its first time to its last, in microseconds.
 
-    ``n_told`` is how many it counts, None where allow rules keep all of it quiet, so that nothing counts.
+    ``n_counted`` is how many it counts, None where allow rules keep all of it quiet, so that nothing counts.
     """
 
     key: str
     first_us: int
     last_us: int
-    n_told: int | None
+    n_counted: int | None
 
     def condition(self, taken: Collection[Extent]) -> Condition:
         """Return what its alerts are, without those that are in an extent that goes before."""
@@ -241,23 +196,22 @@ class Extent:
         return sa.and_(mine, *(~columns.time_us.between(one.first_us, one.last_us) for one in over))
 
 
-def extent_of(connection: sa.Connection, incident_id: str, gap_s: float) -> Extent | None:
-    """Return which alerts a judged incident is about, None where its beginning is gone.
+def extent_of(connection: sa.Connection, incident_id: str) -> Extent | None:
+    """Return which alerts the verdict on an incident is about, None where its first alert is gone.
 
-    Whoever calls an incident a false alarm often adds an allow rule next, and with it the incident is no more, or
-    begins later under another id. Its id then still tells when its first alert came, and the stored alerts, quiet ones
-    too, tell how far it went.
+    An allow rule often follows a false positive, and with it the incident is gone, or begins later under another id.
+    The old id still has the time of its first alert, and the stored alerts, suppressed ones too, show its end.
     """
     columns = INCIDENTS.c
     query = sa.select(columns.incident_key, columns.first_us, columns.last_us, columns.n_alerts)
-    found = connection.execute(query.where(columns.incident_id == lead(connection, incident_id))).first()
+    found = connection.execute(query.where(columns.incident_id == current_id(incident_id))).first()
     if found is not None:
         return Extent(*found)
     beginning = _first_alert(connection, incident_id)
     if beginning is None:
         return None
     key, first_us = beginning
-    return Extent(key, first_us, _last_of_run(connection, key, first_us, round(gap_s * 1e6)), None)
+    return Extent(key, first_us, _last_of_run(connection, key, first_us, round(gap_of(connection) * 1e6)), None)
 
 
 def _first_alert(connection: sa.Connection, incident_id: str) -> tuple[str, int] | None:

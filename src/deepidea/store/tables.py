@@ -85,7 +85,7 @@ ALERTS = sa.Table(
     sa.Index("alerts_by_dst", "dst_ip", "incident_key", "time_us"),
     sa.Index("alerts_by_port", "dst_port", "incident_key", "time_us"),
 )
-"""``seq`` is the order in which alerts are told to sinks; negative while an allow rule holds one back untold.
+"""``seq`` is the order of delivery to sinks; negative while an allow rule holds back an alert that was not delivered.
 Its features are row ``evidence_row`` of ``evidence``."""
 
 EVIDENCE = sa.Table(
@@ -163,7 +163,7 @@ DELIVERIES = sa.Table(
     sa.Column("sink", sa.Text, primary_key=True),
     *_number("last_seq", "n_delivered", "n_dead", "n_lost"),
 )
-"""How far each sink has got; ``n_lost`` are alerts that retention took before they were told."""
+"""How far each sink has got; ``n_lost`` are alerts that retention deleted before delivery."""
 
 ALERT_COUNTS = sa.Table(
     "alert_counts",
@@ -191,7 +191,7 @@ ENGINES = sa.Table(
     *_time("updated_us"),
     *_text("state"),
 )
-"""How the engine of each source stood when it last told, as JSON: rate, delay, queue, detector, ended or not."""
+"""Last heartbeat of the engine of each source, as JSON: rate, delay, queue, detector, ended or not."""
 
 DRIFT_COUNTS = sa.Table(
     "drift_counts",
@@ -214,7 +214,7 @@ FEEDBACK = sa.Table(
     *_time("time_us"),
     sa.Index("feedback_by_subject", "subject", "subject_id"),
 )
-"""What analysts judged of an ``alert`` or an ``incident``; the latest verdict of a subject holds, earlier ones stay."""
+"""Verdicts of analysts on an ``alert`` or an ``incident``; the latest verdict of a subject holds, earlier ones stay."""
 
 MODELS = sa.Table(
     "models",

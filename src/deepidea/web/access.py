@@ -25,7 +25,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from deepidea.errors import DeepIDEAError
-from deepidea.store.access import ROLES, Role
+from deepidea.store import audit
+from deepidea.store.access import ROLES, Role, find_session, find_token, has_tokens, local_secret
+from deepidea.store.audit import Action
 from deepidea.store.store import Store
 
 COOKIE = "deepidea"
@@ -87,7 +89,7 @@ class Needs:
             await _refuse_foreign(request, actor)
         if not actor.may(self.role):
             detail = {"method": request.method, "needs": self.role}
-            await run_in_threadpool(record, request, actor, "refused", request.url.path, detail)
+            await run_in_threadpool(record, request, actor, "access.refused", request.url.path, detail)
             raise AccessError(403, f"role {self.role} required, {actor.name} is {actor.role}")
         return actor
 
@@ -105,9 +107,11 @@ class NeedsUnlessOpen(Needs):
 viewer, analyst, admin = (Needs(role) for role in ROLES)
 
 
-def record(request: Request, actor: Actor, action: str, subject: str, detail: Mapping[str, Any] | None = None) -> None:
+def record(
+    request: Request, actor: Actor, action: Action, subject: str, detail: Mapping[str, Any] | None = None
+) -> None:
     """Write an action, or an attempt, to the audit log."""
-    _store(request).audit(actor.name, action, subject, detail=detail, address=actor.address)
+    _store(request).execute(audit.write, actor.name, action, subject, detail=detail, address=actor.address)
 
 
 def public() -> None:
@@ -149,7 +153,7 @@ async def _actor_of(request: Request) -> Actor | None:
     if not await run_in_threadpool(_needs_login, request.app, _store(request)):
         return await run_in_threadpool(_local, request)
     secret = request.cookies.get(cookie_name(request))
-    session = await run_in_threadpool(_store(request).find_session, secret) if secret else None
+    session = await run_in_threadpool(find_session, _store(request), secret) if secret else None
     if session is None:
         return None
     return Actor(session.token.name, session.token.role, address_of(request), "session", masked(session.csrf))
@@ -158,12 +162,12 @@ async def _actor_of(request: Request) -> Actor | None:
 def _program(request: Request) -> Actor | None:
     """Return the actor of a request's token, None where it is not valid."""
     kind, _, secret = request.headers["Authorization"].partition(" ")
-    token = _store(request).find_token(secret.strip()) if kind.lower() == "bearer" else None
+    token = find_token(_store(request), secret.strip()) if kind.lower() == "bearer" else None
     if token is not None:
         return Actor(token.name, token.role, address_of(request), "token")
     limit, address = request.app.state.refused_tokens, address_of(request)
     if not limit.attempt(address):  # so that guessing cannot fill the log
-        _store(request).audit("?", "token refused", request.url.path, address=address)
+        _store(request).execute(audit.write, "?", "token.refused", request.url.path, address=address)
     return None
 
 
@@ -175,13 +179,13 @@ def _local(request: Request) -> Actor:
             "without tokens only requests from this machine are allowed, not from elsewhere or through a proxy; "
             "create a token: deepidea tokens add NAME --role admin",
         )
-    return Actor("local", "admin", address_of(request), "local", masked(_store(request).local_secret()))
+    return Actor("local", "admin", address_of(request), "local", masked(local_secret(_store(request))))
 
 
 def _needs_login(app: FastAPI, store: Store) -> bool:
     """Whether a token was ever created; true for good, even when all are revoked."""
     if not getattr(app.state, "needs_login", False):
-        app.state.needs_login = store.has_tokens()
+        app.state.needs_login = store.query(has_tokens)
     return bool(app.state.needs_login)
 
 

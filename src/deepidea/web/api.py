@@ -7,9 +7,11 @@ events alone is a coroutine.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -23,11 +25,20 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 import deepidea
+from deepidea.store.access import Token, find_session
+from deepidea.store.alerts import Alert
+from deepidea.store.audit import AuditEntry
+from deepidea.store.feedback import Feedback
+from deepidea.store.hosts import Host
+from deepidea.store.incidents import Incident
+from deepidea.store.models import Activation
+from deepidea.store.rules import Rule
+from deepidea.store.statements import Page
 from deepidea.web import requests as asked
 from deepidea.web import views
 from deepidea.web.access import AccessError, Actor, Needs, admin, analyst, cookie_name, viewer
-from deepidea.web.desk import Desk, NotThereError
 from deepidea.web.live import EVENTS, Live
+from deepidea.web.service import AnalystService, NotThereError
 from deepidea.web.windows import Window
 
 T = TypeVar("T")
@@ -49,7 +60,7 @@ class Fault(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 tells it: ``detail`` says which rule, and what is so instead."""
+    """An error, in the form of RFC 9457: ``detail`` says what failed and why."""
 
     type: str = "about:blank"
     title: str
@@ -71,7 +82,7 @@ class Me(BaseModel):
 class RuleAdded(BaseModel):
     """An allow rule that was added, and how many stored alerts it changed."""
 
-    rule: views.RuleView
+    rule: Rule
     n_changed: int
 
 
@@ -103,44 +114,65 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 ABSENT: dict[int | str, dict[str, Any]] = {404: _problem("There is none of this id.")}
 CHANGED: dict[int | str, dict[str, Any]] = {409: _problem("Somebody else has changed it meanwhile.")}
 
-router = APIRouter(prefix=PREFIX, responses=REFUSED)
+
+class ReadRoute(APIRoute):
+    """Run a GET endpoint in one read transaction, so that all it shows is of one moment."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        reads = {"service", "request"} & inspect.signature(endpoint).parameters.keys()
+        if reads and set(options.get("methods") or ()) == {"GET"} and not inspect.iscoroutinefunction(endpoint):
+            endpoint = _in_one_read(endpoint)
+        super().__init__(path, endpoint, **options)
 
 
-def desk_of(request: Request) -> Desk:
-    """Return the desk of the application, which it makes when it is first asked for one."""
+def _in_one_read(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(endpoint)
+    def reading(**values: Any) -> Any:
+        service = values.get("service") or service_of(values["request"])
+        with service.store.read():
+            return endpoint(**values)
+
+    return reading
+
+
+router = APIRouter(prefix=PREFIX, responses=REFUSED, route_class=ReadRoute)
+
+
+def service_of(request: Request) -> AnalystService:
+    """Return the service of the application, which it makes when it is first asked for one."""
     state = request.app.state
-    if getattr(state, "desk", None) is None:
-        state.desk = _desk_over(state)
-    desk: Desk = state.desk
-    return desk
+    if getattr(state, "service", None) is None:
+        state.service = _make_service(state)
+    service: AnalystService = state.service
+    return service
 
 
-def _desk_over(state: Any) -> Desk:
+def _make_service(state: Any) -> AnalystService:
     options = {name: getattr(state, name) for name in ("detector", "detector_name") if getattr(state, name, None)}
-    return Desk(state.store, sink_errors=lambda: state.engines.sink_errors, **options)
+    return AnalystService(state.store, sink_errors=lambda: state.engines.sink_errors, **options)
 
 
-AtDesk = Annotated[Desk, Depends(desk_of)]
+Service = Annotated[AnalystService, Depends(service_of)]
 
 
 @contextlib.asynccontextmanager
 async def running(app: FastAPI) -> AsyncIterator[None]:
     """Follow the store for those who listen, as long as the application runs."""
-    if getattr(app.state, "desk", None) is None:
-        app.state.desk = _desk_over(app.state)
-    live = app.state.live = Live(app.state.desk)
+    if getattr(app.state, "service", None) is None:
+        app.state.service = _make_service(app.state)
+    live = app.state.live = Live(app.state.service)
     async with live.running():
         yield
 
 
 def _there(found: T | None, what: str, name: str) -> T:
     if found is None:
-        raise NotThereError(f"{what} must be in the store, however: {name!r} is not")
+        raise NotThereError(f"no {what} {name!r} is in the store")
     return found
 
 
-def _window(desk: Desk, query: asked.SpanQuery) -> Window:
-    return desk.window(query.window, since=query.since, until=query.until)
+def _window(service: AnalystService, query: asked.SpanQuery) -> Window:
+    return service.window(query.window, since=query.since, until=query.until)
 
 
 # --- who asks --------------------------------------------------------------------------------------------------------
@@ -150,8 +182,8 @@ def _window(desk: Desk, query: asked.SpanQuery) -> Window:
 def me(actor: Viewer) -> Me:
     """Tell who asks."""
     roles = [role for role in ("viewer", "analyst", "admin") if actor.may(role)]
-    told = {name: getattr(actor, name) for name in ("name", "role", "way", "address")}
-    return Me(**told, roles=roles)  # type: ignore[arg-type]
+    about = {name: getattr(actor, name) for name in ("name", "role", "way", "address")}
+    return Me(**about, roles=roles)  # type: ignore[arg-type]
 
 
 @router.get("/openapi.json", tags=["access"], dependencies=[Depends(viewer)], include_in_schema=False)
@@ -164,51 +196,53 @@ def openapi(request: Request) -> JSONResponse:
 
 
 @router.get("/overview", tags=["overview"], dependencies=[Depends(viewer)])
-def overview(desk: AtDesk, query: Annotated[asked.SpanQuery, Query()]) -> views.Overview:
+def overview(service: Service, query: Annotated[asked.SpanQuery, Query()]) -> views.Overview:
     """Tell the state of the network at a glance."""
-    return desk.overview(_window(desk, query))
+    return service.overview(_window(service, query))
 
 
 @router.get("/series/alerts", tags=["overview"], dependencies=[Depends(viewer)])
-def alert_series(desk: AtDesk, query: Annotated[asked.SpanQuery, Query()]) -> views.Series:
-    """Count alerts over time, by class."""
-    return desk.alert_series(_window(desk, query))
+def alert_series(service: Service, query: Annotated[asked.SpanQuery, Query()]) -> views.Series:
+    """Count alerts over time, a line a class."""
+    return service.alert_series(_window(service, query))
 
 
 @router.get("/series/flows", tags=["overview"], dependencies=[Depends(viewer)])
-def flow_series(desk: AtDesk, query: Annotated[asked.FlowQuery, Query()]) -> views.Series:
+def flow_series(service: Service, query: Annotated[asked.FlowQuery, Query()]) -> views.Series:
     """Count flows over time, and the alerts among them, quiet or not."""
-    return desk.flow_series(_window(desk, query), source=query.source)
+    return service.flow_series(_window(service, query), source=query.source)
 
 
 # --- incidents -------------------------------------------------------------------------------------------------------
 
 
 @router.get("/incidents", tags=["incidents"], dependencies=[Depends(viewer)])
-def incidents(desk: AtDesk, query: Annotated[asked.IncidentQuery, Query()]) -> views.IncidentPage:
+def incidents(service: Service, query: Annotated[asked.IncidentQuery, Query()]) -> views.IncidentPage:
     """List incidents."""
-    return desk.incidents(**query.model_dump())
+    return service.incidents(**query.model_dump())
 
 
 @router.post("/incidents/status", tags=["incidents"], responses={**ABSENT, **CHANGED})
-def set_status(desk: AtDesk, actor: Analyst, change: asked.BulkChange) -> Items[views.IncidentRow]:
+def set_status(service: Service, actor: Analyst, change: asked.BulkChange) -> Items[Incident]:
     """Give many incidents a status, all or none of them."""
-    rows = desk.set_status(change.incident_ids, change.status, actor=actor, note=change.note, versions=change.versions)
+    rows = service.set_status(
+        change.incident_ids, change.status, actor=actor, note=change.note, versions=change.versions
+    )
     return Items(items=list(rows))
 
 
 @router.get("/incidents/{incident_id}", tags=["incidents"], dependencies=[Depends(viewer)], responses=ABSENT)
-def incident(desk: AtDesk, incident_id: asked.IncidentId) -> views.IncidentView:
+def incident(service: Service, incident_id: asked.IncidentId) -> views.IncidentView:
     """Tell all that is known of an incident, with why its strongest alert was raised."""
-    return _there(desk.incident(incident_id), "an incident", incident_id)
+    return _there(service.incident(incident_id), "incident", incident_id)
 
 
 @router.patch("/incidents/{incident_id}", tags=["incidents"], responses={**ABSENT, **CHANGED})
 def change_incident(
-    desk: AtDesk, actor: Analyst, incident_id: asked.IncidentId, change: asked.IncidentChange
-) -> views.IncidentRow:
+    service: Service, actor: Analyst, incident_id: asked.IncidentId, change: asked.IncidentChange
+) -> Incident:
     """Change status, note, or both of an incident."""
-    return desk.change_incident(
+    return service.change_incident(
         incident_id, actor=actor, status=change.status, note=change.note, version=change.version
     )
 
@@ -217,45 +251,45 @@ def change_incident(
 
 
 @router.get("/alerts", tags=["alerts"], dependencies=[Depends(viewer)])
-def alerts(desk: AtDesk, query: Annotated[asked.AlertQuery, Query()]) -> views.AlertPage:
+def alerts(service: Service, query: Annotated[asked.AlertQuery, Query()]) -> Page[Alert]:
     """List alerts, the latest first."""
     suppressed = {"no": False, "only": True, "all": None}[query.suppressed]
-    return desk.alerts(**query.model_dump(exclude={"suppressed"}), suppressed=suppressed)
+    return service.alerts(**query.model_dump(exclude={"suppressed"}), suppressed=suppressed)
 
 
 @router.get("/alerts/{alert_id}", tags=["alerts"], dependencies=[Depends(viewer)], responses=ABSENT)
-def alert(desk: AtDesk, alert_id: asked.AlertId) -> views.AlertView:
+def alert(service: Service, alert_id: asked.AlertId) -> views.AlertView:
     """Tell all that is known of an alert."""
-    return _there(desk.alert(alert_id), "an alert", alert_id)
+    return _there(service.alert(alert_id), "alert", alert_id)
 
 
 @router.get("/alerts/{alert_id}/eve", tags=["alerts"], dependencies=[Depends(viewer)], responses=ABSENT)
-def eve(desk: AtDesk, alert_id: asked.AlertId) -> dict[str, Any]:
-    """Return an alert as Suricata would tell it (EVE)."""
-    text = _there(desk.eve(alert_id), "an alert", alert_id)
+def eve(service: Service, alert_id: asked.AlertId) -> dict[str, Any]:
+    """Return an alert as Suricata writes it (EVE)."""
+    text = _there(service.eve(alert_id), "alert", alert_id)
     return Response(text, media_type="application/json")  # type: ignore[return-value]
 
 
 @router.get("/alerts/{alert_id}/why", tags=["alerts"], dependencies=[Depends(viewer)], responses=ABSENT)
-def why(desk: AtDesk, alert_id: asked.AlertId) -> views.WhyView:
+def why(service: Service, alert_id: asked.AlertId) -> views.WhyView:
     """Tell why an alert was raised: the features that drove the verdict."""
-    return _there(desk.why(alert_id), "an alert", alert_id)
+    return _there(service.why(alert_id), "alert", alert_id)
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 
 @router.get("/verdicts", tags=["verdicts"], dependencies=[Depends(viewer)])
-def verdicts(desk: AtDesk, query: Annotated[asked.VerdictQuery, Query()]) -> views.SaidPage:
+def verdicts(service: Service, query: Annotated[asked.VerdictQuery, Query()]) -> Page[Feedback]:
     """List verdicts of analysts, the newest first."""
-    return desk.verdicts(**query.model_dump())
+    return service.verdicts(**query.model_dump())
 
 
 @router.post("/verdicts", tags=["verdicts"], status_code=201, responses=ABSENT)
-def judge(desk: AtDesk, actor: Analyst, said: asked.NewVerdict) -> views.Said:
+def judge(service: Service, actor: Analyst, said: asked.NewVerdict) -> Feedback:
     """Say what an alert or an incident is. It stands beside the detector's verdict, and the latest one holds."""
     about = said.model_dump(exclude={"subject", "subject_id", "verdict"})
-    return desk.judge(said.subject, said.subject_id, said.verdict, actor=actor, **about)
+    return service.judge(said.subject, said.subject_id, said.verdict, actor=actor, **about)
 
 
 @router.get(
@@ -264,7 +298,7 @@ def judge(desk: AtDesk, actor: Analyst, said: asked.NewVerdict) -> views.Said:
     response_class=FileResponse,
     responses={200: {"description": "Labelled flows.", "content": {kind: {} for kind in _EXPORTED.values()}}},
 )
-def export(desk: AtDesk, actor: Analyst, query: Annotated[asked.ExportQuery, Query()]) -> FileResponse:
+def export(service: Service, actor: Analyst, query: Annotated[asked.ExportQuery, Query()]) -> FileResponse:
     """Return the flows that analysts judged, as labelled data that a detector can be trained on.
 
     The whole is written to a temporary file first, in bounded memory, and sent from there.
@@ -272,7 +306,7 @@ def export(desk: AtDesk, actor: Analyst, query: Annotated[asked.ExportQuery, Que
     folder = Path(tempfile.mkdtemp(prefix="deepidea-export-"))
     path = folder / f"feedback.{query.format}"
     try:
-        desk.export_feedback(path, actor=actor, format=query.format, per_incident=query.per_incident)
+        service.export_feedback(path, actor=actor, format=query.format, per_incident=query.per_incident)
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -284,99 +318,99 @@ def export(desk: AtDesk, actor: Analyst, query: Annotated[asked.ExportQuery, Que
 
 
 @router.get("/rules", tags=["rules"], dependencies=[Depends(viewer)])
-def rules(desk: AtDesk) -> Items[views.RuleView]:
+def rules(service: Service) -> Items[Rule]:
     """List allow rules, those that have ended too."""
-    return Items(items=list(desk.rules()))
+    return Items(items=list(service.rules()))
 
 
 @router.post("/rules", tags=["rules"], status_code=201)
-def allow(desk: AtDesk, actor: Analyst, rule: asked.NewRule) -> RuleAdded:
+def allow(service: Service, actor: Analyst, rule: asked.NewRule) -> RuleAdded:
     """Keep alerts quiet, those that are stored too: each of them is looked at, which takes its time."""
-    added, n_changed = desk.allow(rule.model_dump(), actor=actor)
+    added, n_changed = service.allow(rule.model_dump(), actor=actor)
     return RuleAdded(rule=added, n_changed=n_changed)
 
 
 @router.post("/rules/preview", tags=["rules"])
-def preview_rule(desk: AtDesk, _: Analyst, rule: asked.NewRule) -> views.Suggestion:
+def preview_rule(service: Service, _: Analyst, rule: asked.NewRule) -> views.Suggestion:
     """Tell what an allow rule would keep quiet, without adding it."""
-    return desk.preview_rule(rule.model_dump())
+    return service.preview_rule(rule.model_dump())
 
 
 @router.delete("/rules/{rule_id}", tags=["rules"], responses=ABSENT)
-def disallow(desk: AtDesk, actor: Analyst, rule_id: asked.RuleId) -> NChanged:
+def disallow(service: Service, actor: Analyst, rule_id: asked.RuleId) -> NChanged:
     """Remove an allow rule, and let go what it kept quiet."""
-    return NChanged(n_changed=desk.disallow(rule_id, actor=actor))
+    return NChanged(n_changed=service.disallow(rule_id, actor=actor))
 
 
 # --- hosts -----------------------------------------------------------------------------------------------------------
 
 
 @router.get("/hosts", tags=["hosts"], dependencies=[Depends(viewer)])
-def hosts(desk: AtDesk, query: Annotated[asked.HostQuery, Query()]) -> views.HostPage:
+def hosts(service: Service, query: Annotated[asked.HostQuery, Query()]) -> Page[Host]:
     """List hosts that have incidents, the most urgent first."""
-    return desk.hosts(**query.model_dump())
+    return service.hosts(**query.model_dump())
 
 
 @router.get("/hosts/{host}", tags=["hosts"], dependencies=[Depends(viewer)], responses=ABSENT)
-def host(desk: AtDesk, host: asked.HostName) -> views.HostView:
+def host(service: Service, host: asked.HostName) -> views.HostView:
     """Tell what is known of a host: incidents, peers, ports asked for."""
-    found = desk.host(host)
-    return _there(found if found.known else None, "a host", host)
+    found = service.host(host)
+    return _there(found if found.known else None, "host", host)
 
 
 # --- sources, drift --------------------------------------------------------------------------------------------------
 
 
 @router.get("/sources", tags=["sources"], dependencies=[Depends(viewer)])
-def sources(desk: AtDesk) -> views.SourcesView:
+def sources(service: Service) -> views.SourcesView:
     """Tell how sources and sinks stand: rates, delays, losses by reason, what waits."""
-    return desk.sources()
+    return service.sources()
 
 
 @router.get("/drift", tags=["models"], dependencies=[Depends(viewer)])
-def drift(desk: AtDesk, query: Annotated[asked.DriftQuery, Query()]) -> views.DriftView:
+def drift(service: Service, query: Annotated[asked.DriftQuery, Query()]) -> views.DriftView:
     """Tell whether the flows of today are like those that the model was trained on, or calibrated by."""
-    return desk.drift(**query.model_dump())
+    return service.drift(**query.model_dump())
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
 @router.get("/models", tags=["models"], dependencies=[Depends(viewer)])
-def models(desk: AtDesk) -> views.ModelsView:
+def models(service: Service) -> views.ModelsView:
     """List models and what was active when."""
-    return desk.models()
+    return service.models()
 
 
 @router.post(
     "/models", tags=["models"], status_code=201, responses={**CHANGED, 413: _problem("The file is too large.")}
 )
 def add_model(
-    desk: AtDesk,
+    service: Service,
     actor: Admin,
     query: Annotated[asked.UploadQuery, Query()],
     file: Annotated[bytes, Body(media_type="application/octet-stream", description="A detector file.")],
 ) -> views.ModelRow:
     """Keep a detector file, after an audit of it. It is not active yet."""
-    return desk.add_model(file, actor=actor, name=query.name)
+    return service.add_model(file, actor=actor, name=query.name)
 
 
 @router.post("/models/rollback", tags=["models"])
-def roll_back(desk: AtDesk, actor: Admin, said: asked.RollBack) -> views.ActivationView:
+def roll_back(service: Service, actor: Admin, said: asked.RollBack) -> Activation:
     """Go back to the model that was active before the present one."""
-    return desk.rollback(actor=actor, note=said.note)
+    return service.rollback(actor=actor, note=said.note)
 
 
 @router.get("/models/{model_id}", tags=["models"], dependencies=[Depends(viewer)], responses=ABSENT)
-def model(desk: AtDesk, model_id: asked.ModelId) -> views.ModelView:
+def model(service: Service, model_id: asked.ModelId) -> views.ModelView:
     """Tell all that is known of a model: its card, thresholds, evaluation, drift."""
-    return _there(desk.model(model_id), "a model", model_id)
+    return _there(service.model(model_id), "model", model_id)
 
 
 @router.delete("/models/{model_id}", tags=["models"], status_code=204, responses=ABSENT)
-def remove_model(desk: AtDesk, actor: Admin, model_id: asked.ModelId) -> None:
+def remove_model(service: Service, actor: Admin, model_id: asked.ModelId) -> None:
     """Let a model's file go; the history keeps its id."""
-    desk.remove_model(model_id, actor=actor)
+    service.remove_model(model_id, actor=actor)
 
 
 @router.get(
@@ -386,53 +420,53 @@ def remove_model(desk: AtDesk, actor: Admin, model_id: asked.ModelId) -> None:
     response_class=Response,
     responses={**ABSENT, 200: {"description": "The detector file.", "content": {"application/octet-stream": {}}}},
 )
-def model_file(desk: AtDesk, model_id: asked.ModelId) -> Response:
+def model_file(service: Service, model_id: asked.ModelId) -> Response:
     """Return a model's file."""
-    _, data = desk.model_file(model_id)
+    data = service.model_file(model_id)
     named = {"Content-Disposition": f'attachment; filename="{model_id}.idea"'}
     return Response(data, media_type="application/octet-stream", headers=named)
 
 
 @router.post("/models/{model_id}/activate", tags=["models"], responses=ABSENT)
-def activate(desk: AtDesk, actor: Admin, model_id: asked.ModelId, said: asked.Activate) -> views.ActivationView:
+def activate(service: Service, actor: Admin, model_id: asked.ModelId, said: asked.Activate) -> Activation:
     """Make a model the active one; detections take it over within seconds.
 
     It must have been compared with the active one and be no worse, unless it is forced to; the history then says so.
     """
-    return desk.activate(model_id, actor=actor, note=said.note, force=said.force)
+    return service.activate(model_id, actor=actor, note=said.note, force=said.force)
 
 
 # --- administration --------------------------------------------------------------------------------------------------
 
 
 @router.get("/audit", tags=["administration"], dependencies=[Depends(admin)])
-def audit(desk: AtDesk, query: Annotated[asked.PageQuery, Query()]) -> views.AuditPage:
+def audit(service: Service, query: Annotated[asked.PageQuery, Query()]) -> Page[AuditEntry]:
     """List who did what, the newest first."""
-    return desk.audit(limit=query.limit, after=query.after)
+    return service.audit(limit=query.limit, after=query.after)
 
 
 @router.get("/tokens", tags=["administration"], dependencies=[Depends(admin)])
-def tokens(desk: AtDesk) -> Items[views.TokenView]:
+def tokens(service: Service) -> Items[Token]:
     """List tokens, never with their secrets."""
-    return Items(items=list(desk.tokens()))
+    return Items(items=list(service.tokens()))
 
 
 @router.post("/tokens", tags=["administration"], status_code=201)
-def add_token(desk: AtDesk, actor: Admin, wanted: asked.NewTokenRequest) -> views.NewToken:
-    """Make a token; only this answer contains its secret."""
-    return desk.add_token(wanted.name, wanted.role, actor=actor, expires=wanted.expires)
+def add_token(service: Service, actor: Admin, wanted: asked.NewTokenRequest) -> views.NewToken:
+    """Create a token; its secret is in this answer alone."""
+    return service.add_token(wanted.name, wanted.role, actor=actor, expires=wanted.expires)
 
 
 @router.delete("/tokens/{token_id}", tags=["administration"], status_code=204, responses=ABSENT)
-def revoke_token(desk: AtDesk, actor: Admin, token_id: asked.TokenId) -> None:
+def revoke_token(service: Service, actor: Admin, token_id: asked.TokenId) -> None:
     """End a token, and the sessions that it opened."""
-    desk.revoke_token(token_id, actor=actor)
+    service.revoke_token(token_id, actor=actor)
 
 
 @router.post("/store/purge", tags=["administration"])
-def purge(desk: AtDesk, actor: Admin, wanted: asked.Purge) -> NChanged:
+def purge(service: Service, actor: Admin, wanted: asked.Purge) -> NChanged:
     """Delete alerts from before a time, and incidents whose last alert is."""
-    return NChanged(n_changed=desk.purge(wanted.older_than, actor=actor))
+    return NChanged(n_changed=service.purge(wanted.older_than, actor=actor))
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -463,7 +497,7 @@ async def _may_go_on(request: Request, actor: Actor) -> bool:
     """Return whether somebody may still listen; that a page is open does not put off the end of its session."""
     if actor.way == "session":
         state, secret = request.app.state, request.cookies.get(cookie_name(request), "")
-        look = partial(state.store.find_session, secret, idle_s=0.0)
+        look = partial(find_session, state.store, secret, idle_s=0.0)
         return await run_in_threadpool(look) is not None
     try:
         await viewer(request)

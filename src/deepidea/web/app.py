@@ -45,7 +45,7 @@ def create_app(
     engines: Engines | None = None,
     detector: Detector | None = None,
     detector_name: str = "",
-    desk: Any = None,
+    service: Any = None,
 ) -> FastAPI:
     """Return the application over a store.
 
@@ -60,13 +60,13 @@ def create_app(
         Explains alerts whose detector is not in the store.
     detector_name : str
         Name of its file.
-    desk : Desk, optional
+    service : AnalystService, optional
         Reads and changes for pages and API; made over the store where absent.
 
     Returns
     -------
     FastAPI
-        Its ``state`` has ``store``, ``settings``, ``engines``, ``detector`` and ``desk``.
+        Its ``state`` has ``store``, ``settings``, ``engines``, ``detector`` and ``service``.
     """
     settings = settings or ServeConfig()
     app = FastAPI(
@@ -79,7 +79,7 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.store, app.state.settings, app.state.engines = store, settings, engines or Engines()
-    app.state.detector, app.state.detector_name, app.state.desk = detector, detector_name, desk
+    app.state.detector, app.state.detector_name, app.state.service = detector, detector_name, service
     app.state.login_limit, app.state.refused_tokens = LoginLimit(), LoginLimit()
     for router in (health.router, login.router, api.router, pages.router):
         app.include_router(router)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deepidea.store.headline import duration
 from deepidea.web.plots import bars_plot, curves_plot
-from deepidea.web.rendering import duration, number, share, size
+from deepidea.web.rendering import number, share, size
 from deepidea.web.views import ModelView
 
 Facts = list[tuple[str, str]]

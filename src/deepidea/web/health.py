@@ -22,7 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import deepidea
 from deepidea.detection.engine import Progress
 from deepidea.errors import StoreError
+from deepidea.store import deliveries, incidents, sources
 from deepidea.store.alert_columns import SEVERITIES
+from deepidea.store.migrating import check_current
 from deepidea.web.access import NeedsUnlessOpen, open_to_all
 from deepidea.web.engines import Engines
 
@@ -49,7 +51,7 @@ def readyz(request: Request) -> Response:
     stopped, rejecting = len(engines.faults), len(engines.sink_errors)
     faults = [f"sources that failed: {stopped}"] if stopped else []
     try:
-        request.app.state.store.check()
+        request.app.state.store.query(check_current)
     except StoreError as error:
         log.warning("%s", error)
         faults.append("the store is unavailable, or another release has changed its tables")
@@ -156,7 +158,7 @@ class StoreMetrics(Collector):
         yield from found
 
     def _sources(self) -> Iterator[Metric]:
-        rows = self.store.counters()
+        rows = self.store.query(sources.counters)
         for name, text in _OF_SOURCES:
             yield _counter(name, text, ("source",), [((row.name,), getattr(row, f"n_{name}")) for row in rows])
         for kind, text in _BY_REASON:
@@ -166,14 +168,14 @@ class StoreMetrics(Collector):
         yield _gauge("source_updated_seconds", "Time of a source's last update.", ("source",), times)
 
     def _sinks(self) -> Iterator[Metric]:
-        rows = self.store.sink_counters()
+        rows = self.store.query(deliveries.counters)
         waiting = [((row.sink,), row.n_waiting) for row in rows]
         yield _gauge("sink_waiting", "Alerts that wait for delivery.", ("sink",), waiting)
         for name, text in _OF_SINKS:
             yield _counter(f"sink_{name}", text, ("sink",), [((row.sink,), getattr(row, f"n_{name}")) for row in rows])
 
     def _incidents(self) -> Metric:
-        counts = self.store.open_incidents()
+        counts = self.store.query(incidents.open_by_severity)
         samples = [((name,), counts.get(severity, 0)) for severity, name in SEVERITIES.items()]
         return _gauge("incidents_open", "Open incidents.", ("severity",), samples)
 

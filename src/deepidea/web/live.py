@@ -1,9 +1,10 @@
 """Server-sent events: what changes in a store, sent to every open page.
 
-One task polls the store a few times a second (:meth:`Store.changes`, under a millisecond where nothing changed) and
-publishes each event to all listeners. A listener has a bounded queue; one that falls behind loses the queue and gets a
-``reset`` in its place: reload the page. So memory is bounded, and no listener waits for another. Events are numbered
-and the latest are kept, so that a client that reconnects continues after its ``Last-Event-ID`` (HTML standard, 9.2).
+One task polls the store a few times a second (:func:`deepidea.store.changes.since`, under a millisecond where nothing
+changed) and publishes each event to all listeners. A listener has a bounded queue; one that falls behind loses the
+queue and gets a ``reset`` in its place: reload the page. So memory is bounded, and no listener waits for another.
+Events are numbered and the latest are kept, so that a client that reconnects continues after its ``Last-Event-ID``
+(HTML standard, 9.2).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from deepidea.errors import DeepIDEAError, StoreError
-from deepidea.store.cases import Changes, Marks
-from deepidea.web.desk import Desk
+from deepidea.store import changes
+from deepidea.store.changes import Changes, Marks
+from deepidea.web.service import AnalystService
 from deepidea.web.views import SourcesView
 
 log = logging.getLogger("deepidea.web")
@@ -60,7 +62,7 @@ MOST_KEPT = 2_000  # events for clients that reconnect
 MOST_QUEUED = 256  # events that a listener may be behind
 MOST_LISTENERS = 500
 _SHOWN_ACTIONS = ("incident.", "verdict.", "rule.", "model.", "store.")
-_REVOKING_ACTIONS = ("token.revoke", "revoke token", "logout")
+_REVOKING_ACTIONS = ("token.revoke", "logout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Live:
 
     Parameters
     ----------
-    desk : Desk
+    service : AnalystService
     poll_s : float
         Seconds between polls while there are listeners.
     heartbeat_s : float
@@ -116,8 +118,8 @@ class Live:
         Unexpected errors; after each, polling starts anew and every listener gets a ``reset``.
     """
 
-    def __init__(self, desk: Desk, *, poll_s: float = POLL_S, heartbeat_s: float = HEARTBEAT_S) -> None:
-        self._desk, self._poll_s, self._heartbeat_s = desk, poll_s, heartbeat_s
+    def __init__(self, service: AnalystService, *, poll_s: float = POLL_S, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._service, self._poll_s, self._heartbeat_s = service, poll_s, heartbeat_s
         self._epoch = secrets.token_hex(4)  # so that ids of another process are recognised as foreign
         self._kept: deque[Event] = deque(maxlen=MOST_KEPT)
         self._next = 1
@@ -198,35 +200,36 @@ class Live:
         """Return the events since the last poll."""
         # Marks are the highest sequence numbers seen; the first poll, and the first after a fault, only takes them.
         if marks is None:
-            return self._desk.store.marks(), []
-        changes = self._desk.store.changes(marks)
-        return changes.marks, [*self._events_of(changes), *self._health_events(changes)]
+            return self._service.store.query(changes.marks), []
+        with self._service.store.read() as connection:
+            found = changes.since(connection, marks)
+            return found.marks, [*self._events_of(found), *self._health_events(found)]
 
-    def _events_of(self, changes: Changes) -> Iterator[tuple[str, Any]]:
-        if changes.n_alerts:
-            yield "alerts", {"total": sum(changes.n_alerts.values()), "classes": changes.n_alerts}
-        if changes.too_many:
+    def _events_of(self, found: Changes) -> Iterator[tuple[str, Any]]:
+        if found.n_alerts:
+            yield "alerts", {"total": sum(found.n_alerts.values()), "classes": found.n_alerts}
+        if found.too_many:
             yield "reset", {"why": "too many changes at once"}
         else:
-            for row in self._desk.rows_of(changes.incidents):
-                replaced = changes.replaced.get(row.incident_id, [])
-                is_new = row.incident_id in changes.new
+            for row in found.incidents:
+                replaced = found.replaced.get(row.incident_id, [])
+                is_new = row.incident_id in found.new
                 yield "incident", {"incident": asdict(row), "new": is_new, "replaces": replaced}
-        for entry in changes.audit:
+        for entry in found.audit:
             if entry.action.startswith(_SHOWN_ACTIONS):
                 yield "change", {name: getattr(entry, name) for name in ("actor", "action", "subject", "time")}
             if entry.action in _REVOKING_ACTIONS:
                 yield "rights", None
-        yield from ((kind, {}) for kind in ("rules", "models") if getattr(changes, f"{kind}_changed"))
+        yield from ((kind, {}) for kind in ("rules", "models") if getattr(found, f"{kind}_changed"))
 
-    def _health_events(self, changes: Changes) -> Iterator[tuple[str, Any]]:
+    def _health_events(self, found: Changes) -> Iterator[tuple[str, Any]]:
         """Yield the health of sources and sinks where it is due and has changed."""
-        self._has_news = self._has_news or bool(changes.engines) or changes.counters_changed
+        self._has_news = self._has_news or bool(found.engines) or found.counters_changed
         now = time.monotonic()
         if now < self._health_due + (0.0 if self._has_news else SILENCE_CHECK_S):
             return
         self._has_news, self._health_due = False, now + SOURCES_EVERY_S
-        view = self._desk.sources()
+        view = self._service.sources()
         if (shown := _visible_health(view)) != self._shown_health:
             self._shown_health = shown
             parts = {name: [asdict(row) for row in getattr(view, name)] for name in ("sources", "sinks")}

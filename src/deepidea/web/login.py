@@ -9,7 +9,9 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from deepidea.store.access import LASTS_S, Token
+from deepidea.store import audit
+from deepidea.store.access import LASTS_S, Token, close_session, find_token, open_session
+from deepidea.store.audit import Action
 from deepidea.store.store import Store
 from deepidea.web.access import Actor, address_of, cookie_name, open_to_all, record, refuse_other_origin, viewer
 from deepidea.web.rendering import render
@@ -38,12 +40,16 @@ async def log_in(
     if wait_s > 0:
         detail = f"too many failed logins; try again in {round(wait_s / 60) or 1} minutes"
         return _refused(request, target, 429, detail, {"Retry-After": str(int(wait_s) + 1)})
-    found = await run_in_threadpool(request.app.state.store.find_token, token.strip())
+    found = await run_in_threadpool(find_token, request.app.state.store, token.strip())
     if found is None:
-        await run_in_threadpool(request.app.state.store.audit, "?", "login refused", address=address)
+        await run_in_threadpool(_record, request, "?", "login.refused")
         return _refused(request, target, 401, "unknown or expired token", {})
     limit.forgive(address)
     return await run_in_threadpool(_with_session, request, found, target)
+
+
+def _record(request: Request, name: str, action: Action) -> None:
+    request.app.state.store.execute(audit.write, name, action, address=address_of(request))
 
 
 def _refused(request: Request, target: str, status: int, detail: str, headers: Mapping[str, str]) -> Response:
@@ -54,10 +60,11 @@ def _refused(request: Request, target: str, status: int, detail: str, headers: M
 
 def _with_session(request: Request, token: Token, target: str) -> Response:
     store: Store = request.app.state.store
-    if old := request.cookies.get(cookie_name(request)):
-        store.close_session(old)
-    session, secret = store.open_session(token)
-    store.audit(session.token.name, "login", address=address_of(request))
+    with store.write() as connection:
+        if old := request.cookies.get(cookie_name(request)):
+            close_session(connection, old)
+        session, secret = open_session(connection, token)
+        audit.write(connection, session.token.name, "login", address=address_of(request))
     answer = RedirectResponse(target, 303)
     answer.set_cookie(
         cookie_name(request),
@@ -75,7 +82,7 @@ def _with_session(request: Request, token: Token, target: str) -> Response:
 def log_out(request: Request, actor: Annotated[Actor, Depends(viewer)]) -> Response:
     """End the session of a browser."""
     if secret := request.cookies.get(cookie_name(request)):
-        request.app.state.store.close_session(secret)
+        request.app.state.store.execute(close_session, secret)
     record(request, actor, "logout", "")
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deepidea.detection.alerting import CARD_ENTRY, Thresholds
-from deepidea.detection.health import told_bounds
+from deepidea.detection.health import json_bounds
 from deepidea.errors import ArtifactError, DeepIDEAError, StoreError
 from deepidea.evaluation.summary import EVALUATION_ENTRY
 from deepidea.model.detector import Detector
+from deepidea.store import engines, models
+from deepidea.store.models import StoredModel, open_detector
 from deepidea.store.store import Store
-from deepidea.store.stored_model import Activation, StoredModel, open_detector
-from deepidea.web.views import ActivationView, Compared, DriftLight, ModelRow, ModelsView, ModelView
+from deepidea.web.views import Compared, DriftLight, ModelRow, ModelsView, ModelView
 
 _KEPT = 4  # detectors that are held in memory
 _BRIEF = 40  # items of a list in a card
@@ -40,14 +41,14 @@ class Cards:
         """Return the detector of a fingerprint, None where its file is not at hand or cannot be used."""
         if self._own is not None and self._own.fingerprint == model:
             return self._own
-        stored = [one for one in self._store.models() if one.model == model]
+        stored = [one for one in self._store.query(models.all_models) if one.model == model]
         return self._loaded(stored[0].model_id) if stored else None
 
     def _loaded(self, model_id: str) -> Detector | None:
         with self._lock:
             if model_id not in self._kept:
                 try:
-                    self._kept[model_id] = open_detector(self._store.model_file(model_id))
+                    self._kept[model_id] = open_detector(self._store.query(models.file, model_id))
                 except StoreError:
                     raise
                 except DeepIDEAError:
@@ -65,19 +66,19 @@ class Cards:
 
     def models(self) -> ModelsView:
         """Return the rows of all models, the latest added first, behind them those that run from files."""
-        history = self._store.activations()
+        history = self._store.query(models.activations)
         rows = self._rows()
         kept = {row.model_id for row in rows if row.stored}
         active = next((row.model_id for row in rows if row.active), None)
         can = any(one.model_id in kept and one.model_id != active for one in history)
-        return ModelsView(tuple(rows), tuple(map(self.activation, history)), can)
+        return ModelsView(tuple(rows), tuple(history), can)
 
     def _rows(self) -> list[ModelRow]:
-        engines = self._store.engines()
-        running = {state.model: state.detector for state in engines if state.model and state.is_running}
-        stored = [_stored_row(one, in_use=one.model in running) for one in self._store.models()]
+        states = self._store.query(engines.latest)
+        running = {state.model: state.detector for state in states if state.model and state.is_running}
+        stored = [_stored_row(one, in_use=one.model in running) for one in self._store.query(models.all_models)]
         known = {row.model for row in stored}
-        files = {state.model: state.detector for state in engines if state.model}
+        files = {state.model: state.detector for state in states if state.model}
         if self._own is not None:
             files[self._own.fingerprint] = self._name or files.get(self._own.fingerprint, "")
         return [*stored, *(_file_row(model, name, model in running)
@@ -86,10 +87,6 @@ class Cards:
     def row(self, model_id: str) -> ModelRow:
         """Return the row of a stored model."""
         return next(row for row in self._rows() if row.model_id == model_id)
-
-    def activation(self, done: Activation) -> ActivationView:
-        """Return a line of the history as it is shown."""
-        return ActivationView(**{name: getattr(done, name) for name in ActivationView.__slots__})
 
     def view(self, model_id: str | None, light: Callable[[str], DriftLight]) -> ModelView | None:
         """Return all that is known of a model, None where there is none of this id or fingerprint."""
@@ -105,9 +102,9 @@ class Cards:
 
 
 def _stored_row(one: StoredModel, *, in_use: bool) -> ModelRow:
-    told = one.comparison
-    compared = None if told is None else Compared(
-        told["old_id"], told["new_id"], told["verdict"], str(told.get("reason", "")), dict(told)
+    full = one.comparison
+    compared = None if full is None else Compared(
+        full["old_id"], full["new_id"], full["verdict"], str(full.get("reason", "")), dict(full)
     )  # fmt: skip
     plain = {name: getattr(one, name) for name in ("model_id", "model", "name", "added", "added_by", "n_bytes")}
     return ModelRow(**plain, active=one.active, stored=True, in_use=in_use, comparison=compared)
@@ -144,11 +141,16 @@ def _thresholds(card: Mapping[str, Any]) -> dict[str, Any] | None:
     if CARD_ENTRY not in card:
         return None
     try:
-        told = Thresholds.from_contract(card[CARD_ENTRY])
+        set_by = Thresholds.from_contract(card[CARD_ENTRY])
     except ArtifactError:
         return None
-    plain = {"fpr": told.fpr, "n_flows": told.n_flows, "source": told.source, "guarantee": told.guarantee}
-    return {"bounds": told_bounds(told.bounds), **plain}
+    plain = {
+        "fpr": set_by.fpr,
+        "n_flows": set_by.n_flows,
+        "source": set_by.source,
+        "guarantee": set_by.guarantee,
+    }
+    return {"bounds": json_bounds(set_by.bounds), **plain}
 
 
 def _brief(value: Any) -> Any:

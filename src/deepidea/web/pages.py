@@ -1,7 +1,7 @@
-"""The pages: each asks the desk, draws its plots, and renders a template; what changes something leads on to one.
+"""The pages: each asks the service, draws its plots, and renders a template; what changes something leads on to one.
 
 All that a page shows stands in its address, so that it can be shared. Nothing needs JavaScript but plots and live
-updates. What an action did, or why not, is told on the next page.
+updates. The next page says what an action did, or why not.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from fastapi.responses import RedirectResponse, Response
 import deepidea
 from deepidea.errors import DataError
 from deepidea.store.access import Role
-from deepidea.store.judgement import Subject, Verdict
-from deepidea.store.store import IncidentOrder, IncidentStatus, Judged
+from deepidea.store.feedback import Subject, Verdict
+from deepidea.store.headline import duration
+from deepidea.store.incidents import IncidentOrder, IncidentStatus, VerdictFilter
 from deepidea.web import evaluated, plots
 from deepidea.web.access import Actor, admin, analyst, viewer
 from deepidea.web.advice import next_steps
-from deepidea.web.api import desk_of
-from deepidea.web.desk import ChangedError, Desk
+from deepidea.web.api import ReadRoute, service_of
 from deepidea.web.login import own_page
 from deepidea.web.plots import Plot
-from deepidea.web.rendering import duration, plural, query, render
+from deepidea.web.rendering import plural, query, render
+from deepidea.web.service import AnalystService, ChangedError
 from deepidea.web.views import Overview, SourceView
 from deepidea.web.windows import WindowName
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=ReadRoute)
 
 PER_PAGE = 50
 FLOWS_PER_PAGE = 25
@@ -71,19 +72,19 @@ _ADMIN = (("/audit", "audit", "Audit log"), ("/tokens", "tokens", "Tokens"))
 def _show(request: Request, name: str, *, status_code: int = 200, **context: Any) -> Response:
     """Return a page within the frame: navigation, what the last action did, and the count of what is urgent."""
     actor: Actor = request.state.actor
-    told = _read_flash(request)
+    flash = _read_flash(request)
     page = render(
         request,
         name,
         status_code=status_code,
         nav=_nav(request, _NAV),
         nav_admin=_nav(request, _ADMIN) if actor.may("admin") else [],
-        urgent=desk_of(request).count_urgent(),
-        flash=told,
+        urgent=service_of(request).count_urgent(),
+        flash=flash,
         version=deepidea.__version__,
         **context,
     )
-    if told is not None:
+    if flash is not None:
         page.delete_cookie(FLASH)
     return page
 
@@ -97,7 +98,7 @@ def _nav(request: Request, entries: Sequence[tuple[str, str, str]]) -> list[dict
 
 
 def _after(target: str, done: Callable[[], str]) -> Response:
-    """Do something and lead on to a page that tells what was done, or why it was not."""
+    """Do something and redirect to a page that says what was done, or why it was not."""
     try:
         kind, text = "good", done()
     except (DataError, ChangedError) as error:
@@ -127,7 +128,7 @@ def _figures(**drawn: Plot | None) -> dict[str, Any]:
 @router.get("/", dependencies=[Depends(viewer)])
 def overview(request: Request, window: WindowName = "24h") -> Response:
     """Show the state of the network at a glance."""
-    view = desk_of(request).overview(window)
+    view = service_of(request).overview(window)
     alerts, flows = plots.by_class(view.alerts), plots.rates_plot(view.flows)
     losses = _losses(view.sources)
     return _show(
@@ -156,13 +157,13 @@ def _flows_per_s(view: Overview) -> float:
 def _losses(sources: Sequence[SourceView]) -> list[dict[str, Any]]:
     """Return what was left out or lost, by source and reason, the most first."""
     kinds: tuple[Literal["skipped", "dropped"], ...] = ("skipped", "dropped")
-    told = [
+    losses = [
         {"source": source.name, "kind": kind, "reason": reason, "n": n}
         for source in sources
         for kind in kinds
         for reason, n in getattr(source, kind).items()
     ]
-    return sorted(told, key=lambda loss: (-loss["n"], loss["reason"]))
+    return sorted(losses, key=lambda loss: (-loss["n"], loss["reason"]))
 
 
 # --- incidents -------------------------------------------------------------------------------------------------------
@@ -184,19 +185,19 @@ def incidents(
     """List incidents that match filters, page by page."""
     given = {"q": q, "severity": severity, "status": status, "class": class_name, "verdict": verdict, "host": host}
     params = {**given, "window": window, "order": order, "after": after}
-    view = desk_of(request).incidents(
+    view = service_of(request).incidents(
         search=q or None,
         **_by_severity(severity),
         status=cast(IncidentStatus, status) if status else None,
         class_name=class_name or None,
-        verdict=cast(Judged, verdict) if verdict else None,
+        verdict=cast(VerdictFilter, verdict) if verdict else None,
         host=host or None,
         window=window,
         order=cast(IncidentOrder, order or "latest"),
         limit=PER_PAGE,
         after=after or None,
     )
-    classes = [("", "Any"), *((name, name) for name in desk_of(request).class_names())]
+    classes = [("", "Any"), *((name, name) for name in service_of(request).class_names())]
     return _show(
         request,
         "incidents.html",
@@ -222,14 +223,14 @@ def _by_severity(text: str) -> dict[str, Any]:
 @router.get("/incidents/{incident_id}", dependencies=[Depends(viewer)])
 def incident(request: Request, incident_id: str, flow: Text = "", after: Text = "") -> Response:
     """Show all that is known of an incident; ``flow`` names the alert that is opened in its table."""
-    desk = desk_of(request)
-    view = desk.incident(incident_id)
-    if view is None:
-        raise HTTPException(404, "an incident must be in the store, however: this one is not, or is no more")
+    service = service_of(request)
+    found = service.incident_with_alerts(incident_id, limit=FLOWS_PER_PAGE, after=after or None)
+    if found is None:
+        raise HTTPException(404, "no such incident is in the store")
+    view, alerts = found
     current = view.incident.incident_id
     if current != incident_id:
         return RedirectResponse(f"/incidents/{quote(current, safe='')}", 303)
-    alerts = desk.alerts(incident=current, limit=FLOWS_PER_PAGE, after=after or None)
     base, timeline = f"/incidents/{current}", plots.counts_plot(view.series, "alerts")
     opened = flow if any(row.alert_id == flow for row in alerts.items) else ""
     suggestion = view.suggestions[0] if view.suggestions else None
@@ -239,8 +240,8 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
         view=view,
         alerts=alerts,
         opened=opened,
-        opened_why=desk.why(opened) if opened else None,
-        opened_eve=_spread(desk.eve(opened)) if opened else "",
+        opened_why=service.why(opened) if opened else None,
+        opened_eve=_spread(service.eve(opened)) if opened else "",
         flow_links={row.alert_id: _flow_link(base, row.alert_id, opened, after) for row in alerts.items},
         next_steps=next_steps(view),
         timeline=timeline,
@@ -249,7 +250,7 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
         last_form="clock" if view.incident.first.date() == view.incident.last.date() else "full",
         suggestion=suggestion,
         suggested=_suggested(current, {} if suggestion is None else suggestion.rule),
-        class_names=desk.class_names(),
+        class_names=service.class_names(),
         after=after,
         older=f"{base}{query({'after': alerts.next})}#h-flows" if alerts.next else None,
         first_page=f"{base}#h-flows",
@@ -282,8 +283,8 @@ def set_statuses(
 
     def done() -> str:
         if not ids:
-            raise DataError("at least one incident must be selected, however: none is; tick some first")
-        desk_of(request).set_status(ids, cast(IncidentStatus, status), actor=actor)
+            raise DataError("no incident is selected; tick some first")
+        service_of(request).set_status(ids, cast(IncidentStatus, status), actor=actor)
         return f"{plural(len(ids), 'incident')} {_PAST.get(status, status)}"
 
     return _after(back, done)
@@ -304,7 +305,7 @@ def set_status(
 
     def done() -> str:
         versions = {} if version is None else {incident_id: version}
-        desk_of(request).set_status([incident_id], cast(IncidentStatus, status), actor=actor, versions=versions)
+        service_of(request).set_status([incident_id], cast(IncidentStatus, status), actor=actor, versions=versions)
         return f"The incident was {_PAST.get(status, status)}"
 
     return _after(_incident_page(incident_id), done)
@@ -321,7 +322,7 @@ def set_note(
     """Keep a note on an incident, unless somebody else has changed it meanwhile."""
 
     def done() -> str:
-        desk_of(request).note(incident_id, note, actor=actor, version=version)
+        service_of(request).note(incident_id, note, actor=actor, version=version)
         return "Note saved"
 
     return _after(_incident_page(incident_id), done)
@@ -342,7 +343,7 @@ def judge(
     def done() -> str:
         subject: Subject = "alert" if alert else "incident"
         named = class_name.strip() if verdict == "true_positive" else ""
-        desk_of(request).judge(
+        service_of(request).judge(
             subject, alert or incident_id, cast(Verdict, verdict), actor=actor, class_name=named or None, note=note
         )
         return "Label saved" + ("" if verdict == "unsure" else "; the next training uses it")
@@ -361,7 +362,7 @@ def _incident_page(incident_id: str) -> str:
 def hosts(request: Request, q: Text = "", window: WindowName | None = None, after: Text = "") -> Response:
     """List hosts of incidents, the most urgent first."""
     params = {"q": q, "window": window, "after": after}
-    view = desk_of(request).hosts(search=q, window=window, limit=PER_PAGE, after=after or None)
+    view = service_of(request).hosts(search=q, window=window, limit=PER_PAGE, after=after or None)
     return _show(
         request,
         "hosts.html",
@@ -377,7 +378,7 @@ def hosts(request: Request, q: Text = "", window: WindowName | None = None, afte
 @router.get("/hosts/{host:path}", dependencies=[Depends(viewer)])
 def host(request: Request, host: str, window: WindowName = "all", after: Text = "") -> Response:
     """Show a host: its incidents, whom it met, what was asked for."""
-    view = desk_of(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
+    view = service_of(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
     base, activity = "/hosts/" + quote(host, safe=""), plots.counts_plot(view.series, next(iter(view.series.lines)))
     return _show(
         request,
@@ -401,7 +402,7 @@ def host(request: Request, host: str, window: WindowName = "all", after: Text = 
 @router.get("/sources", dependencies=[Depends(viewer)])
 def sources(request: Request) -> Response:
     """Show where flows come from and alerts go to, and how all of that is."""
-    view = desk_of(request).sources()
+    view = service_of(request).sources()
     return _show(request, "sources.html", view=view, losses=_losses(view.sources), command=WATCH)
 
 
@@ -410,8 +411,8 @@ def sources(request: Request) -> Response:
 
 def _rule_of(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields of a rule's form, all of them."""
-    told = {"class": values.get("class_name"), **values}
-    return {name: str(told.get(name) or "") for name in RULE_FIELDS}
+    given = {"class": values.get("class_name"), **values}
+    return {name: str(given.get(name) or "") for name in RULE_FIELDS}
 
 
 def _suggested(incident_id: str, rule: Mapping[str, str]) -> dict[str, str]:
@@ -421,14 +422,14 @@ def _suggested(incident_id: str, rule: Mapping[str, str]) -> dict[str, str]:
 
 
 def _rule_entry(rule: Mapping[str, str]) -> dict[str, str]:
-    """Return what a form says as the desk takes it."""
+    """Return what a form says as the service takes it."""
     return {name: value.strip() for name, value in rule.items() if value.strip() and name != "incident"}
 
 
 @router.get("/rules", dependencies=[Depends(viewer)])
 def rules(request: Request) -> Response:
     """List allow rules."""
-    return _show(request, "rules.html", rules=desk_of(request).rules())
+    return _show(request, "rules.html", rules=service_of(request).rules())
 
 
 @router.get("/rules/new", dependencies=[Depends(analyst)])
@@ -438,7 +439,7 @@ def new_rule(request: Request) -> Response:
     entry = _rule_entry(rule)
     if entry:
         try:
-            preview = desk_of(request).preview_rule(entry, incident_id=rule["incident"] or None)
+            preview = service_of(request).preview_rule(entry, incident_id=rule["incident"] or None)
         except DataError as error:
             fault = str(error)
     return _show(request, "rule_new.html", rule=rule, preview=preview, fault=fault)
@@ -462,7 +463,7 @@ def add_rule(
     entry = _rule_entry({**given, "expires": expires, "note": note})
 
     def done() -> str:
-        _, n_alerts = desk_of(request).allow(entry, actor=actor)
+        _, n_alerts = service_of(request).allow(entry, actor=actor)
         return f"Rule added; {plural(n_alerts, 'stored alert')} suppressed"
 
     return _after("/rules", done)
@@ -473,7 +474,7 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
     """Remove an allow rule."""
 
     def done() -> str:
-        n_alerts = desk_of(request).disallow(rule_id, actor=actor)
+        n_alerts = service_of(request).disallow(rule_id, actor=actor)
         return f"Rule removed; {plural(n_alerts, 'alert')} restored"
 
     return _after("/rules", done)
@@ -485,10 +486,10 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
 @router.get("/model", dependencies=[Depends(viewer)])
 def model(request: Request, features: Literal["", "all"] = "") -> Response:
     """Show the detector in use: its card, how it was evaluated, drift, and the models kept."""
-    desk = desk_of(request)
-    models, view, drift = desk.models(), desk.model(), desk.drift()
-    told = [hour for hour in drift.hours if hour.score is not None]
-    drift_plot = plots.drift_plot(drift.hours) if len(told) > 1 else None
+    service = service_of(request)
+    models, view, drift = service.models(), service.model(), service.drift()
+    hours = [hour for hour in drift.hours if hour.score is not None]
+    drift_plot = plots.drift_plot(drift.hours) if len(hours) > 1 else None
     shown = [] if view is None else evaluated.plots_of(view)
     return _show(
         request,
@@ -511,7 +512,7 @@ def confirm_rollback(request: Request) -> Response:
     """Ask before the model that was active before becomes so again."""
     view = {
         "title": "Roll back to the previous model?",
-        "facts": [("Active now", _named_active(desk_of(request)))],
+        "facts": [("Active now", _named_active(service_of(request)))],
         "refused": "",
         "action": "/models/rollback",
         "button": "Roll back",
@@ -519,8 +520,8 @@ def confirm_rollback(request: Request) -> Response:
     return _show(request, "model_confirm.html", view=view)
 
 
-def _named_active(desk: Desk) -> str:
-    return next((row.name or row.model_id for row in desk.models().items if row.active), "none")
+def _named_active(service: AnalystService) -> str:
+    return next((row.name or row.model_id for row in service.models().items if row.active), "none")
 
 
 @router.post("/models/rollback")
@@ -528,8 +529,8 @@ def roll_back(request: Request, actor: Admin, note: Annotated[str, Form()] = "")
     """Make the model active that was so before the present one."""
 
     def done() -> str:
-        desk_of(request).rollback(actor=actor, note=note)
-        return f"{_named_active(desk_of(request))} is active again"
+        service_of(request).rollback(actor=actor, note=note)
+        return f"{_named_active(service_of(request))} is active again"
 
     return _after("/model#models", done)
 
@@ -537,16 +538,16 @@ def roll_back(request: Request, actor: Admin, note: Annotated[str, Form()] = "")
 @router.get("/models/{model_id}/activate", dependencies=[Depends(admin)])
 def confirm_activation(request: Request, model_id: str) -> Response:
     """Ask before a model becomes the active one; say why that is refused, where it is."""
-    desk = desk_of(request)
-    row = next((row for row in desk.models().items if row.model_id == model_id), None)
+    service = service_of(request)
+    row = next((row for row in service.models().items if row.model_id == model_id), None)
     if row is None:
         raise HTTPException(404, "there is no such model")
-    told = row.comparison
-    facts = [("To activate", f"{row.name or row.model_id} ({row.model_id})"), ("Active now", _named_active(desk))]
+    compared = row.comparison
+    facts = [("To activate", f"{row.name or row.model_id} ({row.model_id})"), ("Active now", _named_active(service))]
     view = {
         "title": "Activate this model?",
-        "facts": [*facts, *([("Compared", f"{told.verdict}: {told.reason}")] if told is not None else [])],
-        "refused": desk.activation_fault(model_id),
+        "facts": [*facts, *([("Compared", f"{compared.verdict}: {compared.reason}")] if compared is not None else [])],
+        "refused": service.activation_fault(model_id),
         "action": f"/models/{quote(model_id, safe='')}/activate",
         "button": "Activate",
     }
@@ -564,8 +565,8 @@ def activate(
     """Make a model the active one."""
 
     def done() -> str:
-        desk_of(request).activate(model_id, actor=actor, note=note, force=force == "yes")
-        return f"{_named_active(desk_of(request))} is active; running detections switch to it within seconds"
+        service_of(request).activate(model_id, actor=actor, note=note, force=force == "yes")
+        return f"{_named_active(service_of(request))} is active; running detections switch to it within seconds"
 
     return _after("/model#models", done)
 
@@ -576,7 +577,7 @@ def activate(
 @router.get("/audit", dependencies=[Depends(admin)])
 def audit(request: Request, after: Text = "") -> Response:
     """Show who changed what, and what was refused."""
-    view = desk_of(request).audit(limit=2 * PER_PAGE, after=after or None)
+    view = service_of(request).audit(limit=2 * PER_PAGE, after=after or None)
     older = f"/audit{query({'after': view.next})}" if view.next else None
     shown = plural(len(view.items), "entry", "entries")
     return _show(request, "audit.html", view=view, after=after, older=older, shown=shown)
@@ -585,7 +586,7 @@ def audit(request: Request, after: Text = "") -> Response:
 @router.get("/tokens", dependencies=[Depends(admin)])
 def tokens(request: Request) -> Response:
     """List tokens."""
-    return _show(request, "tokens.html", tokens=desk_of(request).tokens(), made=None)
+    return _show(request, "tokens.html", tokens=service_of(request).tokens(), made=None)
 
 
 @router.post("/tokens")
@@ -596,13 +597,13 @@ def add_token(
     role: Annotated[str, Form()],
     expires: Annotated[str, Form()] = "",
 ) -> Response:
-    """Make a token and tell its secret, this once: so the answer is the page itself and no redirect."""
+    """Create a token and show its secret, this once: the answer is the page itself and no redirect."""
     try:
-        made = desk_of(request).add_token(name.strip(), cast(Role, role), actor=actor, expires=_end_of(expires))
+        made = service_of(request).add_token(name.strip(), cast(Role, role), actor=actor, expires=_end_of(expires))
     except DataError as error:
-        told = error
-        return _after("/tokens", lambda: _raise(told))
-    return _show(request, "tokens.html", tokens=desk_of(request).tokens(), made=made)
+        fault = error
+        return _after("/tokens", lambda: _raise(fault))
+    return _show(request, "tokens.html", tokens=service_of(request).tokens(), made=made)
 
 
 def _raise(error: DataError) -> str:
@@ -614,7 +615,7 @@ def _end_of(day: str) -> datetime | None:
     try:
         return datetime.combine(date.fromisoformat(day), clock.max, UTC) if day else None
     except ValueError:
-        raise DataError(f"a token must end on a day such as 2027-01-31, however: it is {day!r}") from None
+        raise DataError(f"a token must end on a day such as 2027-01-31, got {day!r}") from None
 
 
 @router.post("/tokens/{token_id}/revoke")
@@ -622,7 +623,7 @@ def revoke_token(request: Request, actor: Admin, token_id: str) -> Response:
     """End a token."""
 
     def done() -> str:
-        desk_of(request).revoke_token(token_id, actor=actor)
+        service_of(request).revoke_token(token_id, actor=actor)
         return "Token revoked, its sessions ended"
 
     return _after("/tokens", done)

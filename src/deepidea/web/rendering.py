@@ -23,6 +23,7 @@ from markupsafe import Markup, escape
 from deepidea.evaluation.page import plotly_script
 from deepidea.flows.attack_classes import attack_class_of
 from deepidea.store.alert_columns import SEVERITIES
+from deepidea.store.headline import NOTHING, duration
 
 KINDS = {
     ".css": "text/css",
@@ -33,7 +34,6 @@ KINDS = {
 }
 """Media types of static files, by suffix."""
 
-NOTHING = "–"
 LONGEST_NAME = 2_000  # characters of a text from outside that a page shows
 
 
@@ -141,29 +141,6 @@ def size(n_bytes: float | None) -> str:
     ('999 B', '1.5 kB', '2.0 MB', '–')
     """
     return NOTHING if n_bytes is None else re.sub("Bytes?", "B", do_filesizeformat(n_bytes))
-
-
-def duration(seconds: float | None, units: int = 2) -> str:
-    """Spell a time span in its largest units.
-
-    Examples
-    --------
-    >>> [duration(s) for s in (0, 0.0042, 0.25, 7.31, 75, 3_700, 200_000)]
-    ['0 s', '4.2 ms', '250 ms', '7.3 s', '1 min 15 s', '1 h 1 min', '2 d 7 h']
-    """
-    if seconds is None or not math.isfinite(seconds):
-        return NOTHING
-    if 0 < seconds < 1:
-        return f"{seconds * 1e3:.2g} ms" if seconds < 0.01 else f"{seconds * 1e3:.0f} ms"
-    if seconds < 60:
-        return f"{max(seconds, 0):.1f}".removesuffix(".0") + " s"
-    parts: list[str] = []
-    rest = int(seconds)
-    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        n, rest = divmod(rest, unit)
-        if n or parts:
-            parts.append(f"{n} {name}" if n else "")
-    return " ".join(filter(None, parts[:units]))
 
 
 def sentence(text: str) -> str:

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from deepidea.store.access import MOST_NAME, Role
+from deepidea.store.access import Role
+from deepidea.store.audit import MOST_NAME
 from deepidea.store.drift import Against
-from deepidea.store.judgement import Subject, Verdict
-from deepidea.store.store import IncidentOrder, IncidentStatus, Judged
-from deepidea.web.desk import MOST_IN_BULK, MOST_ROWS
+from deepidea.store.feedback import Subject, Verdict
+from deepidea.store.incidents import IncidentOrder, IncidentStatus, VerdictFilter
+from deepidea.web.service import MOST_IN_BULK, MOST_ROWS
 from deepidea.web.views import LONGEST_NOTE
 from deepidea.web.windows import WindowName
 
@@ -23,7 +24,7 @@ ID = r"^[0-9a-f]{32}$"
 def _in_range(when: datetime) -> datetime:
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
     if not 1970 < when.year < 2200:
-        raise ValueError(f"a time must lie in 1971..2199, however: it is {when.isoformat()}")
+        raise ValueError(f"a time must lie in 1971..2199, got {when.isoformat()}")
     return when
 
 
@@ -82,7 +83,7 @@ class IncidentQuery(PageQuery):
     severity: Severity | None = None
     only: Annotated[Severity | None, Field(description="Exactly this severity.")] = None
     status: IncidentStatus | None = None
-    verdict: Annotated[Judged | None, Field(description="What the latest verdict is; none: not judged.")] = None
+    verdict: Annotated[VerdictFilter | None, Field(description="What the latest verdict is; none: not judged.")] = None
     search: Annotated[
         Text | None,
         Field(description="Words that must all be found, in host, class, id or note; or a whole address or port."),
@@ -100,7 +101,7 @@ class AlertQuery(PageQuery):
     source: Annotated[str | None, Field(max_length=1000, pattern=_NO_NUL)] = None
     incident: Annotated[str | None, Field(pattern=ID)] = None
     suppressed: Annotated[
-        Literal["no", "only", "all"], Field(description="Whether alerts that an allow rule keeps quiet are told.")
+        Literal["no", "only", "all"], Field(description="Whether to list alerts that an allow rule suppresses.")
     ] = "no"
 
 
@@ -152,7 +153,7 @@ class EventsQuery(_Strict):
     """Where a stream begins."""
 
     after: Annotated[
-        str | None, Field(max_length=40, description="Id of the last event that was got, as `Last-Event-ID` tells it.")
+        str | None, Field(max_length=40, description="Id of the last event received, as in `Last-Event-ID`.")
     ] = None
 
 

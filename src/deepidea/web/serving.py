@@ -17,6 +17,8 @@ from deepidea.detection.models import detector_of
 from deepidea.detection.runner import DetectionConfig, default_store
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.model.detector import Detector
+from deepidea.store import models
+from deepidea.store.access import has_tokens
 from deepidea.store.store import Store, open_store
 from deepidea.web.engines import Engines
 from deepidea.web.settings import EVERYWHERE, ServeConfig
@@ -59,7 +61,7 @@ def serve_until(stop: threading.Event, config: ServeConfig, *, on_start: Callabl
 
 def _active(store: Store) -> Detector:
     """Return the active model of a store, for sources without a detector file."""
-    active = store.active_model()
+    active = store.query(models.active)
     if active is None:
         raise DataError(
             "no detector for --source: the store has no active model; give --model, or run deepidea models add FILE "
@@ -120,7 +122,7 @@ def _listening(config: ServeConfig) -> Iterator[socket.socket]:
 def _refuse_unguarded(config: ServeConfig, address: str, store: Store) -> None:
     """Refuse to let others in while the store has no token, when everyone on this machine is an admin."""
     is_proxied = bool(config.forwarded_allow_ips) or config.secure_cookies
-    if (ipaddress.ip_address(address).is_loopback and not is_proxied) or store.has_tokens():
+    if (ipaddress.ip_address(address).is_loopback and not is_proxied) or store.query(has_tokens):
         return
     reason = "a proxy lets others in" if is_proxied else f"{address} is no loopback address"
     raise DataError(
@@ -142,7 +144,7 @@ def _run(
 
     def report_start() -> None:
         if on_start is not None:
-            on_start(_url(config, listener), store.url, needs_login=store.has_tokens())
+            on_start(_url(config, listener), store.url, needs_login=store.query(has_tokens))
 
     PageServer(app, stop, config, on_start=report_start).run(sockets=[listener])
 

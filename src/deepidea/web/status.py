@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from deepidea.store.alerts import finite
+from deepidea.store.deliveries import SinkCounters
 from deepidea.store.engines import SILENT_S, EngineState
-from deepidea.store.store import SinkCounters, SourceCounters
-from deepidea.web.rendering import duration
-from deepidea.web.views import Health, SinkView, SourceView, finite
+from deepidea.store.headline import duration
+from deepidea.store.sources import SourceCounters
+from deepidea.web.views import Health, SinkView, SourceView
 
 SLOW_S = 10.0  # a delay that people should know of
 

@@ -6,8 +6,6 @@ must escape them.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +13,16 @@ from typing import Any, Literal
 
 from deepidea.detection.drift import DriftReport, FeatureDrift
 from deepidea.model.explain import Explanation
-from deepidea.store.alert_columns import SEVERITIES
+from deepidea.store.access import Token
+from deepidea.store.alerts import Alert, SeverityName, finite
+from deepidea.store.audit import AuditEntry
+from deepidea.store.feedback import Feedback
 from deepidea.store.grouping import listing_of
-from deepidea.store.judgement import Feedback
-from deepidea.web.labels import headline
+from deepidea.store.hosts import Host
+from deepidea.store.incidents import Incident
+from deepidea.store.models import Activation
 from deepidea.web.windows import Window
 
-SeverityName = Literal["critical", "high", "medium", "low"]
-Status = Literal["open", "acknowledged", "closed", "false_alarm"]
 Health = Literal["ok", "degraded", "stopped"]
 LONGEST_NOTE = 10_000
 MOST_SHOWN = 20  # hosts and ports of an incident, by alerts
@@ -50,20 +50,6 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A verdict of an analyst on an alert or an incident, or on the incident of an alert."""
-
-    feedback_id: int
-    subject: Literal["alert", "incident"]
-    subject_id: str
-    verdict: Literal["true_positive", "false_positive", "unsure"]
-    class_name: str | None
-    note: str
-    analyst: str
-    time: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Series:
     """Counts over time: ``times`` are beginnings of steps, and each entry of ``lines`` has one number a step."""
 
@@ -76,47 +62,10 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentRow:
-    """An incident in a list.
-
-    Parameters
-    ----------
-    headline : str
-        One sentence in plain English.
-    severity, severity_name
-        1 (critical) to 4 (low), and its name.
-    host, role
-        Whose incident it is, and whether that host is the ``source`` or the ``target``.
-    version : int
-        Changes whenever somebody changes status or note; give it back to be told of a change by someone else.
-    """
-
-    incident_id: str
-    headline: str
-    class_name: str
-    severity: int
-    severity_name: SeverityName
-    status: Status
-    note: str
-    changed: datetime | None
-    version: int
-    host: str
-    role: Literal["source", "target"]
-    first: datetime
-    last: datetime
-    duration_s: float
-    n_alerts: int
-    n_hosts: int
-    n_ports: int
-    score: float | None
-    verdict: Said | None
-
-
-@dataclass(frozen=True, slots=True)
 class IncidentPage:
     """A page of incidents, how many there are in all pages, and what to ask for ``after`` these, None at the end."""
 
-    items: tuple[IncidentRow, ...]
+    items: tuple[Incident, ...]
     next: str | None
     total: int
 
@@ -170,63 +119,24 @@ class IncidentView:
     same_host
         Other incidents of the same host, the latest first.
     sources
-        That told of it.
+        With their alerts.
     """
 
-    incident: IncidentRow
+    incident: Incident
     hosts: Listed
     ports: Listed
     series: Series
-    strongest: AlertRow | None
+    strongest: Alert | None
     why: WhyView | None
     unusual: str
-    history: tuple[Said, ...]
-    log: tuple[AuditView, ...]
+    history: tuple[Feedback, ...]
+    log: tuple[AuditEntry, ...]
     suggestions: tuple[Suggestion, ...]
-    same_host: tuple[IncidentRow, ...]
+    same_host: tuple[Incident, ...]
     sources: tuple[Counted, ...]
 
 
 # --- alerts ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AlertRow:
-    """An alert in a list: its flow, the verdict of the detector, and that of an analyst."""
-
-    alert_id: str
-    time: datetime
-    start: datetime | None
-    end: datetime | None
-    src_ip: str | None
-    src_port: int | None
-    dst_ip: str | None
-    dst_port: int | None
-    protocol: str | None
-    community_id: str | None
-    class_name: str
-    label: str | None
-    score: float
-    anomaly: float | None
-    unknown: bool | None
-    severity: int
-    severity_name: SeverityName
-    fwd_packets: int | None
-    bwd_packets: int | None
-    fwd_bytes: int | None
-    bwd_bytes: int | None
-    model: str
-    source: str
-    suppressed_by: str | None
-    verdict: Said | None
-
-
-@dataclass(frozen=True, slots=True)
-class AlertPage:
-    """A page of alerts, and what to ask for ``after`` these; None at the end."""
-
-    items: tuple[AlertRow, ...]
-    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +153,11 @@ class FeatureValue:
 class AlertView:
     """All that is known of an alert: ``probabilities`` by class, features, verdicts on it, its incident."""
 
-    alert: AlertRow
+    alert: Alert
     incident_id: str | None
     probabilities: dict[str, float]
     features: tuple[FeatureValue, ...]
-    history: tuple[Said, ...]
+    history: tuple[Feedback, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +178,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class WhyView:
-    """Why an alert was raised, or, where ``available`` is False, the ``fault`` that keeps it from being told.
+    """Why an alert was raised, or, where ``available`` is False, the ``fault`` that prevents an explanation.
 
     The other entries are those of :class:`deepidea.model.explain.Explanation`.
     """
@@ -307,19 +217,6 @@ class SeverityCount:
 
 
 @dataclass(frozen=True, slots=True)
-class HostRow:
-    """A host in a list: its worst severity, incidents, alerts, and when the last one was."""
-
-    host: str
-    role: Literal["source", "target"]
-    severity: int
-    severity_name: SeverityName
-    n_incidents: int
-    n_alerts: int
-    last: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
     """The state of the network at a glance.
 
@@ -331,7 +228,7 @@ class Overview:
     n_incidents, n_open, n_alerts, n_flows
         In the window; flows where engines count them.
     alerts
-        A line a class, told ones alone.
+        A line a class, without suppressed ones.
     flows
         Lines ``flows`` and ``alerts``, these with quiet ones.
     hosts
@@ -353,8 +250,8 @@ class Overview:
     n_flows: int
     alerts: Series
     flows: Series
-    hosts: tuple[HostRow, ...]
-    incidents: tuple[IncidentRow, ...]
+    hosts: tuple[Host, ...]
+    incidents: tuple[Incident, ...]
     sources: tuple[SourceView, ...]
     drift: DriftLight
     health: Health
@@ -380,20 +277,12 @@ class HostView:
     window: Window
 
 
-@dataclass(frozen=True, slots=True)
-class HostPage:
-    """Hosts of incidents, the most urgent first."""
-
-    items: tuple[HostRow, ...]
-    next: str | None = None
-
-
 # --- sources, sinks --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """A source: what came of it since its beginning, and how its engine stands, where one told.
+    """A source: its counters since its beginning, and the state of its engine, where there is one.
 
     Parameters
     ----------
@@ -526,23 +415,11 @@ class ModelRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ActivationView:
-    """A line of the history of activations."""
-
-    activation_id: int
-    model_id: str
-    kind: Literal["activated", "forced", "rolled_back"]
-    analyst: str
-    note: str
-    time: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class ModelsView:
     """The models, the history of activations, and whether one can be gone back to."""
 
     items: tuple[ModelRow, ...]
-    activations: tuple[ActivationView, ...]
+    activations: tuple[Activation, ...]
     can_roll_back: bool
     next: str | None = None
 
@@ -560,7 +437,7 @@ class ModelView:
     thresholds
         Bounds of measures, what they promise, and when they were set; None where nobody calibrated it.
     training
-        ``epochs`` (one object each), ``seconds`` and what else the card tells of training.
+        ``epochs`` (one object each), ``seconds`` and what else the card has about training.
     evaluation
         Compact form of an evaluation that the file keeps, see ``deepidea evaluate --keep``; None where it keeps none,
         and ``evaluation_fault`` then says how to get one.
@@ -583,92 +460,14 @@ class ModelView:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleView:
-    """An allow rule, whether it still holds, and how many stored alerts it keeps quiet."""
-
-    rule_id: str
-    says: str
-    src: str | None
-    dst: str | None
-    host: str | None
-    peer: str | None
-    port: str | None
-    class_name: str | None
-    expires: datetime | None
-    note: str
-    origin: str
-    active: bool
-    n_alerts: int
-
-
-@dataclass(frozen=True, slots=True)
-class AuditView:
-    """A line of the audit log."""
-
-    audit_id: int
-    time: datetime
-    actor: str
-    action: str
-    subject: str
-    detail: dict[str, Any]
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class AuditPage:
-    """A page of the audit log, the newest first."""
-
-    items: tuple[AuditView, ...]
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenView:
-    """A token, never with its secret."""
-
-    token_id: str
-    name: str
-    role: Literal["viewer", "analyst", "admin"]
-    created: datetime
-    expires: datetime | None
-    revoked: datetime | None
-    used: datetime | None
-    valid: bool
-
-
-@dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token that was just made, and its secret, which is told this once."""
+    """A token that was just made, and its secret, which is shown this once."""
 
-    token: TokenView
+    token: Token
     secret: str
 
 
-@dataclass(frozen=True, slots=True)
-class SaidPage:
-    """A page of verdicts, the newest first."""
-
-    items: tuple[Said, ...]
-    next: str | None
-
-
 # --- made from rows --------------------------------------------------------------------------------------------------
-
-
-def severity_name(severity: int) -> SeverityName:
-    """Return the name of a severity."""
-    name: Any = SEVERITIES.get(severity, "low")
-    return name  # type: ignore[no-any-return]
-
-
-def version_of(changed: datetime) -> int:
-    """Return the version of an incident that was changed at a time: the time in microseconds since 1970."""
-    return round(changed.timestamp() * 1e6)
-
-
-def said_of(feedback: Feedback) -> Said:
-    """Return a verdict as it is shown."""
-    return Said(**{name: getattr(feedback, name) for name in Said.__slots__})
 
 
 def listed_of(kept: str, n_distinct: int) -> Listed:
@@ -678,55 +477,11 @@ def listed_of(kept: str, n_distinct: int) -> Listed:
     return Listed(top, n_distinct, listing.n_more, listing.exact)
 
 
-def incident_row(row: Mapping[str, Any], verdict: Feedback | None) -> IncidentRow:
-    """Return a row of :meth:`deepidea.store.store.Store.incidents` as it is shown."""
-    plain = ("incident_id", "note", "changed", "host", "role", "first", "last", "n_alerts", "n_hosts", "n_ports")
-    listings: dict[str, Any] = {name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")}
-    about: dict[str, Any] = {name: row[name] for name in ("n_alerts", "first", "last", "n_hosts", "n_ports")}
-    changed = row["changed"]
-    return IncidentRow(
-        **{name: row[name] for name in plain},
-        headline=headline(row["class"], row["role"], row["host"], **listings, **about),
-        class_name=row["class"],
-        severity=row["severity"],
-        severity_name=severity_name(row["severity"]),
-        status=row["status"],
-        version=0 if changed is None else version_of(changed),
-        duration_s=(row["last"] - row["first"]).total_seconds(),
-        score=finite(row["score"]),
-        verdict=None if verdict is None else said_of(verdict),
-    )
-
-
-def alert_row(row: Mapping[str, Any], verdict: Feedback | None) -> AlertRow:
-    """Return a row of :meth:`deepidea.store.store.Store.alerts` as it is shown."""
-    given = ("class_name", "severity_name", "verdict", "model", "score", "anomaly")
-    return AlertRow(
-        **{name: row[name] for name in AlertRow.__slots__ if name not in given},
-        class_name=row["class"],
-        severity_name=severity_name(row["severity"]),
-        score=finite(row["score"]) or 0.0,
-        anomaly=finite(row["anomaly"]),
-        model=row["model"] or "",
-        verdict=None if verdict is None else said_of(verdict),
-    )
-
-
-def finite(value: float | None) -> float | None:
-    """Return a number that JSON knows, None for any other."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def probabilities_of(text: str | None) -> dict[str, float]:
-    """Return probabilities by class, the likeliest first."""
-    told = json.loads(text) if text else {}
-    return dict(sorted(((k, v) for k, v in told.items() if v is not None), key=lambda pair: -pair[1]))
-
-
-def why_of(alert_id: str, told: Explanation) -> WhyView:
+def why_of(alert_id: str, explanation: Explanation) -> WhyView:
     """Return an explanation as it is shown."""
-    reasons = tuple(_reason(entry) for entry in told.to_dict()["reasons"])
-    plain = {name: getattr(told, name) for name in WhyView.__slots__ if hasattr(told, name) and name != "reasons"}
+    reasons = tuple(_reason(entry) for entry in explanation.to_dict()["reasons"])
+    names = [name for name in WhyView.__slots__ if hasattr(explanation, name) and name != "reasons"]
+    plain = {name: getattr(explanation, name) for name in names}
     return WhyView(alert_id, True, **plain, reasons=reasons)
 
 

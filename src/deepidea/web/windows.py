@@ -108,7 +108,7 @@ def window_of(
     if since is not None or until is not None:
         return _given(since, until, oldest, now)
     if name not in LENGTHS:
-        raise DataError(f"a window must be one of {', '.join(get_args(WindowName))}, however: it is {name!r}")
+        raise DataError(f"window must be one of {', '.join(get_args(WindowName))}, got {name!r}")
     length = LENGTHS[name]
     end, anchor, note = now, "now", ""
     if newest is not None and newest < now - (length or timedelta(days=30)):
@@ -127,7 +127,7 @@ def _given(since: datetime | None, until: datetime | None, oldest: datetime | No
     end = _aware(until) if until is not None else now
     begin = _aware(since) if since is not None else min(oldest or end, end) - _MINUTE
     if begin >= end:
-        raise DataError(f"a window must begin before it ends, however: it is {begin.isoformat()} to {end.isoformat()}")
+        raise DataError(f"a window must begin before it ends, got {begin.isoformat()} to {end.isoformat()}")
     return Window("given", "Chosen time", begin, end, step_of(end - begin), "given")
 
 

@@ -16,9 +16,9 @@ from deepidea.detection.sinks.dead_letters import DeadLetters
 from deepidea.detection.sinks.delivery import Delivery, Patience
 from deepidea.detection.sinks.registry import open_sink
 from deepidea.errors import SinkError, StorageError
-from deepidea.store.store import Store, open_store
 from tests.detection.making import NOON, sweep
 from tests.detection.servers import Receiver, Webhook, eventually, receiving
+from tests.stores import Store, open_store
 
 QUICK = Patience(first_wait_s=0.005, longest_wait_s=0.02, give_up_s=600)
 GIVES_UP = Patience(first_wait_s=0.001, longest_wait_s=0.005, give_up_attempts=2)

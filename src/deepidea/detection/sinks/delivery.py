@@ -21,6 +21,7 @@ from deepidea.detection.sinks.dead_letters import DeadLetters
 from deepidea.detection.sinks.formats.rendering import render
 from deepidea.detection.sinks.sink import Sink
 from deepidea.errors import SinkError, StorageError, StoreError
+from deepidea.store import deliveries
 from deepidea.store.store import Store
 
 __all__ = ["Delivery", "DeliveryStatus", "Patience"]
@@ -150,7 +151,7 @@ class Delivery:
         self._thread: threading.Thread | None = None
         self._failures, self._last = _Failures(), _Failures()
         self._letters_due = 0.0  # when dead letters are tried next
-        store.register_sink(sink.name, from_start=from_start)
+        store.execute(deliveries.register, sink.name, from_start=from_start)
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -180,7 +181,7 @@ class Delivery:
 
     def status(self) -> DeliveryStatus:
         """Return how the delivery stands."""
-        at = next(c for c in self._store.sink_counters() if c.sink == self._sink.name)
+        at = next(c for c in self._store.query(deliveries.counters) if c.sink == self._sink.name)
         counts = (at.n_delivered, at.n_waiting, at.n_dead, at.n_lost)
         return DeliveryStatus(at.sink, *counts, self._last.error, self._last.at)
 
@@ -230,7 +231,7 @@ class Delivery:
         StoreError, StorageError
             The store does not answer, or dead letters cannot be written.
         """
-        alerts = self._store.undelivered(self._sink.name, limit=self._batch_alerts)
+        alerts = self._store.query(deliveries.undelivered, self._sink.name, limit=self._batch_alerts)
         if alerts.is_empty():
             return self._deliver_letters() if self._letters_are_due() else 0
         lines = render(alerts, self._sink.format)
@@ -246,7 +247,9 @@ class Delivery:
             self._letters.add(alerts["alert_id"].gather(refused).to_list(), [lines[i] for i in refused], error)
             self._note(error)
         n_taken = len(lines) - len(refused)
-        self._store.mark_delivered(self._sink.name, alerts["seq"][-1], n_delivered=n_taken, n_dead=len(refused))
+        self._store.execute(
+            deliveries.mark_delivered, self._sink.name, alerts["seq"][-1], n_delivered=n_taken, n_dead=len(refused)
+        )
         if n_taken:
             self._failures = _Failures()
         return len(lines)
@@ -289,8 +292,12 @@ class Delivery:
                     self._last = _Failures(1, 0.0, str(error), datetime.now(UTC))
                     refused = self._send_singly(lines)
                 letters.kept += [chunk[i][0] for i in refused]
-                self._store.mark_delivered(
-                    self._sink.name, 0, n_delivered=len(chunk) - len(refused), n_dead=len(refused) - len(chunk)
+                self._store.execute(
+                    deliveries.mark_delivered,
+                    self._sink.name,
+                    0,
+                    n_delivered=len(chunk) - len(refused),
+                    n_dead=len(refused) - len(chunk),
                 )
                 n_taken += len(chunk) - len(refused)
                 if len(refused) == len(chunk) or self._is_over():

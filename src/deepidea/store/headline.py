@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from deepidea.flows.attack_classes import attack_class_of, class_title
 from deepidea.store.grouping import Listing
-from deepidea.web.rendering import duration, plural
 
-__all__ = ["headline", "port_text"]
+__all__ = ["NOTHING", "duration", "headline", "port_text"]
+
+NOTHING = "–"
 
 PORTS: Mapping[int, str] = {
     20: "FTP data", 21: "FTP", 22: "SSH", 23: "Telnet", 25: "SMTP", 53: "DNS", 67: "DHCP", 80: "HTTP", 88: "Kerberos",
@@ -50,7 +52,7 @@ def headline(
     behaviour = attack_class_of(class_name).behaviour
     if role == "target":
         verb = "was flooded with" if behaviour == "flood" else "received"
-        action = f"{verb} {plural(n_alerts, 'flow')}" + (f" from {others}" if others else "") + _on(at)
+        action = f"{verb} {_plural(n_alerts, 'flow')}" + (f" from {others}" if others else "") + _on(at)
     else:
         action = _action(behaviour, n_alerts, others, at)
     span = f" in {duration((last - first).total_seconds())}" if n_alerts > 1 else ""
@@ -60,7 +62,7 @@ def headline(
 
 def _action(behaviour: str, n_alerts: int, others: str, at: str) -> str:
     """Return what a source did, without its name."""
-    flows, to = plural(n_alerts, "flow"), f" to {others}" if others else ""
+    flows, to = _plural(n_alerts, "flow"), f" to {others}" if others else ""
     match behaviour:
         case "scan" if at or others:
             return "probed " + " of ".join(filter(None, (at, others)))
@@ -69,7 +71,7 @@ def _action(behaviour: str, n_alerts: int, others: str, at: str) -> str:
         case "c2":
             return f"exchanged {flows} with {others or 'others'}{_on(at)}"
         case "web":
-            return f"sent {plural(n_alerts, 'attack request')}{to}{_on(at)}"
+            return f"sent {_plural(n_alerts, 'attack request')}{to}{_on(at)}"
         case _:
             return f"sent {flows}{to}{_on(at)}"
 
@@ -95,3 +97,30 @@ def port_text(port: str | int) -> str:
     """
     known = PORTS.get(int(port)) if str(port).isdecimal() else None
     return f"port {port}" + (f" ({known})" if known else "")
+
+
+def _plural(n: int, one: str) -> str:
+    return f"{n:,} {one}" + ("" if n == 1 else "s")
+
+
+def duration(seconds: float | None, units: int = 2) -> str:
+    """Spell a time span in its largest units.
+
+    Examples
+    --------
+    >>> [duration(s) for s in (0, 0.0042, 0.25, 7.31, 75, 3_700, 200_000)]
+    ['0 s', '4.2 ms', '250 ms', '7.3 s', '1 min 15 s', '1 h 1 min', '2 d 7 h']
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if 0 < seconds < 1:
+        return f"{seconds * 1e3:.2g} ms" if seconds < 0.01 else f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{max(seconds, 0):.1f}".removesuffix(".0") + " s"
+    parts: list[str] = []
+    rest = int(seconds)
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        n, rest = divmod(rest, unit)
+        if n or parts:
+            parts.append(f"{n} {name}" if n else "")
+    return " ".join(filter(None, parts[:units]))

@@ -1,21 +1,17 @@
-"""What a batch writes into a store, within the one transaction that the store opens for it."""
+"""Insert alerts, merge them into incidents, and count them and the flows that they came from by the minute."""
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from deepidea.errors import StalePositionError
-from deepidea.store.alert_columns import ALERT_COLUMNS
 from deepidea.store.grouping import INCIDENT_COLUMNS, group_alerts, with_keys
-from deepidea.store.sources import PartitionStart
+from deepidea.store.statements import add_up, gap_of, slices, upsert
 from deepidea.store.tables import (
     ALERT_COUNTS,
     ALERTS,
@@ -26,51 +22,14 @@ from deepidea.store.tables import (
     INCIDENT_ALIASES,
     INCIDENT_STATES,
     INCIDENTS,
-    LOSSES,
     META,
-    SOURCES,
     TIMES,
 )
 
-IN_ONE_GO = 4_000  # values in one IN (...)
 MINUTE_US = 60_000_000
 PACKED_TOGETHER = 128  # features of so many alerts: more is smaller, fewer is quicker to read
 
 _ROWS = [column.name for column in ALERTS.columns]
-_READ_TYPES = {TIMES.get(name, name): pl.Int64() if name in TIMES else dtype for name, dtype in ALERT_COLUMNS.items()}
-_READ_TYPES |= dict.fromkeys(("seq", "evidence", "evidence_row"), pl.Int64())
-
-
-def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, each in place of the one of its primary key."""
-    if rows:
-        made = _insert(connection, table)
-        keys = [column.name for column in table.primary_key]
-        changed = {name: made.excluded[name] for name in rows[0] if name not in keys}
-        connection.execute(made.on_conflict_do_update(index_elements=keys, set_=changed), list(rows))
-
-
-def add_up(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows of counters, added to what stands under their primary key; what is no counter is replaced."""
-    if rows:
-        made = _insert(connection, table)
-        keys = [column.name for column in table.primary_key]
-        changed = {
-            name: table.c[name] + made.excluded[name] if name == "n" or name.startswith("n_") else made.excluded[name]
-            for name in rows[0]
-            if name not in keys
-        }
-        connection.execute(made.on_conflict_do_update(index_elements=keys, set_=changed), list(rows))
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
-
-
-def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield values in slices that a database takes at once."""
-    for start in range(0, len(values), IN_ONE_GO):
-        yield values[start : start + IN_ONE_GO]
 
 
 def take_seqs(connection: sa.Connection, n: int) -> int:
@@ -147,11 +106,12 @@ def _only_new(connection: sa.Connection, alerts: pl.DataFrame, first: int) -> pl
     return alerts.filter(pl.col("alert_id").is_in(pl.Series(ids, dtype=pl.String).implode()))
 
 
-def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> None:
+def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame) -> None:
     """Add new alerts that no rule keeps quiet to the incidents that they belong to."""
     alerts = with_keys(alerts.filter(pl.col("suppressed_by").is_null()))
     if alerts.is_empty():
         return
+    gap_s = gap_of(connection)
     known = _incidents_near(connection, alerts, gap_s)
     grouped = group_alerts(alerts, known, gap_s=gap_s)
     for ids in slices(grouped.replaced["old_id"].to_list()):
@@ -188,39 +148,11 @@ def _follow(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> N
     upsert(connection, INCIDENT_ALIASES, [{"old_id": old, "new_id": new} for old, new in replaced])
 
 
-def refuse_stale(connection: sa.Connection, partition: PartitionStart) -> None:
-    """Raise :class:`StalePositionError` where the store does not stand at the beginning of a partition's batch."""
-    text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == partition.name)).scalar()
-    position = None if text is None else json.loads(text)
-    if position != partition.after:
-        raise StalePositionError(
-            f"a batch must begin where the store stands, however: of {partition.name} it stands at {position}, not at "
-            f"{partition.after}; another process reads it"
-        )
-
-
-def count_batch(
-    connection: sa.Connection,
-    source: Mapping[str, Any],
-    skipped: Mapping[str, int],
-    dropped: Mapping[str, int],
-) -> None:
-    """Add a batch's counters to its source's; a position of None leaves the one that stands."""
-    add_up(connection, SOURCES, [{key: value for key, value in source.items() if value is not None}])
-    rows = [
-        {"source": source["name"], "kind": kind, "reason": reason, "n": n}
-        for kind, counts in (("skipped", skipped), ("dropped", dropped))
-        for reason, n in counts.items()
-        if n
-    ]
-    add_up(connection, LOSSES, rows)
-
-
 def count_alerts(connection: sa.Connection, alerts: pl.DataFrame, sign: int = 1) -> None:
-    """Add alerts that no rule keeps quiet to the counts of their minutes, or with a sign of -1 take them away."""
-    told = alerts.filter(pl.col("suppressed_by").is_null())
+    """Add alerts that no rule suppresses to the counts of their minutes, or with a sign of -1 subtract them."""
+    counted = alerts.filter(pl.col("suppressed_by").is_null())
     minute = pl.col("time").dt.truncate("1m").dt.timestamp("us").alias("minute_us")
-    counts = told.group_by(minute, "class", "severity").agg(n=pl.len().cast(pl.Int64) * sign)
+    counts = counted.group_by(minute, "class", "severity").agg(n=pl.len().cast(pl.Int64) * sign)
     add_up(connection, ALERT_COUNTS, counts.sort("minute_us", "class", "severity").rows(named=True))
 
 
@@ -246,12 +178,3 @@ def purge_counts(connection: sa.Connection, limit_us: int) -> None:
     connection.execute(counts.insert().from_select(["minute_us", "class", "severity", "n"], again))
     connection.execute(FLOW_COUNTS.delete().where(FLOW_COUNTS.c.minute_us < minute))
     connection.execute(DRIFT_COUNTS.delete().where(DRIFT_COUNTS.c.hour_us + 60 * MINUTE_US <= limit_us))
-
-
-def alerts_from(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
-    """Return rows of the alerts table, or of some of its columns, as an alert table."""
-    types = {name: _READ_TYPES.get(name, pl.String()) for name in names}
-    table = pl.DataFrame([tuple(row) for row in rows], schema=pl.Schema(types), orient="row")
-    back = {column: name for name, column in TIMES.items() if column in names}
-    as_times = [pl.from_epoch(column, time_unit="us").dt.replace_time_zone("UTC") for column in back]
-    return table.with_columns(as_times).rename(back)
