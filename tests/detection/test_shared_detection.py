@@ -19,9 +19,9 @@ from deepidea.adapters.redis_group import RedisGroupSource, RedisPublisher
 from deepidea.detection.alerting import thresholds_of
 from deepidea.detection.engine import Engine
 from deepidea.detection.publish import publish
-from deepidea.detection.sources.partitions import HeldPartitions, Partition
+from deepidea.detection.sources.partitions import HeldPartitions
 from deepidea.detection.sources.registry import open_source
-from deepidea.detection.sources.source import FlowBatch
+from deepidea.detection.sources.source import FlowBatch, Partition
 from deepidea.errors import StalePositionError
 from deepidea.model.detector import Detector
 from tests.detection.making import alerts_of

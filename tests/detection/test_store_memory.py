@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepidea.detection.sources.partitions import Partition
+from deepidea.detection.sources.source import Partition
 from deepidea.errors import StalePositionError
 from deepidea.store.memory import MemoryChange
 from tests.detection.making import alerts_of

@@ -25,8 +25,8 @@ from deepidea.detection.alerts import make_alerts
 from deepidea.detection.drift import DriftMonitor
 from deepidea.detection.health import Heartbeat, json_bounds
 from deepidea.detection.rates import flows_by_minute
-from deepidea.detection.sources.partitions import HeldPartitions, Partition, PartitionedSource
-from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
+from deepidea.detection.sources.partitions import HeldPartitions, PartitionedSource
+from deepidea.detection.sources.source import FlowBatch, Partition, Position, RememberingSource, Source
 from deepidea.errors import DataError, StalePositionError, StoreError
 from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
 from deepidea.flows.flow_lines import has_context

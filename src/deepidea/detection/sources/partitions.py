@@ -11,31 +11,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from deepidea.detection.sources.source import FlowBatch, Position
+from deepidea.detection.sources.source import FlowBatch, Partition, Position
 
 __all__ = ["Partition", "PartitionedSource", "HeldPartitions", "read_alone"]
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """The partition that a batch belongs to.
-
-    Parameters
-    ----------
-    name : str
-        Name under which the store keeps the partition's position and counters.
-    generation : int
-        Counts how often this process was assigned the partition; batches of an earlier generation are not stored.
-    after : mapping, optional
-        Position that the store must have for the batch to be stored.
-    """
-
-    name: str
-    generation: int
-    after: Position | None
 
 
 @runtime_checkable

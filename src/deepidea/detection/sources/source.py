@@ -6,19 +6,36 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
-if TYPE_CHECKING:
-    from deepidea.detection.sources.partitions import Partition
-    from deepidea.store.memory import MemoryChange
+from deepidea.store.memory import MemoryChange
 
 LINGER_S = 0.2  # a live source hands over what it has at least this often
 BATCH_FLOWS = 8_192  # and at most so many flows at once
 
 Position = Mapping[str, Any]
 """Where a source stood, as JSON values; only the source that made it reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The partition that a batch belongs to.
+
+    Parameters
+    ----------
+    name : str
+        Name under which the store keeps the partition's position and counters.
+    generation : int
+        Counts how often this process was assigned the partition; batches of an earlier generation are not stored.
+    after : mapping, optional
+        Position that the store must have for the batch to be stored.
+    """
+
+    name: str
+    generation: int
+    after: Position | None
 
 
 @dataclass(frozen=True, slots=True)
