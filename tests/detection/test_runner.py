@@ -149,7 +149,7 @@ def test_sources_are_listed(command):
         (("no-such-file.pcap",), 3, "no-such-file.pcap"),
         (("interface:none0",), 5, "none0"),
         (("lab.pcap", "--sink", "gopher://x"), 3, "unknown sink 'gopher://x'"),
-        (("lab.pcap", "--store", "mysql://x"), 5, "a store must be"),
+        (("lab.pcap", "--store", "mysql://x"), 5, "cannot open a store"),
         (("lab.pcap", "--fpr", "2"), 3, "fpr"),
         (("lab.pcap", "--exporter", "10.0.0.1"), 3, "exporters"),
         (("netflow://:0", "--exporter", "router"), 3, "an exporter must be an IP address, got 'router'"),
