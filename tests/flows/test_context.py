@@ -154,9 +154,9 @@ def test_cicflow_and_its_projection_fail_alike() -> None:
 
 @pytest.mark.parametrize("name", ["src_ip", "end", "bwd_packets"])
 def test_what_is_needed_is_asked_for(name: str) -> None:
-    with pytest.raises(SchemaError, match="lately, however: "):
+    with pytest.raises(SchemaError, match="cannot count host context"):
         HostContext().add(forge(2, 0).drop(name))
-    with pytest.raises(SchemaError, match="must hold times"):
+    with pytest.raises(SchemaError, match="not times"):
         HostContext().add(forge(2, 0).with_columns(end=pl.lit("yesterday")))
 
 

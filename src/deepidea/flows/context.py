@@ -1,9 +1,9 @@
-"""What a flow's hosts did just before it: features that one flow by itself cannot have.
+"""Host context: what a flow's hosts did just before it, features that one flow by itself cannot have.
 
 A scan is many flows that each look like a failed connection, a flood many that look like a visit. For every flow, what
 its source opened and what was opened to its destination is counted over the last 2 s, the last 60 s and the last
 100 flows, the flow itself among them. Counting is causal, one pass in the order in which flows end, in bounded
-memory: what comes later changes nothing that was told.
+memory: a later flow changes no earlier number.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class HostContext:
 
     def __init__(self, *, max_hosts: int = MAX_HOSTS) -> None:
         if not 1 <= max_hosts <= 1 << 28:
-            raise ValueError(f"max_hosts must be in 1..2^28, however: max_hosts={max_hosts}")
+            raise ValueError(f"max_hosts must be in 1..2^28, got {max_hosts}")
         from deepidea.flows import context_kernel  # numba takes a second to load
 
         self._kernel = context_kernel
@@ -220,21 +220,20 @@ def _refuse_missing(flows: pl.DataFrame) -> None:
     missing = [name for name in needed if name not in flows.columns]
     if missing:
         raise SchemaError(
-            f"flows must have {', '.join(needed)} for what their hosts did lately, however: {', '.join(missing)} is "
-            "absent; take flows with addresses"
+            f"cannot count host context: flows lack {', '.join(missing)} of {', '.join(needed)}; take flows with "
+            "addresses"
         )
 
 
 def _ends_us(flows: pl.DataFrame) -> pl.Series:
-    """Return when flows ended, microseconds since 1970: told, or start and duration."""
+    """Return when flows ended, microseconds since 1970: their end, or start and duration."""
     if "end" in flows.columns:
         return _moment_us(flows["end"])
     start = next((name for name in ("start", "timestamp") if name in flows.columns), None)
     unit_us = next((name for name in ("duration_us", "duration_s") if name in flows.columns), None)
     if start is None or unit_us is None:
         raise SchemaError(
-            "flows must have an end, or a start and a duration, for what their hosts did lately, however: there is no "
-            "such column; take flows with times"
+            "cannot count host context: flows have neither an end nor a start and a duration; take flows with times"
         )
     lasted_us = flows[unit_us] * (1 if unit_us == "duration_us" else 1_000_000)
     return _moment_us(flows[start]) + lasted_us.round().cast(pl.Int64).fill_null(0)
@@ -243,13 +242,13 @@ def _ends_us(flows: pl.DataFrame) -> pl.Series:
 def _moment_us(moments: pl.Series) -> pl.Series:
     if not isinstance(moments.dtype, pl.Datetime):
         raise SchemaError(
-            f"column {moments.name} must hold times, however: its type is {moments.dtype}; read it as Datetime"
+            f"cannot count host context: column {moments.name} holds {moments.dtype}, not times; read it as Datetime"
         )
     return moments.dt.timestamp("us")
 
 
 def _failed(flows: pl.DataFrame) -> pl.Expr:
-    """Tell which flows failed: see `HostContext`; `cicflow` counts payload and TCP headers apart, and no IP header."""
+    """Return which flows failed, see `HostContext`; `cicflow` counts payload and TCP headers apart, no IP header."""
     if "duration_us" in flows.columns:
         bare = (pl.col("bwd_bytes") + pl.col("bwd_header_bytes")) <= _BARE_BYTES - 20
     else:
