@@ -396,6 +396,20 @@ def test_positions_of_an_earlier_release_lose_no_flow(
     assert bool(site.notices) == (kind in old or site.context)
 
 
+@pytest.mark.parametrize("kind", ["table", "capture"], indirect=True)
+def test_copies_in_a_folder_are_read_once_and_reported(
+    kind: str, make_site: Callable[[str], Site], tmp_path: Path
+) -> None:
+    site, folder = make_site(kind), tmp_path / "copies"
+    folder.mkdir()
+    for name in ("a", "b"):
+        KINDS[kind].write(folder / f"{name}-{KINDS[kind].name}", 0, N)
+    site.run(folder)
+    assert site.contents() == whole(make_site(kind), tmp_path, (0, N))
+    [notice] = site.notices
+    assert notice.startswith(str(folder / f"b-{KINDS[kind].name}"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zeek", "capture"])
 @pytest.mark.parametrize("context", [True], indirect=True)

@@ -24,6 +24,7 @@ from deepidea.detection.sources.positions import (
     ReadFile,
     ReadFiles,
     beginning_of_file,
+    copies,
     file_of,
     path_name,
 )
@@ -215,6 +216,7 @@ class _Replay:
         self._beginnings: dict[Path, tuple[tuple[int, int, int], bytes]] = {}
         self._skipped = Counter[str]()
         self._done = ReadFiles()
+        self._reported: set[str] = set()  # notices about copies, each once
         self._file: ReadFile | None = None  # the one that is being read, or was read last
         self._repeated = self._record = 0  # flows that come next and were handed over before the restart
         self._save_at = 0.0
@@ -304,7 +306,10 @@ class _Replay:
             raise DataError(f"cannot read captures from folder {self._root}: it holds none; name another one")
         times = {path: _first_packet_us(self._beginning(path)) for path in paths}
         ordered = [path for _, path in sorted((first, path) for path, first in times.items() if first is not None)]
-        self._done.keep([self._beginning(path) for path in ordered])
+        beginnings = {path: self._beginning(path) for path in ordered}
+        self._done.keep(list(beginnings.values()))
+        self._notices += [notice for notice in copies(beginnings) if notice not in self._reported]
+        self._reported.update(self._notices)
         return ordered
 
     def _paths(self) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import IO, Any, Self, cast
 
 from deepidea.errors import DataError, SourceError
 
-__all__ = ["EARLIER_RELEASE", "ReadFile", "ReadFiles", "beginning_of_file", "file_of", "path_name"]
+__all__ = ["EARLIER_RELEASE", "ReadFile", "ReadFiles", "beginning_of_file", "copies", "file_of", "path_name"]
 
 BEGINNING_BYTES = 1 << 16
 
@@ -134,6 +134,19 @@ EARLIER_RELEASE = (
     "cannot go on in {}: the position is of an earlier release; reading from the beginning, alerts in the store are "
     "not repeated"
 )
+
+
+def copies(beginnings: Mapping[Path, bytes]) -> list[str]:
+    """Return a notice for every file that begins as one before it does, and is taken for the same.
+
+    Examples
+    --------
+    >>> copies({Path("a.pcap"): b"first packet", Path("b.pcap"): b"other", Path("c.pcap"): b"first packet"})
+    ['c.pcap begins as a.pcap does: it is taken for the same file']
+    """
+    first: dict[bytes, Path] = {}
+    pairs = [(path, first.setdefault(beginning, path)) for path, beginning in beginnings.items()]
+    return [f"{path} begins as {other} does: it is taken for the same file" for path, other in pairs if path != other]
 
 
 def beginning_of_file(path: Path, n_bytes: int = BEGINNING_BYTES) -> bytes:

@@ -16,6 +16,7 @@ from deepidea.detection.sources.positions import (
     ReadFile,
     ReadFiles,
     beginning_of_file,
+    copies,
     file_of,
     path_name,
 )
@@ -93,6 +94,7 @@ class TableSource:
         beginnings = {path: beginning_of_file(path) for path in paths}
         if left is not None and left.size is None and not any(map(left.is_beginning, beginnings.values())):
             self.notices.append(f"cannot read the rest of a table of {self.name}: it is gone or was replaced")
+        self.notices += copies(beginnings)
         self._done.keep(list(beginnings.values()))
         # The file that was being read comes first, whatever files have taken names before its own.
         in_order = sorted(beginnings, key=lambda path: left is None or not left.is_beginning(beginnings[path]))
