@@ -102,8 +102,24 @@ def code_table() -> str:
         ["comments per 100 lines of code", f"{found['comments_per_100_code_lines']:.1f}"],
         ["words of `docs`", f"{found['docs_words']:,}"],
         ["README", f"{found['readme_bytes']:,} bytes"],
+        *_measured_rows(),
     ]
     return table(["what", "counted"], rows) + f"\n\n{found['run']['date']}."
+
+
+def _measured_rows() -> list[list[str]]:
+    """Return what other scripts measured: `page_queries`, `install_size`, `suite_time`, `memory_cost`."""
+    page = read_result("page_queries")["pages"]["/incidents/INCIDENT"]
+    installs, suite = read_result("install_size")["installs"], read_result("suite_time")
+    base, serve = installs["base"], installs["serve"]
+    ratios = ", ".join(f"{name}: {of['ratio']:.2f}" for name, of in read_result("memory_cost")["sources"].items())
+    return [
+        ["queries, transactions of `/incidents/ID`", f"{page['queries']}, {page['transactions']}"],
+        ["base install", f"{base['megabytes']:.0f} MB, {base['packages']} packages"],
+        ["`serve` adds", f"{serve['megabytes']:.1f} MB, {serve['packages']} packages"],
+        [f"whole suite on {suite['cores']} cores", f"{suite['seconds']:,} s"],
+        ["time of a detection that saves its state, over one that does not", ratios],
+    ]
 
 
 TABLES: dict[str, Callable[[], str]] = {"code": code_table}
