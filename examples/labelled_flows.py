@@ -149,7 +149,7 @@ def print_scores(evaluation: Evaluation) -> None:
     """Print the class-balanced accuracy, what each class contributes to it, and how far to trust it."""
     for name, scores in evaluation.subsets.items():
         if scores is not None:
-            low, high = (100 * end for end in scores.cba_interval.to_list())
+            low, high = (100 * end for end in (scores.cba_interval.low, scores.cba_interval.high))
             cba = f"{100 * scores.cba:5.1f} %  (95 %: {low:.1f} to {high:.1f})  {scores.n_rows:,} flows"
             say(f"   class-balanced accuracy, {name + ':':9s} {cba}")
     for name, of in evaluation.scores.per_class.items():

@@ -101,7 +101,7 @@ class RedisGroupSource:
     Examples
     --------
     >>> source = RedisGroupSource("redis://me:secret@localhost/0?stream=flows&group=site&session_s=5")
-    >>> source.name, source.is_shared
+    >>> source.name, source.is_partitioned
     ('redis://localhost/0?stream=flows&group=site', True)
     """
 

@@ -187,7 +187,7 @@ def test_every_entry_loads_its_class(name: str) -> None:
     info = SOURCES[name]
     pytest.importorskip("redis") if name == "redis" else None
     made = info.load()
-    reads = "batches_of_partitions" if getattr(made, "is_shared", False) else "batches"
+    reads = "batches_of_partitions" if getattr(made, "is_partitioned", False) else "batches"
     assert all(hasattr(made, attribute) for attribute in (reads, "schema" if info.schema != "any" else reads))
 
 
