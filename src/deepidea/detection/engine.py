@@ -328,7 +328,7 @@ class Engine:
         binned = self._drift.count(scored.conformed, scored.verdicts["score"], flows)
         saved = adapter.save() if adapter is not None and batch.position is not None else ()
         return self._commit(
-            batch, self._alerts(flows, scored), binned, (*batch.memory, *map(self._bounded, saved)), stop
+            batch, self._alerts(flows, scored), binned, tuple(map(self._bounded, (*batch.memory, *saved))), stop
         )
 
     def _bounded(self, change: MemoryChange) -> MemoryChange:

@@ -337,20 +337,20 @@ class _Replay:
 
     def _read(self, path: Path) -> Iterator[FlowBatch]:
         size = path.stat().st_size if path.exists() else 0
-        file = self._known(path)
+        file = known = self._known(path)
         if file is not None and file.size == size and not (self._follow and not self._is_folder):
             return
         if file is None:
             beginning = self._beginning(path)
             file = ReadFile.of(beginning, _START) if _first_packet_us(beginning) is not None else None
-        if file is not None and not (self._file and file.is_same(self._file)):
-            self._file, self._repeated, self._record = file, 0, 0
+        if file is not None and (known is None or file is not self._file):
+            self._begin(file)
         place: Mapping[str, Any] = _START if file is None else file.place
         taken = time.monotonic()
         with self._opened(path) as source:
             for block in iter_capture(source, self._skipped, after=_behind(place)):
                 if file is None and len(block):
-                    self._file = file = ReadFile.of(self._beginning(path), _START)
+                    file = self._begin(ReadFile.of(self._beginning(path), _START))
                 self._meter.feed(block)
                 place, now = block.place or place, time.monotonic()
                 if _is_due(block, self._meter, now - taken):
@@ -360,6 +360,11 @@ class _Replay:
                     break
         if file is not None:
             yield from self._hand_over(self._meter.take(), place, None if self._stop.is_set() else size, save=True)
+
+    def _begin(self, file: ReadFile) -> ReadFile:
+        """Take up another file: flows that were handed over behind the place in the one before are not its own."""
+        self._file, self._repeated, self._record = file, 0, 0
+        return file
 
     def _known(self, path: Path) -> ReadFile | None:
         """Return what is known of the file at a path; None where it is new, or was written anew and is shorter."""
