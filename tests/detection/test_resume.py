@@ -143,7 +143,7 @@ class Site:
     detector: Detector
     kind: Kind
     context: bool
-    notices: list[str] = field(default_factory=list)
+    log: pytest.LogCaptureFixture
 
     def run(
         self, where: Path, *, stop_at: int | None = None, kill_at: int | None = None, follow: bool = False
@@ -163,8 +163,11 @@ class Site:
             return engine.run(stop)
         except Killed:
             return engine.progress
-        finally:
-            self.notices += engine.progress.notices
+
+    @property
+    def notices(self) -> list[str]:
+        """Warnings of all runs."""
+        return [record.getMessage() for record in self.log.records if record.name == "deepidea.detection"]
 
     def contents(self) -> dict[str, Any]:
         """What was stored of all runs: flows, alerts with their scores, losses."""
@@ -185,14 +188,16 @@ def context(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def make_site(tmp_path: Path, detectors: dict[str, Detector], context: bool) -> Iterator[Callable[[str], Site]]:
+def make_site(
+    tmp_path: Path, detectors: dict[str, Detector], context: bool, caplog: pytest.LogCaptureFixture
+) -> Iterator[Callable[[str], Site]]:
     opened: list[Store] = []
 
     def make(kind: str) -> Site:
         store = open_store(f"sqlite:///{tmp_path}/{len(opened)}.db")
         opened.append(store)
         schema = KINDS[kind].schema + ("+context" if context else "")
-        return Site(store, detectors[schema], KINDS[kind], context)
+        return Site(store, detectors[schema], KINDS[kind], context, caplog)
 
     yield make
     for store in opened:

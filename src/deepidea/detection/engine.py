@@ -55,7 +55,6 @@ class Progress:
 
     ``latencies_s`` are the seconds from when a flow's end was known to when its batch was stored, one a batch, and
     ``batch_flows`` the flows of each. ``partitions`` is of a source that several processes read, None of any other.
-    ``notices`` are what people should know: state that could not be restored.
     """
 
     n_flows: int = 0
@@ -70,7 +69,6 @@ class Progress:
     latencies_s: list[float] = field(default_factory=list)
     batch_flows: list[int] = field(default_factory=list)
     held: HeldPartitions | None = None
-    notices: list[str] = field(default_factory=list)
 
     @property
     def flows_per_s(self) -> float:
@@ -231,25 +229,13 @@ class Engine:
         self._restore(self._prepare, after, memory)
         if isinstance(self.source, RememberingSource):
             self.source.restore(memory)
-        for batch in self.source.batches(after, halt):
-            self._take_notices()
-            yield batch
+        yield from self.source.batches(after, halt)
 
     def _restore(self, adapter: FlowAdapter, after: Position | None, memory: Mapping[str, list[bytes]]) -> None:
         """Give an adapter back what it knew at a position."""
         reason = adapter.restore(memory.get(HOSTS, [])) if after is not None else None
         if reason:
-            self._notice(f"cannot restore host context of {self.source.name}: {reason}; it starts empty")
-
-    def _take_notices(self) -> None:
-        if isinstance(self.source, RememberingSource):
-            for notice in self.source.notices:
-                self._notice(notice)
-            self.source.notices.clear()
-
-    def _notice(self, text: str) -> None:
-        log.warning("%s", text)
-        self.progress.notices.append(text)
+            log.warning("cannot restore host context of %s: %s; it starts empty", self.source.name, reason)
 
     def _take_newest(self) -> None:
         """Let another detector take over where one is to: between batches, so that each flow is scored by one alone."""
@@ -335,7 +321,12 @@ class Engine:
         """Return a change, or where it is too large for the store, one that empties its part."""
         if change.data is None or len(change.data) <= MAX_MEMORY_BYTES:
             return change
-        self._notice(f"cannot save {change.part} of {self.source.name}: {len(change.data):,} bytes exceed the limit")
+        log.warning(
+            "cannot save %s of %s: %s bytes exceed the limit; a restart begins without them",
+            change.part,
+            self.source.name,
+            f"{len(change.data):,}",
+        )
         return MemoryChange(change.part, None)
 
     def _score(self, prepared: pl.DataFrame) -> _ScoredBatch:

@@ -103,7 +103,6 @@ def publish(
         try:
             after = work.resume(publisher.open(source.name), stop)
             for batch in source.batches(after, stop):
-                work.note_all(getattr(source, "notices", []))
                 work.send(batch, stop)
                 (progress or _ignore)(done.n_flows)
         finally:
@@ -148,16 +147,10 @@ class _Work:
             return None
         reason = self.adapter.restore(memory.get(HOSTS, [])) if kept == left else "it is of another position"
         if reason and self.adapter.context is not None:
-            self.note_all([f"cannot restore host context of {self.source.name}: {reason}; it starts empty"])
+            log.warning("cannot restore host context of %s: %s; it starts empty", self.source.name, reason)
         if isinstance(self.source, RememberingSource):
             self.source.restore(memory if kept == left else {})
         return cast("Position", left["at"])
-
-    def note_all(self, notices: list[str]) -> None:
-        """Log notices, once each."""
-        for notice in notices:
-            log.warning("%s", notice)
-        notices.clear()
 
     def send(self, batch: FlowBatch, stop: threading.Event) -> None:
         """Publish a batch, and remember what belongs to the position behind it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import select
 import sys
@@ -24,9 +25,9 @@ from deepidea.detection.sources.positions import (
     ReadFile,
     ReadFiles,
     beginning_of_file,
-    copies,
     file_of,
     path_name,
+    warn_of_copies,
 )
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, FileFormatError, SourceError
@@ -35,6 +36,8 @@ from deepidea.packets.flow_table import COUNTERS
 from deepidea.packets.live import LiveCapture
 from deepidea.packets.meter import FlowMeter
 from deepidea.store.memory import MemoryChange
+
+log = logging.getLogger("deepidea.detection")
 
 CAPTURE_MAGICS = (
     b"\xd4\xc3\xb2\xa1",
@@ -82,7 +85,6 @@ class PacketSource:
         FlowMeter(**{**options, "max_flows": 1})  # refuses wrong options now
         self._options = options
         self._memory: Mapping[str, Sequence[bytes]] = {}
-        self.notices: list[str] = []
 
     def restore(self, memory: Mapping[str, Sequence[bytes]]) -> None:
         """Take what was remembered with the position that `batches` is called with next."""
@@ -95,7 +97,7 @@ class PacketSource:
             yield from self._live(meter, stop)
         elif self.replayable:
             make_meter = partial(FlowMeter, **self._options)
-            replay = _Replay(Path(self.name), make_meter, self.notices, stop, follow=self.follow)
+            replay = _Replay(Path(self.name), make_meter, stop, follow=self.follow)
             yield from replay.batches(after, self._memory)
         else:
             yield from _pipe_batches(meter, stop)
@@ -206,17 +208,16 @@ class _Replay:
         self,
         root: Path,
         make_meter: Callable[[], FlowMeter],
-        notices: list[str],
         stop: threading.Event,
         *,
         follow: bool,
     ) -> None:
         self._root, self._is_folder, self._make_meter, self._meter = root, root.is_dir(), make_meter, make_meter()
-        self._notices, self._stop, self._follow = notices, stop, follow
+        self._stop, self._follow = stop, follow
         self._beginnings: dict[Path, tuple[tuple[int, int, int], bytes]] = {}
         self._skipped = Counter[str]()
         self._done = ReadFiles()
-        self._reported: set[str] = set()  # notices about copies, each once
+        self._copies: set[Path] = set()  # that were warned of
         self._file: ReadFile | None = None  # the one that is being read, or was read last
         self._repeated = self._record = 0  # flows that come next and were handed over before the restart
         self._save_at = 0.0
@@ -242,7 +243,7 @@ class _Replay:
     def _resume(self, after: Position, memory: Mapping[str, Sequence[bytes]]) -> None:
         self._file = file_of(after, {"flows", "skipped"}, str(self._root))
         if self._file is None:
-            self._notices.append(EARLIER_RELEASE.format(self._root))
+            log.warning(EARLIER_RELEASE, self._root)
             return
         self._done = ReadFiles.unpack(memory.get(_CAPTURES, []))
         self._repeated = self._record = int(after["record"])
@@ -281,7 +282,7 @@ class _Replay:
         except (ValueError, FileFormatError):
             self._meter, self._repeated, self._record = self._make_meter(), 0, 0
             done = "the meter starts empty"
-        self._notices.append(f"cannot restore the flows under way of {self._root}: {reason}; {done}")
+        log.warning("cannot restore the flows under way of %s: %s; %s", self._root, reason, done)
 
     # --- which captures ----------------------------------------------------------------------------------------------
 
@@ -308,8 +309,7 @@ class _Replay:
         ordered = [path for _, path in sorted((first, path) for path, first in times.items() if first is not None)]
         beginnings = {path: self._beginning(path) for path in ordered}
         self._done.keep(list(beginnings.values()))
-        self._notices += [notice for notice in copies(beginnings) if notice not in self._reported]
-        self._reported.update(self._notices)
+        self._copies = warn_of_copies(beginnings, self._copies)
         return ordered
 
     def _paths(self) -> list[Path]:

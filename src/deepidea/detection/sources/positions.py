@@ -10,16 +10,19 @@ import contextlib
 import gzip
 import hashlib
 import json
+import logging
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from deepidea.errors import DataError, SourceError
 
-__all__ = ["EARLIER_RELEASE", "ReadFile", "ReadFiles", "beginning_of_file", "copies", "file_of", "path_name"]
+__all__ = ["EARLIER_RELEASE", "ReadFile", "ReadFiles", "beginning_of_file", "file_of", "path_name", "warn_of_copies"]
+
+log = logging.getLogger("deepidea.detection")
 
 BEGINNING_BYTES = 1 << 16
 
@@ -131,22 +134,31 @@ def file_of(position: Mapping[str, Any], earlier: set[str], name: str) -> ReadFi
 
 
 EARLIER_RELEASE = (
-    "cannot go on in {}: the position is of an earlier release; reading from the beginning, alerts in the store are "
+    "cannot go on in %s: the position is of an earlier release; reading from the beginning, alerts in the store are "
     "not repeated"
 )
 
 
-def copies(beginnings: Mapping[Path, bytes]) -> list[str]:
-    """Return a notice for every file that begins as one before it does, and is taken for the same.
+def warn_of_copies(beginnings: Mapping[Path, bytes], known: Set[Path] = frozenset()) -> set[Path]:
+    """Warn of files that begin as one before them does, and are taken for the same; return them.
+
+    Parameters
+    ----------
+    beginnings
+        Of each file, in the order in which they are read.
+    known
+        Files that were warned of before.
 
     Examples
     --------
-    >>> copies({Path("a.pcap"): b"first packet", Path("b.pcap"): b"other", Path("c.pcap"): b"first packet"})
-    ['c.pcap begins as a.pcap does: it is taken for the same file']
+    >>> warn_of_copies({Path("a.pcap"): b"first packet", Path("b.pcap"): b"other", Path("c.pcap"): b"first packet"})
+    {PosixPath('c.pcap')}
     """
     first: dict[bytes, Path] = {}
-    pairs = [(path, first.setdefault(beginning, path)) for path, beginning in beginnings.items()]
-    return [f"{path} begins as {other} does: it is taken for the same file" for path, other in pairs if path != other]
+    copies = {path: first[of] for path, of in beginnings.items() if first.setdefault(of, path) != path}
+    for path in copies.keys() - known:
+        log.warning("%s begins as %s does: it is taken for the same file", path, copies[path])
+    return set(copies)
 
 
 def beginning_of_file(path: Path, n_bytes: int = BEGINNING_BYTES) -> bytes:

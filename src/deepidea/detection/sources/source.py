@@ -108,6 +108,3 @@ class RememberingSource(Source, Protocol):
 
     def restore(self, memory: Mapping[str, Sequence[bytes]]) -> None:
         """Take the entries by part that belong to the position that `batches` is called with next."""
-
-    notices: list[str]
-    """What could not be gone on with, for people, since they were last cleared."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ from deepidea.detection.sources.positions import (
     ReadFile,
     ReadFiles,
     beginning_of_file,
-    copies,
     file_of,
     path_name,
+    warn_of_copies,
 )
 from deepidea.detection.sources.source import BATCH_FLOWS, FlowBatch, Position
 from deepidea.errors import SchemaError
@@ -32,6 +33,8 @@ from deepidea.store.memory import MemoryChange
 __all__ = ["TableSource", "with_identity"]
 
 _LONGEST_US = 1 << 51
+log = logging.getLogger("deepidea.detection")
+
 _TABLES = "tables"  # part of the memory: files that were read to their ends
 _WHOLE_CHUNKS = 1 << 40  # rows: cut nothing, batches are cut here
 _TIMES = (
@@ -76,7 +79,6 @@ class TableSource:
         if batch_flows < 1:
             raise ValueError(f"batch_flows must be at least 1, got {batch_flows}")
         self.name = path_name(address)
-        self.notices: list[str] = []
         self._done = ReadFiles()
         self._schema = get_schema(schema) if isinstance(schema, str) else schema
         self.schema = self._schema.name if self._schema else "any"
@@ -93,8 +95,8 @@ class TableSource:
         left = self._file_of(after)
         beginnings = {path: beginning_of_file(path) for path in paths}
         if left is not None and left.size is None and not any(map(left.is_beginning, beginnings.values())):
-            self.notices.append(f"cannot read the rest of a table of {self.name}: it is gone or was replaced")
-        self.notices += copies(beginnings)
+            log.warning("cannot read the rest of a table of %s: it is gone or was replaced", self.name)
+        warn_of_copies(beginnings)
         self._done.keep(list(beginnings.values()))
         # The file that was being read comes first, whatever files have taken names before its own.
         in_order = sorted(beginnings, key=lambda path: left is None or not left.is_beginning(beginnings[path]))
@@ -112,7 +114,7 @@ class TableSource:
             return None
         file = file_of(after, {"file", "at"}, self.name)
         if file is None:
-            self.notices.append(EARLIER_RELEASE.format(self.name))
+            log.warning(EARLIER_RELEASE, self.name)
         return file
 
     def _read(self, path: Path, file: ReadFile, schema: Schema, stop: threading.Event) -> Iterator[FlowBatch]:
