@@ -27,7 +27,7 @@ from deepidea.store.batches import Committed
 from deepidea.store.grouping import group_alerts
 from deepidea.store.tables import ALERT_COUNTS
 from tests.detection.making import NOON, alerts_of, sweep
-from tests.detection.test_incidents import ALERT, NONE
+from tests.store.test_grouping import ALERT, NONE
 from tests.stores import Store, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
