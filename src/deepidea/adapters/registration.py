@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from deepidea.detection.publishers import Publisher, register_publisher
-from deepidea.detection.sinks.registry import OpenSink, register_sink
+from deepidea.detection.publishers import register_publisher
+from deepidea.detection.sinks.registry import register_sink
 from deepidea.detection.sources.registry import SourceInfo, begins_with, register_source
-
-if TYPE_CHECKING:
-    from deepidea.adapters.kafka import KafkaSource
-    from deepidea.adapters.redis import RedisSource
-    from deepidea.adapters.redis_group import RedisGroupSource
 
 
 def register_adapters() -> None:
@@ -29,52 +23,10 @@ def register_adapters() -> None:
     """
     for source in _SOURCES:
         register_source(source)
-    register_sink(_kafka_sink, "kafka", "kafkas")
-    register_sink(_redis_sink, "redis", "rediss")
-    register_publisher(_kafka_publisher, "kafka", "kafkas")
-    register_publisher(_redis_publisher, "redis", "rediss")
-
-
-def _redis_group_source() -> type[RedisGroupSource]:
-    from deepidea.adapters.redis_group import RedisGroupSource
-
-    return RedisGroupSource
-
-
-def _kafka_source() -> type[KafkaSource]:
-    from deepidea.adapters.kafka import KafkaSource
-
-    return KafkaSource
-
-
-def _redis_source() -> type[RedisSource]:
-    from deepidea.adapters.redis import RedisSource
-
-    return RedisSource
-
-
-def _kafka_sink() -> OpenSink:
-    from deepidea.adapters.kafka import KafkaSink
-
-    return KafkaSink
-
-
-def _redis_sink() -> OpenSink:
-    from deepidea.adapters.redis_sink import RedisSink
-
-    return RedisSink
-
-
-def _kafka_publisher() -> type[Publisher]:
-    from deepidea.adapters.kafka import KafkaPublisher
-
-    return KafkaPublisher
-
-
-def _redis_publisher() -> type[Publisher]:
-    from deepidea.adapters.redis_group import RedisPublisher
-
-    return RedisPublisher
+    register_sink("deepidea.adapters.kafka:KafkaSink", "kafka", "kafkas")
+    register_sink("deepidea.adapters.redis_sink:RedisSink", "redis", "rediss")
+    register_publisher("deepidea.adapters.kafka:KafkaPublisher", "kafka", "kafkas")
+    register_publisher("deepidea.adapters.redis_group:RedisPublisher", "redis", "rediss")
 
 
 _is_redis = begins_with("redis://", "rediss://")
@@ -83,7 +35,7 @@ _SOURCES = (
         "redis-group",
         "a Redis stream that processes share",
         "redis://localhost:6379/0?stream=flows&group=site",
-        _redis_group_source,
+        "deepidea.adapters.redis_group:RedisGroupSource",
         lambda address: _is_redis(address) and bool(re.search(r"[?&]group=", address)),
         live=True,
         replayable=True,
@@ -92,7 +44,7 @@ _SOURCES = (
         "kafka",
         "a Kafka topic that processes share",
         "kafka://localhost:9092/flows?group=site",
-        _kafka_source,
+        "deepidea.adapters.kafka:KafkaSource",
         begins_with("kafka://", "kafkas://"),
         live=True,
         replayable=True,
@@ -101,7 +53,7 @@ _SOURCES = (
         "redis",
         "EVE from Redis",
         "redis://localhost:6379/0?list=suricata",
-        _redis_source,
+        "deepidea.adapters.redis:RedisSource",
         _is_redis,
         live=True,
         replayable=True,

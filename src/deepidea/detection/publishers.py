@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,14 +42,14 @@ class Publisher(Protocol):
         """Close what is open."""
 
 
-_registry: dict[str, Callable[[], type[Publisher]]] = {}
-PUBLISHERS: Mapping[str, Callable[[], type[Publisher]]] = MappingProxyType(_registry)
-"""What imports and returns a publisher's class, by the scheme of its address."""
+_registry: dict[str, str] = {}
+PUBLISHERS: Mapping[str, str] = MappingProxyType(_registry)
+"""Class of each publisher, ``module:Class``, by the scheme of its address; imported when one is opened."""
 
 
-def register_publisher(load: Callable[[], type[Publisher]], *schemes: str) -> None:
+def register_publisher(home: str, *schemes: str) -> None:
     """Add a publisher for schemes of addresses; one that is registered already is replaced."""
-    _registry.update(dict.fromkeys(schemes, load))
+    _registry.update(dict.fromkeys(schemes, home))
 
 
 def open_publisher(address: str) -> Publisher:
@@ -61,8 +62,9 @@ def open_publisher(address: str) -> Publisher:
     MissingExtraError
         What it needs is not installed.
     """
-    load = PUBLISHERS.get(address.partition("://")[0].lower())
-    if load is None:
+    home = PUBLISHERS.get(address.partition("://")[0].lower())
+    if home is None:
         schemes = ", ".join(f"{name}://" for name in PUBLISHERS)
         raise DataError(f"cannot publish flows to {public(address)!r}; a stream's address begins with {schemes}")
-    return load()(address)
+    publisher: type[Publisher] = pkgutil.resolve_name(home)
+    return publisher(address)

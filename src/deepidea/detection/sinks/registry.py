@@ -1,13 +1,13 @@
 """Every sink by the scheme of its address.
 
-A new sink is a class with the members of `Sink` in a module of its own and an entry in `_own`; a room above registers
-its own by a function that imports the class, which may need what is not installed.
+A new sink is a class with the members of `Sink` in a module of its own and an entry in `SINKS`; a room above registers
+its own by name, so that it is imported when an address of it is opened: it may need what is not installed.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from types import MappingProxyType
 
 from deepidea.detection.addresses import public
@@ -16,29 +16,20 @@ from deepidea.errors import DataError
 
 __all__ = ["SINKS", "open_sink", "open_sinks", "register_sink"]
 
-OpenSink = Callable[..., Sink]
-"""Takes an address, and as ``format`` a name in ``FORMATS`` where the sink's own is not wanted."""
+_HOME = "deepidea.detection.sinks"
+_registry = {
+    "stdout": f"{_HOME}.stdout:stdout_sink",
+    "file": f"{_HOME}.file:file_sink",
+    **dict.fromkeys(("syslog+udp", "syslog+tcp", "syslog+tls"), f"{_HOME}.syslog:SyslogSink"),
+    **dict.fromkeys(("http", "https"), f"{_HOME}.webhook:WebhookSink"),
+}
+SINKS: Mapping[str, str] = MappingProxyType(_registry)
+"""What makes a sink of an address, ``module:name``, by its scheme; ``format`` names another format than its own."""
 
 
-def _own(scheme: str) -> OpenSink:
-    from deepidea.detection.sinks.file import file_sink
-    from deepidea.detection.sinks.stdout import stdout_sink
-    from deepidea.detection.sinks.syslog import SyslogSink
-    from deepidea.detection.sinks.webhook import WebhookSink
-
-    own: dict[str, OpenSink] = {"stdout": stdout_sink, "file": file_sink, "syslog": SyslogSink}
-    return own.get(scheme.partition("+")[0], WebhookSink)
-
-
-_OWN = ("stdout", "file", "syslog+udp", "syslog+tcp", "syslog+tls", "http", "https")
-_registry: dict[str, Callable[[], OpenSink]] = {scheme: partial(_own, scheme) for scheme in _OWN}
-SINKS: Mapping[str, Callable[[], OpenSink]] = MappingProxyType(_registry)
-"""What imports and returns a sink, by the scheme of its address."""
-
-
-def register_sink(load: Callable[[], OpenSink], *schemes: str) -> None:
+def register_sink(home: str, *schemes: str) -> None:
     """Add a sink for schemes of addresses; one that is registered already is replaced."""
-    _registry.update(dict.fromkeys(schemes, load))
+    _registry.update(dict.fromkeys(schemes, home))
 
 
 def open_sink(address: str, *, format: str | None = None) -> Sink:
@@ -72,8 +63,9 @@ def open_sink(address: str, *, format: str | None = None) -> Sink:
     if scheme not in SINKS or ("://" in address) == (scheme == "stdout"):
         raise DataError(f"unknown sink {public(address)!r}; a sink is one of {', '.join(SINKS)}: see docs/alerts.md")
     options = {} if format is None else {"format": require_format(format)}
+    make: Callable[..., Sink] = pkgutil.resolve_name(SINKS[scheme])
     try:
-        return SINKS[scheme]()(address, **options)
+        return make(address, **options)
     except ValueError as error:  # a port or number that is none
         if isinstance(error, DataError):
             raise

@@ -29,6 +29,7 @@ from deepidea.detection.sources.positions import (
     path_name,
     warn_of_copies,
 )
+from deepidea.detection.sources.registry import PCAP_MARKS
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, FileFormatError, SourceError
 from deepidea.packets.capture import PacketBlock, Place, iter_capture
@@ -38,15 +39,6 @@ from deepidea.packets.meter import FlowMeter
 from deepidea.store.memory import MemoryChange
 
 log = logging.getLogger("deepidea.detection")
-
-CAPTURE_MAGICS = (
-    b"\xd4\xc3\xb2\xa1",
-    b"\xa1\xb2\xc3\xd4",
-    b"\x4d\x3c\xb2\xa1",
-    b"\xa1\xb2\x3c\x4d",
-    b"\x0a\x0d\x0d\x0a",
-)
-"""How captures begin, pcap of either byte order and resolution, and pcapng."""
 
 _NO_LOSS = ("metered", "out of order")  # of what a meter counts: neither skipped nor lost
 _DROPPED = ("flow evicted",)  # because the table was full
@@ -317,7 +309,7 @@ class _Replay:
             return [self._root]
         files = [path for path in self._root.iterdir() if path.is_file()]
         self._beginnings = {path: self._beginnings[path] for path in files if path in self._beginnings}
-        return [path for path in sorted(files) if self._beginning(path).startswith(CAPTURE_MAGICS)]
+        return [path for path in sorted(files) if self._beginning(path).startswith(PCAP_MARKS)]
 
     def _beginning(self, path: Path) -> bytes:
         """Return the first bytes of a file, its first packet among them; read again when the file has changed."""

@@ -9,26 +9,23 @@ from __future__ import annotations
 import contextlib
 import difflib
 import gzip
+import pkgutil
 import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from deepidea.errors import DataError, SourceError
 
 if TYPE_CHECKING:
-    from deepidea.detection.sources.lines import StdinSource, UnixSource
-    from deepidea.detection.sources.logs import EveSource, ZeekSource
-    from deepidea.detection.sources.netflow import NetFlowSource
-    from deepidea.detection.sources.packets import InterfaceSource, PacketSource
     from deepidea.detection.sources.source import Source
-    from deepidea.detection.sources.tables import TableSource
 
 __all__ = ["SOURCES", "SourceInfo", "begins_with", "open_source", "register_source", "source_of"]
 
+# How captures begin: pcap of either byte order and resolution, and pcapng.
 PCAP_MARKS = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a")
 _MOST_FILES = 2_000  # of a folder, read for its kind
 
@@ -45,8 +42,9 @@ class SourceInfo:
         For people.
     example
         An address of this kind.
-    load
-        Imports and returns the class, which is called with the address, `follow` where it `waits`, and options.
+    home
+        Its class, ``module:Class``, imported when an address is opened; called with the address, `follow` where it
+        `waits`, and options.
     matches
         Whether an address is of this kind. It may look at the file, not open a connection.
     schema
@@ -62,12 +60,16 @@ class SourceInfo:
     name: str
     title: str
     example: str
-    load: Callable[[], Callable[..., Source]]
+    home: str
     matches: Callable[[str], bool]
     schema: str = "conn"
     replayable: bool = False
     waits: bool = False
     live: bool = False
+
+    def load(self) -> Callable[..., Source]:
+        """Import and return the class."""
+        return cast("Callable[..., Source]", pkgutil.resolve_name(self.home))
 
 
 _registry: dict[str, SourceInfo] = {}
@@ -273,74 +275,34 @@ def _suggestions(address: str) -> Iterator[str]:
         yield from (str(path) for path in folder.iterdir() if str(path) != address)
 
 
-def _stdin() -> type[StdinSource]:
-    from deepidea.detection.sources.lines import StdinSource
-
-    return StdinSource
-
-
-def _unix() -> type[UnixSource]:
-    from deepidea.detection.sources.lines import UnixSource
-
-    return UnixSource
-
-
-def _netflow() -> type[NetFlowSource]:
-    from deepidea.detection.sources.netflow import NetFlowSource
-
-    return NetFlowSource
-
-
-def _zeek() -> type[ZeekSource]:
-    from deepidea.detection.sources.logs import ZeekSource
-
-    return ZeekSource
-
-
-def _eve() -> type[EveSource]:
-    from deepidea.detection.sources.logs import EveSource
-
-    return EveSource
-
-
-def _pcap() -> type[PacketSource]:
-    from deepidea.detection.sources.packets import PacketSource
-
-    return PacketSource
-
-
-def _table() -> type[TableSource]:
-    from deepidea.detection.sources.tables import TableSource
-
-    return TableSource
-
-
-def _interface() -> type[InterfaceSource]:
-    from deepidea.detection.sources.packets import InterfaceSource
-
-    return InterfaceSource
-
-
 _LOG: dict[str, Any] = {"replayable": True, "waits": True}
+_HOME = "deepidea.detection.sources"
 for _info in (
     SourceInfo(
-        "stdin", "lines of Zeek or EVE on the standard input", "-", _stdin, lambda address: address == "-", live=True
+        "stdin", "lines of Zeek or EVE on the standard input", "-", f"{_HOME}.lines:StdinSource",
+        lambda address: address == "-", live=True,
     ),
     SourceInfo(
-        "unix", "EVE over a UNIX socket", "unix:///run/eve.sock", _unix, begins_with("unix://"), live=True
-    ),
-    SourceInfo(
-        "netflow", "NetFlow and IPFIX", "netflow://0.0.0.0:2055", _netflow, begins_with("netflow://", "ipfix://"),
+        "unix", "EVE over a UNIX socket", "unix:///run/eve.sock", f"{_HOME}.lines:UnixSource", begins_with("unix://"),
         live=True,
     ),
-    SourceInfo("zeek", "Zeek's conn.log", "conn.log", _zeek, _holds("zeek"), **_LOG),
-    SourceInfo("eve", "Suricata's EVE file", "eve.json", _eve, _holds("eve"), **_LOG),
-    SourceInfo("pcap", "a packet capture", "capture.pcap", _pcap, _holds("pcap"), schema="cicflow", **_LOG),
     SourceInfo(
-        "table", "a table of flows", "flows.parquet", _table, _holds("table"), schema="any", replayable=True
+        "netflow", "NetFlow and IPFIX", "netflow://0.0.0.0:2055", f"{_HOME}.netflow:NetFlowSource",
+        begins_with("netflow://", "ipfix://"), live=True,
+    ),
+    SourceInfo("zeek", "Zeek's conn.log", "conn.log", f"{_HOME}.logs:ZeekSource", _holds("zeek"), **_LOG),
+    SourceInfo("eve", "Suricata's EVE file", "eve.json", f"{_HOME}.logs:EveSource", _holds("eve"), **_LOG),
+    SourceInfo(
+        "pcap", "a packet capture", "capture.pcap", f"{_HOME}.packets:PacketSource", _holds("pcap"), schema="cicflow",
+        **_LOG,
     ),
     SourceInfo(
-        "interface", "a network interface", "eth0", _interface, _is_interface, schema="cicflow", live=True
+        "table", "a table of flows", "flows.parquet", f"{_HOME}.tables:TableSource", _holds("table"), schema="any",
+        replayable=True,
+    ),
+    SourceInfo(
+        "interface", "a network interface", "eth0", f"{_HOME}.packets:InterfaceSource", _is_interface,
+        schema="cicflow", live=True,
     ),
 ):  # fmt: skip
     register_source(_info)
