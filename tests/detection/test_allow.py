@@ -96,7 +96,7 @@ def test_toml_and_csv_say_the_same(tmp_path: Path) -> None:
         ("host,noet\n10.0.0.1,x\n", "noet"),
         ("note\nfor nothing\n", "at least one of src, dst"),
         ("peer\n10.0.0.1\n", "needs host"),
-        ("class,expires\ndos,soon\n", "expires must be a date"),
+        ("class,expires\ndos,soon\n", "got 'soon'"),
         ("class\ndos,extra\n", "more cells than the header"),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_beginning_finds_an_alert_and_only_one(alerts, sqlite_store):
     assert sqlite_store.find_alert(one["alert_id"][:18]) == one
     with pytest.raises(DataError, match="begins 'zz': none does"):
         sqlite_store.find_alert("zz")
-    with pytest.raises(DataError, match="5 or more begin so"):
+    with pytest.raises(DataError, match="5 or more do"):
         sqlite_store.find_alert("0")
 
 

@@ -161,7 +161,7 @@ def test_what_retention_took_of_judged_incidents_is_counted(store: Store, tmp_pa
     told = export_feedback(store, tmp_path / "f.jsonl")
     assert (told.n_flows, told.n_purged, told.n_purged_incidents) == (2, 2, 1)
     store.purge(NOON + timedelta(days=1))
-    with pytest.raises(DataError, match=r"\(0 unsure, 0 judged and gone, 2 judged incidents gone"):
+    with pytest.raises(DataError, match=r"\(0 unsure, 0 labelled and deleted, 2 labelled incidents"):
         export_feedback(store, tmp_path / "g.jsonl")
     assert not (tmp_path / "g.jsonl").exists()
 

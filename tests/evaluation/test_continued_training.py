@@ -39,11 +39,13 @@ def detector(model_file: Path) -> Detector:
 
 
 @pytest.fixture
-def judged_file(tmp_path: Path) -> Path:
+def labelled_file(tmp_path: Path) -> Path:
     """Thirty flows that the detector has not seen, and that an analyst called benign."""
     table = simulate_flows(n_flows=400, seed=77).filter(pl.col("label") != "benign").head(30)
-    path = tmp_path / "judged.parquet"
-    table.with_columns(label=pl.lit("benign"), model=pl.lit("5eed"), note=pl.lit("=1+1")).write_parquet(path)
+    path = tmp_path / "labelled.parquet"
+    table.with_columns(
+        label=pl.lit("benign"), model=pl.lit("5eed"), note=pl.lit("=1+1"), judged_at=pl.lit("now")
+    ).write_parquet(path)
     return path
 
 
@@ -94,7 +96,7 @@ def test_extra_flows_are_never_held_out_and_weigh_what_they_are_told(detector: D
     flows = labelled()
     wrong = flows.take((flows.classes != "benign").to_numpy()).take(np.arange(20))
     extra = LabelledFlows(
-        wrong.table, wrong.labels, pl.Series("class", ["benign"] * 20), flows.schema, ("benign",), "judged"
+        wrong.table, wrong.labels, pl.Series("class", ["benign"] * 20), flows.schema, ("benign",), "labelled"
     )
     old = train_detector(flows, random_state=0, **TINY)
     shares = []
@@ -162,13 +164,15 @@ def test_other_data_goes_on_too_and_is_split(tmp_path: Path, model_file: Path) -
     assert gathered.card["data"]["split"]["kind"] == "stratified"
 
 
-# --- judged flows ----------------------------------------------------------------------------------------------------
+# --- labelled flows --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_judged_flows_are_read_as_the_detector_reads_them(judged_file: Path, detector: Detector, suffix: str) -> None:
-    table = pl.read_parquet(judged_file)
-    path = judged_file.with_suffix(f".{suffix}")
+def test_labelled_flows_are_read_as_the_detector_reads_them(
+    labelled_file: Path, detector: Detector, suffix: str
+) -> None:
+    table = pl.read_parquet(labelled_file)
+    path = labelled_file.with_suffix(f".{suffix}")
     if suffix == "csv":
         guard_cells(table).write_csv(path)
     found = read_analyst_labels([path], detector.schema, {name: name for name in detector.classes}, only_known=True)
@@ -178,30 +182,30 @@ def test_judged_flows_are_read_as_the_detector_reads_them(judged_file: Path, det
 
 
 def test_a_class_that_the_detector_does_not_know_is_refused_only_where_it_goes_on(
-    judged_file: Path, detector: Detector
+    labelled_file: Path, detector: Detector
 ) -> None:
-    pl.read_parquet(judged_file).with_columns(label=pl.lit("worm")).write_parquet(judged_file)
+    pl.read_parquet(labelled_file).with_columns(label=pl.lit("worm")).write_parquet(labelled_file)
     known = {name: name for name in detector.classes}
     with pytest.raises(LabelError, match=r"does not know worm \(30\), only .*; train anew with --extra and without"):
-        read_analyst_labels([judged_file], detector.schema, known, only_known=True)
-    found = read_analyst_labels([judged_file], detector.schema, known)
+        read_analyst_labels([labelled_file], detector.schema, known, only_known=True)
+    found = read_analyst_labels([labelled_file], detector.schema, known)
     assert found.flows.class_order == ("worm",)
     new = train_detector(labelled(), extra=found.flows, random_state=0, **TINY)
     assert "worm" in new.classes
 
 
-def test_flows_that_a_schema_cannot_tell_are_left_out_by_origin(judged_file: Path, detector: Detector) -> None:
-    good = pl.read_parquet(judged_file)
+def test_flows_that_a_schema_cannot_tell_are_left_out_by_origin(labelled_file: Path, detector: Detector) -> None:
+    good = pl.read_parquet(labelled_file)
     other = pl.DataFrame({"history": ["Sh"] * 5, "label": ["benign"] * 5, "model": ["other"] * 5})
-    pl.concat([good, other], how="diagonal").write_parquet(judged_file)
-    found = read_analyst_labels([judged_file], detector.schema, {}, only_known=False)
+    pl.concat([good, other], how="diagonal").write_parquet(labelled_file)
+    found = read_analyst_labels([labelled_file], detector.schema, {}, only_known=False)
     assert len(found.flows) == 30
     ((origin, n),) = found.left_out.items()
     assert n == 5
     assert "detector other" in origin
-    other.write_parquet(judged_file)
+    other.write_parquet(labelled_file)
     with pytest.raises(SchemaError, match=r"under schema custom: .*they lack"):
-        read_analyst_labels([judged_file], detector.schema, {})
+        read_analyst_labels([labelled_file], detector.schema, {})
 
 
 def test_flows_of_cicflow_are_projected_beside_those_of_conn(tmp_path: Path) -> None:
@@ -219,15 +223,15 @@ def test_flows_of_cicflow_are_projected_beside_those_of_conn(tmp_path: Path) -> 
         read_analyst_labels([tmp_path / "j.parquet"], get_schema("conn+context"), {})
 
 
-def test_a_label_is_asked_for(judged_file: Path, detector: Detector) -> None:
-    table = pl.read_parquet(judged_file)
+def test_a_label_is_asked_for(labelled_file: Path, detector: Detector) -> None:
+    table = pl.read_parquet(labelled_file)
     for odd, told in (
         (table.drop("label"), "has no column label"),
         (table.with_columns(label=None), "30 flows have no"),
     ):
-        odd.write_parquet(judged_file)
+        odd.write_parquet(labelled_file)
         with pytest.raises(LabelError, match=told):
-            read_analyst_labels([judged_file], detector.schema, {})
+            read_analyst_labels([labelled_file], detector.schema, {})
 
 
 # --- comparison ------------------------------------------------------------------------------------------------------
@@ -275,10 +279,10 @@ def test_where_nothing_is_left_to_compare_on_it_says_so(flow_file: Path, detecto
 
 
 def test_train_goes_on_by_one_command_and_keeps_the_comparison(
-    flow_file: Path, model_file: Path, judged_file: Path, tmp_path: Path, command: Command
+    flow_file: Path, model_file: Path, labelled_file: Path, tmp_path: Path, command: Command
 ) -> None:
     new = tmp_path / "new.idea"
-    ran = command("train", flow_file, "-o", new, "--continue", model_file, "--extra", judged_file, "--seed", 1)
+    ran = command("train", flow_file, "-o", new, "--continue", model_file, "--extra", labelled_file, "--seed", 1)
     assert ran.code == 0, ran.err
     card = Detector.load(new).card
     assert card["comparison"]["old"] == card["continued_from"]["model"] == Detector.load(model_file).fingerprint
@@ -289,6 +293,6 @@ def test_train_goes_on_by_one_command_and_keeps_the_comparison(
     assert f"{card['continued_from']['model']} ({model_file.name})" in command("inspect", new).out
     refused = command("train", flow_file, "-o", new, "--continue", model_file, "--no-labels")
     assert "--labels cannot change with --continue" in refused.err
-    anew = command("train", flow_file, *TABLE, "-o", new, "--extra", judged_file, "--seed", 1, "--epochs", 1)
+    anew = command("train", flow_file, *TABLE, "-o", new, "--extra", labelled_file, "--seed", 1, "--epochs", 1)
     assert anew.code == 0, anew.err
     assert "continued_from" not in Detector.load(new).card

@@ -1,4 +1,4 @@
-"""Judged alerts as a table of labelled flows: what analysts said, in the form in which data trains a detector."""
+"""Export labelled alerts as a table of labelled flows, which trains a detector."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from deepidea.store.labelled_alerts import LabelledCounts, labelled_pages
 from deepidea.store.store import Store
 
 _ODD = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-_OWN = {"label": "truth", "prediction": "class", "prediction_label": "label"}  # what alerts call it
+_OWN = {"label": "truth", "prediction": "class", "prediction_label": "label"}  # their names in a table of alerts
 _ID = ("start", "end", "src_ip", "src_port", "dst_ip", "dst_port", "protocol", "community_id")
 
 
 def export_feedback(
     store: Store, output: str | Path, *, format: Format | None = None, per_incident: int | None = None
 ) -> LabelledCounts:
-    """Write the flows that analysts judged, with their labels, and return what was written and left out.
+    """Write the flows that analysts labelled, and return what was written and left out.
 
-    A row is a flow: identity (:data:`deepidea.flows.identity.IDENTITY`), every feature that its alert kept, under
-    canonical names, and :data:`deepidea.flows.feedback_columns.FEEDBACK_COLUMNS`. A feature and an identity of one
-    name are one column, as the feature spells it. ``label`` is ``benign`` for a false positive; for a true positive
-    the class, or the right one where the analyst named it. What nobody is sure of is left out.
+    A row is a flow: identity (:data:`deepidea.flows.identity.IDENTITY`), the stored features under canonical names,
+    and :data:`deepidea.flows.feedback_columns.FEEDBACK_COLUMNS`. A feature and an identity of one name are one column,
+    with the feature's values. ``label`` is ``benign`` for a false positive; for a true positive the class, or the one
+    that the analyst named. Flows with verdict unsure are left out.
 
     Parameters
     ----------
     store : Store
     output : path
-        ``.parquet``, ``.csv`` or ``.jsonl``; ``-`` for the standard output. It appears when it is whole.
+        ``.parquet``, ``.csv`` or ``.jsonl``; ``-`` for the standard output. It appears when it is complete.
     format : {"parquet", "csv", "jsonl"}, optional
-        Where the name of the output has no known ending.
+        Needed where the name of the output has no known ending.
     per_incident : int, optional
-        Most flows of an incident, the same ones every time; flows judged one by one always count.
+        Most flows of an incident, the same ones every time; individually labelled flows are always written.
 
     Raises
     ------
     DataError
-        Nothing has been judged to be something, or ``per_incident`` is under 1.
+        No alert is labelled true or false positive, or ``per_incident`` is under 1.
     StorageError
         The output cannot be written.
 
     Notes
     -----
-    Memory holds a page of alerts, however many there are; a table of the same flows, packed, lies in the system's
-    folder for temporary files meanwhile, because which columns there are is known only at the end. In CSV, text that a
-    spreadsheet would run as a formula has an apostrophe before it, which `deepidea train --extra` takes away again.
+    Memory holds one page of alerts. Pages wait in the system's folder for temporary files, as the columns are known
+    only at the end. In CSV, text that a spreadsheet would run as a formula is prefixed with an apostrophe, which
+    `deepidea train --extra` removes.
     """
     if per_incident is not None and per_incident < 1:
         raise DataError(f"per_incident must be at least 1, got {per_incident}")
@@ -75,13 +75,14 @@ def export_feedback(
 def _nothing(counts: LabelledCounts) -> str:
     return (
         "nothing to export: no stored alert is labelled true or false positive "
-        f"({counts.n_unsure:,} unsure, {counts.n_purged:,} judged and gone, {counts.n_purged_incidents:,} judged "
-        f"incidents gone, {counts.n_without_features:,} without features); judge some: deepidea feedback add"
+        f"({counts.n_unsure:,} unsure, {counts.n_purged:,} labelled and deleted, {counts.n_purged_incidents:,} "
+        f"labelled incidents deleted, {counts.n_without_features:,} without features); "
+        "label some: deepidea feedback add"
     )
 
 
 class _Pages:
-    """Pages of a table whose columns are not known before the last one has come; kept on the disk."""
+    """Pages of a table on disk, whose columns are known after the last page."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._n = folder, 0
@@ -121,12 +122,12 @@ def _feature(page: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Expr:
     if name not in page.columns:
         return pl.lit(None, dtype).alias(name)
     if dtype == pl.String() and page.schema[name] != pl.String():
-        return pl.col(name).cast(pl.Int64, strict=False).cast(pl.String)  # a word that another page spells in letters
+        return pl.col(name).cast(pl.Int64, strict=False).cast(pl.String)  # text on another page
     return pl.col(name)
 
 
 def unpack_features(texts: pl.Series) -> pl.DataFrame:
-    """Return the features of alerts as a table: Float64, and String where a value is a word.
+    """Return the features of alerts as a table: Float64, or String for columns with text.
 
     Examples
     --------

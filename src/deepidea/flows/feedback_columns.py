@@ -18,7 +18,7 @@ FEEDBACK_COLUMNS: Mapping[str, pl.DataType] = {
     "source": pl.String(),
     "verdict": pl.String(),
     "analyst": pl.String(),
-    "judged_at": pl.Datetime("us", "UTC"),
+    "labelled_at": pl.Datetime("us", "UTC"),
     "note": pl.String(),
     "incident_id": pl.String(),
     "alert_id": pl.String(),
@@ -31,7 +31,7 @@ FEEDBACK_COLUMNS: Mapping[str, pl.DataType] = {
     Verdict and fingerprint of the detector; ``prediction_label`` where it has labels finer than classes.
 ``source``
     Name of the source of the flow.
-``verdict``, ``analyst``, ``judged_at``, ``note``
+``verdict``, ``analyst``, ``labelled_at``, ``note``
     Label and note of the analyst.
 ``incident_id``, ``alert_id``
     Incident and alert of the flow in the store.

@@ -24,25 +24,25 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 PREFIX = "dit_"
 _SECRET_BYTES = 32
-USED_EVERY_US = 60_000_000  # how exactly the last use of a token or a session is kept: a write a minute, not a request
+USED_EVERY_US = 60_000_000  # the last use is recorded to the minute: a write a minute, not a request
 LASTS_S, IDLE_S = 12 * 3600.0, 2 * 3600.0  # of a session: in all, and without a request
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as the store knows it: never the secret itself.
+    """A stored token, without its secret.
 
     Parameters
     ----------
     token_id
-        What commands and the audit log call it.
+        Its id in commands and in the audit log.
     name
-        Whose it is.
+        Name of its holder.
     role
     created, expires, revoked, used
-        Times; None where it has none.
+        Times, or None.
     valid
-        Whether it gave access when it was read.
+        Whether it gave access when it was read from the store.
     """
 
     token_id: str
@@ -57,7 +57,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that has logged in: whose token it did so with, and the secret that its forms must carry."""
+    """A login of a browser: its token, and the secret that its forms must carry."""
 
     token: Token
     csrf: str
@@ -66,10 +66,9 @@ class Session:
 
 
 def digest(secret: str) -> str:
-    """Return what is kept of a secret.
+    """Return the stored hash of a secret.
 
-    SHA-256, not one of the slow hashes for passwords: these secrets are 256 random bits, which nobody can guess,
-    however fast a guess is.
+    SHA-256, not a slow password hash: 256 random bits cannot be guessed however fast a guess is.
     """
     return hashlib.sha256(secret.encode()).hexdigest()
 
@@ -85,7 +84,7 @@ def add_token(
     Raises
     ------
     DataError
-        The name is empty, too long or taken by a token that is still valid, there is no such role, or the end is past.
+        The name is empty, too long or taken by a valid token, the role is unknown, or the end is past.
     """
     _check(name, role, expires)
     secret, now = PREFIX + secrets.token_urlsafe(_SECRET_BYTES), _now()
@@ -108,12 +107,12 @@ def has_tokens(connection: sa.Connection) -> bool:
 
 
 def revoke_token(connection: sa.Connection, token_id: str) -> Token:
-    """End a token, and the sessions that it opened; return it.
+    """Revoke a token and close its sessions; return it.
 
     Raises
     ------
     DataError
-        There is no such token, or it is not valid any more.
+        There is no such token, or it is invalid already.
     """
     found = [token for token, _ in _tokens(connection, TOKENS.c.token_id == token_id) if token.valid]
     if not found:
@@ -124,10 +123,10 @@ def revoke_token(connection: sa.Connection, token_id: str) -> Token:
 
 
 def find_token(store: Store, secret: str) -> Token | None:
-    """Return the valid token of a secret, None where there is none; record that it was used."""
+    """Return the valid token of a secret, None without one; record its use."""
     wanted = digest(secret)
     found = store.query(_tokens, TOKENS.c.hash == wanted)
-    kept = found[0][1] if found else digest("")  # one comparison, whether there is one or not
+    kept = found[0][1] if found else digest("")  # compare in either case: timing shows nothing
     if not hmac.compare_digest(kept, wanted) or not found or not found[0][0].valid:
         return None
     token, now = found[0][0], _now()
@@ -161,9 +160,9 @@ def open_session(
 
 
 def find_session(store: Store, secret: str, *, lasts_s: float = LASTS_S, idle_s: float = IDLE_S) -> Session | None:
-    """Return the session of a cookie, None where it has expired or its token is not valid any more.
+    """Return the session of a cookie, None where it has expired or its token has become invalid.
 
-    Each request puts the end off, to ``idle_s`` from now, never beyond ``lasts_s`` from the opening.
+    Each request extends it to ``idle_s`` from now, at most to ``lasts_s`` after its opening.
     """
     now, columns = _now(), SESSIONS.c
     with store.read() as connection:
@@ -182,12 +181,12 @@ def find_session(store: Store, secret: str, *, lasts_s: float = LASTS_S, idle_s:
 
 
 def close_session(connection: sa.Connection, secret: str) -> None:
-    """End a session, where it is one."""
+    """Close the session of a cookie, if there is one."""
     connection.execute(SESSIONS.delete().where(SESSIONS.c.hash == digest(secret)))
 
 
 def local_secret(store: Store) -> str:
-    """Return the secret that forms carry while nobody has to log in; made once."""
+    """Return the secret that forms carry while no login is needed; it is made once."""
     wanted = sa.select(META.c.value).where(META.c.key == "local_csrf")
     with store.read() as connection:
         value = connection.execute(wanted).scalar()

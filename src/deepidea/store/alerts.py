@@ -1,4 +1,4 @@
-"""Alerts of a store: by filter, page by page, as records for people and as tables for sinks and exports."""
+"""Alerts of a store: filter and page them, as records for display and as tables for sinks and exports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ import sqlalchemy as sa
 from deepidea.errors import DataError
 from deepidea.store.alert_columns import ALERT_COLUMNS, SEVERITIES
 from deepidea.store.feedback import Feedback, newest_id, verdict_of, verdicts_on_alerts
-from deepidea.store.statements import Page, Row, check_limit, current_id, page_of, slices, time_of, us
+from deepidea.store.statements import (
+    Condition,
+    Page,
+    Row,
+    check_limit,
+    current_id,
+    page_of,
+    slices,
+    time_of,
+    us,
+)
 from deepidea.store.tables import ALERT_COUNTS, ALERTS, EVIDENCE, FEEDBACK, INCIDENTS, TIMES
 
 STORED = [TIMES.get(name, name) for name in ALERT_COLUMNS if name != "features"] + ["source"]
@@ -24,7 +34,6 @@ _WITH_EVIDENCE = [*STORED, "evidence", "evidence_row"]
 _READ_TYPES = {TIMES.get(name, name): pl.Int64() if name in TIMES else dtype for name, dtype in ALERT_COLUMNS.items()}
 _READ_TYPES |= dict.fromkeys(("seq", "evidence", "evidence_row"), pl.Int64())
 
-Condition = sa.ColumnElement[bool]
 SeverityName = Literal["critical", "high", "medium", "low"]
 
 
@@ -34,13 +43,13 @@ class AlertFilters(TypedDict, total=False):
     Parameters
     ----------
     since, until : datetime, optional
-        From this time on, and before that one.
+        Bounds of time, the latter exclusive.
     host : str, optional
         Address of either end.
     class_name, source : str, optional
         Class, and name of the source of the flow.
     severity : int, optional
-        At least as urgent as this: 2 is 1 and 2.
+        At least this urgent: 2 matches 1 and 2.
     """
 
     since: datetime | None
@@ -53,7 +62,7 @@ class AlertFilters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert: its flow, the verdict of the detector, and that of an analyst."""
+    """An alert: its flow, the verdict of the detector, and the verdict of an analyst."""
 
     alert_id: str
     time: datetime
@@ -111,7 +120,7 @@ def severity_name(severity: int) -> SeverityName:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number that JSON has, None for any other."""
+    """Return a number, None where it is infinite or NaN, which JSON lacks."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -130,9 +139,9 @@ def find(
     ----------
     connection
     incident
-        Id of an incident, or an earlier id of it.
+        Present or earlier id of an incident.
     suppressed
-        False: without those that an allow rule suppresses. True: those alone. None: all.
+        False: without suppressed ones. True: suppressed ones only. None: all.
     limit, after
         Most items, and ``next`` of the page before.
     filters
@@ -197,7 +206,7 @@ def _first(
 
 
 def find_row(connection: sa.Connection, beginning: str) -> dict[str, Any]:
-    """Return the alert whose id begins so, as a row of an alert table; a suppressed one, too.
+    """Return the alert whose id starts with a text, suppressed or not, as a row of an alert table.
 
     Raises
     ------
@@ -207,7 +216,7 @@ def find_row(connection: sa.Connection, beginning: str) -> dict[str, Any]:
     found = table(connection, wanted=[ALERTS.c.alert_id.startswith(beginning, autoescape=True)], limit=5)
     if found.height != 1:
         ids = ", ".join(found["alert_id"])
-        what = f"{found.height} or more begin so: {ids}" if ids else "none does; see deepidea alerts"
+        what = f"{found.height} or more do: {ids}" if ids else "none does; see deepidea alerts"
         raise DataError(f"no single alert has an id that begins {beginning!r}: {what}")
     return found.row(0, named=True)
 
@@ -261,18 +270,19 @@ def conditions(*, suppressed: bool | None, **filters: Unpack[AlertFilters]) -> l
 
 
 def _has_end(host: str) -> Condition:
-    """Return whether a host is at either end: by the index of each, which SQLite does not use for an OR of them."""
+    """Return whether a host is at either end."""
+    # SQLite uses the indexes of both ends for a UNION, and of neither for an OR
     ends = (sa.select(ALERTS.c.seq).where(column == host) for column in (ALERTS.c.src_ip, ALERTS.c.dst_ip))
     return ALERTS.c.seq.in_(sa.union_all(*ends))
 
 
 def within(key: str, first_us: int, last_us: int) -> list[Condition]:
-    """Return which alerts an incident has: those of its key from its first time to its last."""
+    """Return conditions for the alerts of an incident: those of its key from its first time to its last."""
     return [ALERTS.c.incident_key == key, ALERTS.c.time_us.between(first_us, last_us)]
 
 
 def of_incident(connection: sa.Connection, incident: str | None) -> list[Condition]:
-    """Return which alerts an incident has, also under an earlier id of it."""
+    """Return conditions for the alerts of an incident, given its present or an earlier id."""
     if incident is None:
         return []
     columns = INCIDENTS.c
@@ -282,9 +292,9 @@ def of_incident(connection: sa.Connection, incident: str | None) -> list[Conditi
 
 
 def count_like(connection: sa.Connection, criteria: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return how many alerts have some values, by column of an alert table, for each of several criteria.
+    """Return the number of alerts that match each of several criteria: values by column of an alert table.
 
-    One pass over those that have the values that all criteria share.
+    One pass, over the alerts with the values that all criteria share.
     """
     if not criteria:
         return []
@@ -304,7 +314,7 @@ def classes(connection: sa.Connection) -> list[str]:
 
 
 def probabilities_of(text: str | None) -> dict[str, float]:
-    """Return probabilities by class, the likeliest first."""
+    """Return probabilities by class, the highest first."""
     found = json.loads(text) if text else {}
     return dict(sorted(((k, v) for k, v in found.items() if v is not None), key=lambda pair: -pair[1]))
 
@@ -337,10 +347,9 @@ def with_features(connection: sa.Connection, alerts: pl.DataFrame) -> pl.DataFra
 def in_order_of_time(
     connection: sa.Connection, wanted: Condition, *, limit: int, after: tuple[int, str] | None
 ) -> tuple[pl.DataFrame, tuple[int, str] | None]:
-    """Return alerts as a table, the earliest first, and what to ask for after these.
+    """Return alerts as a table, the earliest first, and ``after`` of the following page.
 
-    Of one incident an index has them in this order, so that each of its pages costs the same; by id, each page would
-    sort all of it.
+    An index has an incident's alerts in this order, so each page costs the same; by id, each page would sort them all.
     """
     place = sa.tuple_(ALERTS.c.time_us, ALERTS.c.alert_id)
     later = sa.true() if after is None else (ALERTS.c.time_us >= after[0]) & (place > after)

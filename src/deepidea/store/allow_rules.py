@@ -1,4 +1,4 @@
-"""Allow rules: known and wanted traffic, whose alerts are stored but suppressed."""
+"""Allow rules: which alerts of known, wanted traffic are stored but suppressed."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ class AllowRule:
     Parameters
     ----------
     src, dst
-        Address or CIDR block of the flow's source, and of its destination.
+        Address or CIDR block of the source, and of the destination.
     host
-        Address or block of either of them.
+        Address or CIDR block of either end.
     peer
-        Address or block of the other one: with `host` a pair of hosts, whichever of them opens the flow.
+        Address or CIDR block of the end opposite to `host`: flows between the two in either direction.
     port
-        Port asked for, ``"443"``, or a range of them, ``"8000-8100"``.
+        Destination port, ``"443"``, or range of ports, ``"8000-8100"``.
     class_name
         Class of the alert.
     expires
-        When the rule ends; never where absent.
+        End of the rule; None for a rule without one.
     note
-        For people: why, who, which ticket.
+        Free text: reason, owner, ticket.
     origin
-        Where the rule comes from: the file that it stands in, or empty for one that was added by hand.
+        Name of the rule file; empty for a rule that was added by hand.
 
     Raises
     ------
     DataError
-        No criterion is given, `peer` comes without `host`, or one of them cannot be read.
+        No criterion is given, `peer` is given without `host`, or a value cannot be parsed.
 
     Examples
     --------
-    >>> rule = AllowRule(src="10.0.0.0/8", port="443", note="scanner of the house")
+    >>> rule = AllowRule(src="10.0.0.0/8", port="443", note="vulnerability scanner")
     >>> rule.rule_id, str(rule)
     ('allow-caf22c7d1cdf', 'src 10.0.0.0/8, port 443')
     """
@@ -74,7 +74,7 @@ class AllowRule:
         if not any(self.criteria.values()):
             raise DataError(f"an allow rule needs at least one of {', '.join(CRITERIA)}")
         if self.peer and not self.host:
-            raise DataError(f"peer {self.peer} needs host, the other one of the pair")
+            raise DataError(f"peer {self.peer} needs host, the other end")
         for name in ("src", "dst", "host", "peer"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, str(_network(getattr(self, name), name)))
@@ -85,17 +85,17 @@ class AllowRule:
 
     @property
     def criteria(self) -> dict[str, str | None]:
-        """Criteria by the names that a file gives them."""
+        """Criteria by their names in a rule file."""
         return {name: getattr(self, "class_name" if name == "class" else name) for name in CRITERIA}
 
     @property
     def rule_id(self) -> str:
-        """Id of the rule: equal for rules of equal criteria, whatever their note, expiry and origin."""
+        """Hash of the criteria; note, expiry and origin do not change it."""
         written = "\x1f".join(f"{name}={value}" for name, value in self.criteria.items() if value is not None)
         return f"allow-{hashlib.blake2b(written.encode(), digest_size=6).hexdigest()}"
 
     def is_active(self, now: datetime) -> bool:
-        """Whether the rule has not ended."""
+        """Return whether the rule has not expired."""
         return self.expires is None or now < self.expires
 
     def __str__(self) -> str:
@@ -122,16 +122,16 @@ def _port_range(text: str) -> tuple[int, int]:
 
 
 def suppress(alerts: pl.DataFrame, rules: Iterable[AllowRule], *, now: datetime) -> pl.DataFrame:
-    """Return alerts with ``suppressed_by`` set anew: the id of the rule that suppresses each, or null.
+    """Return alerts with ``suppressed_by`` replaced by the id of the rule that suppresses each, or null.
 
     Parameters
     ----------
     alerts
         ``src_ip``, ``dst_ip``, ``dst_port`` and ``class`` at least, ``(n_alerts, ...)``.
     rules
-        Where several apply, the one of the least id is named.
+        Of several that match, the one with the smallest id is recorded.
     now
-        Rules that have ended by then do not count.
+        Time at which expiry is checked.
 
     Notes
     -----
@@ -158,7 +158,7 @@ def suppress(alerts: pl.DataFrame, rules: Iterable[AllowRule], *, now: datetime)
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The columns that rules match, as arrays of ``(n_alerts,)``."""
+    """Columns that rules match, as arrays of ``(n_alerts,)``."""
 
     src: _Addresses
     dst: _Addresses
@@ -193,7 +193,11 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class _Addresses:
-    """Addresses of a column as 128-bit numbers in two halves; IPv4 where it lies in IPv6."""
+    """Addresses of a column as the two halves of 128-bit numbers.
+
+    IPv4 addresses are mapped to ::ffff:0:0/96, so that one comparison serves both families and an IPv4 rule matches the
+    IPv4-mapped IPv6 spelling of its hosts.
+    """
 
     high: NDArray[np.uint64]
     low: NDArray[np.uint64]
@@ -215,7 +219,7 @@ class _Addresses:
         return cls(rows["high"].to_numpy(), rows["low"].to_numpy(), rows["valid"].to_numpy())
 
     def within(self, block: str) -> NDArray[np.bool_]:
-        """Return which addresses lie in a CIDR block."""
+        """Return a mask of the addresses in a CIDR block."""
         network = _network(block, "block")
         bits = network.prefixlen + (96 if network.version == 4 else 0)
         mask = ((1 << 128) - 1) ^ ((1 << (128 - bits)) - 1)
@@ -238,12 +242,12 @@ def _number(text: str | None) -> int | None:
 
 
 def rule_from(entry: Mapping[str, Any]) -> AllowRule:
-    """Return the rule that an entry of a file, or of a form, spells out; empty fields count as absent.
+    """Return the rule of an entry of a rule file or a form; empty fields are ignored.
 
     Raises
     ------
     DataError
-        A field is not known or cannot be read.
+        A field is unknown or its value cannot be parsed.
     """
     given = {name: value for name, value in entry.items() if value is not None and value != ""}
     unknown = [str(name) for name in given if name not in FIELDS]
@@ -252,10 +256,10 @@ def rule_from(entry: Mapping[str, Any]) -> AllowRule:
     texts = {name: str(given[name]).strip() for name in (*CRITERIA, "note") if name in given}
     if "class" in texts:
         texts["class_name"] = texts.pop("class")
-    return AllowRule(**texts, expires=_moment(given["expires"]) if "expires" in given else None)
+    return AllowRule(**texts, expires=_expiry(given["expires"]) if "expires" in given else None)
 
 
-def _moment(value: Any) -> datetime:
+def _expiry(value: Any) -> datetime:
     if isinstance(value, datetime):
         return value
     if isinstance(value, date):
@@ -263,4 +267,4 @@ def _moment(value: Any) -> datetime:
     try:
         return datetime.fromisoformat(str(value).strip())
     except ValueError as error:
-        raise DataError(f"expires must be a date or a time in ISO 8601, got {value!r}") from error
+        raise DataError(f"expires must be an ISO 8601 date or time, got {value!r}") from error

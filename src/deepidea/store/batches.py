@@ -1,4 +1,4 @@
-"""Commit what a batch of flows led to: alerts, incidents, counts, position, in the caller's transaction."""
+"""Commit the results of a batch of flows: alerts, incidents, counts and position, in one transaction."""
 
 from __future__ import annotations
 
@@ -43,42 +43,38 @@ def commit(
     partition: PartitionStart | None = None,
     memory: Sequence[MemoryChange] = (),
 ) -> Committed:
-    """Store what a batch of flows led to.
+    """Store the results of a batch of flows.
 
     Parameters
     ----------
     connection
-        Of a write transaction: the batch is stored whole or not at all.
+        In a write transaction: the batch is stored whole or not at all.
     source
         Name of the source.
     position
-        Where to resume; None leaves the stored position.
+        Position to resume at; None leaves the stored one.
     alerts
-        Alerts of the batch (:data:`deepidea.store.alert_columns.ALERT_COLUMNS`); those stored before are counted as
-        duplicates and change nothing. ``suppressed_by`` is set by the store's allow rules.
+        Alerts of the batch (:data:`deepidea.store.alert_columns.ALERT_COLUMNS`); those in the store already are only
+        counted, as duplicates. ``suppressed_by`` is set by the store's allow rules.
     n_flows
         Flows in the batch.
     skipped, dropped
         Records left out, and flows or packets lost, by reason.
     flow_minutes
-        Flows by the minute in which they fall, in microseconds: ``deepidea.detection.rates.flows_by_minute``.
+        Flows by minute, in microseconds: ``deepidea.detection.rates.flows_by_minute``.
     binned
-        A sample of the flows in the bins of the detector: ``deepidea.detection.drift.DriftMonitor``.
+        Histograms of sampled flows: ``deepidea.detection.drift.DriftMonitor``.
     now
-        Time for the expiry of allow rules; the clock's where absent.
+        Time for the expiry of allow rules; default: the clock's.
     partition
-        Partition of a source that several processes read: its name counts in place of ``source``, which alerts keep.
+        Partition of a source that several processes read: its name replaces ``source`` in position and counters.
     memory
-        Changes of what the source and everything behind it must remember, valid at ``position``.
+        Changes of the state that is saved with ``position``.
 
     Raises
     ------
     StalePositionError
         The store does not hold the position at which the partition's batch begins; nothing was stored.
-
-    Notes
-    -----
-    Writers wait for one another, for the time of one batch.
     """
     now = now or datetime.now(UTC)
     if partition is not None:

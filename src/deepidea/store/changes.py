@@ -1,4 +1,4 @@
-"""Changes of a store since some marks: what live pages are sent."""
+"""Changes of a store since some marks, for live pages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from deepidea.store.tables import (
     SOURCES,
 )
 
-MOST_CHANGED = 200  # incidents that are sent one by one; beyond, pages reload
+MOST_CHANGED = 200  # incidents that are sent one by one; of more, pages reload
 _A = ALERTS.c
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Numbers of a store that go up whenever something changes in it."""
+    """Numbers of a store that increase whenever something changes in it."""
 
     seq: int = 0
     feedback_id: int = 0
@@ -50,15 +50,15 @@ class Changes:
     Parameters
     ----------
     marks
-        To follow changes from, after these.
+        Marks after these changes.
     n_alerts
         New alerts that no rule suppresses, by class.
     incidents
-        Those that new alerts, a status, a note or a verdict have changed, the latest first.
+        Incidents with new alerts, status, note or verdict, the latest first.
     new
-        Ids of those whose alerts are all new.
+        Ids of incidents whose alerts are all new.
     replaced
-        Earlier ids of changed incidents, by the id that they have now.
+        Earlier ids of changed incidents, by present id.
     too_many
         Whether more incidents have changed than are listed.
     engines
@@ -81,7 +81,7 @@ class Changes:
 
 
 def marks(connection: sa.Connection) -> Marks:
-    """Return the marks to follow changes from."""
+    """Return the present marks."""
     highest = (_A.seq, FEEDBACK.c.feedback_id, AUDIT.c.audit_id, ACTIVATIONS.c.activation_id)
     late = (INCIDENT_STATES.c.changed_us, SOURCES.c.updated_us)
     maxima = [sa.select(sa.func.max(column)).scalar_subquery() for column in (*highest, *late)]
@@ -93,9 +93,9 @@ def marks(connection: sa.Connection) -> Marks:
 
 
 def since(connection: sa.Connection, before: Marks) -> Changes:
-    """Return what has happened since some marks.
+    """Return the changes since some marks.
 
-    Cost: well under a millisecond where nothing has; else it grows with what has.
+    Cost: well under a millisecond without changes; else it grows with their number.
     """
     now = marks(connection)
     runs, by_class = _new_alerts(connection, before.seq) if now.seq > before.seq else ({}, {})
@@ -122,7 +122,7 @@ _Runs = dict[str, tuple[int, int, int]]
 
 
 def _new_alerts(connection: sa.Connection, seq: int) -> tuple[_Runs, dict[str, int]]:
-    """Return how many alerts are new and from when to when, by key of incident, and how many by class."""
+    """Return number, first and last time of new alerts by incident key, and their number by class."""
     times = (sa.func.count(), sa.func.min(_A.time_us), sa.func.max(_A.time_us))
     query = sa.select(_A.incident_key, _A["class"], *times).where(_A.seq > seq, _A.suppressed_by.is_(None))
     runs, by_class = {}, dict[str, int]()
@@ -133,7 +133,7 @@ def _new_alerts(connection: sa.Connection, seq: int) -> tuple[_Runs, dict[str, i
 
 
 def _touched(connection: sa.Connection, before: Marks, now: Marks, runs: _Runs) -> dict[str, int]:
-    """Return ids of incidents that have changed, and how many new alerts their key has."""
+    """Return ids of changed incidents, with the number of new alerts of their keys."""
     found: dict[str, int] = {}
     columns = INCIDENTS.c
     for keys in slices(sorted(runs)):

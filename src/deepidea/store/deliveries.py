@@ -1,4 +1,4 @@
-"""Delivery of alerts to sinks: how far each sink has got, and the alerts that it is owed."""
+"""Delivery of alerts to sinks: the last alert that each sink has received, and those it waits for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import polars as pl
 import sqlalchemy as sa
 
 from deepidea.errors import DataError
-from deepidea.store.alerts import STORED, Condition, table_of
+from deepidea.store.alerts import STORED, table_of
+from deepidea.store.statements import Condition
 from deepidea.store.tables import ALERTS, DELIVERIES
 
 
@@ -24,7 +25,7 @@ class SinkCounters:
 
 
 def register(connection: sa.Connection, sink: str, *, from_start: bool = False) -> None:
-    """Register a sink: it is owed all alerts from now on, or all stored ones; a known sink stays as it is."""
+    """Register a sink for all alerts from now on, or from the first stored one; a known sink is unchanged."""
     if connection.execute(sa.select(DELIVERIES.c.sink).where(DELIVERIES.c.sink == sink)).first() is None:
         newest = connection.execute(sa.select(sa.func.max(ALERTS.c.seq))).scalar() or 0
         last = 0 if from_start else max(newest, 0)
@@ -32,7 +33,7 @@ def register(connection: sa.Connection, sink: str, *, from_start: bool = False) 
 
 
 def undelivered(connection: sa.Connection, sink: str, *, limit: int = 1000) -> pl.DataFrame:
-    """Return the first alerts that a sink has not got, in the order of storing.
+    """Return the first alerts that a sink has not received, in the order of delivery.
 
     Columns are those of an alert table without ``features``, and the number ``seq``.
     """
@@ -47,10 +48,10 @@ def undelivered(connection: sa.Connection, sink: str, *, limit: int = 1000) -> p
 def mark_delivered(
     connection: sa.Connection, sink: str, last_seq: int, *, n_delivered: int = 0, n_dead: int = 0
 ) -> None:
-    """Record that a sink, or its dead letters, has all alerts up to a number."""
+    """Record that a sink, or its dead letters, has received all alerts up to a number."""
     done = DELIVERIES.c
     values = {"n_delivered": done.n_delivered + n_delivered, "n_dead": done.n_dead + n_dead}
-    here = DELIVERIES.update().where(done.sink == sink)
+    here = DELIVERIES.update().where(done.sink == sink)  # a number never decreases: confirmations may come twice
     connection.execute(here.values(**values))
     connection.execute(here.where(done.last_seq < last_seq).values(last_seq=last_seq))
 
@@ -64,7 +65,7 @@ def counters(connection: sa.Connection) -> list[SinkCounters]:
 
 
 def count_lost(connection: sa.Connection, deleted: Condition) -> None:
-    """Count alerts that are about to be deleted as lost to the sinks that have not got them."""
+    """Count alerts that are about to be deleted as lost to the sinks that have not received them."""
     lost = _count_owed(DELIVERIES.c.last_seq, deleted)
     connection.execute(DELIVERIES.update().values(n_lost=DELIVERIES.c.n_lost + lost))
 

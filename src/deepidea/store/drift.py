@@ -1,4 +1,4 @@
-"""Drift counts: how sampled flows of each hour fell into a detector's bins, kept with those bins."""
+"""Drift counts: hourly histograms of sampled flows over a detector's bins, stored with those bins."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Against = Literal["training", "site"]
 Counts = NDArray[np.uint32]
 
 HOUR_US = 3_600_000_000
-LATEST_HOURS = 24  # that a report is of, where nobody asks for others
+LATEST_HOURS = 24  # default extent of a report
 _LAYOUT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BinnedFlows:
-    """How sampled flows of one hour fell into the slots of a baseline.
+    """Histogram of an hour's sampled flows over the slots of a baseline.
 
     Parameters
     ----------
     model : str
         Fingerprint of the detector.
     against : {"training", "site"}
-        Whether flows of training made the bins, or those of the site's calibration.
+        Whether the bins come from training flows, or from the site's calibration.
     baseline : str
         The bins, as JSON.
     layout : bytes
@@ -56,7 +56,7 @@ class BinnedFlows:
 class HourCounts:
     """Counts of each hour, over all sources: ``hours_us`` ascending, ``counts`` of ``(n_hours, n_slots)``.
 
-    ``n_unusable`` rows were counted by other bins.
+    ``n_unusable`` rows were counted over other bins.
     """
 
     hours_us: list[int]
@@ -66,7 +66,7 @@ class HourCounts:
 
 
 def count_drift(connection: sa.Connection, source: str, binned: Sequence[BinnedFlows]) -> None:
-    """Add a batch's counts to those of their hours; counts by other bins, of an earlier file, start anew."""
+    """Add a batch's counts to those of their hours; counts over other bins, of an earlier file, are replaced."""
     rows = []
     for flows in binned:
         key = {"source": source, "model": _key(flows.model, flows.against), "hour_us": flows.hour_us}
@@ -88,14 +88,14 @@ def _key(model: str, against: Against) -> str:
 
 
 def _unpack(data: bytes, layout: bytes) -> Counts | None:
-    """Return counts, None where they were counted by other bins."""
+    """Return counts, None where they were counted over other bins."""
     if data[:_LAYOUT_BYTES] != layout:
         return None
     return np.frombuffer(zlib.decompress(data[_LAYOUT_BYTES:]), "<u4").astype(np.uint32)
 
 
 def latest_model(connection: sa.Connection, source: str | None = None) -> str | None:
-    """Return the fingerprint of the detector that was counted last, None where none was."""
+    """Return the fingerprint of the latest counted detector, None without counts."""
     wanted = [DRIFT_COUNTS.c.source == source] if source is not None else []
     query = sa.select(DRIFT_COUNTS.c.model).where(*wanted).order_by(DRIFT_COUNTS.c.hour_us.desc()).limit(1)
     found = connection.execute(query).scalar()
@@ -103,7 +103,7 @@ def latest_model(connection: sa.Connection, source: str | None = None) -> str | 
 
 
 def baselines(connection: sa.Connection, model: str) -> dict[Against, str]:
-    """Return the bins that a model's flows were counted by, as JSON, by what made them."""
+    """Return the bins of a model's counts as JSON, by their origin."""
     keys: dict[str, Against] = {f"drift:{_key(model, kind)}": kind for kind in ("training", "site")}
     rows = connection.execute(sa.select(META.c.key, META.c.value).where(META.c.key.in_(keys)))
     return {keys[key]: text for key, text in rows}
@@ -119,7 +119,7 @@ def hour_counts(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> HourCounts:
-    """Return counts of some hours, the newest :data:`LATEST_HOURS` where ``since`` is absent."""
+    """Return counts by hour; without ``since``, of the newest :data:`LATEST_HOURS`."""
     columns = DRIFT_COUNTS.c
     wanted = [columns.model == _key(model, against)]
     wanted += [columns.source == source] if source is not None else []

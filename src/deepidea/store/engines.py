@@ -14,7 +14,7 @@ from deepidea.store.statements import time_of, upsert, us
 from deepidea.store.tables import ENGINES
 
 EngineStatus = Literal["live", "ended", "failed"]
-SILENT_S = 15.0  # an engine that is live by its own account and has written nothing for so long is not running
+SILENT_S = 15.0  # an engine without a heartbeat for so long is not running
 RATE_OVER_S = 10.0
 
 
@@ -28,30 +28,30 @@ class EngineState:
     updated, began : datetime
         Time of the heartbeat, and of the start.
     status : {"live", "ended", "failed"}
-        By its own account; :attr:`is_running` also needs a recent heartbeat.
+        As last written; :attr:`is_running` also needs a recent heartbeat.
     n_flows, n_alerts : int
-        Since it began.
+        Since its start.
     flows_per_s : float
         Over about the last :data:`RATE_OVER_S` seconds.
     latency_p50_s, latency_p99_s : float
-        Delay from a flow's end being known to its batch being stored, of the newest batches.
+        Delay from receiving a flow to storing its batch, over the newest batches.
     n_queued : int
-        Batches read and not worked on yet.
+        Batches that were read and not processed yet.
     n_store_retries : int
     n_skipped, n_dropped : int
         Records that could not be read, flows and packets that were lost.
     model, detector, schema : str
         Fingerprint, name and schema of the detector.
     has_reference : bool
-        Whether the detector knows what flows of training looked like, which drift is judged by.
+        Whether the detector file has the reference of its training flows, which drift needs.
     bounds : mapping of measure to float
-        Thresholds of alerts; empty where nobody set any. Infinite is None.
+        Thresholds of alerts; empty before calibration. Infinite is None.
     fpr : float, optional
-        Rate of false alarms that the thresholds were set for.
+        False positive rate that the thresholds were set for.
     error : str, optional
-        Why it failed.
+        Reason of failure.
     sink_errors : mapping of sink to str
-        Last errors of the sinks that reject alerts.
+        Last error of each sink that rejects alerts.
 
     Examples
     --------
@@ -84,28 +84,28 @@ class EngineState:
 
     @property
     def is_running(self) -> bool:
-        """Whether it runs now: live by its own account, as of lately."""
+        """Whether it runs now: live, with a recent heartbeat."""
         return self.is_running_at(datetime.now(UTC))
 
     def is_running_at(self, now: datetime) -> bool:
-        """Return whether it is at work at a time."""
+        """Return whether it runs at a time."""
         return self.status == "live" and (now - self.updated).total_seconds() < SILENT_S
 
     def to_json(self) -> str:
-        """Return what the store keeps, without source and time, which have columns of their own."""
+        """Return the stored JSON, without source and time, which have their own columns."""
         values = {name: value for name, value in asdict(self).items() if name not in ("source", "updated")}
         return json.dumps({**values, "began": self.began.timestamp()})
 
     @classmethod
     def from_json(cls, source: str, updated: datetime, text: str) -> EngineState:
-        """Rebuild from :meth:`to_json`; entries that a newer release added do not matter."""
+        """Rebuild from :meth:`to_json`; unknown entries of newer releases are ignored."""
         values = {name: value for name, value in json.loads(text).items() if name in cls.__dataclass_fields__}
         began = datetime.fromtimestamp(values.pop("began"), UTC)
         return cls(source, updated, began, **values)
 
 
 def put(connection: sa.Connection, state: EngineState) -> None:
-    """Keep the state of a source's engine, in place of its last one."""
+    """Store the state of a source's engine, in place of its last one."""
     row = {"source": state.source, "updated_us": us(state.updated), "state": state.to_json()}
     upsert(connection, ENGINES, [row])
 

@@ -1,4 +1,4 @@
-"""Feedback: verdicts of analysts on alerts and incidents, which stand beside the detector's own."""
+"""Feedback: verdicts of analysts on alerts and incidents."""
 
 from __future__ import annotations
 
@@ -31,73 +31,28 @@ LONGEST = {"class_name": 200, "note": 10_000, "analyst": 200}  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What an analyst says.
+class Feedback:
+    """A stored verdict of an analyst.
 
     Parameters
     ----------
+    subject, subject_id
+        What it is about.
     verdict
         ``true_positive``: it is an attack; ``false_positive``: it is benign; ``unsure``.
-    analyst
-        Who says so.
     class_name
         Of a true positive: the right class where the detector's is wrong.
     note
-        Free text; kept as it is, so that whoever shows it must escape it.
-
-    Raises
-    ------
-    DataError
-        The verdict is not one, a class goes with one that has none or is benign, nobody is named, or a text is too
-        long.
+        Free text; escape it for display.
 
     Examples
     --------
-    >>> Judgement("true_positive", "ann", class_name="botnet").label("port_scan")
+    >>> about = {"note": "", "analyst": "ann", "time": datetime(2026, 5, 4)}
+    >>> Feedback(1, "alert", "id", "true_positive", "botnet", **about).label("port_scan")
     'botnet'
-    >>> Judgement("false_positive", "ann").label("port_scan"), Judgement("unsure", "ann").label("port_scan")
-    ('benign', None)
+    >>> [Feedback(1, "alert", "id", one, None, **about).label("dos") for one in get_args(Verdict)]
+    ['dos', 'benign', None]
     """
-
-    verdict: Verdict
-    analyst: str
-    class_name: str | None = None
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.verdict not in get_args(Verdict):
-            raise DataError(f"verdict must be one of {', '.join(get_args(Verdict))}, got {self.verdict!r}")
-        if not self.analyst.strip():
-            raise DataError("a verdict needs the name of its analyst, got an empty one")
-        self._refuse_class()
-        for name, most in LONGEST.items():
-            length = len(getattr(self, name) or "")
-            if length > most:
-                raise DataError(f"{name} may have {most:,} characters at most, got {length:,}; shorten it")
-
-    def _refuse_class(self) -> None:
-        if self.class_name is None:
-            return
-        if self.verdict != "true_positive":
-            raise DataError(
-                f"class {self.class_name!r} needs verdict true_positive, got {self.verdict}; leave the class out"
-            )
-        if not self.class_name.strip() or self.class_name == BENIGN:
-            raise DataError(
-                f"the class of a true positive must be an attack, got {self.class_name!r}; label benign flows "
-                "false_positive"
-            )
-
-    def label(self, predicted: str) -> str | None:
-        """Return the label of a flow of a predicted class by this verdict, None where it is unsure."""
-        if self.verdict == "unsure":
-            return None
-        return BENIGN if self.verdict == "false_positive" else self.class_name or predicted
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback:
-    """A verdict that is kept: what :class:`Judgement` says, of what, and when."""
 
     feedback_id: int
     subject: Subject
@@ -109,8 +64,27 @@ class Feedback:
     time: datetime
 
     def label(self, predicted: str) -> str | None:
-        """Return what :meth:`Judgement.label` does."""
-        return Judgement(self.verdict, self.analyst, self.class_name).label(predicted)
+        """Return the label of a flow of a predicted class by this verdict, None where it is unsure."""
+        if self.verdict == "unsure":
+            return None
+        return BENIGN if self.verdict == "false_positive" else self.class_name or predicted
+
+
+def check_verdict(verdict: str, analyst: str, class_name: str | None = None, note: str = "") -> None:
+    """Raise :class:`DataError` where a verdict is unknown, anonymous or too long, or has a class that cannot be."""
+    if verdict not in get_args(Verdict):
+        raise DataError(f"verdict must be one of {', '.join(get_args(Verdict))}, got {verdict!r}")
+    if not analyst.strip():
+        raise DataError("a verdict needs the name of its analyst, got an empty one")
+    if class_name is not None and verdict != "true_positive":
+        raise DataError(f"class {class_name!r} needs verdict true_positive, got {verdict}; leave the class out")
+    if class_name is not None and (not class_name.strip() or class_name == BENIGN):
+        raise DataError(
+            f"the class of a true positive must be an attack, got {class_name!r}; label benign flows false_positive"
+        )
+    for (name, most), text in zip(LONGEST.items(), (class_name, note, analyst), strict=True):
+        if len(text or "") > most:
+            raise DataError(f"{name} may have {most:,} characters at most, got {len(text or ''):,}; shorten it")
 
 
 def feedback_of(row: Row) -> Feedback:
@@ -120,14 +94,14 @@ def feedback_of(row: Row) -> Feedback:
 
 
 def verdict_of(row: Row) -> Feedback | None:
-    """Return the columns of a joined row that begin with ``verdict_`` as a record, None where none was joined."""
+    """Return the ``verdict_`` columns of a joined row as a record, None where they are null."""
     if row["verdict_feedback_id"] is None:
         return None
     return feedback_of({column.name: row[f"verdict_{column.name}"] for column in FEEDBACK.columns})
 
 
 def newest_id(subject: Subject, subject_id: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
-    """Return the number of the verdict that holds for a subject, null where there is none, as an expression."""
+    """Return the number of the latest verdict on a subject as an expression, null without one."""
     inner = FEEDBACK.alias()
     mine = (inner.c.subject == subject) & (inner.c.subject_id == subject_id)
     return sa.select(sa.func.max(inner.c.feedback_id)).where(mine).scalar_subquery()
@@ -143,29 +117,29 @@ def put(
     note: str = "",
     analyst: str,
 ) -> Feedback:
-    """Keep an analyst's verdict on an alert or an incident; the latest one of a subject holds.
+    """Store an analyst's verdict on an alert or an incident; the latest one of a subject is valid.
 
-    A verdict on an incident holds for its alerts, later ones too, except where an alert has one of its own.
+    A verdict on an incident applies to its alerts, later ones too, except those with their own verdict.
 
     Parameters
     ----------
     connection
     subject, subject_id
-        What is labelled; an incident also under an earlier id of it.
+        What is labelled; an incident also by an earlier id.
     verdict, class_name, note, analyst
-        See :class:`Judgement`.
+        See :class:`Feedback` and :func:`check_verdict`.
 
     Raises
     ------
     DataError
-        The store has no such subject, or the verdict breaks a rule.
+        The store has no such subject, or the verdict is invalid.
     """
-    given = Judgement(verdict, analyst, class_name, note)
+    check_verdict(verdict, analyst, class_name, note)
     row = {
         "subject": subject,
         "subject_id": _known_subject(connection, subject, subject_id),
-        "verdict": given.verdict,
-        "class": given.class_name,
+        "verdict": verdict,
+        "class": class_name,
         "note": plain_text(note),
         "analyst": plain_text(analyst),
         "time_us": time.time_ns() // 1000,
@@ -176,7 +150,7 @@ def put(
 
 
 def _known_subject(connection: sa.Connection, subject: Subject, subject_id: str) -> str:
-    """Return the id that a subject has now."""
+    """Return the present id of a subject."""
     if subject not in get_args(Subject):
         raise DataError(f"subject must be alert or incident, got {subject!r}")
     of_incident = INCIDENTS.c.incident_id, INCIDENTS.c.incident_id == current_id(subject_id)
@@ -210,7 +184,7 @@ def find(
 
 
 def newest(connection: sa.Connection, subject: Subject, ids: Sequence[str]) -> dict[str, Feedback]:
-    """Return the verdict that holds for each of some subjects that has one."""
+    """Return the latest verdict on each of some subjects that has one."""
     columns = FEEDBACK.c
     found: dict[str, Feedback] = {}
     for some in slices(ids):
@@ -221,15 +195,15 @@ def newest(connection: sa.Connection, subject: Subject, ids: Sequence[str]) -> d
 
 
 def all_newest(connection: sa.Connection, subject: Subject) -> list[Feedback]:
-    """Return the verdict that holds for each subject of a kind, the newest first."""
+    """Return the latest verdict on each subject of a kind, the newest first."""
     columns = FEEDBACK.c
-    holding = sa.select(sa.func.max(columns.feedback_id)).where(columns.subject == subject).group_by(columns.subject_id)
-    query = sa.select(FEEDBACK).where(columns.feedback_id.in_(holding)).order_by(columns.feedback_id.desc())
+    latest = sa.select(sa.func.max(columns.feedback_id)).where(columns.subject == subject).group_by(columns.subject_id)
+    query = sa.select(FEEDBACK).where(columns.feedback_id.in_(latest)).order_by(columns.feedback_id.desc())
     return [feedback_of(row) for row in connection.execute(query).mappings()]
 
 
 def incidents_of(connection: sa.Connection, alert_ids: Sequence[str]) -> dict[str, str]:
-    """Return the incident that each alert is in; suppressed alerts are in none."""
+    """Return the incident of each alert; suppressed alerts have none."""
     columns = INCIDENTS.c
     within = (columns.incident_key == ALERTS.c.incident_key) & ALERTS.c.time_us.between(
         columns.first_us, columns.last_us
@@ -243,7 +217,7 @@ def incidents_of(connection: sa.Connection, alert_ids: Sequence[str]) -> dict[st
 
 
 def verdicts_on_alerts(connection: sa.Connection, alert_ids: Sequence[str]) -> dict[str, Feedback]:
-    """Return the verdict that holds for each alert that has one: its own, else its incident's."""
+    """Return the valid verdict of each alert that has one: its own, else its incident's."""
     own = newest(connection, "alert", alert_ids)
     parents = incidents_of(connection, [one for one in alert_ids if one not in own])
     of_parents = newest(connection, "incident", sorted(set(parents.values())))

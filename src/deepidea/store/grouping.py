@@ -1,9 +1,8 @@
-"""Incidents: alerts of one class about one host that come close after one another.
+"""Group alerts into incidents: runs of alerts of one class and one host without a long gap.
 
-An incident is a run of alerts with the same host and class in which no two neighbours in time are more than a gap
-apart. That makes incidents a property of the set of alerts: neither their order nor the batches that they came in
-matter, and an alert that comes late may join two incidents into one. A sweep over a thousand ports is one incident, and
-so is one over a million: what it keeps is bounded (:data:`MOST_LISTED`).
+No two neighbouring alerts of an incident are more than a gap apart. Incidents therefore depend on the set of alerts
+alone, not on their order or batches, and a late alert may merge two incidents. The size of an incident is bounded
+(:data:`MOST_LISTED`): a scan of a million ports is one incident of a few kilobytes.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ __all__ = ["INCIDENT_COLUMNS", "MOST_LISTED", "GroupedAlerts", "Listing", "group
 
 GAP_S = 600.0
 MOST_LISTED = 1024
-"""Ports, and hosts, that an incident knows one by one. Beyond, it keeps those whose BLAKE2b hash is least, each with
-its exact count, and estimates how many there are from how densely they lie, to about 3 % (k minimum values: Beyer et
-al., SIGMOD 2007). Which ones are kept depends on the values alone, so the order in which they come does not matter."""
+"""Most ports, and most hosts, that an incident lists. Of more, it lists those with the smallest BLAKE2b hashes, with
+exact counts, and estimates the number of distinct values to about 3 % (k minimum values: Beyer et al., SIGMOD 2007).
+The choice depends on the values alone, so it is the same in any order of arrival."""
 
 INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
     "incident_id": pl.String(),
@@ -42,25 +41,26 @@ INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
     "ports": pl.String(),
     "hosts": pl.String(),
 }
-"""Columns of an incident table as it is kept.
+"""Columns of the stored incident table.
 
 ``incident_id``
-    32 hexadecimal digits: time of the first alert in milliseconds, and 80 bits of BLAKE2b over key and first time.
+    32 hexadecimal digits: time of the first alert in milliseconds, and 80 bits of BLAKE2b of key and first time.
 ``incident_key``
-    What its alerts have in common: hash of role, host and class.
+    Hash of role, host and class, which all its alerts share.
 ``role``, ``host``
-    Whose incident it is: the ``source`` or the ``target`` of the flows (:mod:`deepidea.flows.attack_classes`).
+    The host that alerts are grouped by: ``source`` or ``target`` of the flows (:mod:`deepidea.flows.attack_classes`).
 ``first_us``, ``last_us``
     Times of the first and the last alert, in microseconds since 1970.
 ``severity``, ``score``
     The most urgent severity (least number) and the highest score.
 ``n_ports``, ``n_hosts``
-    How many ports were asked for, and how many hosts were at the other end; an estimate beyond :data:`MOST_LISTED`.
+    Distinct destination ports and peers; an estimate beyond :data:`MOST_LISTED`.
 ``ports``, ``hosts``
-    JSON: values and their alerts, see :func:`listing_of`.
+    JSON: values and their numbers of alerts, see :func:`listing_of`.
 """
 
 _WIDEST = float(1 << 64)
+# Grouping works on parts: a part is a stored incident or one new alert, and a member is a port or peer of a part.
 _MEMBERS = {"part": pl.UInt32(), "kind": pl.String(), "value": pl.String(), "n": pl.Int64()}
 _KEPT = pl.Struct({"values": pl.List(pl.String), "counts": pl.List(pl.Int64)})
 _EMPTY = '{"values":[],"counts":[]}'
@@ -69,14 +69,14 @@ _OF_PART = ("incident_key", "role", "host", "class")
 
 @dataclass(frozen=True, slots=True)
 class GroupedAlerts:
-    """What became of incidents when alerts were added.
+    """Result of :func:`group_alerts`.
 
     Parameters
     ----------
     incidents
-        The incidents that alerts were added to, and the new ones, as :data:`INCIDENT_COLUMNS`.
+        New and changed incidents (:data:`INCIDENT_COLUMNS`).
     replaced
-        ``old_id``, ``new_id``: incidents that are now part of another one, or have an earlier first alert.
+        ``old_id``, ``new_id`` of incidents that were merged into another, or got an earlier first alert.
     """
 
     incidents: pl.DataFrame
@@ -90,11 +90,11 @@ class Listing:
     Parameters
     ----------
     top
-        The most frequent of those known one by one, with their alerts.
+        The most frequent of the listed values, with their numbers of alerts.
     n_more
-        How many there are besides, an estimate where not ``exact``.
+        Number of other values; an estimate unless ``exact``.
     exact
-        Whether all are known one by one.
+        Whether all values are listed.
     """
 
     top: dict[str, int]
@@ -116,10 +116,7 @@ def listing_of(kept: str, n_distinct: int, *, most: int = 10) -> Listing:
 
 
 def with_keys(alerts: pl.DataFrame) -> pl.DataFrame:
-    """Return alerts with ``role``, ``host`` and ``incident_key``, and ``peer``, the host at the other end.
-
-    Those that have a key already are returned as they are.
-    """
+    """Return alerts with ``role``, ``host``, ``peer`` and ``incident_key``, unless they have these already."""
     if "incident_key" in alerts.columns:
         return alerts
     roles = {name: attack_class_of(name).role for name in alerts["class"].unique().drop_nulls()}
@@ -137,22 +134,20 @@ def with_keys(alerts: pl.DataFrame) -> pl.DataFrame:
 
 
 def group_alerts(alerts: pl.DataFrame, known: pl.DataFrame, *, gap_s: float = GAP_S) -> GroupedAlerts:
-    """Add alerts to the incidents that they belong to.
+    """Merge alerts into incidents.
 
     Parameters
     ----------
     alerts
-        Alert table (:data:`deepidea.store.alert_columns.ALERT_COLUMNS`), ``(n_alerts, ...)``, each new; those that an
-        allow rule keeps quiet must have been taken out.
+        New alerts without suppressed ones (:data:`deepidea.store.alert_columns.ALERT_COLUMNS`), ``(n_alerts, ...)``.
     known
-        Incidents so far (:data:`INCIDENT_COLUMNS`): at least those with the alerts' keys that are within a gap of them.
+        Stored incidents (:data:`INCIDENT_COLUMNS`): at least those of the alerts' keys within a gap of an alert.
     gap_s
-        Longest quiet time within an incident, in seconds.
+        Longest time between two alerts of an incident, in seconds.
 
     Notes
     -----
-    About 10 us an alert in batches of thousands; an incident of any size costs as much as :data:`MOST_LISTED` ports
-    and hosts.
+    About 10 us an alert in batches of thousands; the cost of an incident is bounded by :data:`MOST_LISTED`.
 
     Examples
     --------
@@ -173,7 +168,7 @@ def group_alerts(alerts: pl.DataFrame, known: pl.DataFrame, *, gap_s: float = GA
 
 
 def _parts_of_alerts(keyed: pl.DataFrame) -> pl.DataFrame:
-    """Return each alert as an incident of its own, without its port and host."""
+    """Return each alert as an incident of one alert, without lists of ports and hosts."""
     when = pl.col("time").dt.timestamp("us")
     return keyed.select(
         *_OF_PART,
@@ -208,7 +203,11 @@ def _known_members(known: pl.DataFrame) -> pl.DataFrame:
 
 
 def _runs(rows: pl.DataFrame, gap_us: int) -> pl.DataFrame:
-    """Return which run each part is in: ``part``, ``run``."""
+    """Return the run of each part: ``part``, ``run``.
+
+    A run ends where a part begins more than a gap after every earlier part of its key has ended. The latest end so far
+    is a running maximum, as a long incident may outlast later, shorter ones.
+    """
     ordered = rows.select("incident_key", "first_us", "last_us").with_row_index("part")
     ordered = ordered.sort("incident_key", "first_us", "part")
     so_far = pl.col("last_us").cum_max().over("incident_key").shift(1)
@@ -235,7 +234,7 @@ def _merged(rows: pl.DataFrame, members: pl.DataFrame, part_of: pl.DataFrame) ->
 
 
 def _least_hashes(members: pl.DataFrame) -> pl.DataFrame:
-    """Return ``run``, ``kind``, ``value``, ``n``, ``hash``; one more than may be listed, if there are more."""
+    """Return ``run``, ``kind``, ``value``, ``n``, ``hash``: up to one more than is listed, for the estimate."""
     counted = members.group_by("run", "kind", "value").agg(pl.col("n").sum())
     values = counted["value"].unique()
     hashed = pl.DataFrame({"value": values, "hash": pl.Series([_hash(value) for value in values], dtype=pl.UInt64)})
@@ -249,12 +248,13 @@ def _hash(value: str) -> int:
 
 
 def _as_json(kept: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """Return ``run``, the values of a kind as JSON, and how many there are."""
+    """Return ``run``, its values of a kind as JSON, and their number."""
     lists = kept.group_by("run", maintain_order=True).agg(
         values=pl.col("value"), counts=pl.col("n"), n=pl.len(), widest=pl.col("hash").last()
     )
     density = (pl.col("widest").cast(pl.Float64) + 1.0) / _WIDEST
-    estimate = (MOST_LISTED / density).round().cast(pl.Int64)  # one more hash is kept than listed: k - 1 over density
+    # k - 1 over the k-th smallest of k hashes that are uniform in 0..1; k is one more than is listed
+    estimate = (MOST_LISTED / density).round().cast(pl.Int64)
     return lists.select(
         "run",
         pl.struct("values", "counts").struct.json_encode().alias(kind),
@@ -268,7 +268,7 @@ def _ids(runs: pl.DataFrame) -> pl.Series:
 
 
 def incident_id_of(key: str, first_us: int) -> str:
-    """Return the id of the incident of a key whose first alert came at a time."""
+    """Return the id of an incident from its key and the time of its first alert."""
     return f"{min(max(first_us // 1000, 0), (1 << 48) - 1):012x}{_digest(f'{key} {first_us}')}"
 
 
@@ -277,7 +277,10 @@ def _digest(text: str) -> str:
 
 
 def _replaced(known: pl.DataFrame, incidents: pl.DataFrame) -> pl.DataFrame:
-    """Return the ids of known incidents that have another id now; a run of known ones holds its first alert's."""
+    """Return the old and the new id of each known incident whose id has changed.
+
+    An id is made of key and first time: it changes when an earlier alert arrives or an earlier incident is merged in.
+    """
     old = known.select("incident_key", "first_us", old_id="incident_id").sort("incident_key", "first_us")
     new = incidents.select("incident_key", "last_us", start="first_us", new_id="incident_id")
     pairs = old.join(new, on="incident_key").filter(pl.col("first_us").is_between("start", "last_us"))

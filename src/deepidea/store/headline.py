@@ -1,4 +1,4 @@
-"""Incidents in plain English: one sentence each: who did what to whom, how much, in what time."""
+"""Incidents in plain English: a sentence each about who did what to whom, how often and how long."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def headline(
 
 
 def _action(behaviour: str, n_alerts: int, others: str, at: str) -> str:
-    """Return what a source did, without its name."""
+    """Return the predicate of a sentence about a source."""
     flows, to = _plural(n_alerts, "flow"), f" to {others}" if others else ""
     match behaviour:
         case "scan" if at or others:
@@ -81,7 +81,7 @@ def _on(ports: str) -> str:
 
 
 def _listed(listing: Listing, n: int, noun: str, one: Callable[[str], str]) -> str:
-    """Return the only value, or how many there are; empty without any."""
+    """Return the single value, or the number of values; empty without any."""
     if n <= 0 or not listing.top:
         return ""
     return one(next(iter(listing.top))) if n == 1 else f"{'' if listing.exact else 'about '}{n:,} {noun}"
@@ -104,7 +104,7 @@ def _plural(n: int, one: str) -> str:
 
 
 def duration(seconds: float | None, units: int = 2) -> str:
-    """Spell a time span in its largest units.
+    """Return a time span in its largest units.
 
     Examples
     --------

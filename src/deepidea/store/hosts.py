@@ -1,16 +1,28 @@
-"""Hosts of a store: those of incidents, and what alerts have about one of them."""
+"""Hosts of a store: a list of those with incidents, and a summary of one host's alerts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from deepidea.store.alerts import Condition, SeverityName, severity_name
-from deepidea.store.statements import Page, check_limit, decode_cursor, encode_cursor, page_of, time_of, us
+from deepidea.store.alerts import SeverityName, severity_name
+from deepidea.store.statements import (
+    Condition,
+    Page,
+    between,
+    check_limit,
+    decode_cursor,
+    encode_cursor,
+    page_of,
+    step_of,
+    time_of,
+    us,
+)
 from deepidea.store.tables import ALERTS, INCIDENTS
 
 MOST_PEERS = 50
@@ -56,8 +68,7 @@ def find(
     check_limit(limit)
     columns = INCIDENTS.c
     worst, n_alerts = sa.func.min(columns.severity), sa.func.sum(columns.n_alerts)
-    given = [columns.last_us >= us(since)] if since is not None else []
-    given += [columns.last_us < us(until)] if until is not None else []
+    given = between(columns.last_us, since, until)
     given += [columns.host.icontains(search, autoescape=True)] if search else []
     query = sa.select(columns.host, columns.role, worst, sa.func.count(), n_alerts, sa.func.max(columns.last_us))
     query = query.where(*given).group_by(columns.host, columns.role)
@@ -84,60 +95,35 @@ def _behind(after: str, worst: Any, n_alerts: Any, host: Any, role: Any) -> Cond
 
 
 def summary(connection: sa.Connection, host: str) -> HostSummary:
-    """Return the alerts of a host in brief.
+    """Return a summary of a host's alerts.
 
-    Cost: it reads every alert of the host, about a second for a million.
+    Cost: every alert of the host is read, about a second for a million.
     """
-    ends = [_end_of(connection, own, other, host) for own, other in (_ENDS, _ENDS[::-1])]
-    times = [at for end in ends for at in (end.first, end.last) if at is not None]
-    return HostSummary(
-        n_as_source=ends[0].n,
-        n_as_target=ends[1].n,
-        first=min(times, default=None),
-        last=max(times, default=None),
-        peers=_added(ends[0].peers, ends[1].peers),
-        ports=_added(ends[0].ports, ends[1].ports),
-        classes=_added(ends[0].classes, ends[1].classes),
-    )
+    n_of_end, times, counts = list[int](), list[int](), [Counter[str](), Counter[str](), Counter[str]()]
+    for own, other in (_ENDS, _ENDS[::-1]):
+        wanted = [own == host, ALERTS.c.suppressed_by.is_(None)]
+        totals = (sa.func.count(), sa.func.min(ALERTS.c.time_us), sa.func.max(ALERTS.c.time_us))
+        n, *extent = connection.execute(sa.select(*totals).where(*wanted)).one()
+        n_of_end.append(n)
+        times += [at for at in extent if at is not None]
+        for summed, column in zip(counts, (other, ALERTS.c.dst_port, ALERTS.c["class"]), strict=True):
+            summed.update(_most_frequent(connection, column, wanted))
+    first, last = (time_of(min(times)), time_of(max(times))) if times else (None, None)
+    ranked = [dict(sorted(c.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_PEERS]) for c in counts]
+    return HostSummary(n_of_end[0], n_of_end[1], first, last, *ranked)
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    n: int
-    first: datetime | None
-    last: datetime | None
-    peers: dict[str, int]
-    ports: dict[str, int]
-    classes: dict[str, int]
-
-
-def _end_of(connection: sa.Connection, own: Any, other: Any, host: str) -> _End:
-    """Return the alerts of a host at one of their ends in brief."""
-    wanted = [own == host, ALERTS.c.suppressed_by.is_(None)]
-    totals = (sa.func.count(), sa.func.min(ALERTS.c.time_us), sa.func.max(ALERTS.c.time_us))
-    n, first, last = connection.execute(sa.select(*totals).where(*wanted)).one()
-    counts = [_counts(connection, column, wanted) for column in (other, ALERTS.c.dst_port, ALERTS.c["class"])]
-    times = [None if at is None else time_of(at) for at in (first, last)]
-    return _End(n, times[0], times[1], *counts)
-
-
-def _counts(connection: sa.Connection, column: Any, wanted: Sequence[Condition]) -> dict[str, int]:
+def _most_frequent(connection: sa.Connection, column: Any, wanted: Sequence[Condition]) -> dict[str, int]:
     n = sa.func.count()
     query = sa.select(column, n).where(*wanted, column.is_not(None)).group_by(column).order_by(n.desc(), column)
     return {str(value): count for value, count in connection.execute(query.limit(MOST_PEERS))}
 
 
-def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    summed = {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
-    return dict(sorted(summed.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_PEERS])
-
-
 def series(
     connection: sa.Connection, host: str, since: datetime, until: datetime, *, step_s: int
 ) -> dict[datetime, int]:
-    """Return a host's alerts over time, whichever end it is: by the beginning of each step that has any."""
-    step: sa.ColumnElement[int] = sa.literal_column(str(step_s * 1_000_000))
-    begin = ALERTS.c.time_us - ALERTS.c.time_us % step
+    """Return a host's alerts over time, at either end, by the beginning of each step that has any."""
+    begin = step_of(ALERTS.c.time_us, step_s)
     found: dict[datetime, int] = {}
     for own in _ENDS:
         wanted = (own == host, ALERTS.c.suppressed_by.is_(None), ALERTS.c.time_us.between(us(since), us(until) - 1))

@@ -1,4 +1,4 @@
-"""Incidents of a store: by filter and search, in several orders, page by page, and their status."""
+"""Incidents of a store: filter, search, sort, page, and set their status."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 import sqlalchemy as sa
 
 from deepidea.errors import DataError
-from deepidea.store.alerts import Condition, SeverityName, finite, severity_name, within
+from deepidea.store.alerts import SeverityName, finite, severity_name, within
 from deepidea.store.feedback import Feedback, newest_id, verdict_of
 from deepidea.store.grouping import listing_of
 from deepidea.store.headline import headline
 from deepidea.store.statements import (
+    Condition,
     Page,
     Row,
     check_limit,
@@ -23,6 +24,7 @@ from deepidea.store.statements import (
     decode_cursor,
     encode_cursor,
     plain_text,
+    step_of,
     time_of,
     upsert,
     us,
@@ -67,20 +69,20 @@ class IncidentFilters(TypedDict, total=False):
     Parameters
     ----------
     since, until : datetime, optional
-        Last alert from this time on, and before that one.
+        Bounds of the last alert's time, the latter exclusive.
     host : str, optional
-        Whose incident it is.
+        Host that the incident is grouped by.
     class_name : str, optional
     severity : int, optional
-        At least as urgent as this: 2 is 1 and 2.
+        At least this urgent: 2 matches 1 and 2.
     only : int, optional
-        Of exactly this severity.
+        Exactly this severity.
     status : IncidentStatus, optional
     verdict : VerdictFilter, optional
-        By the analyst's verdict that holds; ``none`` where there is none.
+        Latest verdict of an analyst; ``none``: has no verdict.
     search : str, optional
-        Words that must all be found: each in host, class, id or note, in any case, or as the whole address or the
-        destination port of any of its alerts.
+        Words that must all match: each a part of host, class, id or note, ignoring case, or a whole address or
+        destination port of one of its alerts.
     """
 
     since: datetime | None
@@ -105,9 +107,9 @@ class Incident:
     severity, severity_name
         1 (critical) to 4 (low), and its name.
     host, role
-        Whose incident it is, and whether that host is the ``source`` or the ``target``.
+        The host that alerts are grouped by, and whether it is their ``source`` or ``target``.
     version : int
-        Changes whenever somebody changes status or note; send it with a change to learn of a change by someone else.
+        Changes with status and note. Sent with a change, it detects a concurrent one.
     """
 
     incident_id: str
@@ -213,7 +215,7 @@ def find_full(
     columns = [column for column, _ in keys]
     sorted_by = [column.asc() if sign > 0 else column.desc() for column, sign in keys]
     query = sa.select(*columns).select_from(_WITH_STATE).where(*wanted).order_by(*sorted_by).limit(limit + 1)
-    found = [tuple(row) for row in connection.execute(query)]  # keys alone: a sort would carry the long lists along
+    found = [tuple(row) for row in connection.execute(query)]  # keys alone: whole rows would sort slower
     items = _by_id(connection, [row[-1] for row in found[:limit]])
     following = encode_cursor([order, *found[limit - 1]]) if len(found) > limit else None
     return Page(tuple(items[row[-1]] for row in found[:limit]), following)
@@ -227,7 +229,7 @@ def latest_of_host(connection: sa.Connection, host: str, limit: int) -> list[Inc
 
 
 def by_id(connection: sa.Connection, ids: Sequence[str]) -> list[Incident]:
-    """Return incidents by their present ids, the latest first."""
+    """Return incidents by present ids, the latest first."""
     found = [full.incident for full in _by_id(connection, ids).values()]
     return sorted(found, key=lambda one: (one.last, one.incident_id), reverse=True)
 
@@ -256,13 +258,13 @@ def get_full(connection: sa.Connection, incident_id: str) -> FullIncident | None
 
 
 def count(connection: sa.Connection, **filters: Unpack[IncidentFilters]) -> int:
-    """Return how many incidents :func:`find` has in all its pages."""
+    """Return the number of incidents on all pages of :func:`find`."""
     query = sa.select(sa.func.count()).select_from(_WITH_STATE).where(*conditions(**filters))
     return connection.execute(query).scalar_one()
 
 
 def find_id(connection: sa.Connection, beginning: str) -> str:
-    """Return the id of the incident whose id begins so, also under an earlier id of it.
+    """Return the id of the incident whose present or earlier id starts with a text.
 
     Raises
     ------
@@ -274,7 +276,7 @@ def find_id(connection: sa.Connection, beginning: str) -> str:
     earlier = sa.select(_ALIAS.new_id).where(begins[1]).limit(5)
     found = sorted({name for query in (present, earlier) for name in connection.execute(query).scalars()})
     if len(found) != 1:
-        what = f"{len(found)} or more begin so: {', '.join(found)}" if found else "none does"
+        what = f"{len(found)} or more do: {', '.join(found)}" if found else "none does"
         raise DataError(f"no single incident has an id that begins {beginning!r}: {what}")
     return str(found[0])
 
@@ -299,8 +301,7 @@ def set_state(connection: sa.Connection, incident_id: str, status: IncidentStatu
 
 def activity(connection: sa.Connection, key: str, first: datetime, last: datetime, *, step_s: int) -> Activity:
     """Return an incident's alerts over time, and by source, in one query."""
-    step: sa.ColumnElement[int] = sa.literal_column(str(step_s * 1_000_000))
-    begin = ALERTS.c.time_us - ALERTS.c.time_us % step
+    begin = step_of(ALERTS.c.time_us, step_s)
     suppressed = ALERTS.c.suppressed_by.is_not(None)
     query = sa.select(begin, ALERTS.c.source, suppressed, sa.func.count()).where(*within(key, us(first), us(last)))
     by_time: dict[datetime, int] = {}
@@ -361,7 +362,7 @@ def conditions(**filters: Unpack[IncidentFilters]) -> list[Condition]:
 
 
 def _newest_verdict() -> sa.ScalarSelect[Any]:
-    """Return the verdict that holds for an incident, null where there is none."""
+    """Return the latest verdict on an incident as an expression, null without one."""
     columns = FEEDBACK.c
     mine = (columns.subject == "incident") & (columns.subject_id == INCIDENTS.c.incident_id)
     newest = sa.select(columns.verdict).where(mine).order_by(columns.feedback_id.desc()).limit(1)
@@ -369,15 +370,15 @@ def _newest_verdict() -> sa.ScalarSelect[Any]:
 
 
 def _holds(term: str) -> Condition:
-    """Return whether an incident has a term: in its own words, or as a whole address or port of its alerts."""
+    """Return whether an incident matches a search term: in its text, or as an address or port of its alerts."""
     columns = (INCIDENTS.c.host, INCIDENTS.c["class"], INCIDENTS.c.incident_id, _NOTE)
     return sa.or_(*(column.icontains(term, autoescape=True) for column in columns), *_ends(term))
 
 
 def _ends(term: str) -> list[Condition]:
-    """Return whether a term that may be one is the address or port of an end.
+    """Return conditions for a term that may be an address or port.
 
-    Alerts have an index of each end; the lists of an incident are long, and not complete.
+    The indexes of alerts are searched, as the lists in an incident are long and incomplete.
     """
     if term.isdecimal() and term.isascii() and len(term) <= 5 and int(term) <= _HIGHEST_PORT:
         return [_of_alerts(ALERTS.c.dst_port == int(term))]
@@ -393,7 +394,10 @@ def _of_alerts(wanted: Condition) -> Condition:
 
 
 def _behind(keys: Sequence[tuple[sa.ColumnElement[Any], int]], values: Sequence[Any]) -> Condition:
-    """Return whether a row comes behind the one with these keys."""
+    """Return whether a row sorts after the one with these keys.
+
+    SQL's row comparison needs one direction for all keys, and these have two: it is spelt out key by key.
+    """
     (column, sign), value = keys[0], values[0]
     further: Condition = column > value if sign > 0 else column < value
     return further if len(keys) == 1 else sa.or_(further, sa.and_(column == value, _behind(keys[1:], values[1:])))

@@ -33,7 +33,7 @@ _ROWS = [column.name for column in ALERTS.columns]
 
 
 def take_seqs(connection: sa.Connection, n: int) -> int:
-    """Return the first of n numbers of alerts that nobody else gets."""
+    """Reserve n consecutive alert numbers and return the first."""
     value = connection.execute(sa.select(META.c.value).where(META.c.key == "next_seq")).scalar_one()
     if n:
         connection.execute(META.update().where(META.c.key == "next_seq").values(value=str(int(value) + n)))
@@ -41,12 +41,13 @@ def take_seqs(connection: sa.Connection, n: int) -> int:
 
 
 def insert_alerts(connection: sa.Connection, alerts: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Insert those alerts that the store does not hold yet, and return them, with the keys of their incidents."""
+    """Insert the alerts that are not stored yet, and return them with their incident keys."""
     alerts = with_keys(alerts.unique("alert_id", keep="first", maintain_order=True))
     if alerts.is_empty():
         return alerts
     first = take_seqs(connection, alerts.height)
     number = pl.int_range(pl.len(), dtype=pl.Int64) + first
+    # seq is the delivery order; a suppressed alert has it negated, so no sink gets it until a rule's end releases it
     held = pl.col("suppressed_by").is_not_null()
     rows = alerts.with_columns(
         *(pl.col(name).dt.timestamp("us").alias(column) for name, column in TIMES.items()),
@@ -62,7 +63,10 @@ def insert_alerts(connection: sa.Connection, alerts: pl.DataFrame, source: str) 
 
 
 def _pack_features(connection: sa.Connection, rows: pl.DataFrame, new: pl.DataFrame) -> None:
-    """Write the features of the alerts that have just been inserted, many together."""
+    """Write the features of new alerts, compressed in groups.
+
+    A group without a new alert is left out. A group with some is written whole, as rows are addressed by their place.
+    """
     if new.height < rows.height:
         is_new = pl.col("alert_id").is_in(new["alert_id"].implode())
         rows = rows.filter(is_new.any().over("evidence"))
@@ -78,7 +82,7 @@ def _pack_features(connection: sa.Connection, rows: pl.DataFrame, new: pl.DataFr
 
 
 def _write_rows(connection: sa.Connection, rows: pl.DataFrame) -> None:
-    """Insert rows by the driver itself: building a statement of them would take longer than the insert."""
+    """Insert rows by the driver: SQLAlchemy's statement building would take longer than the insert."""
     if connection.dialect.name == "sqlite":
         places = ", ".join("?" * rows.width)
         connection.exec_driver_sql(
@@ -107,7 +111,11 @@ def _only_new(connection: sa.Connection, alerts: pl.DataFrame, first: int) -> pl
 
 
 def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame) -> None:
-    """Add new alerts that no rule keeps quiet to the incidents that they belong to."""
+    """Merge new alerts that no rule suppresses into incidents.
+
+    Only stored incidents of the same keys within a gap of the alerts are read: no other can change. Merging deletes the
+    incidents that were replaced and redirects their ids, so links and analysts' labels survive.
+    """
     alerts = with_keys(alerts.filter(pl.col("suppressed_by").is_null()))
     if alerts.is_empty():
         return
@@ -117,7 +125,7 @@ def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame) -> None:
     for ids in slices(grouped.replaced["old_id"].to_list()):
         connection.execute(INCIDENTS.delete().where(INCIDENTS.c.incident_id.in_(ids)))
     upsert(connection, INCIDENTS, grouped.incidents.rows(named=True))
-    _follow(connection, grouped.replaced.rows())
+    _redirect(connection, grouped.replaced.rows())
 
 
 def _incidents_near(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> pl.DataFrame:
@@ -132,19 +140,20 @@ def _incidents_near(connection: sa.Connection, alerts: pl.DataFrame, gap_s: floa
     return pl.DataFrame(rows, schema=pl.Schema(INCIDENT_COLUMNS), orient="row")
 
 
-def _follow(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> None:
-    """Let old ids, and what people said of them, lead to the incidents that hold their alerts now."""
+def _redirect(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> None:
+    """Redirect old ids, with their states and verdicts, to the incidents that hold their alerts now."""
     for old, new in replaced:
+        # aliases point at present ids, never at other aliases: one lookup resolves any old id
         connection.execute(INCIDENT_ALIASES.update().where(INCIDENT_ALIASES.c.new_id == old).values(new_id=new))
         connection.execute(INCIDENT_ALIASES.delete().where(INCIDENT_ALIASES.c.old_id == new))
         states = INCIDENT_STATES
-        said = connection.execute(sa.select(states).where(states.c.incident_id.in_([old, new]))).mappings().all()
-        if said:
-            latest = max(said, key=lambda state: state["changed_us"])
+        both = connection.execute(sa.select(states).where(states.c.incident_id.in_([old, new]))).mappings().all()
+        if both:
+            latest = max(both, key=lambda state: state["changed_us"])
             upsert(connection, states, [{**latest, "incident_id": new}])
             connection.execute(states.delete().where(states.c.incident_id == old))
-        said_of = (FEEDBACK.c.subject == "incident") & (FEEDBACK.c.subject_id == old)
-        connection.execute(FEEDBACK.update().where(said_of).values(subject_id=new))
+        verdicts = (FEEDBACK.c.subject == "incident") & (FEEDBACK.c.subject_id == old)
+        connection.execute(FEEDBACK.update().where(verdicts).values(subject_id=new))
     upsert(connection, INCIDENT_ALIASES, [{"old_id": old, "new_id": new} for old, new in replaced])
 
 
@@ -157,7 +166,7 @@ def count_alerts(connection: sa.Connection, alerts: pl.DataFrame, sign: int = 1)
 
 
 def count_flows(connection: sa.Connection, source: str, minutes: Mapping[int, int], alerts: pl.DataFrame) -> None:
-    """Add a batch's flows, and those of its alerts that are new, quiet or not, to the counts of their minutes."""
+    """Add a batch's flows and new alerts, suppressed ones included, to the counts of their minutes."""
     when = alerts.select(pl.col("time").dt.truncate("1m").dt.timestamp("us")).to_series()
     of_alerts = Counter(when.to_list())
     rows = [
@@ -168,7 +177,10 @@ def count_flows(connection: sa.Connection, source: str, minutes: Mapping[int, in
 
 
 def purge_counts(connection: sa.Connection, limit_us: int) -> None:
-    """Let the counts of alerts go that are gone, and those of flows from before a time; a minute in two is counted."""
+    """Delete counts of alerts and flows from before a time.
+
+    The limit falls within a minute, of which some alerts remain: they are counted again.
+    """
     counts, columns = ALERT_COUNTS, ALERTS.c
     minute = limit_us - limit_us % MINUTE_US
     connection.execute(counts.delete().where(counts.c.minute_us <= minute))

@@ -1,4 +1,4 @@
-"""Alerts that analysts have labelled, page by page, each with the verdict that holds for it."""
+"""Alerts that analysts have labelled, page by page, each with its valid verdict."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.store.alerts import Condition, in_order_of_time, table
+from deepidea.store.alerts import in_order_of_time, table, within
 from deepidea.store.feedback import Feedback, all_newest, incidents_of
 from deepidea.store.grouping import incident_id_of
-from deepidea.store.statements import current_id, gap_of, slices
+from deepidea.store.statements import Condition, current_id, gap_of, slices
 from deepidea.store.store import Store
 from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENTS
 
 PAGE_ROWS = 8_192
-_WALKED = 20_000  # times of alerts looked at together
-_HASH_AT = 13  # of an alert's id, behind the time: by it, a share of an incident is drawn
+_WALKED = 20_000  # times of alerts read together
+_HASH_AT = 13  # position in an alert's id, after the time: samples of an incident are drawn by it
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class LabelledCounts:
     n_capped : int
         Left out: over the limit per incident.
     n_purged, n_purged_incidents : int
-        Labelled and deleted by retention: alerts, and incidents with all their alerts.
+        Labelled, then deleted by retention: alerts, and incidents with all their alerts.
     n_without_features : int
         Left out: without features.
     n_later : int
@@ -58,17 +58,17 @@ class LabelledCounts:
 def labelled_pages(
     store: Store, *, per_incident: int | None = None, counts: LabelledCounts | None = None
 ) -> Iterator[pl.DataFrame]:
-    """Yield alerts that have a label, and count those that are left out.
+    """Yield alerts with a label, and count those that are left out.
 
     Yields
     ------
     DataFrame
         Columns of an alert table, ``source``, ``incident_id``, and of the verdict ``truth``, ``verdict``, ``analyst``,
-        ``note``, ``judged_at``.
+        ``note``, ``labelled_at``.
 
     Notes
     -----
-    Each page is a transaction of its own, so that a detection that writes waits for none of it.
+    Each page is read in its own transaction, so that writers never wait for the whole pass.
     """
     counts = LabelledCounts() if counts is None else counts
     with store.read() as connection:
@@ -89,7 +89,7 @@ def labelled_pages(
 
 
 def _labelled_singly(store: Store, verdicts: list[Feedback], counts: LabelledCounts) -> Iterator[pl.DataFrame]:
-    """Yield alerts with a verdict of their own."""
+    """Yield alerts that were labelled individually."""
     sure = {one.subject_id: one for one in verdicts if one.verdict != "unsure"}
     with store.read() as connection:
         unsure = [one.subject_id for one in verdicts if one.verdict == "unsure"]
@@ -113,7 +113,7 @@ def _of_incident(
     per_incident: int | None,
     counts: LabelledCounts,
 ) -> Iterator[pl.DataFrame]:
-    """Yield the alerts of a labelled incident that have no verdict of their own."""
+    """Yield the alerts of a labelled incident that were not labelled individually."""
     with store.read() as connection:
         if extent.n_counted is not None:
             whole = extent.condition(()) & ALERTS.c.suppressed_by.is_(None)
@@ -138,7 +138,7 @@ def _of_incident(
 
 
 def _draw(connection: sa.Connection, wanted: Condition, most: int) -> Condition:
-    """Return a condition that the most alerts meet whose ids have the least hashes: the same ones every time."""
+    """Return a condition for the alerts whose ids have the smallest hashes: the same sample in every pass."""
     drawn_by = sa.func.substr(ALERTS.c.alert_id, _HASH_AT)
     first_left_out = sa.select(drawn_by).where(wanted).order_by(drawn_by).offset(most).limit(1)
     bound = connection.execute(first_left_out).scalar()
@@ -150,20 +150,20 @@ def _count(connection: sa.Connection, wanted: Condition) -> int:
 
 
 def _with_verdicts(alerts: pl.DataFrame, verdicts: list[Feedback]) -> pl.DataFrame:
-    """Return alerts with the verdict on each of them."""
+    """Return alerts with their verdicts as columns."""
     truth = [one.label(predicted) for one, predicted in zip(verdicts, alerts["class"], strict=True)]
     columns: dict[str, Any] = {
         "truth": pl.Series(truth, dtype=pl.String),
         "verdict": pl.Series([one.verdict for one in verdicts], dtype=pl.String),
         "analyst": pl.Series([one.analyst for one in verdicts], dtype=pl.String),
         "note": pl.Series([one.note for one in verdicts], dtype=pl.String),
-        "judged_at": pl.Series([one.time for one in verdicts], dtype=pl.Datetime("us", "UTC")),
+        "labelled_at": pl.Series([one.time for one in verdicts], dtype=pl.Datetime("us", "UTC")),
     }
     return alerts.with_columns(**columns)
 
 
 def _counted(page: pl.DataFrame, counts: LabelledCounts) -> Iterator[pl.DataFrame]:
-    """Yield what of a page has features, where that is anything, and count all of it."""
+    """Yield the alerts of a page that have features, if any, and count them all."""
     kept = page.filter(pl.col("features").is_not_null())
     counts.n_without_features += page.height - kept.height
     counts.n_flows += kept.height
@@ -173,14 +173,14 @@ def _counted(page: pl.DataFrame, counts: LabelledCounts) -> Iterator[pl.DataFram
         yield kept
 
 
-# --- which alerts a verdict on an incident is about ------------------------------------------------------------------
+# --- alerts of a labelled incident -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Which alerts an incident is made of: those of a key from its first time to its last, in microseconds.
+    """Extent of an incident: the alerts of a key between two times, in microseconds.
 
-    ``n_counted`` is how many it counts, None where allow rules keep all of it quiet, so that nothing counts.
+    ``n_counted`` is its number of alerts, None where allow rules suppress them all.
     """
 
     key: str
@@ -189,19 +189,20 @@ class Extent:
     n_counted: int | None
 
     def condition(self, taken: Collection[Extent]) -> Condition:
-        """Return what its alerts are, without those that are in an extent that goes before."""
-        columns = ALERTS.c
-        mine = (columns.incident_key == self.key) & columns.time_us.between(self.first_us, self.last_us)
+        """Return a condition for its alerts, without those in earlier extents."""
         over = [one for one in taken if one.first_us <= self.last_us and one.last_us >= self.first_us]
-        return sa.and_(mine, *(~columns.time_us.between(one.first_us, one.last_us) for one in over))
+        columns = ALERTS.c
+        return sa.and_(
+            *within(self.key, self.first_us, self.last_us),
+            *(~columns.time_us.between(one.first_us, one.last_us) for one in over),
+        )
 
 
 def extent_of(connection: sa.Connection, incident_id: str) -> Extent | None:
-    """Return which alerts the verdict on an incident is about, None where its first alert is gone.
-
-    An allow rule often follows a false positive, and with it the incident is gone, or begins later under another id.
-    The old id still has the time of its first alert, and the stored alerts, suppressed ones too, show its end.
-    """
+    """Return the extent of a labelled incident, None where its first alert has been deleted."""
+    # An analyst often adds an allow rule after a false positive: the incident then vanishes, or begins later under
+    # another id. The old id still holds the time of its first alert, and the stored alerts, suppressed ones included,
+    # show where the run ends.
     columns = INCIDENTS.c
     query = sa.select(columns.incident_key, columns.first_us, columns.last_us, columns.n_alerts)
     found = connection.execute(query.where(columns.incident_id == current_id(incident_id))).first()
@@ -215,7 +216,7 @@ def extent_of(connection: sa.Connection, incident_id: str) -> Extent | None:
 
 
 def _first_alert(connection: sa.Connection, incident_id: str) -> tuple[str, int] | None:
-    """Return key and time of the alert that an incident's id was made of."""
+    """Return key and time of the alert that an incident's id was made from."""
     try:
         first_ms = int(incident_id[:12], 16)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What a source and everything behind it must remember, beside its position: open flows of the meter, host context.
+"""State that is saved with the position of a source: open flows of the meter, host context.
 
-A part of the memory is a list of entries: a snapshot, then what was appended to it since. Both change in the
-transaction that moves the position, so a restart finds a memory that belongs to the position.
+A part of the state is a list of entries: a snapshot, then what was appended to it. It is written in the transaction
+that moves the position, so after a restart state and position agree.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class MemoryChange:
     Parameters
     ----------
     part : str
-        ``meter``, ``hosts``, ...; of a partition's or source's own.
+        Name of the part: ``meter``, ``hosts``, ...
     data : bytes or None
         The entry; None empties the part.
     append : bool
-        Whether it follows the entries of the part, or replaces them.
+        Whether it is added after the entries of the part, or replaces them.
     """
 
     part: str
@@ -64,7 +64,7 @@ def read_memory(connection: sa.Connection, source: str) -> Mapping[str, list[byt
 
 
 def rename_source(connection: sa.Connection, old: str, new: str) -> None:
-    """Give all that is kept of a source another name, unless the old name is unknown or the new one is taken."""
+    """Rename a source in all tables, unless the old name is unknown or the new one is taken."""
     names = set(connection.execute(sa.select(SOURCES.c.name).where(SOURCES.c.name.in_([old, new]))).scalars())
     if names != {old}:
         return

@@ -1,4 +1,4 @@
-"""Models of a store: detector files, how they compare, and which one was active when."""
+"""Models of a store: detector files, their comparisons, and the history of the active one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepidea.store.statements import plain_text, time_of
 from deepidea.store.tables import ACTIVATIONS, MODELS
 
 MOST_BYTES = 256 << 20
-"""Of a detector file that a store takes: it is held in memory whole, by the database too."""
+"""Largest detector file: service and database hold it in memory whole."""
 _ID_DIGITS = 16
 _FILE = MODELS.c.file
 _LISTED = [column for column in MODELS.columns if column is not _FILE]
@@ -32,20 +32,20 @@ HowActivated = Literal["activated", "forced", "rolled_back"]
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A detector file that a store keeps, without its bytes.
+    """A stored detector file, without its bytes.
 
     Attributes
     ----------
     model_id : str
         Beginning of the file's SHA-256.
     model : str
-        Fingerprint of the detector, by which alerts name it; files that differ in thresholds alone share it.
+        Fingerprint of the detector, recorded in its alerts; files that differ in thresholds alone share it.
     name, added, added_by
-        Given when it was added.
+        File name, time and analyst of the addition.
     n_bytes : int
     comparison : dict, optional
-        The latest with an active one: ``old_id`` and ``new_id``, and what
-        :meth:`deepidea.evaluation.model_comparison.ModelComparison.to_dict` returns.
+        Latest comparison with an active model: ``old_id``, ``new_id``, and the result of
+        :meth:`deepidea.evaluation.model_comparison.ModelComparison.to_dict`.
     active : bool
     """
 
@@ -61,7 +61,7 @@ class StoredModel:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A line of the history: a model was made the active one, against a bad comparison if forced, or gone back to."""
+    """An entry of the history: a model was activated, if ``forced`` despite its comparison, or rolled back to."""
 
     activation_id: int
     model_id: str
@@ -82,7 +82,7 @@ def open_detector(data: bytes, *, n_threads: int | None = None) -> Detector:
     Raises
     ------
     ArtifactError
-        They are no detector file, or one that was damaged or changed.
+        The bytes are no detector file, or a damaged one.
     """
     with tempfile.TemporaryDirectory(prefix="deepidea-model-") as folder:
         path = Path(folder) / "model.idea"
@@ -92,7 +92,7 @@ def open_detector(data: bytes, *, n_threads: int | None = None) -> Detector:
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """A detector file that was audited and may be added: its bytes, fingerprint and name."""
+    """An audited detector file that may be added: bytes, fingerprint and name."""
 
     data: bytes
     model: str
@@ -100,19 +100,19 @@ class NewModel:
 
 
 def read_model(file: str | Path | bytes, *, name: str = "") -> NewModel:
-    """Read and audit a detector file, which takes too long for a write transaction.
+    """Read and audit a detector file, before the write transaction: it takes up to seconds.
 
     Parameters
     ----------
     file
-        Its path, or its bytes.
+        Path or bytes.
     name
-        What people call it; the file's name where absent.
+        Name for display; default: the file's.
 
     Raises
     ------
     ArtifactError
-        It is no detector file that can be used.
+        It is no usable detector file.
     DataError
         It is larger than :data:`MOST_BYTES`.
     """
@@ -134,7 +134,7 @@ def _read(path: Path) -> bytes:
 
 
 def add(connection: sa.Connection, new: NewModel, *, analyst: str) -> StoredModel:
-    """Add a detector file; a known one stays as it is."""
+    """Add a detector file, unless it is stored already."""
     row = {
         "model_id": model_id_of(new.data),
         "model": new.model,
@@ -177,7 +177,7 @@ def _unknown(model_id: str) -> str:
 
 
 def find(connection: sa.Connection, beginning: str) -> StoredModel:
-    """Return the model whose id begins so, or whose detector's fingerprint does; DataError where not just one."""
+    """Return the model whose id or fingerprint starts with a text; :class:`DataError` unless it is exactly one."""
     begins = [column.startswith(beginning, autoescape=True) for column in (MODELS.c.model_id, MODELS.c.model)]
     found = all_models(connection, begins[0]) or all_models(connection, begins[1])
     if len(found) != 1:
@@ -187,7 +187,7 @@ def find(connection: sa.Connection, beginning: str) -> StoredModel:
 
 
 def file(connection: sa.Connection, model_id: str) -> bytes:
-    """Return the bytes of a model's file, as they are kept; whoever builds them must audit them.
+    """Return the bytes of a model's file; load them by :func:`open_detector`, which audits them.
 
     Raises
     ------
@@ -201,14 +201,14 @@ def file(connection: sa.Connection, model_id: str) -> bytes:
 
 
 def set_comparison(connection: sa.Connection, comparison: Mapping[str, Any], *, old_id: str, new_id: str) -> None:
-    """Keep how a model compares with another, in place of what was kept of it.
+    """Store the comparison of a model with another, in place of its last one.
 
     Parameters
     ----------
     comparison
-        What :meth:`deepidea.evaluation.model_comparison.ModelComparison.to_dict` returns.
+        Result of :meth:`deepidea.evaluation.model_comparison.ModelComparison.to_dict`.
     old_id, new_id
-        The two models.
+        Ids of the compared models.
 
     Raises
     ------
@@ -229,16 +229,16 @@ def set_comparison(connection: sa.Connection, comparison: Mapping[str, Any], *, 
 def activate(
     connection: sa.Connection, model_id: str, *, analyst: str, note: str = "", force: bool = False
 ) -> Activation:
-    """Make a model the active one: what ``deepidea detect`` without a file runs, one that is running too.
+    """Activate a model: ``deepidea detect`` without ``--model`` scores with it, running processes too.
 
     Parameters
     ----------
     model_id
     analyst, note
-        Who does it, and why.
+        Name and reason, for the history.
     force
-        Whether to do it though no comparison says that it is no worse than the active one; the history then says
-        so. The first model needs none.
+        Activate without a comparison that finds it no worse than the active one; recorded as ``forced``. The first
+        model needs no comparison.
 
     Raises
     ------
@@ -256,7 +256,7 @@ def activate(
 
 
 def activation_fault(connection: sa.Connection, model_id: str) -> str | None:
-    """Return why a model may not take the place of the active one unless it is forced to, None where it may.
+    """Return why a model can replace the active one by force only, None where it can without.
 
     Raises
     ------
@@ -268,12 +268,12 @@ def activation_fault(connection: sa.Connection, model_id: str) -> str | None:
 
 
 def rollback(connection: sa.Connection, *, analyst: str, note: str = "") -> Activation:
-    """Make the model active that was so before the present one; again, the one before that.
+    """Activate the model before the active one; a second rollback goes back one more.
 
     Raises
     ------
     DataError
-        There was none before that is still kept.
+        No earlier active model is still stored.
     """
     kept = {one.model_id for one in all_models(connection)}
     before = [one for one in _line(_history(connection))[:-1] if one in kept]
@@ -283,12 +283,12 @@ def rollback(connection: sa.Connection, *, analyst: str, note: str = "") -> Acti
 
 
 def active(connection: sa.Connection) -> StoredModel | None:
-    """Return the active model, None where none was ever activated."""
+    """Return the active model, None before the first activation."""
     return next(iter(all_models(connection, MODELS.c.model_id == _ACTIVE)), None)
 
 
 def activations(connection: sa.Connection) -> list[Activation]:
-    """Return the history of what was active, the newest first."""
+    """Return the history of activations, the newest first."""
     return _history(connection)[::-1]
 
 
@@ -306,7 +306,7 @@ def remove(connection: sa.Connection, model_id: str) -> None:
 
 
 def _fault(model: StoredModel, active: str) -> str | None:
-    """Return why a model may not take the place of the active one, None where it may."""
+    """Return why a model may not replace the active one, None where it may."""
     advice = f"run: deepidea models compare {active} {model.model_id} DATA, or activate it with --force"
     rule = f"cannot activate model {model.model_id} in place of {active}"
     comparison = model.comparison
@@ -336,7 +336,7 @@ def _history(connection: sa.Connection) -> list[Activation]:
 
 
 def _activation(row: Mapping[str, Any]) -> Activation:
-    kind, _, note = row["note"].partition("\n")  # the first line is ours, what follows is somebody's
+    kind, _, note = row["note"].partition("\n")  # first line: the kind; the rest: the analyst's note
     known = kind in get_args(HowActivated)
     return Activation(
         activation_id=row["activation_id"],
@@ -349,7 +349,9 @@ def _activation(row: Mapping[str, Any]) -> Activation:
 
 
 def _line(history: Sequence[Activation]) -> list[str]:
-    """Return the models that led to the active one, each behind the one that it replaced.
+    """Return the models that led to the active one, each after the one that it replaced.
+
+    A rollback removes what came after its model, so that the next rollback goes further back and not forth.
 
     Examples
     --------

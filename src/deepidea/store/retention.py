@@ -16,8 +16,8 @@ from deepidea.store.tables import ALERTS, EVIDENCE, INCIDENT_ALIASES, INCIDENT_S
 def purge(connection: sa.Connection, older_than: datetime) -> Committed:
     """Delete alerts from before a time, and incidents whose last alert is; return how many alerts were deleted.
 
-    Alerts that a sink has not got yet are counted as lost to it. Counters of sources stay. An incident that reaches
-    over the time keeps its counts, though its early alerts are deleted.
+    Alerts that a sink has not received yet are counted as lost to it. Counters of sources stay. An incident that began
+    before the time and ended after it keeps its counts, though its early alerts are deleted.
     """
     limit = us(older_than)
     old = ALERTS.c.time_us < limit

@@ -1,4 +1,4 @@
-"""Counts over time, from tables that are small however many alerts there are: series by the minute, newest, oldest."""
+"""Counts over time, by minute, from tables that stay small however many alerts there are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from deepidea.errors import DataError
-from deepidea.store.alerts import Condition
-from deepidea.store.statements import time_of, us
+from deepidea.store.statements import between, step_of, time_of
 from deepidea.store.tables import ALERT_COUNTS, ALERTS, FLOW_COUNTS
 
 Counts = Mapping[datetime, int]
@@ -22,7 +21,7 @@ def alerts(
 ) -> dict[str, Counts]:
     """Return alerts over time that no rule suppresses, by class. Steps are whole minutes."""
     columns, step = ALERT_COUNTS.c, _step(ALERT_COUNTS.c.minute_us, step_s)
-    query = sa.select(step, columns["class"], sa.func.sum(columns.n)).where(*_within(columns.minute_us, since, until))
+    query = sa.select(step, columns["class"], sa.func.sum(columns.n)).where(*between(columns.minute_us, since, until))
     found: dict[str, dict[datetime, int]] = {}
     for at, name, n in connection.execute(query.group_by(step, columns["class"]).order_by(step)):
         if n > 0:
@@ -44,7 +43,7 @@ def flows(
     """
     columns, step = FLOW_COUNTS.c, _step(FLOW_COUNTS.c.minute_us, step_s)
     sums = (sa.func.sum(columns.n_flows), sa.func.sum(columns.n_alerts))
-    wanted = [*_within(columns.minute_us, since, until), *([columns.source == source] if source is not None else [])]
+    wanted = [*between(columns.minute_us, since, until), *([columns.source == source] if source is not None else [])]
     rows = connection.execute(sa.select(step, *sums).where(*wanted).group_by(step).order_by(step)).all()
     return {
         "flows": {time_of(at): int(n_flows) for at, n_flows, _ in rows},
@@ -53,9 +52,9 @@ def flows(
 
 
 def extent(connection: sa.Connection) -> tuple[datetime | None, datetime | None]:
-    """Return the times of the oldest and the newest alert or flow, flows to the minute; None in an empty store.
+    """Return the times of the oldest and the newest alert or flow, of flows to the minute; None in an empty store.
 
-    A replayed capture has the times of its packets, which may be years ago: count windows back from the newest.
+    A replayed capture may be years old: windows count back from the newest time.
     """
     ends = [
         sa.select(of(column)).scalar_subquery()
@@ -67,13 +66,7 @@ def extent(connection: sa.Connection) -> tuple[datetime | None, datetime | None]
     return (time_of(min(oldest)) if oldest else None), (time_of(max(newest)) if newest else None)
 
 
-def _within(column: sa.Column[Any], since: datetime | None, until: datetime | None) -> list[Condition]:
-    given = ([column >= us(since)] if since is not None else [], [column < us(until)] if until is not None else [])
-    return [*given[0], *given[1]]
-
-
 def _step(column: sa.Column[Any], step_s: int) -> sa.ColumnElement[int]:
     if step_s < 60 or step_s % 60:
         raise DataError(f"step_s must be whole minutes, as counts are stored, got {step_s}")
-    step: sa.ColumnElement[int] = sa.literal_column(str(step_s * 1_000_000))
-    return column - column % step
+    return step_of(column, step_s)

@@ -1,4 +1,4 @@
-"""Sources of flows: how far each has been read, and what came of it."""
+"""Sources of flows: positions, counters and losses."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from deepidea.store.statements import add_up, time_of
 from deepidea.store.tables import LOSSES, SOURCES
 
 Position = Mapping[str, Any]
-"""Where a source was read up to, as JSON values; only the source that made it reads it."""
+"""How far a source was read, as JSON values; its form is the source's own."""
 
 
 class PartitionStart(Protocol):
-    """Partition that a batch is of, and the position that the store must hold for the batch to be committed."""
+    """Partition of a batch, and the stored position that the batch needs to be committed."""
 
     @property
     def name(self) -> str:
-        """Name under which the partition's position and counters are kept."""
+        """Name of the partition's position and counters."""
 
     @property
     def after(self) -> Position | None:
@@ -33,7 +33,7 @@ class PartitionStart(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceCounters:
-    """Flows and alerts of a source since its beginning, and its losses by reason."""
+    """Total flows and alerts of a source, and its losses by reason."""
 
     name: str
     n_flows: int
@@ -46,18 +46,23 @@ class SourceCounters:
 
 
 def position(connection: sa.Connection, source: str) -> Position | None:
-    """Return where to resume a source, None where it was never read or cannot be resumed."""
+    """Return the position of a source, None where it was never read or cannot be resumed."""
     text = connection.execute(sa.select(SOURCES.c.position).where(SOURCES.c.name == source)).scalar()
     return None if text is None else json.loads(text)
 
 
 def resume(connection: sa.Connection, source: str) -> tuple[Position | None, Mapping[str, list[bytes]]]:
-    """Return the position of a source, and the memory that belongs to it: entries by part."""
+    """Return the position of a source and its memory: entries by part."""
     return position(connection, source), read_memory(connection, source)
 
 
 def refuse_stale(connection: sa.Connection, partition: PartitionStart) -> None:
-    """Raise :class:`StalePositionError` where the store does not hold the position at which a batch begins."""
+    """Raise :class:`StalePositionError` unless the store holds the position at which a batch begins.
+
+    This fences a process that has lost its partition without noticing, by a long pause or a network split: the new
+    owner has moved the position, so the late batch is refused and nothing is stored twice. The check and the write are
+    one transaction.
+    """
     stored = position(connection, partition.name)
     if stored != partition.after:
         raise StalePositionError(

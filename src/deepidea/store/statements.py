@@ -1,4 +1,4 @@
-"""Statements and values that all subjects of a store share: upserts, counters, times, cursors of pages."""
+"""Statements and values that all subjects of a store share: upserts, counters, times, page cursors."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ MOST_NUMBER = 1 << 62  # of a cursor: databases take 64 bits
 T = TypeVar("T")
 Row = Mapping[str, Any] | sa.RowMapping
 """A row by the names of its columns."""
+Condition = sa.ColumnElement[bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list; ``next`` is what to ask for ``after`` these items, None where they are the last ones."""
+    """A page of a list; ``next`` is the ``after`` of the following page, None on the last one."""
 
     items: tuple[T, ...]
     next: str | None = None
 
 
 def page_of(found: Sequence[T], limit: int, key: Any) -> Page[T]:
-    """Return a page of rows that were asked for with one more than its limit; ``key`` gives an item's cursor."""
+    """Return a page of rows that were read with one more than the limit; ``key`` makes an item's cursor."""
     items = tuple(found[:limit])
     return Page(items, key(items[-1]) if len(found) > limit else None)
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, each in place of the one of its primary key."""
+    """Insert rows; each replaces the one with its primary key."""
     if rows:
         made = _insert(connection, table)
         keys = [column.name for column in table.primary_key]
@@ -48,7 +49,7 @@ def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
 
 
 def add_up(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows of counters, added to what stands under their primary key; what is no counter is replaced."""
+    """Insert rows; counters (``n``, ``n_...``) are added to those of the same primary key, other columns replaced."""
     if rows:
         made = _insert(connection, table)
         keys = [column.name for column in table.primary_key]
@@ -71,7 +72,7 @@ def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def gap_of(connection: sa.Connection) -> float:
-    """Return the longest quiet time within an incident, in seconds, as the store was opened with."""
+    """Return the longest time between two alerts of an incident, in seconds, that the store was opened with."""
     gap_s: float = connection.get_execution_options()["incident_gap_s"]
     return gap_s
 
@@ -86,25 +87,41 @@ def time_of(stored_us: int) -> datetime:
     return datetime.fromtimestamp(stored_us / 1e6, UTC)
 
 
+def between(column: sa.ColumnElement[int], since: datetime | None, until: datetime | None) -> list[Condition]:
+    """Return conditions for a time in microseconds; ``until`` is exclusive, None sets no bound."""
+    lower = [] if since is None else [column >= us(since)]
+    return lower if until is None else [*lower, column < us(until)]
+
+
+def step_of(column: sa.ColumnElement[int], step_s: int) -> sa.ColumnElement[int]:
+    """Return the beginning of the step that holds a time, both in microseconds."""
+    step: sa.ColumnElement[int] = sa.literal_column(str(step_s * 1_000_000))  # in the text: a GROUP BY repeats it
+    return column - column % step
+
+
 def plain_text(text: str) -> str:
     """Return a text without NUL, which PostgreSQL cannot hold."""
     return text.replace("\0", "\ufffd")
 
 
 def current_id(incident_id: str) -> sa.ColumnElement[str]:
-    """Return the id that an incident has now, as an expression."""
+    """Return the present id of an incident as an expression."""
     query = sa.select(INCIDENT_ALIASES.c.new_id).where(INCIDENT_ALIASES.c.old_id == incident_id)
     return sa.func.coalesce(query.scalar_subquery(), incident_id)
 
 
 def check_limit(limit: int) -> None:
-    """Refuse a page without rows."""
+    """Raise :class:`DataError` where a page has no rows."""
     if limit < 1:
         raise DataError(f"limit must be at least 1, got {limit}")
 
 
 def encode_cursor(values: Sequence[Any]) -> str:
-    """Return the sort key of a page's last row as one URL-safe word."""
+    """Return the sort key of a page's last row as one URL-safe word.
+
+    Pages continue behind that key instead of skipping rows (OFFSET): a page costs the same however far back it is, and
+    rows that arrive meanwhile neither repeat nor hide others.
+    """
     return base64.urlsafe_b64encode(json.dumps(values, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
@@ -126,7 +143,7 @@ def _is_kind(value: Any, kind: Any) -> bool:
 
 
 def decode_number(after: str | None) -> int | None:
-    """Return the number that a page names as its next; :class:`DataError` where it is none."""
+    """Return the number in a page's ``next``; :class:`DataError` where it is none."""
     if after is None:
         return None
     if not (after.isascii() and after.isdecimal() and len(after) <= 18):

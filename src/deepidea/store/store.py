@@ -1,8 +1,8 @@
-"""Open a store and run transactions on it; what is in it, the other modules of this room read and write.
+"""Open a store and run transactions on it; the functions of this package's other modules read and write in them.
 
-SQLite by default, PostgreSQL where several machines write or read. All that a batch of flows leads to is written in one
-transaction, the source's position and counters included: a process that is killed at any moment and resumes from the
-stored position loses nothing and repeats nothing.
+SQLite by default, PostgreSQL where several machines write or read. The results of a batch, the source's position and
+counters are written in one transaction: a process that is killed at any moment and resumes from the stored position
+loses nothing and repeats nothing.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 
 def open_store(url: str, *, incident_gap_s: float = GAP_S) -> Store:
-    """Open a store, create it where it is absent, and migrate it to the newest revision.
+    """Open a store, create it if it is absent, and migrate it to the newest revision.
 
     Parameters
     ----------
     url
         ``sqlite:///path`` (``sqlite:////absolute/path``), or ``postgresql://user:password@host/database``.
     incident_gap_s
-        Longest quiet time within an incident, in seconds.
+        Longest time between two alerts of an incident, in seconds.
 
     Raises
     ------
@@ -96,20 +96,25 @@ def _connect_args(url: sa.URL) -> dict[str, Any]:
 
 
 def _prepare(engine: sa.Engine) -> None:
-    """Make transactions begin where this module begins them, writers at once with the lock that excludes others."""
+    """Begin transactions explicitly, a writer's with the lock that keeps other writers out.
+
+    One writer at a time is the invariant behind the rest of this package: numbers of alerts, incidents and counters are
+    read, changed and written back without a conflict to handle. A lock taken at the first write instead would let two
+    transactions read the same state first, and SQLite would then fail one of them at once, without waiting.
+    """
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _set_pragmas)
     sa.event.listen(engine, "begin", _begin)
 
 
 def _set_pragmas(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # or the driver would begin transactions of its own
+    connection.isolation_level = None  # keeps the driver from opening transactions itself
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             break
-        except connection.OperationalError as error:  # two processes open a new file: this change waits for no lock
+        except connection.OperationalError as error:  # of two processes that open a new file: SQLite does not wait here
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -129,12 +134,11 @@ def _begin(connection: sa.Connection) -> None:
 class Store:
     """An open store; made by :func:`open_store`. Threads may share it.
 
-    :meth:`read` and :meth:`write` open transactions, whose connections the functions of this room take; :meth:`query`
-    and :meth:`execute` run one function in a transaction of its own. A transaction is whole or not at all, and raises
-    :class:`~deepidea.errors.StoreError` where the database fails; a server may fail while it confirms, so read the
-    position before going on.
+    :meth:`read` and :meth:`write` open transactions, whose connections this package's functions take; :meth:`query` and
+    :meth:`execute` run one function in a transaction. A transaction that fails is rolled back and raises
+    :class:`~deepidea.errors.StoreError`. A server may fail after the commit: read the position before a retry.
 
-    Both nest: within a transaction of the same thread, :meth:`read` joins it, and :meth:`write` joins a write.
+    They nest: within a transaction of the same thread, :meth:`read` joins it, and :meth:`write` joins a write.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """Tables of a store: the one definition of its schema, for SQLite and PostgreSQL.
 
-Times are microseconds since 1970 (``_us``), in UTC. What only people and programs outside look into is JSON text.
+Times are microseconds since 1970 (``_us``), in UTC. Values that no query filters by are JSON text.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ VERSION = sa.Table("schema_version", sa.MetaData(), sa.Column("version_num", sa.
 META = sa.Table(
     "meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
 )
-"""``next_seq`` of alerts, ``rules_version``, which goes up when allow rules change."""
+"""``next_seq`` of alerts; ``rules_version``, which increases when allow rules change."""
 
 ALERTS = sa.Table(
     "alerts",
@@ -95,7 +95,7 @@ EVIDENCE = sa.Table(
     *_time("newest_us"),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""Features of alerts that came together, a JSON object a line, packed with zlib: names repeat."""
+"""Features of a group of alerts, one JSON object a line, compressed with zlib: together, as names repeat."""
 
 INCIDENTS = sa.Table(
     "incidents",
@@ -128,7 +128,7 @@ ALLOW_RULES = sa.Table(
     *_text("note", "origin"),
     sa.Column("in_force", sa.Boolean, nullable=False),
 )
-"""``in_force`` until the rule has ended and what it kept quiet has been released."""
+"""``in_force`` until the rule has expired and its alerts have been released."""
 
 SOURCES = sa.Table(
     "sources",
@@ -145,7 +145,7 @@ SOURCE_MEMORY = sa.Table(
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
-"""What a source and everything behind it must remember beside its position: see :mod:`deepidea.store.memory`."""
+"""State that is saved with a source's position: see :mod:`deepidea.store.memory`."""
 
 LOSSES = sa.Table(
     "losses",
@@ -173,7 +173,7 @@ ALERT_COUNTS = sa.Table(
     sa.Column("severity", sa.SmallInteger, primary_key=True),
     *_number("n"),
 )
-"""Alerts that no allow rule keeps quiet, by the minute in which they fall: what a plot of a million of them takes."""
+"""Alerts that no allow rule suppresses, by minute: plots read these few rows instead of the alerts."""
 
 FLOW_COUNTS = sa.Table(
     "flow_counts",
@@ -182,7 +182,7 @@ FLOW_COUNTS = sa.Table(
     sa.Column("minute_us", sa.BigInteger, primary_key=True),
     *_number("n_flows", "n_alerts"),
 )
-"""Flows and alerts, quiet ones among them, of each source by the minute in which they fall."""
+"""Flows and alerts, suppressed ones included, of each source by minute."""
 
 ENGINES = sa.Table(
     "engines",
@@ -191,7 +191,7 @@ ENGINES = sa.Table(
     *_time("updated_us"),
     *_text("state"),
 )
-"""Last heartbeat of the engine of each source, as JSON: rate, delay, queue, detector, ended or not."""
+"""Last heartbeat of the engine of each source, as JSON: rate, delay, queue, detector, status."""
 
 DRIFT_COUNTS = sa.Table(
     "drift_counts",
@@ -202,7 +202,7 @@ DRIFT_COUNTS = sa.Table(
     sa.Column("n_flows", sa.BigInteger, nullable=False),
     sa.Column("counts", sa.LargeBinary, nullable=False),
 )
-"""How flows of an hour fall into the bins of their detector's reference, packed with zlib."""
+"""Histogram of an hour's flows over the bins of the detector's reference, compressed with zlib."""
 
 FEEDBACK = sa.Table(
     "feedback",
@@ -214,7 +214,7 @@ FEEDBACK = sa.Table(
     *_time("time_us"),
     sa.Index("feedback_by_subject", "subject", "subject_id"),
 )
-"""Verdicts of analysts on an ``alert`` or an ``incident``; the latest verdict of a subject holds, earlier ones stay."""
+"""Verdicts of analysts on an ``alert`` or an ``incident``; the latest of a subject is valid, earlier ones are kept."""
 
 MODELS = sa.Table(
     "models",
@@ -226,7 +226,7 @@ MODELS = sa.Table(
     *_text("added_by"),
     sa.Column("comparison", sa.Text),
 )
-"""Detector files: ``model_id`` is the beginning of the file's SHA-256, ``model`` what alerts name it by."""
+"""Detector files: ``model_id`` is the beginning of the file's SHA-256, ``model`` the fingerprint in alerts."""
 
 ACTIVATIONS = sa.Table(
     "activations",
@@ -235,7 +235,7 @@ ACTIVATIONS = sa.Table(
     *_text("model_id", "analyst", "note"),
     *_time("time_us"),
 )
-"""Which model was made the active one, when and by whom; the latest one is active."""
+"""Which model was activated, when and by whom; the latest one is active."""
 
 TOKENS = sa.Table(
     "tokens",
@@ -260,4 +260,4 @@ AUDIT = sa.Table(
     *_time("time_us"),
     *_text("actor", "action", "subject", "detail", "address"),
 )
-"""Who changed what through the page or its API, refused logins among it."""
+"""Who changed what through page, API or command line; refused logins, too."""

@@ -42,7 +42,7 @@ from deepidea.store.alerts import Alert, AlertFilters, alert_of, probabilities_o
 from deepidea.store.allow_rules import AllowRule, rule_from
 from deepidea.store.audit import Action, AuditEntry
 from deepidea.store.drift import Against
-from deepidea.store.feedback import Feedback, Judgement, Subject, Verdict
+from deepidea.store.feedback import Feedback, Subject, Verdict, check_verdict
 from deepidea.store.hosts import Host
 from deepidea.store.incidents import Activity, FullIncident, Incident, IncidentFilters, IncidentOrder, IncidentStatus
 from deepidea.store.models import Activation, StoredModel
@@ -547,9 +547,9 @@ class AnalystService:
         NotThereError
             The subject is not in the store.
         DataError
-            The verdict breaks a rule of :class:`deepidea.store.feedback.Judgement`.
+            The verdict is invalid (:func:`deepidea.store.feedback.check_verdict`).
         """
-        Judgement(verdict, actor.name, class_name, note)
+        check_verdict(verdict, actor.name, class_name, note)
         about = {"subject": subject, "verdict": verdict, "class": class_name}
         with self._change(actor, "verdict.add", subject_id, **about) as (connection, _):
             try:
