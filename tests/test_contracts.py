@@ -18,7 +18,7 @@ from deepidea.flows.schema import SCHEMAS, Schema, get_schema
 from deepidea.flows.simulate import simulate_flows
 from deepidea.flows.taxonomy import TAXONOMIES
 from deepidea.model.detector import Detector
-from deepidea.model.features import NUMBER_SCALINGS, FlowEncoder
+from deepidea.model.features import NUMBER_ENCODINGS, NUMBER_SCALINGS, FlowEncoder
 from deepidea.model.presets import PRESETS, train_detector
 
 FORMATS = sorted((Path(__file__).parent / "data").glob("format-*"))
@@ -51,12 +51,13 @@ def test_schema_knows_each_spelling_once(name):
     assert [key for key, count in keys.items() if count > 1] == []
 
 
+@pytest.mark.parametrize("number_encoding", NUMBER_ENCODINGS)
 @pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_any_schema_is_encoded(name, scaling):
+def test_any_schema_is_encoded(name, scaling, number_encoding):
     schema = get_schema(name)
     flows = flows_of(schema)
-    encoded = FlowEncoder(schema, scaling=scaling).fit(flows).transform(flows)
+    encoded = FlowEncoder(schema, scaling=scaling, number_encoding=number_encoding).fit(flows).transform(flows)
     assert np.isfinite(encoded).all()
     assert schema.conform(flows).select(schema.features).equals(flows.select(schema.features))
 

@@ -34,6 +34,8 @@ def attacks(detector, flows):
         {"hidden": (16,), "novelty": "none"},
         {"hidden": (12,) * 10, "tau": 0.0},
         {"hidden": (8, 8), "scaling": "min-max", "temperature": 2.0},
+        {"hidden": (8, 8), "number_encoding": "thermometer"},
+        {"hidden": (8, 8), "number_encoding": "scaled+piecewise-linear"},
     ],
     ids=str,
 )
@@ -80,11 +82,13 @@ def test_agrees_with_captum_on_the_torch_network(classifier, detector, flows):
     assert ours["service"] == pytest.approx(theirs[2:].sum(), abs=1e-3)
 
 
-def test_a_planted_cause_is_found():
+@pytest.mark.parametrize("number_encoding", ["scaled", "thermometer"])
+def test_a_planted_cause_is_found(number_encoding):
     rng = np.random.default_rng(0)
     table = pl.DataFrame({f"x{j}": rng.normal(size=2000) for j in range(8)})
     classes = np.where(table["x5"] > 1.5, "scan", "benign")
-    detector = DeepIDEAClassifier(hidden=(32,), random_state=0, min_steps=1500).fit(table, classes).to_detector()
+    options = {"hidden": (32,), "random_state": 0, "min_steps": 1500, "number_encoding": number_encoding}
+    detector = DeepIDEAClassifier(**options).fit(table, classes).to_detector()
     scans = attacks(detector, table.filter(pl.col("x5") > 2)).head(20)
     first = [found.reasons[0] for found in explain(detector, scans)]
     assert {reason.name for reason in first} == {"x5"}

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from deepidea.errors import ArtifactError, DataError
 from deepidea.flows.schema import Column, Schema
-from deepidea.model.features import NUMBER_SCALINGS, FlowEncoder
+from deepidea.model.features import NUMBER_ENCODINGS, NUMBER_SCALINGS, FlowEncoder
 
 SCHEMA = Schema("custom", (Column("bytes", "number"), Column("rate", "number"), Column("service", "category")))
 numbers = st.lists(st.one_of(st.floats(width=32), st.none()), min_size=1, max_size=20)
@@ -25,18 +26,22 @@ def flows(values, services=("dns", "http")):
 FLOATS = {"bytes": pl.Float64, "rate": pl.Float64}
 
 
-@pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
+def every_encoder():
+    return [{"scaling": scaling, "number_encoding": name} for scaling in NUMBER_SCALINGS for name in NUMBER_ENCODINGS]
+
+
+@pytest.mark.parametrize("options", every_encoder(), ids=lambda options: "-".join(options.values()))
 @given(training=numbers, scored=numbers)
-def test_any_table_is_encoded_to_finite_numbers(scaling, training, scored):
-    encoder = FlowEncoder(SCHEMA, scaling=scaling).fit(flows(training))
+def test_any_table_is_encoded_to_finite_numbers(options, training, scored):
+    encoder = FlowEncoder(SCHEMA, **options).fit(flows(training))
     encoded = encoder.transform(flows(scored))
     assert encoded.shape == (len(scored), encoder.d_out)
     assert np.isfinite(encoded).all()
 
 
-@pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
-def test_scored_rows_change_nothing_that_was_fitted(scaling):
-    encoder = FlowEncoder(SCHEMA, scaling=scaling).fit(flows([1.0, 2.0, 50.0]))
+@pytest.mark.parametrize("options", every_encoder(), ids=lambda options: "-".join(options.values()))
+def test_scored_rows_change_nothing_that_was_fitted(options):
+    encoder = FlowEncoder(SCHEMA, **options).fit(flows([1.0, 2.0, 50.0]))
     before = encoder.contract()
     encoder.transform(flows([1e30, math.inf, math.nan], services=("never seen",)))
     assert encoder.contract() == before
@@ -72,16 +77,22 @@ def test_rarest_values_beyond_the_limit_are_unknown():
     assert encoder.vocabulary_ == {"service": ["a", "b"]}
 
 
+@pytest.mark.parametrize("name", NUMBER_ENCODINGS)
 @given(numbers)
-def test_contract_rebuilds_the_same_encoder(values):
-    encoder = FlowEncoder(SCHEMA).fit(flows(values))
-    rebuilt = FlowEncoder.from_contract(SCHEMA, encoder.contract())
+def test_contract_rebuilds_the_same_encoder(name, values):
+    encoder = FlowEncoder(SCHEMA, number_encoding=name, n_quantiles=4).fit(flows(values))
+    rebuilt = FlowEncoder.from_contract(SCHEMA, json.loads(json.dumps(encoder.contract(), allow_nan=False)))
     assert np.array_equal(rebuilt.transform(flows(values)), encoder.transform(flows(values)))
 
 
-@pytest.mark.parametrize("damage", [{"low_": [1.0]}, {"vocabulary": {}}, {"scaling": "magic"}, {"scale_": "x"}])
+EDGES = [{"edges": [[1.0]]}, {"edges": [[2.0, 1.0], []]}, {"edges": [[math.nan], []]}, {"edges": None}]
+OTHERS = [{"low_": [1.0]}, {"vocabulary": {}}, {"scaling": "magic"}, {"scale_": "x"}, {"number_encoding": "magic"}]
+
+
+@pytest.mark.parametrize("damage", [*EDGES, *OTHERS, {"n_quantiles": 0}], ids=str)
 def test_a_contract_that_does_not_fit_is_refused(damage):
-    contract = {**FlowEncoder(SCHEMA).fit(flows([1.0, 2.0])).contract(), **damage}
+    fitted = FlowEncoder(SCHEMA, number_encoding="thermometer").fit(flows([1.0, 2.0]))
+    contract = {**fitted.contract(), **damage}
     with pytest.raises(ArtifactError, match="encoder"):
         FlowEncoder.from_contract(SCHEMA, contract)
 
@@ -120,3 +131,52 @@ def test_blocks_of_rows_change_no_cell(monkeypatch):
     monkeypatch.setattr("deepidea.model.features.BLOCK_ROWS", 7)
     assert encoder.transform(table).tobytes() == whole.tobytes()
     assert encoder.transform(table[:0]).shape == (0, encoder.d_out)
+
+
+@pytest.mark.parametrize("name", NUMBER_ENCODINGS)
+def test_the_order_of_rows_does_not_matter(name):
+    table = flows(np.random.default_rng(0).lognormal(size=60).round(1), ["dns", "http"] * 30)
+    encoder, turned = (FlowEncoder(SCHEMA, number_encoding=name).fit(rows) for rows in (table, table.reverse()))
+    assert np.allclose(turned.transform(table), encoder.transform(table), atol=1e-5)
+
+
+def test_a_thermometer_counts_the_edges_below_a_number():
+    values = [float(value) for value in range(100)]
+    encoder = FlowEncoder(SCHEMA, number_encoding="thermometer", n_quantiles=4).fit(flows(values))
+    edges = encoder.steps_.edges[0]
+    assert edges.tolist() == [19, 39, 59, 79]
+    encoded = encoder.transform(flows([-5.0, 19.0, 19.5, 1e9, math.nan]))
+    first = encoded[:, encoder.sources == 0]
+    assert first.sum(axis=1).tolist() == [0, 0, 1, 4, 2]
+    assert (np.diff(first, axis=1) <= 0).all()
+
+
+def test_a_piecewise_linear_encoding_is_linear_inside_a_bin():
+    values = [float(value) for value in range(101)]
+    options = {"scaling": "min-max", "number_encoding": "piecewise-linear", "n_quantiles": 4}
+    encoder = FlowEncoder(SCHEMA, **options).fit(flows(values))
+    encoded = encoder.transform(flows([0.0, 37.5, 100.0]))[:, encoder.sources == 0]
+    assert encoded == pytest.approx(np.array([[0, 0, 0, 0], [1, 0.5, 0, 0], [1, 1, 1, 1]]), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["thermometer", "piecewise-linear"])
+def test_a_constant_number_has_no_steps_and_a_rare_value_has_one(name):
+    mostly = flows([7.0] * 99 + [9.0]).with_columns(rate=pl.lit(1.0))
+    encoder = FlowEncoder(SCHEMA, number_encoding=name).fit(mostly)
+    assert np.bincount(encoder.sources, minlength=3).tolist() == [1, 0, 2]
+    assert encoder.transform(mostly)[[0, 99], 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", NUMBER_ENCODINGS)
+def test_each_column_of_an_encoded_flow_has_one_feature(name):
+    table = flows([1.0, 2.0, 3.0, 50.0])
+    encoder = FlowEncoder(SCHEMA, number_encoding=name).fit(table)
+    changed = encoder.transform(table.with_columns(rate=pl.lit(2.0))) != encoder.transform(table)
+    assert changed.any()
+    assert set(encoder.sources[changed.any(axis=0)].tolist()) == {1}
+
+
+@pytest.mark.parametrize("bad", [{"number_encoding": "one-hot"}, {"n_quantiles": 0}, {"n_quantiles": 257}])
+def test_impossible_options_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        FlowEncoder(SCHEMA, **bad)

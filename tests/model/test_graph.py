@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 
 from deepidea.errors import ArtifactError
 from deepidea.flows.schema import Column, Schema
-from deepidea.model.features import NUMBER_SCALINGS, FlowEncoder
-from deepidea.model.graph import ALLOWED_OPERATORS, audit_graph, build_graph
+from deepidea.model.features import NUMBER_ENCODINGS, NUMBER_SCALINGS, FlowEncoder
+from deepidea.model.graph import ALLOWED_OPERATORS, audit_graph, build_graph, read_layers
 from deepidea.model.networks import MLP
 
 NUMBERS = (Column("bytes", "number"), Column("rate", "number"))
@@ -23,25 +23,31 @@ def hostile_flows(n_flows=50, seed=0):
     return pl.DataFrame({"bytes": numbers[0], "rate": numbers[1], "service": words[0], "flag": words[1]})
 
 
-def fitted(schema, scaling):
-    encoder = FlowEncoder(schema, scaling=scaling)
+def fitted(schema, scaling, number_encoding):
+    encoder = FlowEncoder(schema, scaling=scaling, number_encoding=number_encoding)
     return encoder.fit(hostile_flows().filter(pl.col("service") != "never seen", pl.col("flag") != "never seen"))
 
 
+@pytest.mark.parametrize("number_encoding", NUMBER_ENCODINGS)
 @pytest.mark.parametrize("scaling", NUMBER_SCALINGS)
-@pytest.mark.parametrize("columns", [NUMBERS + CATEGORIES, NUMBERS, CATEGORIES])
-def test_graph_computes_what_encoder_and_network_do(columns, scaling):
+@pytest.mark.parametrize("columns", [NUMBERS + CATEGORIES, NUMBERS, CATEGORIES], ids=["all", "numbers", "categories"])
+def test_graph_computes_what_encoder_and_network_do(columns, scaling, number_encoding):
     schema = Schema("custom", columns)
-    encoder = fitted(schema, scaling)
+    encoder = fitted(schema, scaling, number_encoding)
     network = MLP(encoder.d_out, 4, hidden=(8, 8)).eval()
     layers = [(w.detach().numpy(), b.detach().numpy()) for w, b in network.weights_and_biases()]
-    session = onnxruntime.InferenceSession(build_graph(encoder, layers), providers=["CPUExecutionProvider"])
+    graph = build_graph(encoder, layers)
+    audit_graph(graph)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     raw = encoder.raw(hostile_flows(seed=1))
     feeds = {"numbers": raw.numbers, "codes": raw.codes}
     logits = session.run(None, {entry.name: feeds[entry.name] for entry in session.get_inputs()})[0]
     with torch.no_grad():
         expected = network(torch.from_numpy(encoder.encode(raw))).numpy()
     assert logits == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    for (weight, bias), (read_weight, read_bias) in zip(layers, read_layers(graph, encoder), strict=True):
+        assert (weight == read_weight).all()
+        assert (bias == read_bias).all()
 
 
 def test_a_written_graph_passes_the_audit(detector):

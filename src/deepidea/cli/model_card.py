@@ -42,9 +42,18 @@ def _input(detector: Any) -> dict[str, str]:
     categories = (f"{name} ({len(values)} values)" for name, values in detector.encoder.vocabulary_.items())
     return {
         "schema": schema.name,
-        "numbers": f"{len(schema.numbers)}, scaled by {detector.encoder.scaling}",
+        "numbers": f"{len(schema.numbers)}, {_number_encoding(detector.encoder)}",
         "categories": ", ".join(categories) or "none",
     }
+
+
+def _number_encoding(encoder: Any) -> str:
+    scaled = f"scaled by {encoder.scaling}"
+    if encoder.steps_ is None:
+        return scaled
+    of_bins = encoder.step_kind == "piecewise-linear"
+    steps = f"{encoder.step_kind} over {encoder.n_quantiles} {'bins' if of_bins else 'edges'}"
+    return f"{scaled} and {steps}" if encoder.has_scaled else steps
 
 
 def _decision(detector: Any) -> dict[str, str]:

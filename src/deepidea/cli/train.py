@@ -50,6 +50,10 @@ Loss = Literal[
 """Losses that training minimises: the names of ``LOSSES``, which needs torch to be imported."""
 
 
+Encoding = Literal["scaled", "thermometer", "piecewise-linear", "scaled+thermometer", "scaled+piecewise-linear"]
+"""What the network gets of a number: the names of ``NUMBER_ENCODINGS``."""
+
+
 SplitKind = Literal["auto", "official", "stratified", "by-time", "by-host-pair", "none"]
 """Ways to hold out flows for testing."""
 
@@ -89,6 +93,14 @@ class TrainOptions:
     attack_weight: Annotated[
         float | None,
         option("Lambda of the losses attack-sharing (0: cross-entropy) and hierarchical.", min=0.0, panel=NETWORK),
+    ] = None
+    number_encoding: Annotated[
+        Encoding | None,
+        option("What the network gets of a number: docs/concepts.md; by default the preset's.", panel=NETWORK),
+    ] = None
+    quantiles: Annotated[
+        int | None,
+        option("Edges of a thermometer, or bins of a piecewise-linear encoding.", min=1, max=256, panel=NETWORK),
     ] = None
     epochs: Annotated[int | None, option("Passes over the training flows.", min=1, panel=NETWORK)] = None
     learning_rate: Annotated[
@@ -135,6 +147,8 @@ class TrainOptions:
             "labels": self.labels,
             "loss": self.loss,
             "attack_weight": self.attack_weight,
+            "number_encoding": self.number_encoding,
+            "n_quantiles": self.quantiles,
             "n_epochs": self.epochs,
             "learning_rate": self.learning_rate,
             "random_state": secrets.randbelow(2**31) if self.seed is None else self.seed,
@@ -281,6 +295,8 @@ def _gather(options: TrainOptions) -> Gathered:
             "use_port": options.port,
             "schema": options.schema,
             "preset": options.preset,
+            "number-encoding": options.number_encoding,
+            "quantiles": options.quantiles,
         },
         split=options.split,
         test_fraction=options.test_fraction,

@@ -11,7 +11,11 @@
 Nothing in the file is executed or unpickled. The zip comment holds the manifest's SHA-256. The hashes detect damage and
 careless edits; they are not a signature: whoever can write a file can write its hashes.
 
-A change that old readers cannot read raises :data:`FORMAT`; every format ever written stays readable.
+A change that old readers cannot read raises :data:`FORMAT`; every format ever written stays readable. A file is of the
+oldest format that holds it:
+
+1. numbers scaled alone
+2. numbers in steps between quantiles (:mod:`deepidea.model.quantile_steps`)
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from typing import Any
 from deepidea.errors import ArtifactError
 from deepidea.flows.atomic import replacing
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 MEMBERS = ("model.onnx", "weights.safetensors", "training_rows.u64")
 _REQUIRED = ("model.onnx",)
@@ -36,7 +40,9 @@ _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed time stamps: equal detectors are equal files
 
 
-def write_artifact(path: str | Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+def write_artifact(
+    path: str | Path, manifest: Mapping[str, Any], members: Mapping[str, bytes], *, format: int = 1
+) -> None:
     """Write a detector file, whole or not at all.
 
     Parameters
@@ -46,6 +52,8 @@ def write_artifact(path: str | Path, manifest: Mapping[str, Any], members: Mappi
         JSON values; ``format`` and ``members`` are added here.
     members : mapping of name to bytes
         Names out of :data:`MEMBERS`.
+    format : int
+        The oldest format that holds them.
 
     Raises
     ------
@@ -53,7 +61,7 @@ def write_artifact(path: str | Path, manifest: Mapping[str, Any], members: Mappi
         When the file cannot be written; an old file at ``path`` stays.
     """
     hashes = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in members.items()}
-    document = json.dumps({"format": FORMAT, **manifest, "members": hashes}, indent=1, allow_nan=False).encode()
+    document = json.dumps({"format": format, **manifest, "members": hashes}, indent=1, allow_nan=False).encode()
     with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         archive.comment = _sha256(document).encode()
         for name, data in {MANIFEST: document, **members}.items():
@@ -125,7 +133,7 @@ def _parse_manifest(path: Path, document: bytes) -> dict[str, Any]:
         raise ArtifactError(f"cannot read manifest.json of {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("members"), dict):
         raise ArtifactError(f"manifest.json of {path} has no object 'members'")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in range(1, FORMAT + 1):
         raise ArtifactError(
             f"cannot read {path}: its format is {manifest.get('format')!r}, this version reads formats up to {FORMAT}; "
             "update deepidea, or train again"

@@ -157,7 +157,11 @@ class Detector:
             members["weights.safetensors"] = self.weights
         if self.training_fingerprints is not None:
             members["training_rows.u64"] = self.training_fingerprints.astype("<u8").tobytes()
-        write_artifact(path, self.manifest, members)
+        write_artifact(path, self.manifest, members, format=self._format())
+
+    def _format(self) -> int:
+        """Return the oldest format of files that holds this detector, see :mod:`deepidea.model.artifact`."""
+        return 1 if self.encoder.steps_ is None else 2
 
     @classmethod
     def load(cls, path: str | Path, *, n_threads: int | None = None) -> Detector:

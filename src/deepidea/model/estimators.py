@@ -26,7 +26,7 @@ from deepidea.model.batches import RowsInMemory, TrainingRows
 from deepidea.model.checkpoint import Checkpoint, training_digest
 from deepidea.model.decision import Decision, fit_temperature
 from deepidea.model.detector import Detector
-from deepidea.model.features import FlowEncoder, NumberScaling
+from deepidea.model.features import NUMBER_ENCODINGS, FlowEncoder, NumberEncoding, NumberScaling
 from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
 from deepidea.model.novelty import Ellipsoids, Layer, Novelty, NoveltyRule, fit_novelty, sample_sides
@@ -66,6 +66,10 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         Share of units dropped in training, on the input and on every hidden layer.
     scaling : {"log-z-score", "min-max"}
         How numbers are scaled, see :class:`deepidea.model.features.FlowEncoder`.
+    number_encoding : {"scaled", "thermometer", "piecewise-linear", "scaled+thermometer", "scaled+piecewise-linear"}
+        What the network gets of a number: its scaled value, steps between quantiles of training, or both.
+    n_quantiles : int
+        Edges of a thermometer, or bins of a piecewise-linear encoding.
     duplicates : {"weigh", "drop"}
         Whether a feature vector counts as often as it occurs, or once.
     balance : float
@@ -144,6 +148,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         hidden: Sequence[int] = (128, 128),
         dropout: float = 0.1,
         scaling: NumberScaling = "log-z-score",
+        number_encoding: NumberEncoding = "scaled",
+        n_quantiles: int = 8,
         duplicates: Duplicates = "weigh",
         balance: float = 0.0,
         class_weight: Any = None,
@@ -165,6 +171,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.attack_weight, self.loss, self.benign = attack_weight, loss, benign
         self.hidden, self.dropout, self.scaling = hidden, dropout, scaling
+        self.number_encoding, self.n_quantiles = number_encoding, n_quantiles
         self.duplicates, self.balance, self.class_weight = duplicates, balance, class_weight
         self.learning_rate, self.weight_decay, self.batch_size = learning_rate, weight_decay, batch_size
         self.n_epochs, self.schedule, self.min_steps = n_epochs, schedule, min_steps
@@ -313,6 +320,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             "device": ("auto", "cpu", "cuda"),
             "novelty": ("mahalanobis", "none"),
             "loss": tuple(LOSSES),
+            "number_encoding": NUMBER_ENCODINGS,
         }
         ranges: dict[str, tuple[str, Callable[[Any], bool]]] = {
             **dict.fromkeys(("n_epochs", "batch_size", "learning_rate"), ("above 0", lambda value: value > 0)),
@@ -371,7 +379,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     def _start(self, training: _Rows, start: WarmStart | None) -> None:
         """Set the encoder and the network that training begins with."""
         if start is None:
-            self.encoder_ = FlowEncoder(self.schema_, scaling=self.scaling).fit(training.table, training.weight)
+            encoder = FlowEncoder(
+                self.schema_,
+                scaling=self.scaling,
+                number_encoding=self.number_encoding,
+                n_quantiles=self.n_quantiles,
+            )
+            self.encoder_ = encoder.fit(training.table, training.weight)
         else:
             self.encoder_ = start.encoder
         n_outputs, drawn = len(self._output_labels), {"dropout": self.dropout, "random_state": self._seed}

@@ -188,7 +188,7 @@ class Explainer:
         self._logits = run_layers(self._layers, self._baselines)
         names = (*detector.schema.numbers, *detector.encoder.vocabulary_)  # in the order of the encoded features
         self._columns = [detector.schema[name] for name in names]
-        self._widths = [1] * len(detector.schema.numbers) + [len(v) for v in detector.encoder.vocabulary_.values()]
+        self._sources = detector.encoder.sources
 
     def _encode_baselines(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         encoder, reference = self.detector.encoder, self.reference
@@ -297,9 +297,9 @@ class Explainer:
             if enough or self.n_steps or n_steps >= MOST_STEPS:
                 break
             n_steps *= 2
-        ends = np.cumsum(self._widths)  # a category's push is the sum over its one-hot block
-        pushes = [fine[end - width : end].sum() for end, width in zip(ends, self._widths, strict=True)]
-        return np.array(pushes, np.float64), residual, n_steps
+        # the push of a feature is the sum over the columns that it is encoded by
+        pushes = np.bincount(self._sources, fine, minlength=len(self._columns))
+        return np.asarray(pushes, np.float64), residual, n_steps
 
     def _by_kind(self, pushes: NDArray[np.float64]) -> dict[str, float]:
         """Sum the pushes of related features: each of a dozen sizes may get little, all of them together much."""

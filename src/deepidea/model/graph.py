@@ -6,11 +6,15 @@ refuses any other before a graph from a file is executed.
 Layout, which :func:`read_layers` relies on::
 
     numbers -> Where(IsNaN) -> Max -> Min [-> Abs, Add 1, Log, Mul Sign] -> Sub -> Div -> Gemm(first layer) -+
+      [or bounded numbers -> Concat(once for each rank of edges) -> Greater -> Cast -> Gemm, a thermometer]    |
+      [or scaled numbers -> Concat -> Sub -> Mul -> Clip -> Gemm, a piecewise-linear encoding]                 |
     codes   -> Gather(column j) -> Gather(row of table j), once for each category ---------------------- Add +
     -> Relu -> Gemm, once for each further layer -> Identity("logits")
 
 A one-hot block times its columns of the first weight matrix selects one column. So the matrix is cut: its columns for
-numbers stay a Gemm, those of each category become a lookup table with a row of zeros for unknown values.
+numbers stay a Gemm, those of each category become a lookup table with a row of zeros for unknown values. Steps get a
+column for each rank and number, with weight 0 where a number has fewer steps: whole copies of the numbers beside each
+other are several times faster than columns chosen one by one.
 """
 
 from __future__ import annotations
@@ -27,11 +31,13 @@ from onnx import TensorProto, helper, numpy_helper
 from deepidea.errors import ArtifactError
 from deepidea.model.features import FlowEncoder
 from deepidea.model.novelty import DISTANCES, Ellipsoids, Layer
+from deepidea.model.quantile_steps import QuantileSteps
 
 OPSET, IR_VERSION = 17, 8
 ALLOWED_OPERATORS = frozenset(
     ["Abs", "Add", "Div", "Gather", "Gemm", "Identity", "IsNaN", "Log", "MatMul", "Max", "Min", "Mul", "Relu", "Sign"]
     + ["ReduceSumSquare", "Sub", "Where"]
+    + ["Cast", "Clip", "Concat", "Greater"]  # of numbers in steps
 )
 LOGITS = "logits"
 
@@ -78,12 +84,10 @@ def _add_distances(graph: _GraphWriter, hidden: str, ellipsoids: Ellipsoids) -> 
 
 def _first_layer(graph: _GraphWriter, encoder: FlowEncoder, layer: Layer) -> str:
     weight, bias = layer
-    k = len(encoder.schema.numbers)
     total = graph.constant(bias)
-    if k:
-        scaled = _scaled_numbers(graph, encoder)
-        total = graph.add("Gemm", scaled, graph.constant(weight[:, :k]), total, transB=1)  # (n_flows, d_hidden)
-    start = k
+    for block, columns in _number_blocks(graph, encoder, weight):
+        total = graph.add("Gemm", block, graph.constant(columns), total, transB=1)  # (n_flows, d_hidden)
+    start = encoder.d_numbers
     # code 0 is an unknown value and looks up the row of zeros, which adds nothing, as an all-zero one-hot block would
     for j, values in enumerate(encoder.vocabulary_.values()):
         unknown_then_known = np.zeros((len(values) + 1, len(bias)), np.float32)
@@ -94,13 +98,44 @@ def _first_layer(graph: _GraphWriter, encoder: FlowEncoder, layer: Layer) -> str
     return total
 
 
-def _scaled_numbers(graph: _GraphWriter, encoder: FlowEncoder) -> str:
+def _number_blocks(
+    graph: _GraphWriter, encoder: FlowEncoder, weight: NDArray[np.float32]
+) -> list[tuple[str, NDArray[np.float32]]]:
+    """Return the encoded numbers, scaled and in steps, each with its columns of the first weight matrix."""
+    steps, k = encoder.steps_, len(encoder.schema.numbers)
+    blocks: list[tuple[str, NDArray[np.float32]]] = []
+    if not encoder.d_numbers:
+        return blocks
+    bounded = _bounded_numbers(graph, encoder)
+    scaled = "" if encoder.number_encoding == "thermometer" else _scaled_numbers(graph, encoder, bounded)
+    if encoder.has_scaled:
+        blocks.append((scaled, weight[:, :k]))
+    if steps is not None and len(steps):
+        value = _steps(graph, steps, bounded if steps.kind == "thermometer" else scaled)
+        blocks.append((value, steps.padded(weight[:, encoder.d_numbers - len(steps) : encoder.d_numbers], 0.0)))
+    return blocks
+
+
+def _bounded_numbers(graph: _GraphWriter, encoder: FlowEncoder) -> str:
     filled = graph.add("Where", graph.add("IsNaN", "numbers"), graph.constant(encoder.fill_), "numbers")
-    value = graph.add("Min", graph.add("Max", filled, graph.constant(encoder.low_)), graph.constant(encoder.high_))
+    return graph.add("Min", graph.add("Max", filled, graph.constant(encoder.low_)), graph.constant(encoder.high_))
+
+
+def _scaled_numbers(graph: _GraphWriter, encoder: FlowEncoder, value: str) -> str:
     if encoder.scaling == "log-z-score":
         one_plus = graph.add("Add", graph.add("Abs", value), graph.constant(np.array(1, np.float32)))
         value = graph.add("Mul", graph.add("Log", one_plus), graph.add("Sign", value))
     return graph.add("Div", graph.add("Sub", value, graph.constant(encoder.offset_)), graph.constant(encoder.scale_))
+
+
+def _steps(graph: _GraphWriter, steps: QuantileSteps, value: str) -> str:
+    copies = graph.add("Concat", *[value] * steps.n_ranks, axis=1)  # (n_flows, n_ranks * n_numbers)
+    if steps.kind == "thermometer":
+        above = graph.add("Greater", copies, graph.constant(steps.padded(steps.start, np.inf)))
+        return graph.add("Cast", above, to=TensorProto.FLOAT)
+    start, slope = (graph.constant(steps.padded(values, 0.0)) for values in (steps.start, steps.slope))
+    zero, one = (graph.constant(np.array(bound, np.float32)) for bound in (0, 1))
+    return graph.add("Clip", graph.add("Mul", graph.add("Sub", copies, start), slope), zero, one)
 
 
 class _GraphWriter:
@@ -178,7 +213,7 @@ def _trace_layers(
 def _trace_first(
     made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]], encoder: FlowEncoder, value: str
 ) -> Layer:
-    """Reassemble the first layer from the Gemm of the numbers and the lookup table of each category."""
+    """Reassemble the first layer from the Gemm of each block of numbers and the lookup table of each category."""
     # from the last category back to the numbers, in the reverse order of _first_layer
     blocks: list[NDArray[Any]] = []
     for known in reversed(encoder.vocabulary_.values()):
@@ -188,12 +223,13 @@ def _trace_first(
             raise ValueError(f"no table of {len(known)} words and a row of zeros")
         blocks.append(table[1:].T)
         value = add.input[0]
-    if value in constants:  # a schema without numbers
-        bias = constants[value]
-    else:
+    if encoder.steps_ is not None and len(encoder.steps_):
+        blocks.append(constants[made_by[value].input[1]][:, encoder.steps_.places])
+        value = made_by[value].input[2]
+    if encoder.has_scaled and encoder.schema.numbers:
         blocks.append(constants[made_by[value].input[1]])
-        bias = constants[made_by[value].input[2]]
-    return np.concatenate(blocks[::-1], axis=1, dtype=np.float32), bias
+        value = made_by[value].input[2]
+    return np.concatenate(blocks[::-1], axis=1, dtype=np.float32), constants[value]
 
 
 def audit_graph(serialized: bytes) -> None:

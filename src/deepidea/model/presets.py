@@ -38,6 +38,8 @@ _PAPER: dict[str, Any] = {
     # NOTE[DIFF]: the preprocessing is not described; numbers are logarithms with z-scores, text is one-hot. Scaling to
     # 0..1 ends ten epochs at a higher loss and a lower held-out CBA: benchmarks/paper_choices.py.
     "scaling": "log-z-score",
+    "number_encoding": "scaled",
+    "n_quantiles": 8,
     "duplicates": "weigh",
     "balance": 0.0,
     # the paper takes the most probable class
@@ -63,6 +65,8 @@ _DEFAULT: dict[str, Any] = {
     "schedule": "one-cycle",
     "min_steps": 1000,
     "scaling": "log-z-score",
+    "number_encoding": "scaled",
+    "n_quantiles": 8,
     "duplicates": "drop",
     "balance": 0.5,
     "temperature": 1.0,
@@ -308,7 +312,9 @@ def _fit(
         if loss not in LOSSES:
             raise ArtifactError(f"cannot continue training: the card's loss is {str(loss)[:40]!r}, which is unknown")
         options["start"] = begin = WarmStart.of(start, loss)
-        classifier.set_params(hidden=begin.hidden)
+        encoder = begin.encoder
+        of_encoder = {name: getattr(encoder, name) for name in ("scaling", "number_encoding", "n_quantiles")}
+        classifier.set_params(hidden=begin.hidden, **of_encoder)
     if len(everything) > len(flows):
         options["extra"] = is_extra = np.arange(len(everything)) >= len(flows)
         options["sample_weight"] = np.where(is_extra, weight, 1.0)
