@@ -46,9 +46,9 @@ def test_a_status_that_one_sets_is_told_to_another(service, server, client, ann)
 def test_verdicts_rules_and_engines_are_told(service, filled, server, ann):
     row = service.incidents(limit=1).items[0]
     with listening(server) as reader:
-        service.judge("incident", row.incident_id, "true_positive", actor=ann)
+        service.add_verdict("incident", row.incident_id, "true_positive", actor=ann)
         assert reader.until("incident")["incident"]["verdict"]["verdict"] == "true_positive"
-        service.allow({"src": "10.0.0.0/8"}, actor=ann)
+        service.add_rule({"src": "10.0.0.0/8"}, actor=ann)
         reader.until("rules")
         now = datetime.now(UTC)
         filled.tell_engine(EngineState("wlan0", now, now, "live", n_flows=10, flows_per_s=5.0))

@@ -33,8 +33,8 @@ def put_odd_things(store: Store) -> None:
     store.commit_batch(ODD[:90], None, alerts_of([{"at_s": 9.0, "src_ip": ODD, "class": ODD}]), n_flows=1)
     for row in service.incidents(limit=50).items:
         service.note(row.incident_id, ODD, actor=ann)
-        service.judge("incident", row.incident_id, "true_positive", actor=ann, class_name=ODD, note=ODD)
-    service.allow({"src": "10.9.9.9", "class": ODD, "note": ODD}, actor=ann)
+        service.add_verdict("incident", row.incident_id, "true_positive", actor=ann, class_name=ODD, note=ODD)
+    service.add_rule({"src": "10.9.9.9", "class": ODD, "note": ODD}, actor=ann)
     store.register_sink(ODD)
 
 

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from deepidea.cli.alert_cells import time_cell
-from deepidea.cli.options import Note, StoreUrl, known_store, new_or_known_store, option
+from deepidea.cli.options import Note, StoreUrl, audited, known_store, new_or_known_store, option
 from deepidea.cli.terminal import say, show_table
-from deepidea.errors import DataError
 
 MATCH = "What the rule matches; all that are given must match"
 
@@ -21,8 +20,8 @@ def allow_list(store: StoreUrl = "") -> None:
 
     with known_store(store) as opened:
         rules = opened.query(all_rules)
-    rows = ((r.rule_id, str(r), time_cell(r.expires, "for ever"), r.origin or "by hand", r.note) for r in rules)
-    show_table(("rule", "suppresses", "until", "from", "note"), rows, empty="no allow rules")
+    rows = ((r.rule_id, str(r), time_cell(r.expires, "never"), r.origin or "by hand", r.note) for r in rules)
+    show_table(("rule", "suppresses", "expires", "origin", "note"), rows, empty="no allow rules")
 
 
 def allow_add(
@@ -37,12 +36,11 @@ def allow_add(
     store: StoreUrl = "",
 ) -> None:
     """Suppress matching alerts, stored and new."""
-    from deepidea.store import rules
     from deepidea.store.allow_rules import AllowRule
 
     rule = AllowRule(src, dst, host, peer, port, class_name, expires, note)
-    with new_or_known_store(store) as opened:
-        n_changed = opened.execute(rules.add, rule)
+    with audited(new_or_known_store(store)) as (service, actor, _):
+        _, n_changed = service.add_rule(rule, actor=actor)
     say(f"added rule {rule.rule_id}: {rule}; {n_changed:,} stored alerts suppressed")
 
 
@@ -50,10 +48,6 @@ def allow_remove(
     rule_id: Annotated[str, typer.Argument(help="Rule id from `deepidea allow list`.")], store: StoreUrl = ""
 ) -> None:
     """Remove an allow rule and restore the alerts that it suppressed."""
-    from deepidea.store import rules
-
-    with known_store(store) as opened, opened.write() as connection:
-        if rule_id not in {rule.rule_id for rule in rules.all_rules(connection)}:
-            raise DataError(f"the store has no rule {rule_id}; deepidea allow list shows its rules")
-        n_changed = rules.remove(connection, rule_id)
+    with audited(known_store(store)) as (service, actor, _):
+        n_changed = service.remove_rule(rule_id, actor=actor)
     say(f"removed rule {rule_id}; {n_changed:,} stored alerts restored")

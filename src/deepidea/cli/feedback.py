@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from deepidea.cli.alert_cells import time_cell
-from deepidea.cli.options import Analyst, FileFormat, Limit, Note, StoreUrl, analyst_or_login, known_store, option
+from deepidea.cli.options import (
+    Analyst,
+    CommandLineActor,
+    FileFormat,
+    Limit,
+    Note,
+    StoreUrl,
+    analyst_or_login,
+    audited,
+    known_store,
+    login_or_uid,
+    option,
+)
 from deepidea.cli.terminal import counted, say, show_table
 
 Subject = Literal["incident", "alert"]
@@ -47,12 +59,11 @@ def feedback_add(
     store: StoreUrl = "",
 ) -> None:
     """Label an incident with all its alerts, or one alert; the latest label counts."""
-    from deepidea.store import feedback, incidents
+    from deepidea.store import incidents
 
-    who = analyst_or_login(analyst)
-    with known_store(store) as opened, opened.write() as connection:
+    with audited(known_store(store), analyst_or_login(analyst)) as (service, actor, connection):
         wanted = incidents.find_id(connection, subject_id) if subject == "incident" else subject_id
-        added = feedback.put(connection, subject, wanted, verdict, class_name=class_name, note=note, analyst=who)
+        added = service.add_verdict(subject, wanted, verdict, actor=actor, class_name=class_name, note=note)
     say(f"{added.subject} {added.subject_id}: {added.verdict}, by {added.analyst}")
 
 
@@ -63,10 +74,11 @@ def feedback_export(
     store: StoreUrl = "",
 ) -> None:
     """Write labelled alerts as flows for `deepidea train --extra`."""
-    from deepidea.detection.feedback_export import export_feedback
+    from deepidea.web.service import AnalystService
 
-    with known_store(store) as opened:
-        counts = export_feedback(opened, output, format=format, per_incident=per_incident)
+    actor = CommandLineActor(login_or_uid())
+    with known_store(store) as opened:  # the export reads page by page, and no transaction may hold writers up
+        counts = AnalystService(opened).export_feedback(output, actor=actor, format=format, per_incident=per_incident)
     show_exported(counts, output)
 
 

@@ -20,6 +20,7 @@ from deepidea.cli.options import (
     StoreUrl,
     TaxonomyName,
     analyst_or_login,
+    audited,
     known_store,
     new_or_known_store,
     one_name,
@@ -42,9 +43,9 @@ def models_add(
     """Check a detector file and add it to the store."""
     from deepidea.store import models as stored
 
-    who, new = analyst_or_login(analyst), stored.read_model(file, name=name)
-    with new_or_known_store(store) as opened, opened.write() as connection:
-        added = stored.add(connection, new, analyst=who)
+    new = stored.read_model(file, name=name)  # before a store is made
+    with audited(new_or_known_store(store), analyst_or_login(analyst)) as (service, actor, connection):
+        added = service.add_model(new, actor=actor)
         active = stored.active(connection)
     step = f"activate {added.model_id}" if active is None else f"compare {active.model_id} {added.model_id} DATA"
     say(f"added {added.model_id}: {added.name}, detector {added.model}; next: deepidea models {step}")
@@ -130,9 +131,9 @@ def _store_comparison(comparison: dict[str, Any], old_id: str, new_id: str, stor
     """Keep a comparison in the store, if it has both models."""
     from deepidea.store import models as stored
 
-    with known_store(store) as opened:
-        if {old_id, new_id} <= {of.model_id for of in opened.query(stored.all_models)}:
-            opened.execute(stored.set_comparison, comparison, old_id=old_id, new_id=new_id)
+    with audited(known_store(store)) as (service, actor, connection):
+        if {old_id, new_id} <= {of.model_id for of in stored.all_models(connection)}:
+            service.set_comparison(comparison, old_id=old_id, new_id=new_id, actor=actor)
             say(f"kept in the store; next: deepidea models activate {new_id}")
         else:
             say("not kept: the store does not have both models; deepidea models add adds one")
@@ -148,20 +149,16 @@ def models_activate(
     """Make a model the active one, which `deepidea detect` runs by default; running ones switch to it."""
     from deepidea.store import models as stored
 
-    who = analyst_or_login(analyst)
-    with known_store(store) as opened, opened.write() as connection:
+    with audited(known_store(store), analyst_or_login(analyst)) as (service, actor, connection):
         model_id = stored.find(connection, model).model_id
-        done = stored.activate(connection, model_id, analyst=who, note=note, force=force)
+        done = service.activate(model_id, actor=actor, note=note, force=force)
     say(f"{done.model_id} is active" + (", forced" if done.kind == "forced" else ""))
 
 
 def models_rollback(note: Note = "", analyst: Analyst = None, store: StoreUrl = "") -> None:
     """Make the previously active model the active one again."""
-    from deepidea.store import models as stored
-
-    who = analyst_or_login(analyst)
-    with known_store(store) as opened:
-        done = opened.execute(stored.rollback, analyst=who, note=note)
+    with audited(known_store(store), analyst_or_login(analyst)) as (service, actor, _):
+        done = service.rollback(actor=actor, note=note)
     say(f"{done.model_id} is active again")
 
 
@@ -183,7 +180,7 @@ def models_remove(model: ModelId, store: StoreUrl = "") -> None:
     """Delete a model from the store; the active one cannot be deleted."""
     from deepidea.store import models as stored
 
-    with known_store(store) as opened, opened.write() as connection:
-        found = stored.find(connection, model)
-        stored.remove(connection, found.model_id)
-    say(f"removed {found.model_id}")
+    with audited(known_store(store)) as (service, actor, connection):
+        model_id = stored.find(connection, model).model_id
+        service.remove_model(model_id, actor=actor)
+    say(f"removed {model_id}")

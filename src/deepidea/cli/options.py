@@ -7,17 +7,21 @@ import functools
 import getpass
 import inspect
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import typer
 
 from deepidea.errors import DataError, StorageError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from deepidea.store.store import Store
+    from deepidea.web.service import AnalystService
 
 Options = TypeVar("Options")
 
@@ -140,6 +144,40 @@ def analyst_or_login(analyst: str | None) -> str:
         return getpass.getuser()
     except (KeyError, OSError) as error:  # a container may have no name for its user
         raise DataError("the system has no login name for this user; give --analyst NAME") from error
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLineActor:
+    """The user of a command, as the audit log names who made a change."""
+
+    name: str
+    address: str = "command line"
+
+
+@contextmanager
+def audited(store: AbstractContextManager[Store], analyst: str | None = None) -> Iterator[Changes]:
+    """Open a store for changes that are recorded in its audit log, in one transaction."""
+    from deepidea.web.service import AnalystService
+
+    actor = CommandLineActor(analyst or login_or_uid())
+    with store as opened, opened.write() as connection:
+        yield Changes(AnalystService(opened), actor, connection)
+
+
+class Changes(NamedTuple):
+    """Service, user and transaction of a command that changes a store."""
+
+    service: AnalystService
+    actor: CommandLineActor
+    connection: Connection
+
+
+def login_or_uid() -> str:
+    """Return the login name, or the user id where a container has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def require_writable(output: Path) -> None:

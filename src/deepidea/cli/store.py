@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from deepidea.cli.alert_cells import time_cell
-from deepidea.cli.options import StoreUrl, known_store, option
+from deepidea.cli.options import StoreUrl, audited, known_store, option
 from deepidea.cli.terminal import out, say, show_losses, show_table
 
 
@@ -36,8 +36,6 @@ def store_purge(
     days: Annotated[float, option("Delete what is older than so many days.", min=0)], store: StoreUrl = ""
 ) -> None:
     """Delete old alerts and incidents, by the time of their flows."""
-    from deepidea.store.retention import purge
-
-    with known_store(store) as opened:
-        purged = opened.execute(purge, datetime.now(UTC) - timedelta(days=days))
-    say(f"{purged.n_alerts:,} alerts deleted")
+    with audited(known_store(store)) as (service, actor, _):
+        n_deleted = service.purge(datetime.now(UTC) - timedelta(days=days), actor=actor)
+    say(f"{n_deleted:,} alerts deleted")

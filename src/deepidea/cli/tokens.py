@@ -9,11 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from deepidea.cli.alert_cells import time_cell
-from deepidea.cli.options import Limit, StoreUrl, known_store, new_or_known_store, option
+from deepidea.cli.options import Limit, StoreUrl, audited, known_store, new_or_known_store, option
 from deepidea.cli.terminal import out, say, show_table
-
-_ACTOR = "command line"
-
 
 RoleName = Literal["viewer", "analyst", "admin"]
 """Permissions of a token's owner; each includes those before it."""
@@ -26,15 +23,11 @@ def tokens_add(
     store: StoreUrl = "",
 ) -> None:
     """Create an access token and print it once; with the first one, the page requires a login."""
-    from deepidea.store import access
-    from deepidea.store import audit as log
-
     ends = None if expires is None else expires.replace(tzinfo=UTC)
-    with new_or_known_store(store) as opened, opened.write() as connection:
-        token, secret = access.add_token(connection, name, role, expires=ends)
-        log.write(connection, _ACTOR, "token.add", token.token_id, detail={"name": name, "role": role})
-    say(f"token {token.token_id} of {token.name} ({token.role}); it is not shown again:")
-    out.print(secret, markup=False, soft_wrap=True)
+    with audited(new_or_known_store(store)) as (service, actor, _):
+        new = service.add_token(name, role, actor=actor, expires=ends, first=None)
+    say(f"token {new.token.token_id} of {new.token.name} ({new.token.role}); it is not shown again:")
+    out.print(new.secret, markup=False, soft_wrap=True)
 
 
 def tokens_list(store: StoreUrl = "") -> None:
@@ -56,12 +49,8 @@ def tokens_revoke(
     token_id: Annotated[str, typer.Argument(help="Token id from `deepidea tokens list`.")], store: StoreUrl = ""
 ) -> None:
     """Revoke a token and end its sessions."""
-    from deepidea.store import access
-    from deepidea.store import audit as log
-
-    with known_store(store) as opened, opened.write() as connection:
-        token = access.revoke_token(connection, token_id)
-        log.write(connection, _ACTOR, "token.revoke", token_id, detail={"name": token.name})
+    with audited(known_store(store)) as (service, actor, _):
+        service.revoke_token(token_id, actor=actor)
     say(f"revoked {token_id}")
 
 

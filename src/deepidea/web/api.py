@@ -31,7 +31,7 @@ from deepidea.store.audit import AuditEntry
 from deepidea.store.feedback import Feedback
 from deepidea.store.hosts import Host
 from deepidea.store.incidents import Incident
-from deepidea.store.models import Activation
+from deepidea.store.models import Activation, read_model
 from deepidea.store.rules import Rule
 from deepidea.store.statements import Page
 from deepidea.web import requests as asked
@@ -286,10 +286,10 @@ def verdicts(service: Service, query: Annotated[asked.VerdictQuery, Query()]) ->
 
 
 @router.post("/verdicts", tags=["verdicts"], status_code=201, responses=ABSENT)
-def judge(service: Service, actor: Analyst, said: asked.NewVerdict) -> Feedback:
+def add_verdict(service: Service, actor: Analyst, said: asked.NewVerdict) -> Feedback:
     """Say what an alert or an incident is. It stands beside the detector's verdict, and the latest one holds."""
     about = said.model_dump(exclude={"subject", "subject_id", "verdict"})
-    return service.judge(said.subject, said.subject_id, said.verdict, actor=actor, **about)
+    return service.add_verdict(said.subject, said.subject_id, said.verdict, actor=actor, **about)
 
 
 @router.get(
@@ -324,9 +324,9 @@ def rules(service: Service) -> Items[Rule]:
 
 
 @router.post("/rules", tags=["rules"], status_code=201)
-def allow(service: Service, actor: Analyst, rule: asked.NewRule) -> RuleAdded:
+def add_rule(service: Service, actor: Analyst, rule: asked.NewRule) -> RuleAdded:
     """Keep alerts quiet, those that are stored too: each of them is looked at, which takes its time."""
-    added, n_changed = service.allow(rule.model_dump(), actor=actor)
+    added, n_changed = service.add_rule(rule.model_dump(), actor=actor)
     return RuleAdded(rule=added, n_changed=n_changed)
 
 
@@ -337,9 +337,9 @@ def preview_rule(service: Service, _: Analyst, rule: asked.NewRule) -> views.Sug
 
 
 @router.delete("/rules/{rule_id}", tags=["rules"], responses=ABSENT)
-def disallow(service: Service, actor: Analyst, rule_id: asked.RuleId) -> NChanged:
+def remove_rule(service: Service, actor: Analyst, rule_id: asked.RuleId) -> NChanged:
     """Remove an allow rule, and let go what it kept quiet."""
-    return NChanged(n_changed=service.disallow(rule_id, actor=actor))
+    return NChanged(n_changed=service.remove_rule(rule_id, actor=actor))
 
 
 # --- hosts -----------------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ def add_model(
     file: Annotated[bytes, Body(media_type="application/octet-stream", description="A detector file.")],
 ) -> views.ModelRow:
     """Keep a detector file, after an audit of it. It is not active yet."""
-    return service.add_model(file, actor=actor, name=query.name)
+    return service.add_model(read_model(file, name=query.name), actor=actor)
 
 
 @router.post("/models/rollback", tags=["models"])

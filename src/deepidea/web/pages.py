@@ -329,7 +329,7 @@ def set_note(
 
 
 @router.post("/incidents/{incident_id}/verdict")
-def judge(
+def add_verdict(
     request: Request,
     actor: Analyst,
     incident_id: str,
@@ -343,7 +343,7 @@ def judge(
     def done() -> str:
         subject: Subject = "alert" if alert else "incident"
         named = class_name.strip() if verdict == "true_positive" else ""
-        service_of(request).judge(
+        service_of(request).add_verdict(
             subject, alert or incident_id, cast(Verdict, verdict), actor=actor, class_name=named or None, note=note
         )
         return "Label saved" + ("" if verdict == "unsure" else "; the next training uses it")
@@ -463,7 +463,7 @@ def add_rule(
     entry = _rule_entry({**given, "expires": expires, "note": note})
 
     def done() -> str:
-        _, n_alerts = service_of(request).allow(entry, actor=actor)
+        _, n_alerts = service_of(request).add_rule(entry, actor=actor)
         return f"Rule added; {plural(n_alerts, 'stored alert')} suppressed"
 
     return _after("/rules", done)
@@ -474,7 +474,7 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
     """Remove an allow rule."""
 
     def done() -> str:
-        n_alerts = service_of(request).disallow(rule_id, actor=actor)
+        n_alerts = service_of(request).remove_rule(rule_id, actor=actor)
         return f"Rule removed; {plural(n_alerts, 'alert')} restored"
 
     return _after("/rules", done)

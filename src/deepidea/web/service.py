@@ -1,7 +1,6 @@
-"""What the page and the API show and change: queries and changes of a store, one transaction each.
+"""Queries and changes of a store for page, API and command line, one transaction each.
 
-It returns records of the store and of :mod:`deepidea.web.views`. A change and its line in the audit log are one
-transaction: there is never one without the other.
+Queries return records of the store and of :mod:`deepidea.web.views`. A change and its audit entry are one transaction.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol, Unpack
+from typing import Any, Protocol, Unpack
 
 import polars as pl
 import sqlalchemy as sa
@@ -20,6 +19,7 @@ from deepidea.detection.drift import stored_drift
 from deepidea.detection.feedback_export import export_feedback
 from deepidea.detection.sinks.formats.rendering import render
 from deepidea.errors import DataError, DeepIDEAError
+from deepidea.flows.writing import Format, format_of
 from deepidea.model.detector import Detector
 from deepidea.store import (
     access,
@@ -45,7 +45,8 @@ from deepidea.store.drift import Against
 from deepidea.store.feedback import Feedback, Subject, Verdict, check_verdict
 from deepidea.store.hosts import Host
 from deepidea.store.incidents import Activity, FullIncident, Incident, IncidentFilters, IncidentOrder, IncidentStatus
-from deepidea.store.models import Activation, StoredModel
+from deepidea.store.labelled_alerts import LabelledCounts
+from deepidea.store.models import Activation, NewModel, StoredModel
 from deepidea.store.rules import Rule
 from deepidea.store.statements import Page
 from deepidea.store.store import Store
@@ -65,15 +66,15 @@ CLASSES_EVERY_S = 10.0  # how long the list of classes is kept: it is read off t
 
 
 class Actor(Protocol):
-    """Who makes a change: a name, and the address that the request comes from."""
+    """Who makes a change, for the audit log."""
 
     @property
     def name(self) -> str:
-        """Of the token."""
+        """Name of the token, or of the login on the command line."""
 
     @property
     def address(self) -> str:
-        """Where the request comes from."""
+        """IP address of the client; ``command line`` there."""
 
 
 class NotThereError(DataError):
@@ -530,7 +531,7 @@ class AnalystService:
         audit.write(connection, actor.name, action, before.incident_id, detail=detail, address=actor.address)
         return _known_incident(connection, before.incident_id, None)
 
-    def judge(
+    def add_verdict(
         self,
         subject: Subject,
         subject_id: str,
@@ -559,7 +560,7 @@ class AnalystService:
             except DataError as error:
                 raise NotThereError(str(error)) from error
 
-    def allow(self, entry: Mapping[str, Any] | AllowRule, *, actor: Actor) -> tuple[Rule, int]:
+    def add_rule(self, entry: Mapping[str, Any] | AllowRule, *, actor: Actor) -> tuple[Rule, int]:
         """Add an allow rule and apply it to what is stored; return it, and how many alerts that changed.
 
         Fields of an entry are those of :class:`deepidea.store.allow_rules.AllowRule`; empty ones count as absent.
@@ -592,7 +593,7 @@ class AnalystService:
         fields = {"class_name" if name == "class" else name: value for name, value in given.items()}
         return views.Suggestion(fields, str(rule), n_alerts, 0 if incident_id is None else n_alerts - n_own)
 
-    def disallow(self, rule_id: str, *, actor: Actor) -> int:
+    def remove_rule(self, rule_id: str, *, actor: Actor) -> int:
         """Remove an allow rule and release the alerts that it suppressed; return how many alerts that changed.
 
         Raises
@@ -603,14 +604,13 @@ class AnalystService:
         with self._change(actor, "rule.remove", rule_id) as (connection, detail):
             rule = next((one for one in rules.all_rules(connection) if one.rule_id == rule_id), None)
             if rule is None:
-                raise NotThereError(f"no allow rule {rule_id!r} is in the store")
+                raise NotThereError(f"no allow rule {rule_id!r} is in the store; list the rules")
             detail["rule"] = str(rule)
             detail["n_alerts"] = n_changed = rules.remove(connection, rule_id)
             return n_changed
 
-    def add_model(self, file: bytes | Path, *, actor: Actor, name: str = "") -> views.ModelRow:
-        """Keep a detector file, after an audit of it; see ``models.read_model`` for errors."""
-        new = models.read_model(file, name=name)
+    def add_model(self, new: NewModel, *, actor: Actor) -> views.ModelRow:
+        """Add a detector file that ``models.read_model`` has audited."""
         with self._change(actor, "model.add", models.model_id_of(new.data), name=new.name) as (connection, _):
             stored = models.add(connection, new, analyst=actor.name)
             return self._cards.row(stored.model_id)
@@ -632,6 +632,12 @@ class AnalystService:
             detail["model_id"] = done.model_id
             return done
 
+    def set_comparison(self, comparison: Mapping[str, Any], *, old_id: str, new_id: str, actor: Actor) -> None:
+        """Store the comparison of two stored models; see ``models.set_comparison``."""
+        about = {"old_id": old_id, "verdict": comparison.get("verdict")}
+        with self._change(actor, "model.compare", new_id, **about) as (connection, _):
+            models.set_comparison(connection, comparison, old_id=old_id, new_id=new_id)
+
     def remove_model(self, model_id: str, *, actor: Actor) -> None:
         """Delete a stored model's file; see ``models.remove``."""
         with self._change(actor, "model.remove", model_id) as (connection, _):
@@ -640,22 +646,16 @@ class AnalystService:
 
     def export_feedback(
         self,
-        path: Path,
+        path: str | Path,
         *,
         actor: Actor,
-        format: Literal["parquet", "csv", "jsonl"],
+        format: Format | None = None,
         per_incident: int | None = None,
-    ) -> int:
-        """Write the flows that analysts labelled to a file; return how many. The audit log has who took them.
-
-        Raises
-        ------
-        DataError
-            Nothing has been labelled.
-        """
+    ) -> LabelledCounts:
+        """Write the flows that analysts labelled to a file; see :func:`export_feedback`."""
         counts = export_feedback(self.store, path, format=format, per_incident=per_incident)
-        with self._change(actor, "verdict.export", format=format, n_flows=counts.n_flows):
-            return counts.n_flows
+        with self._change(actor, "verdict.export", format=format_of(str(path), format)[0], n_flows=counts.n_flows):
+            return counts
 
     def purge(self, older_than: datetime, *, actor: Actor) -> int:
         """Delete alerts from before a time, and incidents whose last alert is; return how many alerts were deleted."""
@@ -664,18 +664,20 @@ class AnalystService:
             detail["n_alerts"] = n_deleted
             return n_deleted
 
-    def add_token(self, name: str, role: Role, *, actor: Actor, expires: datetime | None = None) -> views.NewToken:
-        """Create a token; its secret is shown this once. See ``access.add_token``.
+    def add_token(
+        self, name: str, role: Role, *, actor: Actor, expires: datetime | None = None, first: Role | None = "admin"
+    ) -> views.NewToken:
+        """Create a token; its secret is returned this once. See ``access.add_token``.
 
         Raises
         ------
         DataError
-            It is the first one and not an admin's: from the first token on everyone needs one, and nobody could create
-            another.
+            It is the first one, and not of role ``first``: from the first token on a login is needed, and without an
+            admin no further token could be created through the page.
         """
         with self.store.write() as connection:
-            if role != "admin" and not access.has_tokens(connection):
-                raise DataError(f"the first token must be an admin's, got role {role}; create an admin's first")
+            if first is not None and role != first and not access.has_tokens(connection):
+                raise DataError(f"the first token must be of role {first}, got {role}; create one of that role first")
             token, secret = access.add_token(connection, name, role, expires=expires)
             detail = {"name": name, "role": role}
             audit.write(connection, actor.name, "token.add", token.token_id, detail=detail, address=actor.address)
@@ -685,7 +687,7 @@ class AnalystService:
         """End a token and the sessions that it opened."""
         with self._change(actor, "token.revoke", token_id) as (connection, detail):
             if token_id not in {one.token_id for one in access.tokens(connection)}:
-                raise NotThereError(f"no token {token_id!r} is in the store")
+                raise NotThereError(f"no token {token_id!r} is in the store; list the tokens")
             detail["name"] = access.revoke_token(connection, token_id).name
 
 
