@@ -11,6 +11,8 @@ that ended is exported after a short linger, not when its next packet happens to
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -25,11 +27,14 @@ Floats = NDArray[np.float64]
 # Who: source and destination of the first packet, as the dissected packet has them.
 SRC_HIGH, SRC_LOW, DST_HIGH, DST_LOW, SRC_PORT, DST_PORT, VERSION, PROTOCOL = range(8)
 # Where it stands: in the table, and in the lists.
+# SERIAL numbers flows in the order in which they began: it decides between flows that are due at the same time.
 STATUS, TCP_STATE, SERIAL, DEADLINE, SNAPSHOT_AT = range(8, 13)
 BEFORE, AFTER, BEFORE_SNAPSHOT, AFTER_SNAPSHOT = range(13, 17)
 # Times, us.
+# EARLIER is how long the flows before it lasted that were cut off the same TCP connection by the time-out.
 START, LAST, FWD_FIRST, FWD_LAST, BWD_FIRST, BWD_LAST, EARLIER, WHY = range(17, 25)
 # Packets and bytes; of each pair, forward stands first.
+# So the column of a side is that of the forward one plus `side`, 0 or 1.
 FWD_N, BWD_N, FWD_BYTES, BWD_BYTES, FWD_MAX, BWD_MAX, FWD_MIN, BWD_MIN, FWD_HEADER, BWD_HEADER = range(25, 35)
 FWD_PSH, BWD_PSH, FWD_URG, BWD_URG, FWD_RST, BWD_RST, FWD_FIN, BWD_FIN = range(35, 43)
 FWD_WINDOW, BWD_WINDOW, BWD_WINDOW_LAST, FWD_DATA, SEGMENT_MIN = range(43, 48)
@@ -46,6 +51,7 @@ TOLD_N = 92  # packets as of the last snapshot
 N_INTS = 93
 
 # --- columns of a flow, float64: mean, and sum of squares around it --------------------------------------------------
+# A sample has two columns, its mean and the sum of squares; std follows from both when a row is read.
 M_FWD, M_BWD, M_ALL, M_IAT, M_FWD_IAT, M_BWD_IAT, M_ACTIVE, M_IDLE = range(0, 16, 2)
 N_FLOATS = 16
 
@@ -79,6 +85,24 @@ _BULK_PACKETS = 4
 _CLOCK_BACK_US = 60_000_000  # packets of several queues may be late by a little; by this much, the clock was set
 
 
+# One record in place of eleven arguments. Numba passes a tuple of arrays by value, some 70 words: what runs for every
+# packet (`expire`, `_find`, `_take`) is inlined, and the helpers that are not are called when a flow begins or ends.
+class FlowTable(NamedTuple):
+    """All that a meter knows, and the rows that it has exported and nobody has taken yet."""
+
+    flows: Ints  # max_flows, N_INTS
+    moments: Floats  # max_flows, N_FLOATS
+    places: NDArray[np.int32]  # n_places: row of the flow that hashes there, -1 where none does
+    free: NDArray[np.int32]  # max_flows: a stack of free rows; state[FREE_TOP] is its height
+    state: Ints  # N_STATE
+    settings: Ints  # N_SETTINGS
+    counters: Ints  # len(COUNTERS)
+    seed: np.uint64  # of the hash table
+    ints: Ints  # ROWS, N_INTS: exported rows, of which the first n_rows[0] are filled
+    floats: Floats  # ROWS, N_FLOATS
+    n_rows: Ints  # 1
+
+
 # A row goes through these states. Every row but a FREE one is in exactly one list and in the hash table.
 #
 #   FREE -> ACTIVE      a packet of a conversation that is not in the table
@@ -98,7 +122,8 @@ _CLOCK_BACK_US = 60_000_000  # packets of several queues may be late by a little
 
 
 @njit(cache=True)
-def _append(flows: Ints, state: Ints, which: int, before: int, row: int) -> None:
+def _append(table: FlowTable, which: int, before: int, row: int) -> None:
+    flows, state = table.flows, table.state
     tail = state[TAIL + which]
     flows[row, before], flows[row, before + 1] = tail, _NONE
     if tail == _NONE:
@@ -109,7 +134,8 @@ def _append(flows: Ints, state: Ints, which: int, before: int, row: int) -> None
 
 
 @njit(cache=True)
-def _remove(flows: Ints, state: Ints, which: int, before: int, row: int) -> None:
+def _remove(table: FlowTable, which: int, before: int, row: int) -> None:
+    flows, state = table.flows, table.state
     left, right = flows[row, before], flows[row, before + 1]
     if left == _NONE:
         state[HEAD + which] = right
@@ -122,11 +148,11 @@ def _remove(flows: Ints, state: Ints, which: int, before: int, row: int) -> None
 
 
 @njit(cache=True)
-def _move(flows: Ints, state: Ints, row: int, status: int) -> None:
+def _move(table: FlowTable, row: int, status: int) -> None:
     """Put a flow into the list of another status."""
-    _remove(flows, state, flows[row, STATUS], BEFORE, row)
-    flows[row, STATUS] = status
-    _append(flows, state, status, BEFORE, row)
+    _remove(table, table.flows[row, STATUS], BEFORE, row)
+    table.flows[row, STATUS] = status
+    _append(table, status, BEFORE, row)
 
 
 # --- the hash table: from addresses, ports and protocol to a row ----------------------------------------------------
@@ -151,6 +177,7 @@ def _end_hash(high: int, low: int, port: int, seed: np.uint64) -> np.uint64:
 @njit(cache=True)
 def _hash(who: Ints, seed: np.uint64) -> np.uint64:
     """Return the hash of a conversation, the same for both of its directions."""
+    # A sum is the same for both directions. XOR would be too, but cancels where both ends are equal.
     src = _end_hash(who[SRC_HIGH], who[SRC_LOW], who[SRC_PORT], seed)
     dst = _end_hash(who[DST_HIGH], who[DST_LOW], who[DST_PORT], seed)
     return _mixed((src + dst) ^ np.uint64(who[PROTOCOL] * 16 + who[VERSION]))
@@ -165,6 +192,7 @@ def _direction(flow: Ints, parts: Ints) -> int:
     for j in range(2):
         same = same and flow[SRC_HIGH + j] == parts[SRC_HIGH + j] and flow[DST_HIGH + j] == parts[DST_HIGH + j]
         turned = turned and flow[SRC_HIGH + j] == parts[DST_HIGH + j] and flow[DST_HIGH + j] == parts[SRC_HIGH + j]
+    # A host that talks to itself from one port to the same port fits both ways; it counts as forward.
     if same and flow[SRC_PORT] == parts[SRC_PORT] and flow[DST_PORT] == parts[DST_PORT]:
         return 1
     if turned and flow[SRC_PORT] == parts[DST_PORT] and flow[DST_PORT] == parts[SRC_PORT]:
@@ -172,44 +200,47 @@ def _direction(flow: Ints, parts: Ints) -> int:
     return 0
 
 
-@njit(cache=True)
-def _find(flows: Ints, places: NDArray[np.int32], parts: Ints, seed: np.uint64) -> int:
+@njit(cache=True, inline="always")
+def _find(table: FlowTable, parts: Ints) -> int:
     """Return the place of the packet's flow in the hash table, or the empty place where it belongs."""
+    places = table.places
     mask = len(places) - 1
-    place = np.int64(_hash(parts, seed) & np.uint64(mask))
-    while places[place] != _NONE and _direction(flows[places[place]], parts) == 0:
+    place = np.int64(_hash(parts, table.seed) & np.uint64(mask))
+    # Linear probing. There are at least twice as many places as rows, so that a free place is always found, and soon.
+    while places[place] != _NONE and _direction(table.flows[places[place]], parts) == 0:
         place = (place + 1) & mask
     return place
 
 
 @njit(cache=True)
-def _forget(
-    flows: Ints, places: NDArray[np.int32], state: Ints, free: NDArray[np.int32], row: int, seed: np.uint64
-) -> None:
+def _forget(table: FlowTable, row: int) -> None:
     """Take a row out of its list and of the hash table; what was probed past it moves up (Knuth 6.4, algorithm R)."""
-    _remove(flows, state, flows[row, STATUS], BEFORE, row)
+    flows, places = table.flows, table.places
+    _remove(table, flows[row, STATUS], BEFORE, row)
     mask = len(places) - 1
-    hole = np.int64(_hash(flows[row], seed) & np.uint64(mask))
+    hole = np.int64(_hash(flows[row], table.seed) & np.uint64(mask))
     while places[hole] != row:
         hole = (hole + 1) & mask
     place = (hole + 1) & mask
     while places[place] != _NONE:
-        home = np.int64(_hash(flows[places[place]], seed) & np.uint64(mask))
+        home = np.int64(_hash(flows[places[place]], table.seed) & np.uint64(mask))
+        # The row at `place` may fill the hole only if its home does not lie behind the hole, cyclically: a search that
+        # starts at its home must still pass it.
         if ((place - home) & mask) >= ((place - hole) & mask):
             places[hole] = places[place]
             hole = place
         place = (place + 1) & mask
     places[hole] = _NONE
     flows[row, STATUS] = FREE
-    free[state[FREE_TOP]] = row
-    state[FREE_TOP] += 1
+    table.free[table.state[FREE_TOP]] = row
+    table.state[FREE_TOP] += 1
 
 
 @njit(cache=True)
-def fill_places(flows: Ints, places: NDArray[np.int32], rows: NDArray[np.int32], seed: np.uint64) -> None:
+def fill_places(table: FlowTable, rows: NDArray[np.int32]) -> None:
     """Enter rows of the table into an empty hash table."""
     for row in rows:
-        places[_find(flows, places, flows[row], seed)] = row
+        table.places[_find(table, table.flows[row])] = row
 
 
 # --- running statistics ----------------------------------------------------------------------------------------------
@@ -218,6 +249,7 @@ def fill_places(flows: Ints, places: NDArray[np.int32], rows: NDArray[np.int32],
 @njit(cache=True, inline="always")
 def _add_moment(moments: Floats, at: int, n: int, value: float) -> None:
     """Add the n-th value (Welford 1962)."""
+    # Sums of squares of microseconds would lose all digits in long flows; squares around the running mean do not.
     off = value - moments[at]
     moments[at] += off / n
     moments[at + 1] += off * (value - moments[at])
@@ -238,6 +270,7 @@ def _widen(flow: Ints, most: int, n: int, value: int) -> None:
 @njit(cache=True)
 def _begin(flow: Ints, moments: Floats, parts: Ints, turned: bool, time: int) -> None:
     """Clear a row for a new flow from the packet's source, or where it is turned, from its destination."""
+    # The row stands in a list already, whose links must survive; all else is of the flow that had it before.
     keep_before, keep_after, status = flow[BEFORE], flow[AFTER], flow[STATUS]
     flow[:] = 0
     moments[:] = 0
@@ -262,6 +295,7 @@ def _add(flow: Ints, moments: Floats, parts: Ints, forward: bool, time: int, idl
     side = 0 if forward else 1
     payload, flags = parts[d.PAYLOAD], parts[d.FLAGS]
     n_before = flow[FWD_N] + flow[BWD_N]
+    # Times first: they need the counts and the latest times without this packet.
     _add_times(flow, moments, n_before, side, time, idle_gap)
     _add_bulk(flow, FWD_BULK if forward else BWD_BULK, BWD_BULK if forward else FWD_BULK, payload, time)
     flow[FWD_N + side] += 1
@@ -290,6 +324,7 @@ def _add_times(flow: Ints, moments: Floats, n_before: int, side: int, time: int,
     """Count the gaps: to the packet before, to that of the same side, and whether the flow had fallen idle."""
     first, last, n_side = FWD_FIRST + 2 * side, FWD_LAST + 2 * side, flow[FWD_N + side]
     if n_side:
+        # A packet that comes late counts as one without a gap, and does not set the flow's latest time back.
         gap = max(0, time - flow[last])
         _add_moment(moments, M_FWD_IAT + 2 * side, n_side, gap)
         _widen(flow, FWD_IAT_MAX + 2 * side, n_side, gap)
@@ -367,6 +402,7 @@ def _add_window(flow: Ints, window: int, side: int, n_side: int) -> None:
         return
     if flow[BWD_WINDOW] <= 0:
         flow[BWD_WINDOW] = window
+    # What the published tables hold in its place: see `DIALECTS` of the meter.
     flow[BWD_WINDOW_LAST] = window
 
 
@@ -374,39 +410,34 @@ def _add_window(flow: Ints, window: int, side: int, n_side: int) -> None:
 
 
 @njit(cache=True)
-def _export(flow: Ints, moments: Floats, why: int, ints: Ints, floats: Floats, n: int) -> int:
-    ints[n, :] = flow
-    ints[n, WHY] = why
-    floats[n, :] = moments
-    return n + 1
+def _export(table: FlowTable, row: int, why: int) -> None:
+    n = table.n_rows[0]
+    table.ints[n, :] = table.flows[row]
+    table.ints[n, WHY] = why
+    table.floats[n, :] = table.moments[row]
+    table.n_rows[0] = n + 1
 
 
 @njit(cache=True)
-def _rest(flows: Ints, state: Ints, settings: Ints, row: int) -> None:
-    """Keep an exported flow dormant: what comes late is known by it, and what goes on keeps its direction."""
-    if settings[SNAPSHOT] and flows[row, SNAPSHOT_AT]:
-        _remove(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
-        flows[row, SNAPSHOT_AT] = 0
-    _move(flows, state, row, DORMANT)
+def _end(table: FlowTable, row: int, why: int) -> None:
+    """Export a flow and keep it dormant: what comes late is known by it, and what goes on keeps its direction."""
+    _export(table, row, why)
+    if table.settings[SNAPSHOT] and table.flows[row, SNAPSHOT_AT]:
+        _remove(table, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
+        table.flows[row, SNAPSHOT_AT] = 0
+    _move(table, row, DORMANT)
 
 
-@njit(cache=True)
-def expire(
-    clock: int,
-    flows: Ints,
-    moments: Floats,
-    state: Ints,
-    settings: Ints,
-    ints: Ints,
-    floats: Floats,
-    n: int,
-    reserved: int,
-) -> tuple[int, bool]:
-    """Export flows that are due, in the order of their deadlines, until the rows are full.
+@njit(cache=True, inline="always")
+def expire(table: FlowTable, clock: int, reserved: int) -> bool:
+    """Export flows that are due, in the order of their deadlines; return False where the rows are full before that.
 
-    Returns how many rows there are, and whether all were exported. The last ``reserved`` rows are left free.
+    The last ``reserved`` rows are left free.
     """
-    while n < len(ints) - reserved:
+    flows, state, settings = table.flows, table.state, table.settings
+    # Three lists, each in order of its deadlines, are merged: whichever head is due first is exported, then the heads
+    # are compared again. A snapshot puts its flow back at the tail with a later deadline, so this ends.
+    while table.n_rows[0] < len(table.ints) - reserved:
         row, which, first = _NONE, 0, clock
         for status in (ACTIVE, CLOSING):
             head = state[HEAD + status]
@@ -416,18 +447,17 @@ def expire(
         if head != _NONE and _is_due(flows[head, SNAPSHOT_AT], flows[head, SERIAL], first, row, flows):
             row, which = head, _SNAPSHOTS
         if row == _NONE:
-            return n, True
+            return True
         if which == _SNAPSHOTS:
             if flows[row, FWD_N] + flows[row, BWD_N] > flows[row, TOLD_N]:  # else nothing has come since the last one
                 flows[row, TOLD_N] = flows[row, FWD_N] + flows[row, BWD_N]
-                n = _export(flows[row], moments[row], BY_SNAPSHOT, ints, floats, n)
-            _remove(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
+                _export(table, row, BY_SNAPSHOT)
+            _remove(table, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
             flows[row, SNAPSHOT_AT] += settings[SNAPSHOT]
-            _append(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
+            _append(table, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
         else:
-            n = _export(flows[row], moments[row], BY_TIMEOUT if which == ACTIVE else BY_END, ints, floats, n)
-            _rest(flows, state, settings, row)
-    return n, False
+            _end(table, row, BY_TIMEOUT if which == ACTIVE else BY_END)
+    return False
 
 
 @njit(cache=True, inline="always")
@@ -439,18 +469,15 @@ def _is_due(deadline: int, serial: int, first: int, found: int, flows: Ints) -> 
 
 
 @njit(cache=True)
-def flush(
-    why: int, flows: Ints, moments: Floats, state: Ints, settings: Ints, ints: Ints, floats: Floats, n: int
-) -> tuple[int, bool]:
-    """Export every flow, those that ended first, each list in order; until the rows are full."""
+def flush(table: FlowTable, why: int) -> bool:
+    """Export every flow, those that ended first, each list in order; return False where the rows are full before."""
+    # Snapshots have no turn of their own: each of their flows stands in one of these two lists.
     for status in (CLOSING, ACTIVE):
-        while state[HEAD + status] != _NONE:
-            if n == len(ints):
-                return n, False
-            row = state[HEAD + status]
-            n = _export(flows[row], moments[row], BY_END if status == CLOSING else why, ints, floats, n)
-            _rest(flows, state, settings, row)
-    return n, True
+        while table.state[HEAD + status] != _NONE:
+            if table.n_rows[0] == len(table.ints):
+                return False
+            _end(table, table.state[HEAD + status], BY_END if status == CLOSING else why)
+    return True
 
 
 # --- the meter -------------------------------------------------------------------------------------------------------
@@ -458,6 +485,7 @@ def flush(
 
 @njit(cache=True, nogil=True)
 def meter_block(
+    table: FlowTable,
     data: NDArray[np.uint8],
     offsets: Ints,
     captured: Ints,
@@ -465,22 +493,12 @@ def meter_block(
     times: Ints,
     link_types: Ints,
     first: int,
-    flows: Ints,
-    moments: Floats,
-    places: NDArray[np.int32],
-    free: NDArray[np.int32],
-    state: Ints,
-    settings: Ints,
-    seed: np.uint64,
-    counters: Ints,
-    ints: Ints,
-    floats: Floats,
-    n: int,
-) -> tuple[int, int]:
-    """Meter packets from ``first`` on, behind n rows; return how many packets were taken, and how many rows there are.
+) -> int:
+    """Meter packets from ``first`` on; return how many packets were taken.
 
     It stops before the end of the block where there may be no room for the rows of another packet.
     """
+    state, settings, counters = table.state, table.settings, table.counters
     parts = np.zeros(d.N_PARTS, np.int64)
     for j in range(first, len(offsets)):
         outcome = dissect(data, offsets[j], captured[j], lengths[j], link_types[j], settings[PADDING] != 0, parts)
@@ -489,84 +507,71 @@ def meter_block(
             continue
         time = times[j]
         if time < state[CLOCK] - _CLOCK_BACK_US:
-            n, done = flush(BY_CLOCK, flows, moments, state, settings, ints, floats, n)
-            if not done:
-                return j, n
+            # Full rows stop it here, before anything of this packet is counted: the caller makes room and comes back
+            # with the same packet, for which the clock is still set back.
+            if not flush(table, BY_CLOCK):
+                return j
             counters[C_CLOCK_BACK] += 1
             state[CLOCK] = time
         elif time > state[CLOCK]:
             state[CLOCK] = time
-        n, done = expire(state[CLOCK], flows, moments, state, settings, ints, floats, n, 2)
-        if not done:
-            return j, n
+        # Two rows stay free for the packet itself: one for the flow that ends before it (evicted, or closed on the same
+        # ports), one for its own, which its FIN may end.
+        if not expire(table, state[CLOCK], 2):
+            return j
         counters[d.METERED] += 1
         counters[C_OUT_OF_ORDER] += time < state[CLOCK]
-        n = _take(parts, time, flows, moments, places, free, state, settings, seed, counters, ints, floats, n)
-    return len(offsets), n
+        _take(table, parts, time)
+    return len(offsets)
 
 
-@njit(cache=True)
-def _take(
-    parts: Ints,
-    time: int,
-    flows: Ints,
-    moments: Floats,
-    places: NDArray[np.int32],
-    free: NDArray[np.int32],
-    state: Ints,
-    settings: Ints,
-    seed: np.uint64,
-    counters: Ints,
-    ints: Ints,
-    floats: Floats,
-    n: int,
-) -> int:
-    """Give a packet to its flow, or begin one with it; return how many rows are exported by then."""
-    place = _find(flows, places, parts, seed)
-    row = np.int64(places[place])
+@njit(cache=True, inline="always")
+def _take(table: FlowTable, parts: Ints, time: int) -> None:
+    """Give a packet to its flow, or begin one with it."""
+    state, settings = table.state, table.settings
+    place = _find(table, parts)
+    row = np.int64(table.places[place])
     flags, is_tcp = parts[d.FLAGS], parts[d.PROTOCOL] == d.TCP
     if row == _NONE:
         if state[FREE_TOP] == 0:
-            n = _evict(flows, moments, places, free, state, settings, seed, counters, ints, floats, n)
-            place = _find(flows, places, parts, seed)
+            _evict(table)
+            place = _find(table, parts)
         state[FREE_TOP] -= 1
-        row = np.int64(free[state[FREE_TOP]])
-        places[place] = row
-        flows[row, STATUS] = ACTIVE
-        _append(flows, state, ACTIVE, BEFORE, row)
+        row = np.int64(table.free[state[FREE_TOP]])
+        table.places[place] = row
+        table.flows[row, STATUS] = ACTIVE
+        _append(table, ACTIVE, BEFORE, row)
         syn_ack = is_tcp and (flags & (d.SYN | d.ACK)) == (d.SYN | d.ACK) and settings[FIRST_FIN_ENDS] == 0
-        _open(flows, moments, state, settings, row, parts, syn_ack, time)
+        _open(table, row, parts, syn_ack, time)
     else:
-        flow = flows[row]
+        flow = table.flows[row]
         opens = is_tcp and (flags & d.SYN) != 0
         if flow[STATUS] == DORMANT:
+            # The last ACK, a retransmission: no traffic that would be worth a flow of one packet.
             if is_tcp and flow[TCP_STATE] == CLOSED and not opens and parts[d.PAYLOAD] == 0:
-                counters[C_AFTER_END] += 1
-                return n
-            _reopen(flows, moments, state, settings, row, parts, opens, time)
-        elif flow[TCP_STATE] == CLOSED and opens:
-            n = _export(flow, moments[row], BY_END, ints, floats, n)
-            _rest(flows, state, settings, row)
-            _reopen(flows, moments, state, settings, row, parts, True, time)
-        elif _is_other_icmp(flow, parts):
-            n = _export(flow, moments[row], BY_END, ints, floats, n)
-            _rest(flows, state, settings, row)
-            _reopen(flows, moments, state, settings, row, parts, False, time)
-    flow = flows[row]
-    _add(flow, moments[row], parts, _direction(flow, parts) == 1, time, settings[IDLE_GAP])
+                table.counters[C_AFTER_END] += 1
+                return
+            _reopen(table, row, parts, opens, time)
+        # A SYN while the old connection lingers: the ports are used again. ICMP has no ports; type and code tell apart.
+        elif (flow[TCP_STATE] == CLOSED and opens) or _is_other_icmp(flow, parts):
+            _end(table, row, BY_END)
+            _reopen(table, row, parts, opens, time)
+    flow = table.flows[row]
+    # The direction is known only now: `_reopen` may have begun a flow that goes the way of this packet.
+    _add(flow, table.moments[row], parts, _direction(flow, parts) == 1, time, settings[IDLE_GAP])
     if not is_tcp:
-        return n
+        return
     if settings[FIRST_FIN_ENDS]:
         if flags & d.FIN:
-            n = _export(flow, moments[row], BY_END, ints, floats, n)
-            _rest(flows, state, settings, row)
-            _forget(flows, places, state, free, row, seed)
+            _end(table, row, BY_END)
+            # The original remembers nothing of a flow that ended: what follows begins another, in the direction of its
+            # packet.
+            _forget(table, row)
     elif _has_ended(flow, flags):
         flow[TCP_STATE] = CLOSED
         if state[CLOCK] + settings[LINGER] < flow[DEADLINE]:  # else its time-out is nearer
             flow[DEADLINE] = state[CLOCK] + settings[LINGER]
-            _move(flows, state, row, CLOSING)
-    return n
+            _move(table, row, CLOSING)
 
 
 @njit(cache=True)
@@ -595,58 +600,44 @@ def _is_other_icmp(flow: Ints, parts: Ints) -> bool:
 
 
 @njit(cache=True)
-def _open(
-    flows: Ints, moments: Floats, state: Ints, settings: Ints, row: int, parts: Ints, turned: bool, time: int
-) -> None:
+def _open(table: FlowTable, row: int, parts: Ints, turned: bool, time: int) -> None:
     """Begin a flow in a row that stands in the list of active ones; a first SYN-ACK means that the SYN was missed."""
-    _begin(flows[row], moments[row], parts, turned, time)
+    flows, state, settings = table.flows, table.state, table.settings
+    _begin(flows[row], table.moments[row], parts, turned, time)
     flows[row, SERIAL] = state[N_SERIALS]
     state[N_SERIALS] += 1
     # The clock, not the packet's own time: lists are in order of their deadlines, and late packets must not break it.
     flows[row, DEADLINE] = state[CLOCK] + settings[TIMEOUT]
     if settings[SNAPSHOT]:
         flows[row, SNAPSHOT_AT] = state[CLOCK] + settings[SNAPSHOT]
-        _append(flows, state, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
+        _append(table, _SNAPSHOTS, BEFORE_SNAPSHOT, row)
 
 
 @njit(cache=True)
-def _reopen(
-    flows: Ints, moments: Floats, state: Ints, settings: Ints, row: int, parts: Ints, opens: bool, time: int
-) -> None:
+def _reopen(table: FlowTable, row: int, parts: Ints, opens: bool, time: int) -> None:
     """Begin another flow of the same two ends, in the direction that the rules give it."""
-    flow = flows[row]
+    flow, settings = table.flows[row], table.settings
     against = _direction(flow, parts) == -1
     protocol, ended = parts[d.PROTOCOL], flow[TCP_STATE] == CLOSED
     quiet = time - flow[LAST] > settings[TIMEOUT]
     by_rules = settings[FIRST_FIN_ENDS] == 0  # the original knew neither of the two below
+    # What goes on keeps its direction: TCP unless it ended and a SYN opens it anew, UDP unless it paused for a whole
+    # time-out. The rest takes the direction of its packet, or the opposite one of a SYN-ACK.
     goes_on = by_rules and ((protocol == d.TCP and not (ended and opens)) or (protocol == d.UDP and not quiet))
     earlier = flow[EARLIER] + max(0, time - flow[START]) if goes_on else 0
     syn_ack = by_rules and protocol == d.TCP and (parts[d.FLAGS] & (d.SYN | d.ACK)) == (d.SYN | d.ACK)
-    _move(flows, state, row, ACTIVE)
-    _open(flows, moments, state, settings, row, parts, against if goes_on else syn_ack, time)
-    flows[row, EARLIER] = earlier
+    _move(table, row, ACTIVE)
+    _open(table, row, parts, against if goes_on else syn_ack, time)
+    flow[EARLIER] = earlier
 
 
 @njit(cache=True)
-def _evict(
-    flows: Ints,
-    moments: Floats,
-    places: NDArray[np.int32],
-    free: NDArray[np.int32],
-    state: Ints,
-    settings: Ints,
-    seed: np.uint64,
-    counters: Ints,
-    ints: Ints,
-    floats: Floats,
-    n: int,
-) -> int:
+def _evict(table: FlowTable) -> None:
     """Make room in a full table: the longest dormant flow goes, else one that ended, else the oldest is exported."""
+    state = table.state
+    # Dormant rows were exported already, so that they cost nothing but the direction of what may still come.
     if state[HEAD + DORMANT] == _NONE:
         status = CLOSING if state[HEAD + CLOSING] != _NONE else ACTIVE
-        row = state[HEAD + status]
-        n = _export(flows[row], moments[row], BY_END if status == CLOSING else BY_EVICTION, ints, floats, n)
-        counters[C_EVICTED] += status == ACTIVE
-        _rest(flows, state, settings, row)
-    _forget(flows, places, state, free, state[HEAD + DORMANT], seed)
-    return n
+        table.counters[C_EVICTED] += status == ACTIVE
+        _end(table, state[HEAD + status], BY_END if status == CLOSING else BY_EVICTION)
+    _forget(table, state[HEAD + DORMANT])

@@ -119,43 +119,45 @@ class FlowMeter:
         ):
             self._settings[place] = round(seconds * 1e6)
         self._settings[t.PADDING] = self._settings[t.FIRST_FIN_ENDS] = dialect == "cicids17"
-        self._flows = np.zeros((max_flows, t.N_INTS), np.int64)
-        self._moments = np.zeros((max_flows, t.N_FLOATS))
-        self._places = np.full(1 << (2 * max_flows - 1).bit_length(), -1, np.int32)
-        self._free = np.arange(max_flows - 1, -1, -1, dtype=np.int32)
-        self._state = np.full(t.N_STATE, -1, np.int64)
-        self._state[[t.CLOCK, t.N_SERIALS, t.FREE_TOP]] = _NO_CLOCK, 0, max_flows
-        self._seed = np.uint64(secrets.randbits(64))  # so that nobody can choose flows that share a place
-        self._counters = np.zeros(len(t.COUNTERS), np.int64)
-        self._taken = self._counters.copy()
-        self._n, self._tables = 0, list[pl.DataFrame]()
-        self._rows = (np.zeros((ROWS, t.N_INTS), np.int64), np.zeros((ROWS, t.N_FLOATS)))
+        self._table = t.FlowTable(
+            flows=np.zeros((max_flows, t.N_INTS), np.int64),
+            moments=np.zeros((max_flows, t.N_FLOATS)),
+            places=np.full(1 << (2 * max_flows - 1).bit_length(), -1, np.int32),
+            free=np.arange(max_flows - 1, -1, -1, dtype=np.int32),
+            state=np.full(t.N_STATE, -1, np.int64),
+            settings=self._settings,
+            counters=np.zeros(len(t.COUNTERS), np.int64),
+            seed=np.uint64(secrets.randbits(64)),  # so that nobody can choose flows that share a place
+            ints=np.zeros((ROWS, t.N_INTS), np.int64),
+            floats=np.zeros((ROWS, t.N_FLOATS)),
+            n_rows=np.zeros(1, np.int64),
+        )
+        self._table.state[[t.CLOCK, t.N_SERIALS, t.FREE_TOP]] = _NO_CLOCK, 0, max_flows
+        self._taken = self._table.counters.copy()
+        self._tables: list[pl.DataFrame] = []
 
     @property
     def counters(self) -> dict[str, int]:
         """Packets by outcome, and what else was counted: :data:`deepidea.packets.flow_table.COUNTERS`."""
-        return dict(zip(t.COUNTERS, self._counters.tolist(), strict=True))
+        return dict(zip(t.COUNTERS, self._table.counters.tolist(), strict=True))
 
     def take_counters(self) -> dict[str, int]:
         """Return what was counted since the last call."""
-        counts = dict(zip(t.COUNTERS, (self._counters - self._taken).tolist(), strict=True))
-        self._taken = self._counters.copy()
+        counts = dict(zip(t.COUNTERS, (self._table.counters - self._taken).tolist(), strict=True))
+        self._taken = self._table.counters.copy()
         return counts
 
     @property
     def n_waiting(self) -> int:
         """Flows that have ended and were not taken yet."""
-        return self._n + sum(map(len, self._tables))
+        return int(self._table.n_rows[0]) + sum(map(len, self._tables))
 
     def feed(self, block: PacketBlock) -> None:
         """Meter packets; the flows that end wait until they are taken. Cheaper than `add`, block by block."""
         first = 0
         columns = (block.offsets, block.captured, block.lengths, block.times_us, block.link_types)
         while first < len(block):
-            first, self._n = t.meter_block(
-                block.data, *columns, first, self._flows, self._moments, self._places, self._free, self._state,
-                self._settings, self._seed, self._counters, *self._rows, self._n,
-            )  # fmt: skip
+            first = t.meter_block(self._table, block.data, *columns, first)
             if first < len(block):
                 self._put_away()
 
@@ -172,28 +174,20 @@ class FlowMeter:
 
     def tick(self, now_us: int) -> pl.DataFrame:
         """Export flows whose time has come by a clock; on a quiet link no packet would."""
-        table = (self._flows, self._moments, self._state, self._settings)
-        done = False
-        while not done:
-            self._n, done = t.expire(min(now_us, 1 << 60), *table, *self._rows, self._n, 0)
-            if not done:
-                self._put_away()
+        while not t.expire(self._table, min(now_us, 1 << 60), 0):
+            self._put_away()
         return self.take()
 
     def advance(self, by_us: int) -> None:
         """Let flows end whose time has come when this much has passed since the last packet; they wait to be taken."""
-        if by_us > 0 and self._state[t.CLOCK] != _NO_CLOCK:
-            ended = self.tick(int(self._state[t.CLOCK]) + by_us)
+        if by_us > 0 and self._table.state[t.CLOCK] != _NO_CLOCK:
+            ended = self.tick(int(self._table.state[t.CLOCK]) + by_us)
             self._tables.append(ended)
 
     def finish(self) -> pl.DataFrame:
         """Export all flows that are under way, behind those that wait."""
-        table = (self._flows, self._moments, self._state, self._settings)
-        done = False
-        while not done:
-            self._n, done = t.flush(t.BY_STOP, *table, *self._rows, self._n)
-            if not done:
-                self._put_away()
+        while not t.flush(self._table, t.BY_STOP):
+            self._put_away()
         return self.take()
 
     def save(self) -> bytes:
@@ -203,17 +197,18 @@ class FlowMeter:
         """
         if self.n_waiting:
             raise ValueError(f"flows that have ended must be taken before a meter is saved, got {self.n_waiting}")
-        status = self._flows[:, t.STATUS]
+        table = self._table
+        status = table.flows[:, t.STATUS]
         under_way = np.flatnonzero((status != t.FREE) & (status != t.DORMANT)).astype(np.int32)
         dormant = np.flatnonzero(status == t.DORMANT).astype(np.int32)
         arrays: dict[str, NDArray[Any]] = {
             "under_way": under_way,
-            "flows": np.ascontiguousarray(self._flows[under_way].T),  # columns compress better than rows
-            "moments": np.ascontiguousarray(self._moments[under_way].T),
+            "flows": np.ascontiguousarray(table.flows[under_way].T),  # columns compress better than rows
+            "moments": np.ascontiguousarray(table.moments[under_way].T),
             "dormant": dormant,
-            "ended": np.ascontiguousarray(self._flows[dormant, :_DORMANT_COLUMNS].T),
-            "state": self._state,
-            "counters": self._counters,
+            "ended": np.ascontiguousarray(table.flows[dormant, :_DORMANT_COLUMNS].T),
+            "state": table.state,
+            "counters": table.counters,
             "taken": self._taken,
         }
         return pack_arrays(self._about(), arrays)
@@ -229,29 +224,30 @@ class FlowMeter:
         about, saved = unpack_arrays(data)
         if about != self._about():
             raise ValueError("the meter was saved by another release or with other options")
-        rows = np.concatenate([saved["under_way"], saved["dormant"]])
-        if len(np.unique(rows)) != len(rows) or rows.min(initial=0) < 0 or rows.max(initial=0) >= len(self._flows):
+        table, rows = self._table, np.concatenate([saved["under_way"], saved["dormant"]])
+        if len(np.unique(rows)) != len(rows) or rows.min(initial=0) < 0 or rows.max(initial=0) >= len(table.flows):
             raise ValueError("the saved flows are damaged")
-        self._flows[saved["under_way"]] = saved["flows"].T
-        self._moments[saved["under_way"]] = saved["moments"].T
-        self._flows[saved["dormant"], :_DORMANT_COLUMNS] = saved["ended"].T
-        for name, array in (("state", self._state), ("counters", self._counters), ("taken", self._taken)):
+        table.flows[saved["under_way"]] = saved["flows"].T
+        table.moments[saved["under_way"]] = saved["moments"].T
+        table.flows[saved["dormant"], :_DORMANT_COLUMNS] = saved["ended"].T
+        for name, array in (("state", table.state), ("counters", table.counters), ("taken", self._taken)):
             array[:] = saved[name]
-        free = np.setdiff1d(np.arange(len(self._flows), dtype=np.int32), rows)[::-1]
-        self._free[: len(free)] = free
-        self._state[t.FREE_TOP] = len(free)
-        t.fill_places(self._flows, self._places, rows, self._seed)
+        free = np.setdiff1d(np.arange(len(table.flows), dtype=np.int32), rows)[::-1]
+        table.free[: len(free)] = free
+        table.state[t.FREE_TOP] = len(free)
+        t.fill_places(table, rows)
 
     def _about(self) -> dict[str, Any]:
-        sizes = [len(self._flows), t.N_INTS, t.N_FLOATS, t.N_STATE, len(t.COUNTERS)]
+        sizes = [len(self._table.flows), t.N_INTS, t.N_FLOATS, t.N_STATE, len(t.COUNTERS)]
         return {"format": _FORMAT, "dialect": self.dialect, "settings": self._settings.tolist(), "sizes": sizes}
 
     def _put_away(self) -> None:
         """Make a table of the exported rows, so that there is room for more."""
-        if self._n or not self._tables:
-            ints, floats = self._rows[0][: self._n].copy(), self._rows[1][: self._n].copy()
+        n = int(self._table.n_rows[0])
+        if n or not self._tables:
+            ints, floats = self._table.ints[:n].copy(), self._table.floats[:n].copy()
             self._tables.append(pl.DataFrame({**_identity(ints), **_features(ints, floats, self.dialect)}))
-            self._n = 0
+            self._table.n_rows[0] = 0
 
 
 def meter_capture(
