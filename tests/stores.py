@@ -33,7 +33,7 @@ from deepidea.store import (
     sources,
 )
 from deepidea.store import store as opening
-from deepidea.store.grouping import GAP_S, INCIDENT_COLUMNS
+from deepidea.store.grouping import BEST_FINDING, GAP_S, INCIDENT_COLUMNS
 
 QUERIES: dict[str, Callable[..., Any]] = {
     "position": sources.position,
@@ -96,7 +96,7 @@ OF_STORE: dict[str, Callable[..., Any]] = {
 STATE = {"status": pl.String(), "note": pl.String(), "changed": pl.Datetime("us", "UTC")}
 TIMES = {"first": pl.Datetime("us", "UTC"), "last": pl.Datetime("us", "UTC")}
 INCIDENT_SCHEMA = {name.removesuffix("_us"): TIMES.get(name.removesuffix("_us"), dtype)
-                   for name, dtype in INCIDENT_COLUMNS.items()} | STATE  # fmt: skip
+                   for name, dtype in INCIDENT_COLUMNS.items() if name not in BEST_FINDING} | STATE  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

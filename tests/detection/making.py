@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +25,7 @@ ONE: Mapping[str, Any] = {
 }
 
 
-def alerts_of(rows: Sequence[Mapping[str, Any]], **same: Any) -> pl.DataFrame:
+def alerts_of(rows: Sequence[Mapping[str, Any]], *, findings: pl.DataFrame | None = None, **same: Any) -> pl.DataFrame:
     """Return an alert for each row: its own entries, those of all, those of `ONE`; ``at_s`` is past noon."""
     full = [{**ONE, **same, **row} for row in rows]
     table = pl.DataFrame(full, infer_schema_length=None) if full else pl.DataFrame([ONE]).clear()
@@ -33,7 +34,41 @@ def alerts_of(rows: Sequence[Mapping[str, Any]], **same: Any) -> pl.DataFrame:
     flows = table.drop("at_s", "class", "score").with_columns(
         times, times.alias("start"), fwd_packets=pl.lit(3.0), bwd_packets=pl.lit(2.0), bytes_per_s=pl.lit(12.5)
     )
-    return make_alerts(flows, verdicts, pl.Series([True] * len(full), dtype=pl.Boolean), model="5eed")
+    selected = pl.Series([True] * len(full), dtype=pl.Boolean)
+    return make_alerts(flows, verdicts, selected, findings=findings, model="5eed")
+
+
+FINDING: Mapping[str, Any] = {
+    "behaviour": "port_scan_vertical",
+    "role": "source",
+    "sentence": "42 ports of 1 host, 95 % refused, 5 s",
+    "severity": 3,
+}
+OF_FINDING: Mapping[str, Any] = {
+    "window_s": 600,
+    "key": "pair",
+    "counts": {"ports": 42, "failed_share": 0.95},
+    "thresholds": {"ports": 8},
+    "margin": 5.25,
+    "technique": "T1046",
+    "direction": "inside to inside",
+}
+
+
+def findings_of(rows: Sequence[Mapping[str, Any]], **same: Any) -> pl.DataFrame:
+    """Return the alert of a finding for each row, as `alerts_of` does; `FINDING` is what rows do not name.
+
+    What the finding itself has, ``counts``, ``direction`` and so on, comes from the rows too, else from `OF_FINDING`.
+    """
+    full = [{**ONE, **FINDING, **OF_FINDING, **same, **row} for row in rows]
+    findings = pl.DataFrame(
+        [
+            {name: row[name] for name in (*FINDING, "class", "score")}
+            | {"finding": json.dumps({name: row[name] for name in OF_FINDING})}
+            for row in full
+        ]
+    )
+    return alerts_of([{name: row[name] for name in ONE} for row in full], findings=findings)
 
 
 def sweep(n: int, *, first: int = 1, **same: Any) -> pl.DataFrame:

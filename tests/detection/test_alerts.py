@@ -17,7 +17,7 @@ from deepidea.flows.identity import community_id
 from deepidea.flows.simulate import simulate_flows
 from deepidea.model.detector import Detector
 from deepidea.store.alert_columns import ALERT_COLUMNS
-from tests.detection.making import NOON, alerts_of, sweep
+from tests.detection.making import FINDING, NOON, OF_FINDING, alerts_of, findings_of, sweep
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 7))
@@ -61,6 +61,35 @@ def test_only_selected_flows_are_alerts_in_their_order() -> None:
 def test_nothing_chosen_is_an_empty_table_of_the_same_columns() -> None:
     assert alerts_of([]).schema == pl.Schema(ALERT_COLUMNS)
     assert alerts_of([]).height == 0
+
+
+def test_a_finding_gives_class_score_and_severity_and_the_flow_the_rest() -> None:
+    flows = pl.DataFrame({"src_ip": ["192.0.2.7"] * 2, "dst_port": [1, 2], "fwd_packets": [1.0, 2.0]})
+    verdicts = pl.DataFrame(
+        {"class": ["benign", "dos"], "label": ["benign", "hulk"], "score": [0.1, 0.7], "anomaly": [0.2, 0.3],
+         "p_dos": [0.1, 0.7], "unknown": [True, False]}
+    )  # fmt: skip
+    found = {"class": "port_scan", "score": 0.97, **FINDING, "severity": 4, "finding": json.dumps(OF_FINDING)}
+    findings = pl.DataFrame([found, dict.fromkeys(found)])
+    alerts = make_alerts(flows, verdicts, pl.Series([True, True]), findings=findings, model="m", made_at=NOON)
+    raised, plain = alerts.rows(named=True)
+    assert (raised["class"], raised["score"], raised["severity"], raised["sentence"]) == (
+        "port_scan", 0.97, 4, FINDING["sentence"])  # fmt: skip
+    assert (raised["anomaly"], raised["probabilities"], raised["fwd_packets"]) == (0.2, '{"dos":0.1}', 1)
+    assert (raised["label"], raised["unknown"]) == (None, None)  # of the last flow, not of the behaviour
+    without = make_alerts(flows, verdicts, pl.Series([False, True]), model="m", made_at=NOON)
+    assert [plain] == without.rows(named=True)
+
+
+def test_a_flow_and_what_it_completes_are_different_alerts() -> None:
+    flow, scan, sweep = alerts_of([{}]), findings_of([{}]), findings_of([{"behaviour": "port_scan_horizontal"}])
+    assert pl.concat([flow, scan, sweep])["alert_id"].n_unique() == 3
+    assert findings_of([{"sentence": "60 ports of 1 host"}])["alert_id"].equals(scan["alert_id"])
+
+
+def test_findings_of_another_number_of_rows_are_refused() -> None:
+    with pytest.raises(SchemaError, match="1, got 2"):
+        alerts_of([{}], findings=findings_of([{}, {}]))
 
 
 def test_ids_sort_by_time() -> None:

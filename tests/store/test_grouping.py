@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deepidea.store import grouping as incidents
 from deepidea.store.grouping import INCIDENT_COLUMNS, MOST_LISTED, group_alerts, listing_of
-from tests.detection.making import alerts_of, sweep
+from tests.detection.making import FINDING, alerts_of, findings_of, sweep
 
 NONE = pl.DataFrame(schema=pl.Schema(INCIDENT_COLUMNS))
 
@@ -35,6 +35,38 @@ ALERT = st.fixed_dictionaries(
         "score": st.sampled_from([0.5, 0.95]),
     }
 )
+
+
+FINDINGS = st.fixed_dictionaries(
+    {
+        "at_s": st.integers(0, 400).map(lambda k: 250.0 * k),  # more than a day
+        "src_ip": st.sampled_from(["192.0.2.1", "192.0.2.2"]),
+        "dst_ip": st.sampled_from(["198.51.100.1", "198.51.100.2"]),
+        "class": st.sampled_from(["port_scan", "botnet"]),
+        "role": st.sampled_from(["source", "target", None]),
+        "behaviour": st.sampled_from(["port_scan_vertical", "beacon", 'od"d', None]),
+        "score": st.sampled_from([0.5, 0.95]),
+        "sentence": st.sampled_from(["5 ports", "42 ports"]),
+        "severity": st.integers(1, 4),
+    }
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(FINDINGS, min_size=1, max_size=25), st.lists(st.integers(1, 9), min_size=25), st.randoms())
+def test_incidents_of_findings_do_not_depend_on_order_either(rows: list[Any], sizes: list[int], random: Any) -> None:
+    alerts = findings_of(rows)
+    whole = group_alerts(alerts, NONE).incidents
+    random.shuffle(rows)
+    known, rest = NONE, findings_of(rows)
+    for size in sizes:
+        if rest.height:
+            known, rest = added(known, rest.head(size)), rest.slice(size)
+    assert known.equals(whole)
+    assert whole["n_alerts"].sum() == alerts.height
+    assert set(whole["behaviours"].str.json_decode(pl.List(pl.String)).explode().drop_nulls()) == set(
+        alerts["behaviour"].drop_nulls()
+    )
 
 
 @settings(max_examples=60)
@@ -112,6 +144,34 @@ def test_an_incident_is_the_offending_hosts_save_where_many_attack_one(name: str
     found = group_alerts(alerts_of([{"src_ip": f"192.0.2.{k}"} for k in range(9)], **{"class": name}), NONE).incidents
     assert found.height == (1 if role == "target" else 9)
     assert found["role"].unique().to_list() == [role]
+
+
+def test_a_finding_names_whose_incident_it_makes() -> None:
+    rows = [{"src_ip": f"192.0.2.{k}", "at_s": 3_600.0 * k} for k in range(9)]
+    found = group_alerts(findings_of(rows, role="target"), NONE).incidents
+    assert found.select("role", "host", "n_alerts", "n_hosts").rows() == [("target", "198.51.100.1", 9, 9)]
+    assert group_alerts(findings_of(rows, role="source"), NONE).incidents.height == 9
+
+
+def test_scans_of_a_target_are_one_incident_a_day() -> None:
+    rows = [{"src_ip": f"192.0.2.{k}", "at_s": 3_600.0 * k} for k in range(-12, 36)]  # noon is 0
+    found = group_alerts(findings_of(rows, role="target"), NONE).incidents
+    assert found["n_alerts"].to_list() == [24, 24]
+    guessing = {"class": "brute_force", "behaviour": "password_guessing"}
+    assert group_alerts(findings_of(rows, role="target", **guessing), NONE).incidents.height == 48
+
+
+def test_an_incident_shows_the_finding_with_the_highest_score_the_latest_of_several() -> None:
+    rows = [
+        {"sentence": "8 ports", "score": 0.9, "at_s": 0.0},
+        {"sentence": "42 ports", "score": 0.97, "at_s": 1.0},
+        {"sentence": "99 ports", "score": 0.97, "at_s": 2.0, "behaviour": "port_scan_slow"},
+        {"sentence": "7 ports", "score": 0.8, "at_s": 3.0},
+    ]
+    flow = alerts_of([{"score": 0.999, "at_s": 4.0}])
+    found = group_alerts(pl.concat([findings_of(rows), flow]), NONE).incidents.row(0, named=True)
+    assert (found["sentence"], found["behaviour"], found["finding_score"]) == ("99 ports", "port_scan_slow", 0.97)
+    assert (found["behaviours"], found["score"]) == (f'["port_scan_slow", "{FINDING["behaviour"]}"]', 0.999)
 
 
 def test_severity_and_score_are_the_worst() -> None:

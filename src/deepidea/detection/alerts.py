@@ -15,7 +15,7 @@ import polars as pl
 from deepidea.errors import SchemaError
 from deepidea.flows.attack_classes import attack_class_of
 from deepidea.flows.identity import IDENTITY, community_id, transport_name
-from deepidea.store.alert_columns import ALERT_COLUMNS, TIME
+from deepidea.store.alert_columns import ALERT_COLUMNS, FINDING_COLUMNS, TIME
 
 __all__ = ["features_of", "make_alerts"]
 
@@ -32,6 +32,7 @@ def make_alerts(
     *,
     model: str,
     features: pl.DataFrame | None = None,
+    findings: pl.DataFrame | None = None,
     made_at: datetime | None = None,
 ) -> pl.DataFrame:
     """Return an alert for each selected flow, in the order of the flows.
@@ -48,6 +49,10 @@ def make_alerts(
         Fingerprint of the detector.
     features
         The features that the detector scored, ``(n_flows, n_features)``, where they are not in ``flows``.
+    findings
+        The finding that each selected flow completed, ``(n_selected, 7)``: :data:`FINDING_COLUMNS
+        <deepidea.store.alert_columns.FINDING_COLUMNS>`, ``class``, ``score``, ``severity``. The last three replace the
+        verdict's. Where ``behaviour`` is null, the row is of a flow that the verdict alone selected.
     made_at
         Time of alerts whose flow has none; by default now.
 
@@ -59,14 +64,15 @@ def make_alerts(
     Raises
     ------
     SchemaError
-        The three differ in their number of rows, or ``verdicts`` lacks ``class`` or ``score``.
+        The three differ in their number of rows, ``verdicts`` lacks ``class`` or ``score``, or ``findings`` has another
+        number of rows than flows are selected.
 
     Notes
     -----
     An alert's id is the end of its flow in milliseconds (12 digits) and 80 bits of BLAKE2b over model, start, end,
     5-tuple and class. It is the same when the flow comes again: after a crash, from a second sensor, in another batch.
     Two flows that agree in all of these are one alert. Where start, end or an address is unknown, as in tables without
-    times, the hash covers the features too.
+    times, the hash covers the features too; that of a finding covers its behaviour.
 
     Examples
     --------
@@ -81,15 +87,18 @@ def make_alerts(
     """
     _check_rows(flows, verdicts, selected)
     mask = selected.fill_null(False)
+    if findings is not None and findings.height != mask.sum():
+        raise SchemaError(f"findings must have one row for each selected flow: {mask.sum()}, got {findings.height}")
     flows, verdicts = flows.filter(mask), verdicts.filter(mask)
     scored = flows.select(pl.exclude(*_NO_FEATURES)) if features is None else features.filter(mask)
     flows = _with_identity(flows)
     parts = (
         flows.select(time=pl.coalesce("end", "start", pl.lit(made_at or datetime.now(UTC)).cast(TIME))),
         flows.select(*IDENTITY),
-        _verdict_columns(verdicts),
+        _verdict_columns(verdicts, findings),
         _counts(flows),
         pl.DataFrame([_probabilities_json(verdicts), _features_json(scored, flows.height)]),
+        _finding_columns(findings, flows.height),
     )
     table = pl.concat(parts, how="horizontal").with_columns(model=pl.lit(model), suppressed_by=pl.lit(None, pl.String))
     return table.with_columns(alert_id=_alert_ids(table)).select(*ALERT_COLUMNS).cast(pl.Schema(ALERT_COLUMNS))
@@ -110,13 +119,15 @@ def _with_absent(table: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.
     return table.with_columns(**absent)
 
 
+def _storable(texts: pl.Expr) -> pl.Expr:
+    return texts.str.replace_all("\0", "\ufffd", literal=True)  # PostgreSQL stores no NUL in text
+
+
 def _with_identity(flows: pl.DataFrame) -> pl.DataFrame:
     """Return flows with every identity column, protocol names, and a Community ID where both addresses are known."""
     flows = _with_absent(flows, IDENTITY).cast(pl.Schema(IDENTITY))
     names = {text: transport_name(text) for text in flows["protocol"].unique().drop_nulls()}
-    texts = pl.col("src_ip", "dst_ip", "community_id")
-    storable = texts.str.replace_all("\0", "\ufffd", literal=True)  # PostgreSQL stores no NUL in text
-    flows = flows.with_columns(pl.col("protocol").replace(names), storable)
+    flows = flows.with_columns(pl.col("protocol").replace(names), _storable(pl.col("src_ip", "dst_ip", "community_id")))
     return flows.with_columns(_community_ids(flows))
 
 
@@ -132,7 +143,32 @@ def _community_ids(flows: pl.DataFrame) -> pl.Series:
 _VERDICT = {name: ALERT_COLUMNS[name] for name in ("class", "label", "score", "anomaly", "unknown")}
 
 
-def _verdict_columns(verdicts: pl.DataFrame) -> pl.DataFrame:
+def _verdict_columns(verdicts: pl.DataFrame, findings: pl.DataFrame | None) -> pl.DataFrame:
+    """Return class to severity, the finding's where there is one: no label or novelty of its last flow refines it."""
+    own = _own_verdicts(verdicts)
+    if findings is None or not findings.height:
+        return own
+    found, raised = _finding_verdicts(findings), pl.col("behaviour").is_not_null()
+    both = pl.concat([own, found.select(pl.all().name.prefix("of_")), findings.select("behaviour")], how="horizontal")
+    of_finding = {name: pl.when(raised).then(f"of_{name}").otherwise(name) for name in found.columns}
+    of_flow = {name: pl.when(~raised).then(name) for name in ("label", "unknown")}
+    return both.with_columns(**of_finding, **of_flow).select(own.columns)
+
+
+def _finding_verdicts(findings: pl.DataFrame) -> pl.DataFrame:
+    names = ("class", "score", "severity")
+    return findings.select(names).cast(pl.Schema({name: ALERT_COLUMNS[name] for name in names}))
+
+
+def _finding_columns(findings: pl.DataFrame | None, n_selected: int) -> pl.DataFrame:
+    if findings is None:
+        return pl.DataFrame(
+            {name: pl.repeat(None, n_selected, dtype=of, eager=True) for name, of in FINDING_COLUMNS.items()}
+        )
+    return findings.select(*FINDING_COLUMNS).cast(pl.Schema(FINDING_COLUMNS)).select(_storable(pl.all()))
+
+
+def _own_verdicts(verdicts: pl.DataFrame) -> pl.DataFrame:
     table = _with_absent(verdicts, _VERDICT).select(*_VERDICT).cast(pl.Schema(_VERDICT))
     # A detector of our own never gives NaN; another one's must not stop the readers of alerts.
     table = table.with_columns(pl.col("score").fill_nan(0).fill_null(0), pl.col("anomaly").fill_nan(None))
@@ -193,6 +229,8 @@ def _alert_ids(alerts: pl.DataFrame) -> pl.Series:
     named = [pl.col(name).cast(pl.Int64 if name in ("start", "end") else pl.String) for name in _KEY]
     parts = [pl.col("model"), *named, pl.col("class"), pl.when(whole).then(pl.lit("")).otherwise(pl.col("features"))]
     written = pl.concat_str([part.cast(pl.String).fill_null("-") for part in parts], separator="\x1f")
+    # A flow and the finding that it completes are two alerts; ids of flows stay what they were before findings.
+    written += pl.when(pl.col("behaviour").is_null()).then(pl.lit("")).otherwise(pl.lit("\x1f") + pl.col("behaviour"))
     when = (pl.coalesce(pl.col("end").cast(pl.Int64), 0) // 1000).clip(0, (1 << 48) - 1)
     rows = alerts.select(when=when, text=written).iter_rows()
     return pl.Series([f"{ms:012x}{_digest(text)}" for ms, text in rows], dtype=pl.String)

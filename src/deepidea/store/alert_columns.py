@@ -8,9 +8,29 @@ import polars as pl
 
 from deepidea.flows.identity import IDENTITY
 
-__all__ = ["ALERT_COLUMNS", "SEVERITIES", "TIME"]
+__all__ = ["ALERT_COLUMNS", "FINDING_COLUMNS", "SEVERITIES", "TIME"]
 
 TIME = pl.Datetime("us", "UTC")
+
+FINDING_COLUMNS: Mapping[str, pl.DataType] = {
+    "behaviour": pl.String(),
+    "role": pl.String(),
+    "sentence": pl.String(),
+    "finding": pl.String(),
+}
+"""Columns of an alert that a finding raised, evidence of a behaviour over a time window; null in any other alert.
+
+``behaviour``
+    Name of the behaviour, ``port_scan_vertical``.
+``role``
+    Whose incident the alert makes: the ``source`` or the ``target`` of its flow; null: as its class has it.
+``sentence``
+    The evidence in words: ``42 ports of 1 host, 95 % refused, 5 s``.
+``finding``
+    JSON object: ``window_s``; ``key``, what the window watches (``pair``); ``counts`` and ``thresholds`` by measure;
+    ``margin``, how many times the threshold was exceeded; ``technique`` of MITRE ATT&CK, ``T1046``; ``direction``,
+    ``outside to inside``.
+"""
 
 ALERT_COLUMNS: Mapping[str, pl.DataType] = {
     "alert_id": pl.String(),
@@ -28,6 +48,7 @@ ALERT_COLUMNS: Mapping[str, pl.DataType] = {
     "bwd_bytes": pl.Int64(),
     "probabilities": pl.String(),
     "features": pl.String(),
+    **FINDING_COLUMNS,
     "model": pl.String(),
     "suppressed_by": pl.String(),
 }
@@ -48,6 +69,9 @@ ALERT_COLUMNS: Mapping[str, pl.DataType] = {
 ``probabilities``, ``features``
     JSON objects: probability by class; every feature by canonical name, destination port and protocol as the schema
     writes them included (``deepidea.detection.alerts.features_of`` parses it).
+``behaviour`` .. ``finding``
+    The finding that raised the alert (:data:`FINDING_COLUMNS`): the flow is the one that completed its evidence, and
+    class, score and severity are the finding's. Null where the verdict on the flow raised it.
 ``model``
     Fingerprint of the detector.
 ``suppressed_by``

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from deepidea.errors import DataError
 from deepidea.store.alert_columns import ALERT_COLUMNS, SEVERITIES
 from deepidea.store.feedback import Feedback, newest_id, verdict_of, verdicts_on_alerts
+from deepidea.store.findings import Finding, finding_of
 from deepidea.store.statements import (
     Condition,
     Page,
@@ -62,7 +63,10 @@ class AlertFilters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert: its flow, the verdict of the detector, and the verdict of an analyst."""
+    """An alert: its flow, the verdict of the detector, and the verdict of an analyst.
+
+    ``behaviour``, ``role``, ``sentence`` and ``finding`` are None where the flow alone raised it.
+    """
 
     alert_id: str
     time: datetime
@@ -88,10 +92,14 @@ class Alert:
     model: str
     source: str
     suppressed_by: str | None
+    behaviour: str | None
+    role: Literal["source", "target"] | None
+    sentence: str | None
+    finding: Finding | None
     verdict: Feedback | None
 
 
-_PLAIN = [name for name in Alert.__slots__ if name in ALERTS.c and name not in ("score", "anomaly", "model")]
+_PLAIN = [name for name in Alert.__slots__ if name in ALERTS.c and name not in ("score", "anomaly", "model", "finding")]
 
 
 def alert_of(row: Row, verdict: Feedback | None) -> Alert:
@@ -105,6 +113,7 @@ def alert_of(row: Row, verdict: Feedback | None) -> Alert:
         score=finite(row["score"]) or 0.0,
         anomaly=finite(row["anomaly"]),
         model=row["model"] or "",
+        finding=finding_of(row["finding"], row["behaviour"]),
         verdict=verdict,
     )
 

@@ -3,6 +3,9 @@
 No two neighbouring alerts of an incident are more than a gap apart. Incidents therefore depend on the set of alerts
 alone, not on their order or batches, and a late alert may merge two incidents. The size of an incident is bounded
 (:data:`MOST_LISTED`): a scan of a million ports is one incident of a few kilobytes.
+
+Hosts that face the Internet are scanned without a pause. Findings of scans with role ``target`` are therefore grouped
+by UTC day, which is part of the key: one incident a target, class and day.
 """
 
 from __future__ import annotations
@@ -16,14 +19,36 @@ from functools import lru_cache
 import polars as pl
 
 from deepidea.flows.attack_classes import attack_class_of
+from deepidea.store.alert_columns import FINDING_COLUMNS
 
-__all__ = ["INCIDENT_COLUMNS", "MOST_LISTED", "GroupedAlerts", "Listing", "group_alerts", "listing_of"]
+__all__ = [
+    "BEST_FINDING",
+    "INCIDENT_COLUMNS",
+    "MOST_LISTED",
+    "GroupedAlerts",
+    "Listing",
+    "group_alerts",
+    "is_daily",
+    "listing_of",
+]
 
 GAP_S = 600.0
+DAY_S = 86_400.0
+MOST_BEHAVIOURS = 32  # that an incident lists
 MOST_LISTED = 1024
 """Most ports, and most hosts, that an incident lists. Of more, it lists those with the smallest BLAKE2b hashes, with
 exact counts, and estimates the number of distinct values to about 3 % (k minimum values: Beyer et al., SIGMOD 2007).
 The choice depends on the values alone, so it is the same in any order of arrival."""
+
+BEST_FINDING: Mapping[str, pl.DataType] = {
+    "behaviours": pl.String(),
+    "behaviour": pl.String(),
+    "sentence": pl.String(),
+    "finding": pl.String(),
+    "finding_score": pl.Float64(),
+    "found_us": pl.Int64(),
+}
+"""What an incident keeps of its findings: see :data:`INCIDENT_COLUMNS`."""
 
 INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
     "incident_id": pl.String(),
@@ -40,13 +65,14 @@ INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
     "n_hosts": pl.Int64(),
     "ports": pl.String(),
     "hosts": pl.String(),
+    **BEST_FINDING,
 }
 """Columns of the stored incident table.
 
 ``incident_id``
     32 hexadecimal digits: time of the first alert in milliseconds, and 80 bits of BLAKE2b of key and first time.
 ``incident_key``
-    Hash of role, host and class, which all its alerts share.
+    Hash of role, host and class, which all its alerts share, and of the day where findings are grouped by it.
 ``role``, ``host``
     The host that alerts are grouped by: ``source`` or ``target`` of the flows (:mod:`deepidea.flows.attack_classes`).
 ``first_us``, ``last_us``
@@ -57,6 +83,11 @@ INCIDENT_COLUMNS: Mapping[str, pl.DataType] = {
     Distinct destination ports and peers; an estimate beyond :data:`MOST_LISTED`.
 ``ports``, ``hosts``
     JSON: values and their numbers of alerts, see :func:`listing_of`.
+``behaviours``
+    JSON list of the behaviours of its findings, in order, at most :data:`MOST_BEHAVIOURS`; null without findings.
+``behaviour``, ``sentence``, ``finding``, ``finding_score``, ``found_us``
+    The finding with the highest score, the latest of several, with its score and time
+    (:data:`deepidea.store.alert_columns.FINDING_COLUMNS`).
 """
 
 _WIDEST = float(1 << 64)
@@ -116,21 +147,43 @@ def listing_of(kept: str, n_distinct: int, *, most: int = 10) -> Listing:
 
 
 def with_keys(alerts: pl.DataFrame) -> pl.DataFrame:
-    """Return alerts with ``role``, ``host``, ``peer`` and ``incident_key``, unless they have these already."""
+    """Return alerts with ``incident_role``, ``host``, ``peer``, ``is_daily`` and ``incident_key``.
+
+    Alerts that have these already are returned as they are.
+    """
     if "incident_key" in alerts.columns:
         return alerts
+    alerts = _with_hosts(alerts)
+    day = pl.when("is_daily").then(pl.col("time").dt.strftime("\x1f%Y-%m-%d")).otherwise(pl.lit(""))
+    parts = [pl.col(name).fill_null("") for name in ("incident_role", "host", "class")]
+    alerts = alerts.with_columns(incident_key=pl.concat_str(parts, separator="\x1f") + day)
+    written = alerts["incident_key"].unique()
+    keys = pl.Series(list(map(_digest, written)), dtype=pl.String)
+    return alerts.with_columns(pl.col("incident_key").replace_strict(written, keys))
+
+
+def _with_hosts(alerts: pl.DataFrame) -> pl.DataFrame:
+    """Return alerts with ``incident_role``, the finding's or else the class's, and the hosts at both ends by it."""
+    absent = [pl.lit(None, dtype).alias(name) for name, dtype in FINDING_COLUMNS.items() if name not in alerts.columns]
     roles = {name: attack_class_of(name).role for name in alerts["class"].unique().drop_nulls()}
-    by_source = pl.col("role") == "source"
-    alerts = alerts.with_columns(role=pl.col("class").replace_strict(roles, default="source", return_dtype=pl.String))
-    alerts = alerts.with_columns(
+    of_class = pl.col("class").replace_strict(roles, default="source", return_dtype=pl.String)
+    alerts = alerts.with_columns(absent).with_columns(incident_role=pl.coalesce("role", of_class))
+    by_source = pl.col("incident_role") == "source"
+    return alerts.with_columns(
         host=pl.when(by_source).then("src_ip").otherwise("dst_ip").fill_null("unknown"),
         peer=pl.when(by_source).then("dst_ip").otherwise("src_ip"),
+        is_daily=_daily(alerts["class"], pl.col("incident_role")),
     )
-    kinds = alerts.select("role", "host", "class").unique()
-    written = kinds.select(pl.concat_str(pl.all().fill_null(""), separator="\x1f")).to_series()
-    keys = [_digest(text) for text in written]
-    of_kind = kinds.with_columns(incident_key=pl.Series(keys, dtype=pl.String))
-    return alerts.join(of_kind, on=["role", "host", "class"], how="left", nulls_equal=True, maintain_order="left")
+
+
+def _daily(classes: pl.Series, role: pl.Expr) -> pl.Expr:
+    daily = [name for name in classes.unique().drop_nulls() if is_daily("target", name)]
+    return ((role == "target") & pl.col("class").is_in(daily)).fill_null(False)
+
+
+def is_daily(role: str | None, class_name: str) -> bool:
+    """Return whether incidents of a role and class are one a day: scans by target, which only findings can make."""
+    return role == "target" and attack_class_of(class_name).behaviour == "scan"
 
 
 def group_alerts(alerts: pl.DataFrame, known: pl.DataFrame, *, gap_s: float = GAP_S) -> GroupedAlerts:
@@ -160,23 +213,37 @@ def group_alerts(alerts: pl.DataFrame, known: pl.DataFrame, *, gap_s: float = GA
     """
     keyed = with_keys(alerts)
     new = _parts_of_alerts(keyed)
-    rows = pl.concat([known.select(new.columns), new])
+    rows = pl.concat([_listed(known).select(new.columns), new])
     members = pl.concat([_known_members(known), _members_of_alerts(keyed, offset=known.height)])
-    part_of = _runs(rows, round(gap_s * 1e6))
+    part_of = _runs(rows, gap_s)
     incidents = _merged(rows, members, part_of)
     return GroupedAlerts(incidents, _replaced(known, incidents))
 
 
+def _listed(known: pl.DataFrame) -> pl.DataFrame:
+    return known.with_columns(pl.col("behaviours").str.json_decode(pl.List(pl.String)))
+
+
 def _parts_of_alerts(keyed: pl.DataFrame) -> pl.DataFrame:
     """Return each alert as an incident of one alert, without lists of ports and hosts."""
-    when = pl.col("time").dt.timestamp("us")
+    when, raised = pl.col("time").dt.timestamp("us"), pl.col("behaviour").is_not_null()
+    score = pl.col("score").cast(pl.Float64)
     return keyed.select(
-        *_OF_PART,
+        "incident_key",
+        "host",
+        "class",
+        role=pl.col("incident_role"),
         first_us=when,
         last_us=when,
         n_alerts=pl.lit(1, pl.Int64),
         severity=pl.col("severity").cast(pl.Int16),
-        score=pl.col("score").cast(pl.Float64),
+        score=score,
+        behaviours=pl.when(raised).then(pl.concat_list("behaviour")),
+        behaviour=pl.col("behaviour"),
+        sentence=pl.col("sentence"),
+        finding=pl.col("finding"),
+        finding_score=pl.when(raised).then(score),
+        found_us=pl.when(raised).then(when),
     )
 
 
@@ -202,17 +269,19 @@ def _known_members(known: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(tables).drop_nulls("value")
 
 
-def _runs(rows: pl.DataFrame, gap_us: int) -> pl.DataFrame:
+def _runs(rows: pl.DataFrame, gap_s: float) -> pl.DataFrame:
     """Return the run of each part: ``part``, ``run``.
 
     A run ends where a part begins more than a gap after every earlier part of its key has ended. The latest end so far
     is a running maximum, as a long incident may outlast later, shorter ones.
     """
-    ordered = rows.select("incident_key", "first_us", "last_us").with_row_index("part")
+    day_us, gap_us = (pl.lit(round(seconds * 1e6), pl.Int64) for seconds in (DAY_S, gap_s))
+    gap_us = pl.when(_daily(rows["class"], pl.col("role"))).then(day_us).otherwise(gap_us)
+    ordered = rows.select("incident_key", "first_us", "last_us", gap_us=gap_us).with_row_index("part")
     ordered = ordered.sort("incident_key", "first_us", "part")
     so_far = pl.col("last_us").cum_max().over("incident_key").shift(1)
     other_key = pl.col("incident_key") != pl.col("incident_key").shift(1)
-    begins = (other_key | (pl.col("first_us") > so_far + gap_us)).fill_null(True)
+    begins = (other_key | (pl.col("first_us") > so_far + pl.col("gap_us"))).fill_null(True)
     return ordered.select("part", run=begins.cum_sum().cast(pl.UInt32))
 
 
@@ -225,12 +294,26 @@ def _merged(rows: pl.DataFrame, members: pl.DataFrame, part_of: pl.DataFrame) ->
         pl.col("n_alerts").sum(),
         pl.col("severity").min(),
         pl.col("score").max(),
+        pl.col("behaviours").explode().drop_nulls().unique().sort().head(MOST_BEHAVIOURS),
     )
+    runs = runs.with_columns(_behaviours_json(runs)).join(_best_findings(with_run), on="run", how="left")
     kept = _least_hashes(members.join(part_of, on="part"))
     for kind in ("ports", "hosts"):
         runs = runs.join(_as_json(kept.filter(pl.col("kind") == kind), kind), on="run", how="left")
     runs = runs.with_columns(pl.col("ports", "hosts").fill_null(_EMPTY), pl.col("n_ports", "n_hosts").fill_null(0))
     return runs.with_columns(_ids(runs)).sort("incident_id").select(*INCIDENT_COLUMNS)
+
+
+def _best_findings(with_run: pl.DataFrame) -> pl.DataFrame:
+    """Return ``run`` and its finding with the highest score, the latest of several; the texts settle what is left."""
+    order = ["finding_score", "found_us", "behaviour", "sentence", "finding"]
+    found = with_run.filter(pl.col("behaviour").is_not_null()).select("run", *order)
+    return found.sort(order).group_by("run", maintain_order=True).last()
+
+
+def _behaviours_json(runs: pl.DataFrame) -> pl.Series:
+    texts = [json.dumps(names) if names else None for names in runs["behaviours"].to_list()]
+    return pl.Series("behaviours", texts, pl.String)
 
 
 def _least_hashes(members: pl.DataFrame) -> pl.DataFrame:

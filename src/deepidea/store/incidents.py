@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from deepidea.errors import DataError
 from deepidea.store.alerts import SeverityName, finite, severity_name, within
 from deepidea.store.feedback import Feedback, newest_id, verdict_of
+from deepidea.store.findings import Finding, finding_of
 from deepidea.store.grouping import listing_of
 from deepidea.store.headline import headline
 from deepidea.store.statements import (
@@ -108,6 +110,10 @@ class Incident:
         1 (critical) to 4 (low), and its name.
     host, role
         The host that alerts are grouped by, and whether it is their ``source`` or ``target``.
+    behaviours
+        Behaviours of its findings, in order; empty where single flows alone made it.
+    behaviour, sentence, finding
+        Its finding with the highest score, the latest of several; None without findings.
     version : int
         Changes with status and note. Sent with a change, it detects a concurrent one.
     """
@@ -130,6 +136,10 @@ class Incident:
     n_hosts: int
     n_ports: int
     score: float | None
+    behaviours: tuple[str, ...]
+    behaviour: str | None
+    sentence: str | None
+    finding: Finding | None
     verdict: Feedback | None
 
 
@@ -165,6 +175,10 @@ def incident_of(row: Row) -> Incident:
         last=last,
         duration_s=(last - first).total_seconds(),
         score=finite(row["score"]),
+        behaviours=tuple(json.loads(row["behaviours"] or "[]")),
+        behaviour=row["behaviour"],
+        sentence=row["sentence"],
+        finding=finding_of(row["finding"], row["behaviour"]),
         verdict=verdict_of(row),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
-from deepidea.store.grouping import INCIDENT_COLUMNS, group_alerts, with_keys
+from deepidea.store.grouping import DAY_S, INCIDENT_COLUMNS, group_alerts, with_keys
 from deepidea.store.statements import add_up, gap_of, slices, upsert
 from deepidea.store.tables import (
     ALERT_COUNTS,
@@ -129,15 +129,20 @@ def add_to_incidents(connection: sa.Connection, alerts: pl.DataFrame) -> None:
 
 
 def _incidents_near(connection: sa.Connection, alerts: pl.DataFrame, gap_s: float) -> pl.DataFrame:
-    times = alerts["time"].dt.timestamp("us")
-    early, late = int(times.min()) - round(gap_s * 1e6), int(times.max()) + round(gap_s * 1e6)  # type: ignore[arg-type]
-    keys = alerts["incident_key"].unique().to_list()
     wanted = [INCIDENTS.c[name] for name in INCIDENT_COLUMNS]
     rows: list[Any] = []
-    for some in slices(keys):
-        near = INCIDENTS.c.incident_key.in_(some) & (INCIDENTS.c.last_us >= early) & (INCIDENTS.c.first_us <= late)
-        rows += [tuple(row) for row in connection.execute(sa.select(*wanted).where(near))]
+    for part in alerts.partition_by("is_daily"):
+        near = _near(part["time"], DAY_S if part["is_daily"][0] else gap_s)
+        for some in slices(part["incident_key"].unique().to_list()):
+            query = sa.select(*wanted).where(INCIDENTS.c.incident_key.in_(some), near)
+            rows += [tuple(row) for row in connection.execute(query)]
     return pl.DataFrame(rows, schema=pl.Schema(INCIDENT_COLUMNS), orient="row")
+
+
+def _near(when: pl.Series, gap_s: float) -> sa.ColumnElement[bool]:
+    times, gap_us = when.dt.timestamp("us"), round(gap_s * 1e6)
+    early, late = int(times.min()) - gap_us, int(times.max()) + gap_us  # type: ignore[arg-type]
+    return (INCIDENTS.c.last_us >= early) & (INCIDENTS.c.first_us <= late)
 
 
 def _redirect(connection: sa.Connection, replaced: Sequence[tuple[str, str]]) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from deepidea.store.alerts import in_order_of_time, table, within
 from deepidea.store.feedback import Feedback, all_newest, incidents_of
-from deepidea.store.grouping import incident_id_of
+from deepidea.store.grouping import DAY_S, incident_id_of, is_daily
 from deepidea.store.statements import Condition, current_id, gap_of, slices
 from deepidea.store.store import Store
 from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENTS
@@ -211,21 +211,23 @@ def extent_of(connection: sa.Connection, incident_id: str) -> Extent | None:
     beginning = _first_alert(connection, incident_id)
     if beginning is None:
         return None
-    key, first_us = beginning
-    return Extent(key, first_us, _last_of_run(connection, key, first_us, round(gap_of(connection) * 1e6)), None)
+    key, first_us, daily = beginning
+    gap_s = DAY_S if daily else gap_of(connection)
+    return Extent(key, first_us, _last_of_run(connection, key, first_us, round(gap_s * 1e6)), None)
 
 
-def _first_alert(connection: sa.Connection, incident_id: str) -> tuple[str, int] | None:
-    """Return key and time of the alert that an incident's id was made from."""
+def _first_alert(connection: sa.Connection, incident_id: str) -> tuple[str, int, bool] | None:
+    """Return key and time of the alert that an incident's id was made from, and whether the incident is of a day."""
     try:
         first_ms = int(incident_id[:12], 16)
     except ValueError:
         return None
     columns = ALERTS.c
     near = columns.time_us.between(first_ms * 1000, first_ms * 1000 + 999)
-    for key, when in connection.execute(sa.select(columns.incident_key, columns.time_us).where(near).distinct()):
+    wanted = sa.select(columns.incident_key, columns.time_us, columns.role, columns["class"])
+    for key, when, role, class_name in connection.execute(wanted.where(near).distinct()):
         if incident_id_of(key, when) == incident_id:
-            return key, when
+            return key, when, is_daily(role, class_name)
     return None
 
 

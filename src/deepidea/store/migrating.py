@@ -11,7 +11,7 @@ from deepidea.store.tables import META, VERSION, metadata
 
 __all__ = ["HEAD", "check_current", "migrate", "revision_of"]
 
-HEAD = "0004"
+HEAD = "0005"
 """Revision of the schema that :mod:`deepidea.store.tables` defines."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FIRST_ROWS = [{"key": "next_seq", "value": "1"}, {"key": "rules_version", "value": "1"}]

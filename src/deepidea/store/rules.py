@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import polars as pl
 import sqlalchemy as sa
 
+from deepidea.store.alert_columns import FINDING_COLUMNS
 from deepidea.store.alerts import of_incident, table_of
 from deepidea.store.allow_rules import AllowRule, suppress
 from deepidea.store.ingest import add_to_incidents, count_alerts, take_seqs
@@ -22,7 +23,10 @@ PAGE_ROWS = 50_000  # alerts matched together
 _MATCHED = (
     "seq", "alert_id", "time_us", "src_ip", "dst_ip", "dst_port", "class", "severity", "suppressed_by", "incident_key",
 )  # fmt: skip
-_GROUPED = ("seq", "alert_id", "time_us", "src_ip", "dst_ip", "dst_port", "class", "severity", "score", "suppressed_by")
+_GROUPED = (
+    "seq", "alert_id", "time_us", "src_ip", "dst_ip", "dst_port", "class", "severity", "score", "suppressed_by",
+    *FINDING_COLUMNS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

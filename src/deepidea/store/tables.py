@@ -13,7 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from deepidea.store.alert_columns import ALERT_COLUMNS
-from deepidea.store.grouping import INCIDENT_COLUMNS
+from deepidea.store.grouping import BEST_FINDING, INCIDENT_COLUMNS
 
 __all__ = ["VERSION", "metadata"]
 
@@ -100,7 +100,7 @@ EVIDENCE = sa.Table(
 INCIDENTS = sa.Table(
     "incidents",
     metadata,
-    *_columns(INCIDENT_COLUMNS, required=INCIDENT_COLUMNS.keys() - {"score"}),
+    *_columns(INCIDENT_COLUMNS, required=INCIDENT_COLUMNS.keys() - {"score", *BEST_FINDING}),
     sa.PrimaryKeyConstraint("incident_id"),
     sa.Index("incidents_by_key", "incident_key", "last_us"),
     sa.Index("incidents_by_time", "last_us"),
