@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from deepidea.flows.attack_classes import attack_class_of, class_title
+from deepidea.store.findings import Finding
 from deepidea.store.grouping import Listing
 
-__all__ = ["NOTHING", "duration", "headline", "port_text"]
+__all__ = ["NOTHING", "duration", "finding_headline", "headline", "port_text"]
 
 NOTHING = "–"
 
@@ -48,7 +49,7 @@ def headline(
     '192.0.2.7 probed 1,000 ports of 198.51.100.1 in 16 min: port scan'
     """
     others, at = _listed(hosts, n_hosts, "hosts", str), _listed(ports, n_ports, "ports", port_text)
-    who = "a host of unknown address" if host == UNKNOWN_HOST else host
+    who = _name(host)
     behaviour = attack_class_of(class_name).behaviour
     if role == "target":
         verb = "was flooded with" if behaviour == "flood" else "received"
@@ -74,6 +75,92 @@ def _action(behaviour: str, n_alerts: int, others: str, at: str) -> str:
             return f"sent {_plural(n_alerts, 'attack request')}{to}{_on(at)}"
         case _:
             return f"sent {flows}{to}{_on(at)}"
+
+
+def finding_headline(
+    class_name: str,
+    role: str,
+    host: str,
+    *,
+    sentence: str,
+    finding: Finding,
+    hosts: Listing,
+    ports: Listing,
+    n_hosts: int,
+    n_ports: int,
+) -> str:
+    """Return one sentence about an incident with findings, which ends with the strongest evidence.
+
+    Examples
+    --------
+    >>> from deepidea.store.findings import finding_of
+    >>> hosts, ports = Listing({"198.51.100.7": 9}, 1203, False), Listing({"22": 1}, 0, True)
+    >>> about = {"hosts": hosts, "ports": ports, "n_hosts": 1204, "n_ports": 1, "sentence": "42 ports of 1 host, 5 s"}
+    >>> scan = finding_of('{"key": "pair", "direction": "outside to inside"}', "port_scan_vertical")
+    >>> finding_headline("port_scan", "target", "192.0.2.9", finding=scan, **about)
+    '192.0.2.9 was scanned by about 1,204 hosts from outside; strongest evidence: 42 ports of 1 host, 5 s'
+    """
+    # A window over one end saw other ends than those of the flows that completed findings, which the incident lists.
+    listed = not (finding.key or "").startswith(role)
+    others = _listed(hosts, n_hosts, "hosts", str) if listed else ""
+    at = _on(_listed(ports, n_ports, "ports", port_text)) if n_ports == 1 and "0" not in ports.top else ""
+    if role == "target":
+        action = _suffered(class_name, _attackers(finding, others), at)
+    else:
+        action = _did(class_name, others or _everywhere(finding), at)
+    strongest = "; strongest evidence: " if others and n_hosts > 1 else ": "
+    text = f"{_name(host)} {action}{strongest}{sentence}"
+    return text[0].upper() + text[1:]
+
+
+def _name(host: str) -> str:
+    return "a host of unknown address" if host == UNKNOWN_HOST else host
+
+
+def _attackers(finding: Finding, others: str) -> str:
+    if (finding.direction or "").startswith("outside"):
+        return f" by {others or 'hosts'} from outside"
+    return f" by {others}" if others else ""
+
+
+def _everywhere(finding: Finding) -> str:
+    """Return the other end of a source that reached for many hosts."""
+    return "hosts outside" if (finding.direction or "").endswith("outside") else "the network"
+
+
+def _did(class_name: str, others: str, at: str) -> str:
+    """Return the predicate of a sentence about a source with a finding."""
+    known = attack_class_of(class_name)
+    match known.name, known.behaviour:
+        case _, "scan":
+            return f"scanned {others}"
+        case _, "login":
+            return f"guessed passwords on {others}{at}"
+        case _, "flood":
+            return f"flooded {others}{at}"
+        case _, "c2":
+            return f"kept contacting {others}{at}"
+        case "exfiltration", _:
+            return f"uploaded data to {others}{at}"
+        case "tunnel", _:
+            return f"tunnelled data to {others}{at}"
+        case _:
+            return f"sent suspicious traffic to {others}{at}"
+
+
+def _suffered(class_name: str, by: str, at: str) -> str:
+    """Return the predicate of a sentence about a target with a finding."""
+    match attack_class_of(class_name).behaviour:
+        case "scan":
+            return f"was scanned{by}"
+        case "login":
+            return f"had passwords guessed{by}{at}"
+        case "flood":
+            return f"was flooded{by}{at}"
+        case "c2":
+            return f"was contacted again and again{by}{at}"
+        case _:
+            return f"was attacked{by}{at}"
 
 
 def _on(ports: str) -> str:

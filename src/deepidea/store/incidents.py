@@ -16,7 +16,7 @@ from deepidea.store.alerts import SeverityName, finite, severity_name, within
 from deepidea.store.feedback import Feedback, newest_id, verdict_of
 from deepidea.store.findings import Finding, finding_of
 from deepidea.store.grouping import listing_of
-from deepidea.store.headline import headline
+from deepidea.store.headline import finding_headline, headline
 from deepidea.store.statements import (
     Condition,
     Page,
@@ -158,15 +158,17 @@ class FullIncident:
         return self.incident_key, self.incident.first, self.incident.last
 
 
+_PLAIN = ("incident_id", "severity", "status", "note", "host", "role", "n_alerts", "n_hosts", "n_ports", "behaviour",
+          "sentence")  # fmt: skip
+
+
 def incident_of(row: Row) -> Incident:
     """Return a joined row as a record."""
     first, last, changed_us = time_of(row["first_us"]), time_of(row["last_us"]), row["changed_us"]
-    listings: dict[str, Any] = {name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")}
-    about: dict[str, Any] = {name: row[name] for name in ("n_alerts", "n_hosts", "n_ports")}
+    finding = finding_of(row["finding"], row["behaviour"])
     return Incident(
-        **{name: row[name] for name in ("incident_id", "severity", "status", "note", "host", "role")},
-        **about,
-        headline=headline(row["class"], row["role"], row["host"], first=first, last=last, **listings, **about),
+        **{name: row[name] for name in _PLAIN},
+        headline=_headline_of(row, finding, first, last),
         class_name=row["class"],
         severity_name=severity_name(row["severity"]),
         changed=None if changed_us is None else time_of(changed_us),
@@ -176,11 +178,18 @@ def incident_of(row: Row) -> Incident:
         duration_s=(last - first).total_seconds(),
         score=finite(row["score"]),
         behaviours=tuple(json.loads(row["behaviours"] or "[]")),
-        behaviour=row["behaviour"],
-        sentence=row["sentence"],
-        finding=finding_of(row["finding"], row["behaviour"]),
+        finding=finding,
         verdict=verdict_of(row),
     )
+
+
+def _headline_of(row: Row, finding: Finding | None, first: datetime, last: datetime) -> str:
+    listings: dict[str, Any] = {name: listing_of(row[name], row[f"n_{name}"], most=1) for name in ("hosts", "ports")}
+    about = {**listings, "n_hosts": row["n_hosts"], "n_ports": row["n_ports"]}
+    whose = row["class"], row["role"], row["host"]
+    if finding is not None and row["sentence"]:
+        return finding_headline(*whose, sentence=row["sentence"], finding=finding, **about)
+    return headline(*whose, n_alerts=row["n_alerts"], first=first, last=last, **about)
 
 
 def _select(*wanted: Condition) -> sa.Select[Any]:
