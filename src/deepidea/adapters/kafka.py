@@ -276,7 +276,7 @@ class _Reader:
     def _new_batch(self, number: int, place: _Place, messages: Sequence[Any]) -> FlowBatch:
         lost = place.lost + self._deleted(number, place.next, messages[0].offset())
         place.next, place.lost = messages[-1].offset() + 1, 0
-        parsed, position = self._parser.parse(_texts(messages)), {"offset": place.next}
+        parsed, position = self._parser.parse([message.value() or b"" for message in messages]), {"offset": place.next}
         partition = self._held.advance(number, position)
         dropped = {LOST: lost} if lost else {}
         return FlowBatch(
@@ -302,10 +302,6 @@ class _Reader:
             self._committed |= new
             offsets = [self._kafka.TopicPartition(self._topic, number, offset) for number, offset in new.items()]
             self.consumer.commit(offsets=offsets, asynchronous=True)
-
-
-def _texts(messages: Sequence[Any]) -> list[bytes]:
-    return [message.value() or b"" for message in messages]
 
 
 def _offset(position: Position) -> int:
@@ -390,7 +386,28 @@ def _made(kind: Any, settings: Mapping[str, Any], name: str) -> Any:
 # --- putting in ------------------------------------------------------------------------------------------------------
 
 
-class KafkaSink:
+class _Producing:
+    """A topic that is written to: where it is, its producer once there is one, and the client's last complaint."""
+
+    def __init__(self, address: str, known: Mapping[str, Reads]) -> None:
+        self._address = read_address(address, known)
+        self._topic = _topic_of(self._address)
+        self.name = f"{self._address.parts.scheme}://{_brokers(self._address)}/{self._topic}"
+        self._producer: Any = None
+        self._trouble = ""
+
+    def _note(self, error: Any) -> None:
+        self._trouble = error.str()
+
+    def close(self) -> None:
+        """Close the connection and drop what was not acknowledged: the caller sends it again."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer.flush(1)
+            self._producer = None
+
+
+class KafkaSink(_Producing):
     """A topic for alerts: one message each, with its source address as key, acknowledged by every replica.
 
     Parameters
@@ -409,12 +426,8 @@ class KafkaSink:
 
     def __init__(self, address: str, *, format: str = "eve") -> None:
         known = {name: _OPTIONS[name] for name in _CONNECTING} | {"timeout_s": at_least(float, 0.1)}
-        self._address = read_address(address, known)
-        self._topic = _topic_of(self._address)
-        self.name, self.format = f"{self._address.parts.scheme}://{_brokers(self._address)}/{self._topic}", format
-        self._timeout_s = self._address.options.get("timeout_s", 10.0)
-        self._producer: Any = None
-        self._trouble = ""
+        super().__init__(address, known)
+        self.format, self._timeout_s = format, self._address.options.get("timeout_s", 10.0)
 
     def send(self, lines: Sequence[str]) -> None:
         """Send lines, and wait until they are acknowledged.
@@ -455,16 +468,6 @@ class KafkaSink:
             self._producer = _made(kafka.Producer, {**ours, **_settings(self._address)}, self.name)
         return self._producer
 
-    def _note(self, error: Any) -> None:
-        self._trouble = error.str()
-
-    def close(self) -> None:
-        """Close the connection and drop what was not acknowledged: the caller sends it again."""
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer.flush(1)
-            self._producer = None
-
 
 def _brokers(address: StreamAddress) -> str:
     """Return the brokers of an address in one spelling: in small letters, with their ports, in order."""
@@ -491,7 +494,7 @@ def _key_of(line: str) -> str | None:
     return None
 
 
-class KafkaPublisher:
+class KafkaPublisher(_Producing):
     """Puts flows into a topic with their pair of hosts as key: a batch is one transaction.
 
     The source's position follows in a commit of its own, as metadata of the offset of the group
@@ -509,12 +512,8 @@ class KafkaPublisher:
     """
 
     def __init__(self, address: str) -> None:
-        self._address = read_address(address, {name: _OPTIONS[name] for name in _CONNECTING})
-        self._topic = _topic_of(self._address)
-        self.name = f"{self._address.parts.scheme}://{_brokers(self._address)}/{self._topic}"
-        self._producer: Any = None
+        super().__init__(address, {name: _OPTIONS[name] for name in _CONNECTING})
         self._consumer: Any = None
-        self._trouble = ""
 
     def open(self, source: str) -> Position | None:
         """Connect, and return the position of the source of this name; an earlier publisher of it is fenced off."""
@@ -551,9 +550,6 @@ class KafkaPublisher:
                 offset = kafka.TopicPartition(self._topic, 0, 0, metadata=packed)
                 self._consumer.commit(offsets=[offset], asynchronous=False)
 
-    def _note(self, error: Any) -> None:
-        self._trouble = error.str()
-
     @contextlib.contextmanager
     def _errors(self, kafka: Any) -> Iterator[None]:
         self._trouble = ""
@@ -565,10 +561,7 @@ class KafkaPublisher:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer.flush(1)
-            self._producer = None
+        super().close()
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None

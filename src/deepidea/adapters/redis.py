@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from deepidea.detection.sources.source import BATCH_FLOWS, LINGER_S, FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.flows.sensors.suricata import EveParser
 
-__all__ = ["RedisSource", "event_of", "open_client"]
+__all__ = ["RedisSource", "connected", "event_of", "open_client"]
 
 DEFAULT_KEY = "suricata"  # Suricata's own
 KEPT_SUFFIX = ":deepidea"
@@ -75,7 +75,7 @@ class RedisSource:
                 yield FlowBatch(parsed.flows, position, parsed.skipped, dropped, not_flows=parsed.not_flows)
 
     def _from_list(self, stop: threading.Event) -> _Taken:
-        with _connected(self._url, self.name) as client:
+        with connected(self._url, self.name) as client:
             kept = self._key + KEPT_SUFFIX
             left = client.lrange(kept, 0, -1)[::-1]
             yield from ((left[at : at + self._batch_flows], None, 0) for at in range(0, len(left), self._batch_flows))
@@ -97,7 +97,7 @@ class RedisSource:
         return [first, *(event for event in more if event is not None)]
 
     def _from_stream(self, after: Position | None, stop: threading.Event) -> _Taken:
-        with _connected(self._url, self.name) as client:
+        with connected(self._url, self.name) as client:
             place = after
             while not stop.is_set():
                 [state] = stream_states(client, [self._key])
@@ -165,11 +165,8 @@ def _state_of(reply: Any) -> StreamState:
     return StreamState(added - int(reply["length"]), added, reply["last-generated-id"].decode())
 
 
-class _Taken(Protocol):
-    """Events, the position behind them, and how many were lost before them."""
-
-    def __iter__(self) -> Iterator[tuple[Sequence[bytes], Position | None, int]]: ...
-    def close(self) -> None: ...
+# Events, the position behind them, and how many were lost before them.
+_Taken = Generator[tuple[Sequence[bytes], Position | None, int], None, None]
 
 
 def _options(query: str, address: str) -> dict[str, str]:
@@ -210,7 +207,8 @@ def open_client(url: str, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _connected(url: str, name: str) -> Iterator[Any]:
+def connected(url: str, name: str) -> Iterator[Any]:
+    """Yield a client; errors of the server and of its answers are raised as :class:`SourceError`."""
     client = open_client(url)
     import redis
 

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deepidea.adapters.redis import FIELD, event_of, open_client, stream_states
+from deepidea.adapters.redis import FIELD, connected, event_of, open_client, stream_states
 from deepidea.detection.addresses import Reads, StreamAddress, at_least, destination, read_address
 from deepidea.detection.publish import position_from
 from deepidea.detection.sources.partitions import HeldPartitions, read_alone
@@ -125,7 +125,8 @@ class RedisGroupSource:
 
     def batches_of_partitions(self, held: HeldPartitions, stop: threading.Event) -> Iterator[FlowBatch]:
         """Yield batches: see :class:`deepidea.detection.sources.partitions.PartitionedSource`."""
-        with _lasting(self._address, self.name, held, self._patience_s) as client:
+        with connected(self._address.server, self.name) as server:
+            client = _Lasting(server, self.name, held, self._patience_s)
             n_partitions = yield from client.asking(stop, self._count_partitions)
             if n_partitions is None:
                 return
@@ -209,15 +210,11 @@ class RedisGroupSource:
         of = {key.encode(): number for number, key in keys.items()}
         wanted = {key: places[number]["id"] for key, number in of.items()}
         found = client.xread(wanted, count=self._batch_flows, block=round(1000 * min(LINGER_S, self._session_s / 10)))
-        entries = {of[key]: found for key, found in _as_pairs(found)}
+        entries = {of[key]: found for key, found in found or []}
         return {n: (entries.get(n, []), lost[n]) for n in places if lost[n] or n in entries}
 
     def _stream(self, number: int) -> str:
         return f"{self._key}:{number}"
-
-
-def _as_pairs(found: Any) -> list[tuple[bytes, list[Any]]]:
-    return [(key, entries) for key, entries in found or []]
 
 
 def _behind(place: Position, entries: Sequence[Any], lost: int) -> Position:
@@ -354,20 +351,6 @@ class _Lasting:
             raise error
         self._held.n_retries += 1
         self._held.trouble = f"{self._name}: {error}"
-
-
-@contextlib.contextmanager
-def _lasting(address: StreamAddress, name: str, held: HeldPartitions, patience_s: float) -> Iterator[_Lasting]:
-    client = open_client(address.server)
-    import redis
-
-    try:
-        with client:
-            yield _Lasting(client, name, held, patience_s)
-    except (redis.RedisError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise SourceError(f"cannot reach Redis at {name}: {error}; check that it runs there") from error
 
 
 class RedisPublisher:

@@ -88,7 +88,8 @@ def load_experiment(data: str, protocol: str = "auto", *, seed: int = 0) -> Expe
     if protocol.startswith("to-"):
         return _across(name, protocol.removeprefix("to-"), taxonomy or None, seed)
     chosen = _resolve(name, protocol)
-    dataset = load_dataset(name, taxonomy=taxonomy or _own_taxonomy(name, _view(chosen)))
+    own = TAXONOMY.get(name) if _view(chosen) == "published" else None
+    dataset = load_dataset(name, taxonomy=taxonomy or own)
     facts = {**_source(dataset), "protocol": protocol, "seed": seed}
     if chosen == "official":
         return _official(dataset, facts)
@@ -116,10 +117,6 @@ def _resolve(name: str, protocol: str) -> str:
 def _view(protocol: str) -> View:
     found = find_splitter(protocol)
     return found[0].view if found else "published"
-
-
-def _own_taxonomy(name: str, view: View) -> str | None:
-    return TAXONOMY.get(name) if view == "published" else None
 
 
 def _source(dataset: Dataset) -> dict[str, Any]:

@@ -7,26 +7,15 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from deepidea.store.engines import RATE_OVER_S, EngineState, EngineStatus
 
+if TYPE_CHECKING:
+    from deepidea.detection.engine import Progress
+
 HEARTBEAT_S = 1.0
 _NEWEST_BATCHES = 100  # that latencies are of: about the last 20 s of a live source
-
-
-class HasProgress(Protocol):
-    """What an engine counts: see :class:`deepidea.detection.engine.Progress`."""
-
-    n_flows: int
-    n_alerts: int
-    n_queued: int
-    n_store_retries: int
-    skipped: Any
-    dropped: Any
-
-    def latency_s(self, fraction: float, *, newest: int | None = None) -> float:
-        """Return the latency that this fraction of the flows did not exceed."""
 
 
 class Heartbeat:
@@ -52,7 +41,7 @@ class Heartbeat:
 
     def state(
         self,
-        progress: HasProgress,
+        progress: Progress,
         status: EngineStatus = "live",
         *,
         error: str | None = None,

@@ -104,7 +104,8 @@ def publish(
             after = work.resume(publisher.open(source.name), stop)
             for batch in source.batches(after, stop):
                 work.send(batch, stop)
-                (progress or _ignore)(done.n_flows)
+                if progress is not None:
+                    progress(done.n_flows)
         finally:
             publisher.close()
     return done
@@ -114,10 +115,6 @@ def _default_memory() -> str:
     folder = data_home()
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'publish.db'}"
-
-
-def _ignore(_: int) -> None:
-    """Do nothing: the default of ``progress``."""
 
 
 @dataclass(slots=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,9 +43,5 @@ def encode_shards(
     for path, rows in zip(paths, own.shards(), strict=True):
         with disk_errors(path.parent):
             np.save(path, encoder.transform(rows), allow_pickle=False)
-    targets, weights = (list(_by_shard(values[~heavy], own)) for values in (target, weight))
-    return RowsOnDisk(paths, targets, weights, common)
-
-
-def _by_shard(values: NDArray[np.int64] | NDArray[np.float64], table: ShardedTable) -> Iterator[NDArray[Any]]:
-    yield from np.split(values, np.cumsum(table.sizes)[:-1])
+    bounds = np.cumsum(own.sizes)[:-1]
+    return RowsOnDisk(paths, np.split(target[~heavy], bounds), np.split(weight[~heavy], bounds), common)

@@ -403,15 +403,12 @@ def _flags_and_headers(
     seconds = duration / 1e6
     columns |= {"fwd_packets_per_s": _divided(fwd, seconds), "bwd_packets_per_s": _divided(bwd, seconds)}
     most = np.maximum(ints[:, t.FWD_MAX], ints[:, t.BWD_MAX])
-    least = np.where(bwd == 0, ints[:, t.FWD_MIN], np.where(fwd == 0, ints[:, t.BWD_MIN], _least(ints)))
+    least = np.minimum(ints[:, t.FWD_MIN], ints[:, t.BWD_MIN])
+    least = np.where(bwd == 0, ints[:, t.FWD_MIN], np.where(fwd == 0, ints[:, t.BWD_MIN], least))
     ends = {"most": most, "least": least}
     columns |= _spread("packet_length_{}", "min max mean std", n=fwd + bwd, floats=floats, at=t.M_ALL, **ends)
     columns["packet_length_variance"] = _divided(floats[:, t.M_ALL + 1], np.maximum(fwd + bwd - 1, 0))
     return columns | {f"{name}_flag_count": ints[:, t.N_FLAG + bit] for name, bit in _FLAG_ORDER}
-
-
-def _least(ints: Ints) -> Ints:
-    return np.minimum(ints[:, t.FWD_MIN], ints[:, t.BWD_MIN])
 
 
 def _shapes(ints: Ints, floats: Floats, counts: tuple[Ints, Ints]) -> dict[str, NDArray[Any]]:

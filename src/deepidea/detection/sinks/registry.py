@@ -18,7 +18,7 @@ __all__ = ["SINKS", "open_sink", "open_sinks", "register_sink"]
 
 _HOME = "deepidea.detection.sinks"
 _registry = {
-    "stdout": f"{_HOME}.stdout:stdout_sink",
+    "stdout": f"{_HOME}.stdout:StdoutSink",
     "file": f"{_HOME}.file:file_sink",
     **dict.fromkeys(("syslog+udp", "syslog+tcp", "syslog+tls"), f"{_HOME}.syslog:SyslogSink"),
     **dict.fromkeys(("http", "https"), f"{_HOME}.webhook:WebhookSink"),

@@ -12,7 +12,7 @@ from deepidea.detection.sinks.sink import sink_errors
 class StdoutSink:
     """The standard output: one line an alert."""
 
-    def __init__(self, *, format: str = "eve", stream: IO[str] | None = None) -> None:
+    def __init__(self, _address: str = "stdout", *, format: str = "eve", stream: IO[str] | None = None) -> None:
         self.name, self.format = "stdout", format
         self._stream = stream
 
@@ -25,9 +25,3 @@ class StdoutSink:
 
     def close(self) -> None:
         """Do nothing: the process owns the stream."""
-
-
-def stdout_sink(address: str, *, format: str = "eve") -> StdoutSink:
-    """Return the sink of ``stdout``."""
-    del address
-    return StdoutSink(format=format)
