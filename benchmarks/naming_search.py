@@ -4,7 +4,7 @@ The default preset says which flows of a fold are attacks. Each rule then names 
 nothing of the others, so that false alarms are the same for all. The last one knows the right class: it shows what is
 lost by calling attacks benign alone, and how much there is to be won by better names.
 
-Usage: python -m benchmarks.naming_search [--data kdd99 nsl-kdd cicids17] [--deals 3]
+Usage: python -m benchmarks.naming_search [--data kdd99 nsl-kdd cicids17] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def main() -> None:
     """Judge the rules on each data set, and write a result file for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", default=["kdd99", "nsl-kdd", "cicids17"])
-    parser.add_argument("--deals", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     for data in options.data:
         flows = training_flows(data)
-        folds = [predict(fold, seed) for seed in range(options.deals) for fold in iter_type_folds(flows, seed=seed)]
+        folds = [predict(fold, seed) for seed in range(options.repeats) for fold in iter_type_folds(flows, seed=seed)]
         summary = summarise(folds)
         write_result(RESULTS / "naming_search" / f"{data}.json", {"data": data, "summary": summary})
         print(data, *(f"{name}: {recalls}" for name, recalls in summary.items()), sep="\n  ", flush=True)

@@ -7,7 +7,7 @@ held-out rows of them, and on all rows of the types that were left out. The figu
 over classes of the recall on known types and, where there are any, of the mean recall over left-out types. Test files
 are never read.
 
-Usage: python -m benchmarks.recipe_search [--data kdd99 nsl-kdd cicids17] [--candidates default ...] [--deals 3]
+Usage: python -m benchmarks.recipe_search [--data kdd99 nsl-kdd cicids17] [--candidates default ...] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", default=["kdd99", "nsl-kdd", "cicids17"])
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES))
-    parser.add_argument("--deals", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     for name in options.candidates:
         for data in options.data:
@@ -112,7 +112,7 @@ def main() -> None:
                 flows = training_flows(data)
                 folds = [
                     predict(fold, CANDIDATES[name], seed)
-                    for seed in range(options.deals)
+                    for seed in range(options.repeats)
                     for fold in iter_type_folds(flows, seed=seed)
                 ]
                 summary = summarise(folds)

@@ -88,6 +88,8 @@ def _parameters(call: Callable[..., Any]) -> Iterator[Row]:
     hints = get_type_hints(call, include_extras=True)
     for name, parameter in inspect.signature(call).parameters.items():
         kind, info = get_args(hints[name])[:2]
+        if info.hidden:
+            continue
         many, choices = _value(kind)
         if isinstance(info, type(typer.Argument())):
             spelt = name.upper() + ("..." if many else "")

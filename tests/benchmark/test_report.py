@@ -45,9 +45,9 @@ def record(system, cba, seed=0, *, plain=None, corrected=None, classes=CLASSES, 
             verdicts = np.where(right, truth, (truth + 1) % len(classes))
             scores = evaluate(truth, verdicts, None, (verdicts > 0).astype(float), classes).to_dict()
             decisions[rule] = {**scores, "subsets": {"distinct": share, "unseen": share}}
-    told = {"source": data, "rows": 5000, "taxonomy": "official", "split": {"kind": "official"}, "files": []}
-    head = Cell(data, "auto", system, seed).begin_record("measured", told=told, classes=list(classes))
-    times = {"load_s": 1.0, "fit_s": fit_s, "judge_s": 0.5, "cpu_s": 3.0}
+    experiment = {"source": data, "rows": 5000, "taxonomy": "official", "split": {"kind": "official"}, "files": []}
+    head = Cell(data, "auto", system, seed).begin_record("measured", experiment=experiment, classes=list(classes))
+    times = {"load_s": 1.0, "fit_s": fit_s, "predict_s": 0.5, "cpu_s": 3.0}
     facts = {
         "rows": {"training": 5000, "all": 1000, "distinct": 900, "unseen": 300},
         "labels": {},
@@ -386,7 +386,7 @@ def test_systems_of_real_records_make_a_page(tmp_path, command):
         assert isinstance(fitted, FakeFitted)
         cell = Cell("kdd99", "auto", name, seed)
         scores = score_predictions(experiment, fitted, fitted.predict(experiment.test.features))
-        head = cell.begin_record("measured", told={}, parameters={}, classes=list(fitted.classes), **scores)
+        head = cell.begin_record("measured", experiment={}, parameters={}, classes=list(fitted.classes), **scores)
         write_record(cell.path(tmp_path), {**head, "times": {"fit_s": 1.0}, "peak_memory_mib": 9, "run": RUN})
     assert len(read_comparison(tmp_path).tasks) == 1
     ran = command("benchmark", "report", tmp_path, "-o", tmp_path / "r.html", "--markdown", tmp_path / "r.md")

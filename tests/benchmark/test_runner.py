@@ -133,7 +133,7 @@ def test_a_record_tells_scores_of_every_decision(in_process):
     assert sum(label["rows"] for label in record["labels"].values()) == 300
     assert (record["title"], record["group"], record["parameters"]) == ("decision tree", "paper", {"depth": 3})
     assert record["peak_memory_mib"] > 20
-    assert set(record["times"]) == {"load_s", "fit_s", "judge_s", "cpu_s"}
+    assert set(record["times"]) == {"load_s", "fit_s", "predict_s", "cpu_s"}
 
 
 def test_a_margin_ranks_but_is_no_probability(in_process):
@@ -154,6 +154,15 @@ def test_a_record_is_small_and_read_back_with_six_figures(in_process, tmp_path):
     assert len(back["curve"]["recall"]) <= benchmark_cell.CURVE_POINTS
     assert back["decisions"]["own"]["cba"] == pytest.approx(record["decisions"]["own"]["cba"], rel=1e-5)
     assert back["decisions"]["own"]["confusion"] == record["decisions"]["own"]["confusion"]
+
+
+def test_records_of_an_earlier_release_are_read_under_present_names(in_process, tmp_path):
+    record = measure(Cell("kdd99", "auto", "tree", 0))
+    former = {"told" if name == "experiment" else name: value for name, value in record.items()}
+    former["times"] = {name.replace("predict_s", "judge_s"): value for name, value in record["times"].items()}
+    for name, one in (("former", former), ("present", record)):
+        write_record(tmp_path / f"{name}.json", one)
+    assert read_record(tmp_path / "former.json") == read_record(tmp_path / "present.json")
 
 
 def test_a_class_that_training_does_not_show_is_refused(in_process, monkeypatch):
@@ -233,7 +242,7 @@ def test_damaged_and_misplaced_records_are_told_and_made_again(tmp_path, in_proc
     stranger.write_bytes(second.read_bytes())
     plan = plan_run(grid, tmp_path)
     assert plan.waiting == (grid[0], grid[2])
-    assert "seed-0.json: Expecting value" in plan.damaged[grid[0]]
+    assert f"cannot read {first}: " in plan.damaged[grid[0]]
     assert "record of another cell (kdd99, auto: svm, seed 0)" in plan.damaged[grid[2]]
     assert {o.status for o in run_cells(plan, tmp_path, worker=WORKER)} == {"measured"}
     assert plan_run(grid, tmp_path).damaged == {}
@@ -270,7 +279,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_record(tmp_path, nap):
 
 def test_time_left_is_reckoned_from_the_same_system(tmp_path):
     def record(cell, seconds):
-        return {**cell.begin_record("measured"), "times": {"load_s": 0, "fit_s": seconds, "judge_s": 0}}
+        return {**cell.begin_record("measured"), "times": {"load_s": 0, "fit_s": seconds, "predict_s": 0}}
 
     grid = cells("tree", "svm", seeds=2)
     kept = {cell: record(cell, s) for cell, s in zip(grid[:2], (10.0, 30.0), strict=True)}
@@ -384,4 +393,4 @@ def test_real_systems_on_a_small_registered_data_set(command, tmp_path, monkeypa
     (majority, tree), _ = read_records(tmp_path / "out")
     assert majority["decisions"]["own"]["cba"] == pytest.approx(1 / 3, abs=1e-5)
     assert tree["rows"] == {"training": 80, "all": 40, "distinct": 40, "unseen": 0}
-    assert tree["told"]["split"] == {"kind": "official"}
+    assert tree["experiment"]["split"] == {"kind": "official"}

@@ -27,10 +27,10 @@ def dealt(protocol, system, cba, *, seed=0, classes=TWO, test=None, labels=None)
     """A record of a protocol."""
     rows = dict.fromkeys(classes, 200)
     view = "attack or benign" if classes == TWO else "classes"
-    told = {"source": DATA, "taxonomy": "family", "split": {"kind": protocol}, "files": [], "view": view}
-    told |= {"class_rows": rows, "test_class_rows": test or rows}
+    experiment = {"source": DATA, "taxonomy": "family", "split": {"kind": protocol}, "files": [], "view": view}
+    experiment |= {"class_rows": rows, "test_class_rows": test or rows}
     return record(
-        system, cba, seed, classes=classes, data=DATA, protocol=protocol, told=told, labels=labels or {}
+        system, cba, seed, classes=classes, data=DATA, protocol=protocol, experiment=experiment, labels=labels or {}
     )  # fmt: skip
 
 

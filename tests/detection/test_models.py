@@ -113,6 +113,14 @@ def test_a_comparison_must_be_of_the_two_models(sqlite_store: Store, files: list
             compared(sqlite_store, ids[0], ids[1], **odd)
 
 
+def test_a_comparison_of_an_earlier_release_is_read_under_present_names(store: Store, ids: list[str]) -> None:
+    compared(store, ids[0], ids[1], judged={"n_flows": 3})
+    found = next(one for one in store.models() if one.model_id == ids[1]).comparison
+    assert found is not None
+    assert found["labelled"] == {"n_flows": 3}
+    assert "judged" not in found
+
+
 def test_going_back_goes_back_further_each_time(store: Store, ids: list[str]) -> None:
     with pytest.raises(DataError, match="cannot roll back"):
         store.rollback(analyst="ann")
@@ -273,8 +281,11 @@ def test_a_verdict_becomes_training_data_and_the_new_model_detects(
     refused = command("models", "activate", Detector.load(new).fingerprint, *at)
     assert refused.code == 3
     assert "deepidea models compare" in refused.err
-    told = json.loads(run("models", "compare", model_file, new, flow_file, "--json").out)
-    assert told["old"] == old.model
+    for option in ("--labelled", "--judged"):  # the latter is of an earlier release
+        ran = run("models", "compare", model_file, new, flow_file, option, tmp_path / "f.parquet", "--json")
+        comparison = json.loads(ran.out)
+        assert comparison["old"] == old.model
+        assert comparison["labelled"]["n_left_out"] > 0
     shown = run("models", "compare", model_file, new, flow_file, *at)
     assert "kept in the store" in shown.err
     run("models", "activate", Detector.load(new).fingerprint, *at, "--force")

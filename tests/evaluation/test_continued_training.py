@@ -260,11 +260,11 @@ def test_a_detector_is_no_worse_than_itself_and_rows_trained_on_are_left_out(det
     flows = LabelledFlows(pl.concat([fresh.table, seen.table]), pl.concat([fresh.labels, seen.labels]),
                           pl.concat([fresh.classes, seen.classes]), fresh.schema, fresh.class_order, "t")  # fmt: skip
     other = train_detector(seen, random_state=0, **TINY)
-    told = compare_detectors(detector, other, flows, analyst_flows=seen)
-    assert told.n_flows + told.n_left_out == 800
-    assert told.n_left_out >= 300
-    assert told.judged is not None
-    assert told.judged.n_flows == 0
+    comparison = compare_detectors(detector, other, flows, analyst_flows=seen)
+    assert comparison.n_flows + comparison.n_left_out == 800
+    assert comparison.n_left_out >= 300
+    assert comparison.labelled is not None
+    assert comparison.labelled.n_flows == 0
     same = compare_detectors(detector, detector, flows)
     assert (same.verdict, same.cba.low, same.cba.high) == ("no worse", 0.0, 0.0)
     json.dumps(same.to_dict(), allow_nan=False)

@@ -145,7 +145,15 @@ def read_record(path: Path) -> Record:
     """
     record = read_json(path)
     from_json_values(record, _Measured | _Cut | _Failed, str(path), "run that cell again", FileFormatError)  # type: ignore[arg-type]
-    return dict(record)
+    return _in_present_names(record)
+
+
+def _in_present_names(record: Record) -> Record:
+    """Return a record with the keys of an earlier release renamed."""
+    times = record.get("times", {})
+    if "judge_s" in times:
+        times["predict_s"] = times.pop("judge_s")
+    return {"experiment" if name == "told" else name: value for name, value in record.items()}
 
 
 def read_json(path: Path) -> Any:
@@ -175,11 +183,11 @@ def measure(cell: Cell) -> Record:
     _refuse_unfit(experiment)
     with _timed(times, "fit_s"):
         fitted = system.fit(experiment.train, cell.seed)
-    with _timed(times, "judge_s"):
+    with _timed(times, "predict_s"):
         predictions = fitted.predict(experiment.test.features)
     return cell.begin_record(
         "measured",
-        told=shorten_lists(experiment.facts),
+        experiment=shorten_lists(experiment.facts),
         parameters=shorten_lists(fitted.parameters),
         classes=list(fitted.classes),
         **score_predictions(experiment, fitted, predictions),

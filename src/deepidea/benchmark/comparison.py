@@ -150,7 +150,7 @@ class BenchmarkTask:
     @property
     def facts(self) -> Mapping[str, Any]:
         """What a record keeps of the flows: source, taxonomy, files, split, rows by class."""
-        facts: Mapping[str, Any] = self.sample["told"]
+        facts: Mapping[str, Any] = self.sample["experiment"]
         return facts
 
     @property

@@ -256,7 +256,9 @@ class _Run:
         self.n_kept = len(plan.kept)
         self.taken_s: dict[tuple[str, ...], list[float]] = {}
         for cell, record in plan.kept.items():
-            self._remember(cell, sum(record.get("times", {}).get(name, 0.0) for name in ("load_s", "fit_s", "judge_s")))
+            self._remember(
+                cell, sum(record.get("times", {}).get(name, 0.0) for name in ("load_s", "fit_s", "predict_s"))
+            )
 
     def _remember(self, cell: Cell, seconds: float) -> None:
         if seconds:

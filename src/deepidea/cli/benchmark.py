@@ -94,13 +94,14 @@ def show_outcomes(plan: Any, outcomes: Any, folder: Path) -> int:
 def benchmark_tau(
     data: Data = ["kdd99"],  # noqa: B006
     models: Annotated[list[str], option("System that gives probabilities, or a group; repeatable.")] = ["deepidea"],  # noqa: B006
-    deals: Annotated[int, option("How often attack types are left out; two trainings each.", min=1)] = 3,
+    repeats: Annotated[int, option("How often attack types are left out; two trainings each.", min=1)] = 3,
     folder: Records = Path("benchmark"),
+    deals: Annotated[int | None, option("Former name of --repeats.", min=1, hidden=True)] = None,
 ) -> None:
     """Try strengths of the prior correction on training flows with attack types left out, for the report."""
     from deepidea.benchmark.tau_sweep import iter_sweeps
 
-    for sweep in iter_sweeps(data, models, folder, n_repeats=deals):
+    for sweep in iter_sweeps(data, models, folder, n_repeats=deals or repeats):
         means = ", ".join(f"{tau:g}: {sweep.mean(tau, 'mixed'):.1f}" for tau in sweep.by_tau)
         say(f"{sweep.data}: {sweep.system}, held-out CBA in percent by tau: {means}; best {sweep.best():g}")
 

@@ -29,7 +29,7 @@ def show_comparison(comparison: Any) -> None:
     out.print(f"[bold]{escape(facts['source'])}[/]  {facts['n_flows']:,} flows{left_out}", soft_wrap=True)
     whole = {name: Column(name, no_wrap=True) for name in ("percent", "difference", "95 %")}  # ids may be cut
     show_table((whole["percent"], facts["old"], facts["new"], whole["difference"], whole["95 %"]), _rows(facts))
-    _show_labelled(facts.get("judged"))
+    _show_labelled(facts.get("labelled"))
     verdict = facts["verdict"]
     out.print(f"[{_STYLES.get(verdict, 'bold')}]{escape(verdict)}[/]: {escape(facts['reason'])}", soft_wrap=True)
 

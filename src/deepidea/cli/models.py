@@ -91,19 +91,28 @@ def models_compare(
     old: Annotated[str, typer.Argument(help="The old one: a detector file, or a model of the store.")],
     new: Annotated[str, typer.Argument(help="The new one.")],
     data: Annotated[list[str], typer.Argument(help="Name of a data set, or files of labelled flows.")],
-    judged: Annotated[list[Path] | None, option("Flows labelled by analysts, from `deepidea feedback export`.")] = None,
+    labelled: Annotated[
+        list[Path] | None, option("Flows labelled by analysts, from `deepidea feedback export`.")
+    ] = None,
     label: Label = None,
     benign: Benign = None,
     taxonomy: TaxonomyName = None,
     as_json: AsJson = False,
     store: StoreUrl = "",
+    judged: Annotated[list[Path] | None, option("Former name of --labelled.", hidden=True)] = None,
 ) -> None:
     """Compare two detectors on flows that neither was trained on; the store keeps the result if it has both."""
     from deepidea.evaluation.continued_training import compare_on
 
     (before, old_id), (after, new_id) = (_detector(of, store) for of in (old, new))
     comparison = compare_on(
-        before, after, one_name(data), analyst_files=judged or (), label=label, benign=benign, taxonomy=taxonomy
+        before,
+        after,
+        one_name(data),
+        analyst_files=[*(labelled or ()), *(judged or ())],
+        label=label,
+        benign=benign,
+        taxonomy=taxonomy,
     ).to_dict()
     if as_json:
         write_json(comparison)

@@ -95,7 +95,7 @@ class ModelComparison:
         By stratified bootstrap of the flows; a class with few flows of equal outcome looks surer than it is.
     verdict, reason
         By :data:`RULE`, and the figure that decided, in words.
-    judged : AnalystPart, optional
+    labelled : AnalystPart, optional
         On flows with analyst labels.
     """
 
@@ -112,7 +112,7 @@ class ModelComparison:
     false_alarm_rate: Difference | None
     verdict: Outcome
     reason: str
-    judged: AnalystPart | None = None
+    labelled: AnalystPart | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON values, with the rule."""
@@ -185,7 +185,7 @@ def compare_detectors(
         **differences,
         verdict=verdict,
         reason=reason,
-        judged=None if analyst_flows is None else _analyst_part(analyst_flows, old, new),
+        labelled=None if analyst_flows is None else _analyst_part(analyst_flows, old, new),
     )
 
 

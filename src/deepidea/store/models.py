@@ -157,11 +157,16 @@ def all_models(connection: sa.Connection, *wanted: sa.ColumnElement[bool]) -> li
         StoredModel(
             **{key: row[key] for key in ("model_id", "model", "name", "added_by", "n_bytes")},
             added=time_of(row["added_us"]),
-            comparison=None if row["comparison"] is None else json.loads(row["comparison"]),
+            comparison=None if row["comparison"] is None else _comparison_of(row["comparison"]),
             active=row["model_id"] == row["active_id"],
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def _comparison_of(text: str) -> dict[str, Any]:
+    """Return a stored comparison, with the key of an earlier release renamed."""
+    return {"labelled" if name == "judged" else name: value for name, value in json.loads(text).items()}
 
 
 def get(connection: sa.Connection, model_id: str) -> StoredModel:

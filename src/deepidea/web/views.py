@@ -386,13 +386,13 @@ class DriftView:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """How a model compares with another on the same data: the verdict, why, and the whole comparison."""
+    """Comparison of a model with another on the same data: verdict, reason, and all figures."""
 
     old_id: str
     new_id: str
     verdict: Literal["better", "no worse", "worse"]
     reason: str
-    told: dict[str, Any]
+    figures: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
