@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 
 from deepidea.errors import StoreError
@@ -264,6 +265,17 @@ def test_an_incident_is_judged_noted_and_closed(at_work: tuple[Served, httpx.Cli
         .items[0]
     )
     assert (found.note, found.verdict and found.verdict.class_name) == ("ticket 7", "botnet")
+
+
+def test_that_a_flow_is_unlike_training_is_a_note_and_no_step(stocked: Store) -> None:
+    alerts = sweep(1, src_ip="192.0.2.99").with_columns(unknown=pl.lit(True))
+    stocked.commit_batch("eth0", None, alerts, n_flows=1)
+    (row,) = AnalystService(stocked).incidents(host="192.0.2.99").items
+    with running(stocked) as server:
+        page = page_at(server, f"/incidents/{row.incident_id}")
+    (text,) = [element for element in page.all("bdi") if element.text.startswith("Unlike anything seen in training")]
+    assert text.parent is not None
+    assert (text.parent.tag, text.parent.attributes) == ("p", {"class": "note warn"})
 
 
 def test_a_change_of_what_somebody_else_has_changed_is_refused(at_work: tuple[Served, httpx.Client]) -> None:

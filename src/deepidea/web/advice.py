@@ -1,4 +1,4 @@
-"""What to do next about an incident: by its class, by how sure the detector is, and by its label."""
+"""Next steps for an incident: by its class, the score, and its label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SURE_SCORE = 0.9
 
 
 def next_steps(view: IncidentView) -> list[str]:
-    """Return what to do, the first step first; plain text in which names are not escaped."""
+    """Return the next steps, in order, as plain text; names in them are not escaped."""
     row = view.incident
     if row.status in ("closed", "false_alarm"):
         state = "closed" if row.status == "closed" else "a false alarm"
@@ -22,13 +22,13 @@ def next_steps(view: IncidentView) -> list[str]:
 
 
 def _doubts(view: IncidentView) -> list[str]:
-    """Return the reasons to doubt the verdict."""
+    """Return steps that check a doubtful verdict."""
     row, doubts = view.incident, []
     if row.verdict is not None and row.verdict.verdict == "unsure":
         doubts.append(f"{row.verdict.analyst} was unsure: read the note below.")
     if row.score is not None and row.score < SURE_SCORE:
         doubts.append(f"The score is low ({row.score:.2f}): check the reasons under Why first.")
-    return [*doubts, view.unusual] if view.unusual else doubts
+    return doubts
 
 
 def _label_step(view: IncidentView) -> str:

@@ -34,6 +34,8 @@ def serve_until(stop: threading.Event, config: ServeConfig, *, on_start: Callabl
     ----------
     stop : threading.Event
     config : ServeConfig
+        Sources and sinks ``kafka://`` and ``redis://`` need
+        :func:`deepidea.adapters.registration.register_adapters` first, which the command line calls.
     on_start : callable, optional
         Called as ``on_start(url, store, needs_login=...)`` when requests are answered.
 
