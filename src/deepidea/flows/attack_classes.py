@@ -13,7 +13,16 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
-__all__ = ["ATTACK_CLASSES", "UNRECOGNISED", "AttackClass", "Technique", "attack_class_of", "class_title"]
+__all__ = [
+    "ATTACK_CLASSES",
+    "TECHNIQUES",
+    "UNRECOGNISED",
+    "AttackClass",
+    "Technique",
+    "attack_class_of",
+    "class_title",
+    "technique_by_id",
+]
 
 Behaviour = Literal["scan", "login", "flood", "c2", "web", "other"]
 
@@ -197,6 +206,35 @@ _RECORDS = (
 
 ATTACK_CLASSES: Mapping[str, AttackClass] = MappingProxyType({record.name: record for record in _RECORDS})
 """Records by canonical name."""
+
+
+TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
+    {record.technique.uid: record.technique for record in _RECORDS if record.technique}
+    | {
+        technique.uid: technique
+        for technique in (
+            Technique("T1048", "Exfiltration Over Alternative Protocol", "TA0010", "Exfiltration"),
+            Technique("T1020", "Automated Exfiltration", "TA0010", "Exfiltration"),
+            Technique("T1095", "Non-Application Layer Protocol", "TA0011", "Command and Control"),
+            Technique("T1008", "Fallback Channels", "TA0011", "Command and Control"),
+            Technique("T1568", "Dynamic Resolution", "TA0011", "Command and Control"),
+            Technique("T1571", "Non-Standard Port", "TA0011", "Command and Control"),
+            Technique("T1021", "Remote Services", "TA0008", "Lateral Movement"),
+        )
+    }
+)
+"""Techniques by id: those of the classes, and further ones that findings of behaviours name."""
+
+
+def technique_by_id(uid: str) -> Technique | None:
+    """Return the technique of an id, of a sub-technique its parent; None where it is not in :data:`TECHNIQUES`.
+
+    Examples
+    --------
+    >>> technique_by_id("T1110.001").name
+    'Brute Force'
+    """
+    return TECHNIQUES.get(uid.partition(".")[0])
 
 
 def words_of(name: str) -> str:

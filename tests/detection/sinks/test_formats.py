@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from deepidea.detection.sinks.formats.rendering import FORMATS, render
 from deepidea.errors import DataError
-from tests.detection.making import alerts_of, sweep
+from tests.detection.making import FINDING, OF_FINDING, alerts_of, findings_of, sweep
 
 SCHEMAS = Path(__file__).parents[2] / "data" / "schemas"
 
@@ -75,6 +75,67 @@ def test_every_alert_keeps_the_published_schema(name: str, row: dict[str, Any], 
     assert len(line.splitlines()) == 1 or name != "cef"
     assert "\n" not in line
     CHECKERS[name].validate(read(name, line))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(
+    row=ROW,
+    sentence=st.sampled_from(["42 ports of 1 host", "a|b=c\\d\n", "x" * 1100, None]),
+    direction=st.sampled_from(["inside to outside", "outside to inside", "nowhere", None]),
+    margin=st.sampled_from([5.25, None, float("nan"), "much"]),
+    technique=st.sampled_from(["T1110.001", "T1046", "T9999", None]),
+)
+def test_every_finding_keeps_the_published_schema(name: str, row: dict[str, Any], **finding: Any) -> None:
+    (line,) = render(findings_of([{**row, **finding}]), name)
+    assert "\n" not in line
+    CHECKERS[name].validate(read(name, line))
+
+
+def written(name: str, **finding: Any) -> Any:
+    document = read(name, render(findings_of([finding]), name)[0])
+    return document["extension"] if name == "cef" else document
+
+
+def test_eve_names_the_behaviour_its_evidence_and_the_technique() -> None:
+    event = written("eve", technique="T1110.001")
+    assert event["alert"]["signature"] == "DeepIDEA: port_scan_vertical"
+    assert event["alert"]["metadata"]["behaviour"] == ["port_scan_vertical"]
+    assert event["alert"]["metadata"]["mitre_technique_id"] == ["T1110"]
+    own = event["deepidea"]
+    assert (own["sentence"], own["role"]) == (FINDING["sentence"], "source")
+    assert own["finding"] == {"title": "Port scan vertical", **OF_FINDING, "technique": "T1110.001"}
+
+
+def test_ecs_names_the_behaviour_its_evidence_and_the_technique() -> None:
+    document = written("ecs", direction="outside to inside")
+    assert document["rule"]["name"] == "DeepIDEA: port_scan_vertical"
+    assert document["event"]["reason"] == FINDING["sentence"]
+    assert document["message"].endswith(FINDING["sentence"])
+    assert document["threat"]["technique"] == {"id": ["T1046"], "name": ["Network Service Discovery"]}
+    assert document["network"]["direction"] == "inbound"
+
+
+def test_ocsf_names_the_behaviour_its_evidence_and_the_technique() -> None:
+    document = written("ocsf", direction="inside to outside")
+    info, (evidence,) = document["finding_info"], document["evidences"]
+    assert (info["title"], info["desc"]) == ("DeepIDEA: port_scan_vertical", FINDING["sentence"])
+    assert (info["analytic"]["type"], info["analytic"]["uid"]) == ("Behavioral", "port_scan_vertical")
+    assert info["attacks"][0]["technique"]["uid"] == "T1046"
+    assert evidence["connection_info"]["direction"] == "Outbound"
+    assert evidence["data"]["counts"] == OF_FINDING["counts"]
+
+
+def test_cef_names_the_behaviour_its_evidence_and_the_technique() -> None:
+    fields = written("cef", direction="outside to inside")
+    assert (fields["cs6"], fields["cs6Label"]) == ("port_scan_vertical", "behaviour")
+    assert (fields["reason"], fields["deviceDirection"]) == (FINDING["sentence"], "0")
+    assert (fields["cfp3"], fields["cfp3Label"]) == ("5.250000", "margin")
+    assert fields["cs5"] == "T1046 Network Service Discovery"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_unknown_technique_of_a_finding_is_the_one_of_its_class(name: str) -> None:
+    assert "T1046" in render(findings_of([{"technique": "T9999"}]), name)[0]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -6,10 +6,13 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
-from deepidea.flows.attack_classes import Technique, attack_class_of
+from deepidea.flows.attack_classes import Technique, attack_class_of, technique_by_id
+from deepidea.store.findings import Finding, finding_of
 
 Alert = Mapping[str, Any]
 
@@ -18,20 +21,46 @@ LOCAL_SIDS = 1_000_000  # first of the million of signature numbers that are lef
 
 
 def signature_of(alert: Alert) -> str:
-    """Return the title of an alert.
+    """Return the title of an alert: by its behaviour where a finding raised it, else by its class.
 
     Examples
     --------
     >>> signature_of({"class": "port_scan", "unknown": False}), signature_of({"class": "dos", "unknown": True})
     ('DeepIDEA: port_scan', 'DeepIDEA: unlike anything known, nearest dos')
     """
+    if alert.get("behaviour"):
+        return f"{PRODUCT}: {alert['behaviour']}"
     known = str(alert["class"])
     return f"{PRODUCT}: unlike anything known, nearest {known}" if alert.get("unknown") else f"{PRODUCT}: {known}"
 
 
 def technique_of(alert: Alert) -> Technique | None:
-    """Return the ATT&CK technique of an alert's class; None where the flow is unlike any class."""
+    """Return the ATT&CK technique of an alert's finding, else of its class; None where the flow is unlike any class."""
+    finding = finding_in(alert)
+    if finding and finding.technique and (known := technique_by_id(finding.technique)):
+        return known
     return None if alert.get("unknown") else attack_class_of(str(alert["class"])).technique
+
+
+def finding_in(alert: Alert) -> Finding | None:
+    """Return the finding that raised an alert."""
+    return finding_of(alert.get("finding"), alert.get("behaviour"))
+
+
+DIRECTIONS = MappingProxyType(
+    {
+        "outside to inside": "inbound",
+        "inside to outside": "outbound",
+        "inside to inside": "internal",
+        "outside to outside": "external",
+    }
+)
+
+
+def direction_of(alert: Alert) -> str | None:
+    """Return the direction of a finding, seen from the edge of the home networks; None where it is not known."""
+    finding = finding_in(alert)
+    return DIRECTIONS.get(finding.direction or "") if finding else None
 
 
 @lru_cache(maxsize=4096)
@@ -71,14 +100,19 @@ def is_icmp(alert: Alert) -> bool:
 def verdict(alert: Alert) -> dict[str, Any]:
     """Return the fields that no schema of others has: the object ``deepidea``."""
     names = ("alert_id", "class", "label", "score", "anomaly", "unknown")
+    finding = finding_in(alert)
+    behaviour = {name: alert[name] for name in ("behaviour", "role", "sentence")} if finding else {}
+    behaviour |= {"finding": present(asdict(finding))} if finding else {}
     probabilities = json.loads(alert["probabilities"]) if alert["probabilities"] else None
-    return present({**{name: alert[name] for name in names}, "probabilities": probabilities, "model": alert["model"]})
+    own = {name: alert[name] for name in names}
+    return present({**own, **behaviour, "probabilities": probabilities, "model": alert["model"]})
 
 
 def sentence(alert: Alert) -> str:
-    """Return an alert in one sentence."""
+    """Return an alert in one sentence, which ends with the evidence of a finding."""
+    evidence = f": {alert['sentence']}" if alert.get("sentence") else ""
     return (
         f"{signature_of(alert)}, score {alert['score']:.4f}: {alert['src_ip'] or '?'} to {alert['dst_ip'] or '?'}"
         + ("" if alert["dst_port"] is None or is_icmp(alert) else f" port {alert['dst_port']}")
-        + f" ({alert['protocol'] or 'unknown'})"
+        + f" ({alert['protocol'] or 'unknown'}){evidence}"
     )

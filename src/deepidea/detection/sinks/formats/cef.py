@@ -10,6 +10,8 @@ from deepidea.detection.sinks.formats.alert_fields import (
     PRODUCT,
     VENDOR,
     Alert,
+    direction_of,
+    finding_in,
     ip_version,
     is_icmp,
     number_of,
@@ -44,7 +46,8 @@ def to_cef(alert: Alert) -> str:
 
 
 def _cef_fields(alert: Alert) -> dict[str, Any]:
-    icmp, technique = is_icmp(alert), technique_of(alert)
+    icmp, technique, finding = is_icmp(alert), technique_of(alert), finding_in(alert)
+    margin = finding.margin if finding else None
     return {
         "rt": alert["time"],
         "start": alert["start"],
@@ -61,11 +64,15 @@ def _cef_fields(alert: Alert) -> dict[str, Any]:
         "in": alert["bwd_bytes"],
         **_cef_labelled("cfp1", "score", f"{alert['score']:.6f}"),
         **_cef_labelled("cfp2", "anomaly", None if alert["anomaly"] is None else f"{alert['anomaly']:.6f}"),
+        **_cef_labelled("cfp3", "margin", None if margin is None else f"{margin:.6f}"),
         **_cef_labelled("cs1", "communityId", alert["community_id"]),
         **_cef_labelled("cs2", "model", alert["model"]),
         **_cef_labelled("cs3", "label", alert["label"]),
         **_cef_labelled("cs4", "severity", SEVERITIES[alert["severity"]]),
         **_cef_labelled("cs5", "mitreTechnique", None if technique is None else f"{technique.uid} {technique.name}"),
+        **_cef_labelled("cs6", "behaviour", alert["behaviour"]),
+        "deviceDirection": {"inbound": 0, "outbound": 1}.get(direction_of(alert) or ""),
+        "reason": None if alert["sentence"] is None else alert["sentence"][:1023],
         "msg": sentence(alert)[:1023],
     }
 

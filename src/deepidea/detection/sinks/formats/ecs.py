@@ -10,6 +10,7 @@ from deepidea.detection.sinks.formats.alert_fields import (
     VENDOR,
     Alert,
     added,
+    direction_of,
     ip_version,
     is_icmp,
     number_of,
@@ -23,6 +24,7 @@ from deepidea.detection.sinks.formats.alert_fields import (
 from deepidea.flows.identity import transport_number
 
 ECS_VERSION = "8.17.0"
+LONGEST_KEYWORD = 1024  # beyond, Elasticsearch does not index it
 
 
 def to_ecs(alert: Alert) -> str:
@@ -43,6 +45,7 @@ def to_ecs(alert: Alert) -> str:
                 "iana_number": None if number is None else str(number),
                 "type": {4: "ipv4", 6: "ipv6"}.get(ip_version(alert["src_ip"]) or 0),
                 "community_id": alert["community_id"],
+                "direction": direction_of(alert),
                 "bytes": added(alert["fwd_bytes"], alert["bwd_bytes"]),
                 "packets": added(alert["fwd_packets"], alert["bwd_packets"]),
             }
@@ -63,6 +66,7 @@ def _ecs_event(alert: Alert) -> dict[str, Any]:
             "module": "deepidea",
             "dataset": "deepidea.alert",
             "provider": "deepidea",
+            "reason": None if alert["sentence"] is None else alert["sentence"][:LONGEST_KEYWORD],
             "severity": alert["severity"],
             "risk_score": round(100 * alert["score"], 4),
             "start": alert["start"],

@@ -49,7 +49,9 @@ def to_eve(alert: Alert) -> str:
 
 def _eve_alert(alert: Alert) -> dict[str, Any]:
     signature, technique = signature_of(alert), technique_of(alert)
-    metadata = {} if technique is None else {
+    behaviour = {"behaviour": [alert["behaviour"]]} if alert["behaviour"] else {}
+    metadata = behaviour if technique is None else {
+        **behaviour,
         "mitre_tactic_id": [technique.tactic_uid],
         "mitre_tactic_name": [technique.tactic],
         "mitre_technique_id": [technique.uid],

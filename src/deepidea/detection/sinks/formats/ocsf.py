@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,8 @@ from deepidea.detection.sinks.formats.alert_fields import (
     PRODUCT,
     VENDOR,
     Alert,
+    direction_of,
+    finding_in,
     ip_version,
     is_icmp,
     present,
@@ -25,6 +28,11 @@ OCSF_VERSION = "1.5.0"
 
 
 _OCSF_SEVERITIES = MappingProxyType({1: (5, "Critical"), 2: (4, "High"), 3: (3, "Medium"), 4: (2, "Low")})
+
+
+_OCSF_DIRECTIONS = MappingProxyType(
+    {"inbound": (1, "Inbound"), "outbound": (2, "Outbound"), "internal": (3, "Lateral")}
+)
 
 
 def to_ocsf(alert: Alert) -> str:
@@ -56,7 +64,7 @@ def to_ocsf(alert: Alert) -> str:
         },
         "finding_info": _ocsf_info(alert),
         "evidences": _ocsf_evidences(alert),
-        "unmapped": {"deepidea": verdict(alert)},
+        "unmapped": {"deepidea": {name: of for name, of in verdict(alert).items() if name != "finding"}},
     }
     return to_json(present(finding))
 
@@ -66,14 +74,21 @@ def _ocsf_info(alert: Alert) -> dict[str, Any]:
         {
             "uid": alert["alert_id"],
             "title": signature_of(alert),
+            "desc": alert["sentence"],
             "types": [alert["class"]],
             "attacks": _ocsf_attacks(alert),
             "created_time": alert["time"],
             "first_seen_time": alert["start"],
             "last_seen_time": alert["end"],
-            "analytic": {"uid": alert["model"], "name": PRODUCT, "type_id": 4, "type": "Learning (ML/DL)"},
+            "analytic": _ocsf_analytic(alert),
         }
     )
+
+
+def _ocsf_analytic(alert: Alert) -> dict[str, Any]:
+    if alert["behaviour"]:
+        return {"uid": alert["behaviour"], "name": f"{PRODUCT} behaviours", "type_id": 2, "type": "Behavioral"}
+    return {"uid": alert["model"], "name": PRODUCT, "type_id": 4, "type": "Learning (ML/DL)"}
 
 
 def _ocsf_attacks(alert: Alert) -> list[dict[str, Any]] | None:
@@ -86,16 +101,19 @@ def _ocsf_attacks(alert: Alert) -> list[dict[str, Any]] | None:
 
 def _ocsf_evidences(alert: Alert) -> list[dict[str, Any]] | None:
     number, version = transport_number(alert["protocol"]), ip_version(alert["src_ip"])
+    direction_id, direction = _OCSF_DIRECTIONS.get(direction_of(alert) or "", (0, "Unknown"))
     connection = {
-        "direction_id": 0,
-        "direction": "Unknown",
+        "direction_id": direction_id,
+        "direction": direction,
         "protocol_num": number,
         "protocol_name": alert["protocol"],
         "protocol_ver_id": version or 0,
         "community_uid": alert["community_id"],
     }
     ends = {"src_endpoint": _ocsf_end(alert, "src"), "dst_endpoint": _ocsf_end(alert, "dst")}
-    return [{**present(ends), "connection_info": present(connection)}]
+    finding = finding_in(alert)
+    data = {"data": present(asdict(finding))} if finding else {}
+    return [{**present(ends), "connection_info": present(connection), **data}]
 
 
 def _ocsf_end(alert: Alert, end: str) -> dict[str, Any]:
