@@ -134,6 +134,8 @@ class HostContext:
         out = np.full((flows.height, 2 * self._kernel.N_OUT), np.nan)
         inputs = {
             "ends_us": _ends_us(flows).fill_null(0).to_numpy(),
+            # Names are 64-bit hashes: two of 10^4 hosts collide with a probability below 10^-11, and memory stays
+            # fixed.
             "src": src.hash().to_numpy(),
             "dst": dst.hash().to_numpy(),
             "known": known,
@@ -160,6 +162,8 @@ class HostContext:
             return self._snapshot()
         if not self._journal:
             return None
+        # A snapshot costs as much as all hosts, a journal entry as the new flows. To write a snapshot when the journal
+        # has grown to its size keeps the cost of a flow constant, and what `restore` must replay bounded.
         if self._journal_bytes > max(_LEAST_JOURNAL_BYTES, self._snapshot_bytes):
             return self._snapshot()
         together = {name: np.concatenate([part[name] for part in self._journal]) for name in self._journal[0]}
@@ -204,6 +208,8 @@ class HostContext:
             self._targets = self._kernel.load_hosts(arrays, "dst_", self._max_hosts)
             self._clock_us = int(about["clock_us"])
         else:
+            # The journal holds the inputs of the kernel, so replaying it gives the same state to the bit; the outputs
+            # were used.
             out = np.full((len(arrays["src"]), 2 * self._kernel.N_OUT), np.nan)
             inputs = [arrays[name] for name in _INPUTS]
             self._clock_us = self._kernel.add_flows(self._sources, self._targets, self._clock_us, *inputs, out)
@@ -282,5 +288,6 @@ def add_context(flows: pl.DataFrame, *, max_hosts: int = MAX_HOSTS) -> pl.DataFr
     [2.0, 1.0]
     """
     _refuse_missing(flows)
+    # Ends, not starts: at its end a flow is known, live as in a table, so both get the same numbers.
     order = np.argsort(_ends_us(flows).fill_null(0).to_numpy(), kind="stable")
     return HostContext(max_hosts=max_hosts).add(flows[order])[np.argsort(order)]

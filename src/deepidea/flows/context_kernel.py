@@ -22,9 +22,11 @@ N_OUT = 12
 _WINDOW_US = np.array([2_000_000, 60_000_000])
 _WINDOW_FLOWS = 100
 _LEAST_SPAN_S = 1e-3
+# _FAILED is 1, so that the mark itself can be subtracted from a count; the others are divided by their own value.
 _FAILED, _LAST_OF_PORT, _LAST_OF_PEER = 1, 2, 4  # what a flow in a ring is marked with
 _EMPTY = -1
 _NO_PORT = -1
+# Fibonacci hashing: the upper bits of a product depend on all bits of the name.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -33,6 +35,10 @@ _WINDOW_COUNTS = ("first", "n_ports", "n_peers", "n_failed")
 _RINGS = ("times_us", "ports", "peers", "marks")
 
 
+# Three structures over the same slots. The hash table `places` finds the slot of a name. `before` and `after` link the
+# slots in the order of their last use, as a ring that `max_hosts` closes: after[max_hosts] is the host not seen for
+# longest. Of each slot, the rings hold its last 256 flows; flow number n stands in cell n & 255, so nothing is ever
+# moved.
 class Hosts(NamedTuple):
     """What is kept of hosts in one role; slot ``max_hosts`` is the end of the list by last use."""
 
@@ -54,6 +60,7 @@ class Hosts(NamedTuple):
 
 def make_hosts(max_hosts: int) -> Hosts:
     """Return room for so many hosts; the system gives the memory when a host first needs it."""
+    # At most half full, so that probes stay short and always meet an empty place.
     n_places = 1 << (2 * max_hosts - 1).bit_length()
     ends = np.full(max_hosts + 1, max_hosts, np.int32)
     windows, rings = (max_hosts, N_WINDOWS), (max_hosts, RING_FLOWS)
@@ -79,6 +86,7 @@ def save_hosts(hosts: Hosts, prefix: str) -> dict[str, npt.NDArray[Any]]:
     """Return all that `load_hosts` needs: the hosts that are kept, and of their rings what a window still holds."""
     n = int(hosts.n_hosts[0])
     end = len(hosts.names)
+    # Flows that no window holds any more are not saved: most hosts have a handful of flows, and a ring has 256 cells.
     oldest = hosts.first[:n].min(axis=1) if n else np.zeros(0, np.int64)
     kept = hosts.n_flows[:n] - oldest
     slots, numbers = _ring_cells(oldest, kept)
@@ -105,6 +113,7 @@ def load_hosts(saved: Mapping[str, npt.NDArray[Any]], prefix: str, max_hosts: in
         getattr(hosts, name)[:n] = saved[prefix + name]
     for name in ("before", "after"):
         links = saved[prefix + name]  # a ring through all hosts and the end of the list, slot max_hosts
+        # A damaged order would let the kernel, which checks no index, write anywhere.
         if sorted(links.tolist()) != [*range(n), max_hosts]:
             raise ValueError(f"the order of hosts is damaged: {name}")
         getattr(hosts, name)[:n], getattr(hosts, name)[max_hosts] = links[:-1], links[-1]
@@ -112,6 +121,7 @@ def load_hosts(saved: Mapping[str, npt.NDArray[Any]], prefix: str, max_hosts: in
     slots, numbers = _ring_cells(oldest, hosts.n_flows[:n] - oldest)
     for name in _RINGS:
         getattr(hosts, name)[slots, numbers & _RING] = saved[prefix + name]
+    # The hash table is not saved: it follows from the names.
     _fill_places(hosts, n)
     return hosts
 
@@ -153,6 +163,8 @@ def _forget(hosts: Hosts, name: np.uint64) -> None:
         if slot == _EMPTY:
             break
         own = int((hosts.names[slot] * _MIX) >> np.uint64(32)) & mask
+        # Deletion without tombstones (Knuth 6.4, algorithm R): what stands here may move into the gap unless its own
+        # place lies behind the gap, where a search for it would begin too late.
         if ((at - own) & mask) >= ((at - free) & mask):
             hosts.places[free] = slot
             free = at
@@ -161,6 +173,7 @@ def _forget(hosts: Hosts, name: np.uint64) -> None:
 
 @njit(cache=True)
 def _unlink(hosts: Hosts, slot: int) -> None:
+    # The end of the list is a slot like any other, so that neither end needs a case of its own.
     hosts.after[hosts.before[slot]] = hosts.after[slot]
     hosts.before[hosts.after[slot]] = hosts.before[slot]
 
@@ -182,6 +195,7 @@ def _new_slot(hosts: Hosts) -> int:
         hosts.n_hosts[0] += 1
         return int(hosts.n_hosts[0]) - 1
     slot = int(hosts.after[end])
+    # Out of the hash table first: that needs the name of the host that goes.
     _forget(hosts, hosts.names[slot])
     _unlink(hosts, slot)
     hosts.n_hosts[1] += 1
@@ -210,6 +224,7 @@ def _slot_of(hosts: Hosts, name: np.uint64) -> int:
 @njit(cache=True)
 def _leave(hosts: Hosts, slot: int, window: int, until: int) -> None:
     """Take the flows before a number out of a window."""
+    # A flow takes its marks along: where the same port came again later, the mark has moved to that flow and stays.
     for number in range(hosts.first[slot, window], until):
         marks = hosts.marks[slot, number & _RING]
         hosts.n_failed[slot, window] -= marks & _FAILED
@@ -223,10 +238,12 @@ def _move_windows(hosts: Hosts, slot: int, now_us: int) -> None:
     """Let every window end at the flow that comes next, and take out what is too old for it or for the ring."""
     number = hosts.n_flows[slot]
     for window in range(len(_WINDOW_US)):
+        # The ring has room for the new flow only if the flow 256 before it has left every window.
         until = max(hosts.first[slot, window], number + 1 - RING_FLOWS)
         while until < number and hosts.times_us[slot, until & _RING] < now_us - _WINDOW_US[window]:
             until += 1
         _leave(hosts, slot, window, until)
+    # The third window counts flows, not time; its 100 fit into the ring.
     _leave(hosts, slot, len(_WINDOW_US), number + 1 - _WINDOW_FLOWS)
 
 
@@ -238,6 +255,7 @@ def _put(hosts: Hosts, slot: int, now_us: int, port: int, peer: np.uint64, faile
     """Put a flow into the ring of a host and into its windows."""
     number = hosts.n_flows[slot]
     oldest = hosts.first[slot].min()
+    # The search ends when both are found: hosts with many flows mostly repeat themselves soon.
     port_before, peer_before = _EMPTY, _EMPTY
     earlier = number - 1
     while earlier >= oldest and (port_before == _EMPTY or peer_before == _EMPTY):
@@ -252,6 +270,7 @@ def _put(hosts: Hosts, slot: int, now_us: int, port: int, peer: np.uint64, faile
     if peer_before != _EMPTY:
         hosts.marks[slot, peer_before & _RING] &= 255 - _LAST_OF_PEER
     for window in range(N_WINDOWS):
+        # New to a window is what was last seen before its first flow, or never.
         hosts.n_ports[slot, window] += port != _NO_PORT and port_before < hosts.first[slot, window]
         hosts.n_peers[slot, window] += peer_before < hosts.first[slot, window]
         hosts.n_failed[slot, window] += failed
@@ -273,6 +292,7 @@ def _tell(hosts: Hosts, slot: int, now_us: int, out: npt.NDArray[np.float64]) ->
         out[at] = hosts.n_ports[slot, window]
         out[at + 1] = hosts.n_peers[slot, window]
         out[at + 2] = n_in_window
+        # At least the flow itself is in each window: no division by 0.
         out[at + 3] = hosts.n_failed[slot, window] / n_in_window
         at += 4
     first = hosts.first[slot, N_WINDOWS - 1]
@@ -323,6 +343,8 @@ def add_flows(
         n_flows, 2 * N_OUT: first of the source, then of the target; not written where an address is missing.
     """
     for row in range(len(ends_us)):
+        # Flows come in the order of their ends, but for a little; a late one is counted as of now, since windows only
+        # go forward.
         clock_us = max(clock_us, ends_us[row])
         if known[row]:
             port, bad = int(ports[row]), int(failed[row])

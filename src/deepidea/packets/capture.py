@@ -43,6 +43,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _PCAP_HEADER = 24
 
 # What stops a scan.
+# _MORE: the bytes end within a record. _FULL: no room for more packets. _SPECIAL: a block that Python reads itself.
 _MORE, _FULL, _CORRUPT, _SPECIAL = 0, 1, 2, 3
 
 
@@ -134,6 +135,7 @@ def _iter_stream(
     stream: BinaryIO, name: str, skipped: Counter[str], after: Place | None, until: int | None
 ) -> Iterator[PacketBlock]:
     feed = _Feed(stream, skipped)
+    # By content, not by name: captures are packed and renamed by many tools. Offsets are those of the unpacked bytes.
     if feed.peek(2) == _GZIP_MAGIC:
         feed = _Feed(_Gunzip(feed, skipped), skipped)
     feed.until = until
@@ -157,16 +159,20 @@ class _Feed:
 
     def more(self) -> bool:
         """Read on; return whether anything came. If not, the stream has ended, or nothing has arrived yet."""
+        # Not a byte behind `until`: what lies there was not metered before the restart, and must not be now.
         room = BLOCK_BYTES if self.until is None else min(BLOCK_BYTES, self.until - self.offset - len(self.data))
         part = b"" if room <= 0 else None if self.ended else _read_some(self.stream, room)
         self.ended = self.ended or part == b""
         if part:
+            # The rest of a record is copied in front of what follows it, so that a scan sees each record in one piece.
+            # It is at most one record, since all before it has been used.
             self.data = self.data + part if self.data else part
         return bool(part)
 
     def skip_to(self, offset: int) -> None:
         """Go on at an offset behind the present one; a plain file is not read in between."""
         ahead = offset - self.offset - len(self.data)
+        # A packed stream or a pipe cannot seek; it is read through below.
         if ahead > 0 and hasattr(self.stream, "seek") and self.stream.seekable():
             self.stream.seek(ahead, io.SEEK_CUR)
             self.data, self.offset = b"", offset
@@ -195,6 +201,7 @@ class _Feed:
 
 def _read_some(stream: Any, most: int) -> bytes | None:
     """Read what has arrived, at least a byte; empty at the end, None where a stream says that nothing came."""
+    # read1 returns what has arrived; read would wait until a whole block has.
     read = getattr(stream, "read1", None) or stream.read
     try:
         return cast("bytes | None", read(most))
@@ -226,8 +233,11 @@ class _Gunzip:
             except zlib.error:
                 self.skipped["gzip damaged"] += 1
                 self.feed.ended, self.feed.data, self.rest = True, b"", b""
+                # An object that has ended: what is asked for later is not taken for a file that was cut off as well.
                 self.member = _FINISHED
                 return b""
+            # Of the two, one is empty: unused bytes are of the next member, unconsumed ones did not fit into `n`
+            # unpacked bytes.
             self.rest = self.member.unused_data or self.member.unconsumed_tail
             if data:
                 return data
@@ -262,6 +272,8 @@ def _iter_pcap(feed: _Feed, name: str, skipped: Counter[str], after: Place | Non
     feed.skip_to(0 if after is None else int(after["offset"]))
     scan = _Scan()
     while True:
+        # Packets that a full buffer or the end of the bytes cut off are found by the next scan, which begins behind the
+        # last whole record.
         n, used, stop = _scan_pcap(_bytes(feed), order == "<", divisor, link_type, scan.columns)
         if n:
             yield scan.block(feed.data, n, {"offset": feed.offset + used})
@@ -303,6 +315,7 @@ def _scan_pcap(
         if n == len(found):
             return n, at, 1
         captured, length = _u32(data, at + 8, little), _u32(data, at + 12, little)
+        # A length that no capture tool writes: the scan has lost its place, and pcap has no mark to find it again.
         if captured > MOST_BYTES:
             return n, at, 2
         if at + 16 + captured > end:
@@ -426,8 +439,10 @@ def _scan_pcapng(
         if n == len(found):
             return n, at, 1
         kind, size = _u32(data, at, little), _u32(data, at + 4, little)
+        # A section may change the byte order, and an interface the meaning of times, for the blocks behind it.
         if kind in (_SECTION, _INTERFACE):
             return n, at, 3
+        # Every block is type, length, body, length again, padded to 32 bits: 12 bytes at least.
         if size < 12 or size % 4 or size > _MOST_BLOCK:
             return n, at, 2
         if at + size > end:
@@ -448,6 +463,7 @@ def _scan_pcapng(
                 time = _in_us(ticks, interfaces[interface, 2]) + interfaces[interface, 3] * 1_000_000
         elif kind == _SIMPLE_PACKET and size >= 16:
             length, start = _u32(data, at + 8, little), at + 12
+            # It has no captured length: that follows from the length on the wire, the block's size and the snap length.
             captured = min(length, size - 16)
             if n_interfaces and interfaces[0, 1]:
                 captured = min(captured, interfaces[0, 1])
@@ -462,6 +478,7 @@ def _scan_pcapng(
             found[n, 4] = interfaces[interface, 0]
             last_us = time
             n += 1
+        # Its size is plausible, so the blocks behind it can be read; only this packet is lost, and counted.
         elif is_packet:
             unread[0] += 1
         at += size
@@ -477,7 +494,10 @@ def _read_special(feed: _Feed, section: _Section, name: str, skipped: Counter[st
         orders = {b"\x4d\x3c\x2b\x1a": True, b"\x1a\x2b\x3c\x4d": False}
         if head[8:12] not in orders:
             raise FileFormatError(f"cannot read {name}: a pcapng section has byte-order magic {head[8:12].hex(' ')}")
+        # The type of a section header reads the same in both byte orders; the magic behind the length tells which one
+        # it is, so the length can be read only now.
         section.little = orders[head[8:12]]
+        # Interfaces are numbered from 0 in each section.
         section.n_interfaces = 0
     size = struct.unpack(section.order + "I", head[4:8])[0]
     if size < 16 or size % 4 or size > _MOST_BLOCK:
@@ -502,6 +522,7 @@ def _add_interface(section: _Section, block: bytes, skipped: Counter[str]) -> No
     resolution = options.get(_OPTION_RESOLUTION, b"\x06")[:1] or b"\x06"
     offset = options.get(_OPTION_OFFSET, bytes(8))
     seconds = struct.unpack(section.order + "q", offset)[0] if len(offset) == 8 else 0
+    # Finer units than femtoseconds, and powers of 2 beyond 2^60, would overflow 64 bits: they are taken for those.
     resolved = min(resolution[0], 15) if resolution[0] < 0x80 else 0x80 | min(resolution[0] & 0x7F, 60)
     row = (link_type, snap, resolved, seconds if abs(seconds) < 1 << 40 else 0)
     section.interfaces[section.n_interfaces] = row
@@ -516,5 +537,6 @@ def _options(data: bytes, order: str) -> dict[int, bytes]:
         if code == _OPTION_END or at + 4 + size > len(data):
             break
         options[code] = data[at + 4 : at + 4 + size]
+        # Options are padded to 32 bits; the padding is not in their length.
         at += 4 + size + -size % 4
     return options

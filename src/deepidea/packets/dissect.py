@@ -75,6 +75,7 @@ def dissect(
         return outcome
     if at >= end:
         return CUT_OFF
+    # Snap lengths cut packets: headers must be captured, the payload counts as long as it was on the wire.
     wire_end = max(end, start + length)
     version = data[at] >> 4
     if version == 4:
@@ -88,8 +89,10 @@ def dissect(
 def _network(data: NDArray[np.uint8], start: int, end: int, link_type: int) -> tuple[int, int]:
     """Return where the network header begins, and METERED or the reason why there is none."""
     if link_type == _ETHERNET:
+        # Destination and source MAC, 6 bytes each, then the EtherType.
         return _after_tags(data, start + 12, end)
     if link_type == _LINUX_SLL:
+        # Linux cooked capture v1 has the EtherType in its last two of 16 bytes; v2 in its first two of 20.
         return _after_tags(data, start + 14, end)
     if link_type == _LINUX_SLL2:
         if start + 20 > end:
@@ -98,6 +101,7 @@ def _network(data: NDArray[np.uint8], start: int, end: int, link_type: int) -> t
         return (start + 20, METERED) if kind == 0x0800 or kind == 0x86DD else (0, NOT_IP)
     if link_type in (_RAW, _OLD_RAW, _OPENBSD_RAW, _IPV4_ONLY, _IPV6_ONLY):
         return start, METERED
+    # The family's number for IPv6 differs between systems, so it is not read: the version of the IP header tells.
     if link_type in (_NULL, _LOOP):  # an address family of 4 bytes, in either byte order
         return start + 4, METERED
     return 0, UNKNOWN_LINK
@@ -124,6 +128,7 @@ def _ipv4(data: NDArray[np.uint8], at: int, end: int, wire_end: int, padding: bo
         return CUT_OFF
     header = (np.int64(data[at]) & 15) * 4  # RFC 791, 3.1: IHL counts words of 32 bits
     total = _u16(data, at + 2)
+    # A total length of 0 is not broken: network cards that cut segments themselves (TSO) leave it so.
     if header < 20 or (total and total < header):
         return MALFORMED
     if at + header > end:
@@ -201,6 +206,7 @@ def _transport(
                 return CUT_OFF
             parts[ICMP_TYPE], parts[ICMP_CODE] = np.int64(data[at]), np.int64(data[at + 1])
         return METERED  # no ports and no payload, as in CICFlowMeter
+    # The IP header says that the packet ends before its transport header does.
     if at + header > packet_end:
         return MALFORMED
     parts[SRC_PORT], parts[DST_PORT] = _u16(data, at), _u16(data, at + 2)

@@ -100,6 +100,8 @@ class LiveCapture:
         ring.setsockopt(_SOL_PACKET, _PACKET_RX_RING, struct.pack("IIIIIII", *sizes))
         self._memory = mmap.mmap(ring.fileno(), self.block_bytes * self.n_blocks)
         self._view = np.frombuffer(self._memory, np.uint8)
+        # Bound last: the socket was made for protocol 0, which receives nothing, so no packet of another interface gets
+        # into the ring.
         ring.bind((self.interface, _ETH_P_ALL))
         if promiscuous:
             index = socket.if_nametoindex(self.interface)
@@ -119,6 +121,8 @@ class LiveCapture:
         """
         start = self._next * self.block_bytes
         if not self._status(start) & _STATUS_USER:
+            # The status is read again after the wait: poll may wake for a block that is not the next one, or for
+            # nothing.
             poll = select.poll()
             poll.register(self._socket, select.POLLIN | select.POLLERR)
             events = poll.poll(timeout_s * 1000)
@@ -126,6 +130,7 @@ class LiveCapture:
                 self._raise_socket_error()
             if not self._status(start) & _STATUS_USER:
                 return None
+        # Copied, then handed back at once: a meter that keeps a view would keep the kernel from filling the block.
         block = self._copy(start)
         self._view[start + 8 : start + 12].view(np.uint32)[0] = 0  # back to the kernel
         self._next = (self._next + 1) % self.n_blocks
@@ -198,6 +203,7 @@ def _scan_ring(data: NDArray[np.uint8], first: int, skip_sent: bool, found: NDAr
     """Follow the chain of packets; write offset, captured bytes, length on the wire and time in us, return how many."""
     at, n = first, 0
     for _ in range(len(found)):
+        # 48 bytes of header and 20 of the address behind it.
         if at + 68 > len(data):
             return n
         captured = _u32(data, at + 12)

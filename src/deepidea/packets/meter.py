@@ -206,6 +206,8 @@ class FlowMeter:
             "flows": np.ascontiguousarray(table.flows[under_way].T),  # columns compress better than rows
             "moments": np.ascontiguousarray(table.moments[under_way].T),
             "dormant": dormant,
+            # A dormant flow was exported: of it only who, when and its state matter, to know what comes late or goes
+            # on.
             "ended": np.ascontiguousarray(table.flows[dormant, :_DORMANT_COLUMNS].T),
             "state": table.state,
             "counters": table.counters,
@@ -231,7 +233,10 @@ class FlowMeter:
         table.moments[saved["under_way"]] = saved["moments"].T
         table.flows[saved["dormant"], :_DORMANT_COLUMNS] = saved["ended"].T
         for name, array in (("state", table.state), ("counters", table.counters), ("taken", self._taken)):
+            # In place: the kernel holds these arrays.
             array[:] = saved[name]
+        # Saved flows keep their rows, since the lists link rows; what is left is free, the lowest on top as in a new
+        # meter. The hash table is filled anew, because each meter has a seed of its own.
         free = np.setdiff1d(np.arange(len(table.flows), dtype=np.int32), rows)[::-1]
         table.free[: len(free)] = free
         table.state[t.FREE_TOP] = len(free)
@@ -303,6 +308,7 @@ def _identity(ints: Ints) -> dict[str, pl.Series]:
 def _addresses(high: Ints, low: Ints, version: Ints) -> pl.Series:
     """Return addresses as text."""
     low4 = pl.DataFrame({"low": low & _IP4_MAX})
+    # In polars, column by column: an ipaddress object for each flow would take longer than metering it.
     parts = [(pl.col("low") // (1 << shift) % 256).cast(pl.String) for shift in (24, 16, 8, 0)]
     text = low4.select(pl.concat_str(parts, separator=".")).to_series()
     at = np.flatnonzero(version == 6)
@@ -384,6 +390,7 @@ def _times(ints: Ints, floats: Floats, counts: tuple[Ints, Ints]) -> dict[str, N
         ends = {"most": ints[:, t.IAT_MAX + 2 * j], "least": ints[:, t.IAT_MIN + 2 * j]}
         if way:
             columns[way + "iat_total_us"] = np.where(n > 1, ints[:, first + 1] - ints[:, first], 0)
+        # n packets have n - 1 gaps between them.
         gaps = np.maximum(n - 1, 0)
         columns |= _spread(way + "iat_{}_us", "mean std max min", n=gaps, floats=floats, at=t.M_IAT + 2 * j, **ends)
     return columns
@@ -495,6 +502,7 @@ def _original(
 
 def _first_twice(ints: Ints, floats: Floats, n: Ints) -> dict[str, NDArray[Any]]:
     """Return the lengths of all packets with the first counted twice."""
+    # One more step of Welford's sums, with the first payload as the value that is added.
     off = ints[:, t.FIRST_PAYLOAD] - floats[:, t.M_ALL]
     mean = floats[:, t.M_ALL] + off / (n + 1)
     variance = (floats[:, t.M_ALL + 1] + off * (ints[:, t.FIRST_PAYLOAD] - mean)) / np.maximum(n, 1)

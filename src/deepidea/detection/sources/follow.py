@@ -223,6 +223,11 @@ def split_lines(data: bytes, most_lines: int) -> Iterator[bytes]:
             at = cut
 
 
+# What is known of each log, by the hash of its beginning (`_name_of`):
+#   _read[log]    bytes that were read, unpacked; -1 where a packed file was read to its end
+#   _began[log]   time of its first record, by which logs are ordered
+# Logs that are in neither were never seen, or were read and forgotten: `_before` tells which. A name in the folder
+# plays no part in this; it only leads to a file whose beginning is then looked at.
 class _Logs:
     """The logs under one root and how far each has been read."""
 
@@ -242,6 +247,8 @@ class _Logs:
             if root.is_dir() and not (files or follow):
                 raise DataError(f"cannot read logs from folder {root}: it holds none of this kind; name another")
             if not root.is_dir():
+                # A log that is named is read from its first line on; what it was rotated to before is history, and is
+                # not read.
                 self._before = max((file.began for file in files if file.path != root), default=None)
         else:
             self._go_on_from(after)
@@ -275,6 +282,8 @@ class _Logs:
     def read_round(self, most_lines: int) -> Iterator[LogBlock]:
         """Yield what is unread in every log, the older first."""
         for file in self._unread():
+            # Half a line at the end of a log is being written, unless a newer log has begun and nobody has finished the
+            # line for a minute: then its writer was killed.
             is_past = file.rests_since(HALF_LINE_S) and file.began < max(self._began.values(), default=file.began)
             yield from self._read_file(file, most_lines, whole=not self._follow or file.packed or is_past)
 
@@ -292,6 +301,8 @@ class _Logs:
     def _files(self) -> list[_File]:
         """Return the files that are such logs, as they are now."""
         started = time.monotonic()
+        # A folder of thousands of logs is not looked through for every line: while the log last read still is where it
+        # was, only that one is looked at, until the time for the next scan has come.
         if self._held is not None and started < self._scan_at:
             file = self._look(self._held[0].path)
             if file is not None and file.log == self._held[0].log:  # else it was rotated: look for the others first
@@ -308,6 +319,8 @@ class _Logs:
         except FileNotFoundError:  # rotated away since it was listed
             return None
         signature, known = (stat.st_ino, stat.st_size, stat.st_mtime_ns), self._looks.get(path)
+        # Inode, size and time are unchanged: what the file begins with need not be read again. Of a file that is no
+        # such log the bare signature is kept, so that it is looked into again once it has changed.
         if isinstance(known, _File) and known.signature == signature:
             return known
         if known != signature:
@@ -318,6 +331,8 @@ class _Logs:
     def _look_into(self, path: Path, signature: tuple[int, int, int]) -> _File | None:
         try:
             with _open(path) as (stream, packed):
+                # A record whose newline has not come yet may still grow; a name made of it would change. Packed files
+                # are whole.
                 begins = beginning_of(_first(stream, str(path)), whole=packed or not self._follow)
         except (FileFormatError, FileNotFoundError):  # a packed file that is being written, or no such log
             return None
@@ -333,6 +348,8 @@ class _Logs:
             other = files.get(file.log)
             if file.packed and self._follow and not file.rests_since(SETTLED_S):
                 continue  # it is being written
+            # One log may lie in two files while it is copied or packed. The plain one is read, since it can be gone
+            # back into at an offset; of two, the longer.
             if other is None or (other.packed, -other.size) > (file.packed, -file.size):
                 files[file.log] = file
         self._settle_held(files)
@@ -344,6 +361,8 @@ class _Logs:
         if self._held is None or self._held[0].log in files:
             return
         file, stream = self._held
+        # Moved to where no scan finds it, or deleted: the open file still leads to the bytes. Copied and cut off
+        # (copytruncate), the same file begins otherwise now, and its old lines are found in the copy.
         stream.seek(0)
         begins = beginning_of(stream.read(LONGEST_BEGINNING), whole=False)
         if begins is not None and _name_of(begins) == file.log:
@@ -359,6 +378,8 @@ class _Logs:
             return is_old and file.path != self._root
         if file.packed:
             return read == _PACKED_TO_THE_END
+        # The same beginning and yet shorter: cut off and written again. That is the only case in which a log is read
+        # twice.
         if read > file.size:  # written anew, with the same first record
             self._read[file.log] = 0
             return False
@@ -369,11 +390,13 @@ class _Logs:
         at = self._read.setdefault(file.log, 0)
         self._forget_old()
         try:
+            # Between the look and this reading it may have been rotated; `_check_same` reads its beginning once more.
             with self._stream_of(file) as stream:
                 self._check_same(file, stream)
                 yield from self._comments(file, stream, at)
                 stream.seek(at)
                 for data in _whole_lines(stream, most_lines, whole=whole):
+                    # Counted before the lines are handed out: the position of a block is the place behind it.
                     self._read[file.log] += len(data)
                     yield LogBlock(file.log, data, self.position(), self.take_dropped())
         except FileNotFoundError as error:  # rotated away since it was looked at: it is found again where it is now
@@ -381,6 +404,7 @@ class _Logs:
             if not self._follow:
                 raise SourceError(f"cannot read on in a log that went away: {error}; read it again") from error
             return
+        # What was read before the damage counts; the rest cannot be read ever, and is counted as one loss.
         except _DAMAGES as error:
             self._count_damage(file, error)
         if file.packed:
@@ -406,6 +430,7 @@ class _Logs:
     def _hold(self, file: _File) -> IO[bytes]:
         if self._held is not None:
             held, stream = self._held
+            # By inode as well: a file that was rotated and made anew under the same name is not the one that is open.
             if held.path == file.path and file.signature[0] in (_OUT_OF_SIGHT, held.signature[0]):
                 return stream
         self.close()
@@ -414,6 +439,8 @@ class _Logs:
 
     def _comments(self, file: _File, stream: IO[bytes], end: int) -> Iterator[LogBlock]:
         """Yield the comment lines of what has been read before this process began to."""
+        # Zeek's #fields stand at the top of a log: a parser that begins in the middle needs them first, without the
+        # flows in between.
         if file.log in self._opened or end <= 0:
             self._opened.add(file.log)
             return
@@ -436,6 +463,8 @@ class _Logs:
 
     def _forget_old(self) -> None:
         """Remember the place in the latest logs alone; all that began before them has been read."""
+        # Positions must not grow with the age of a site. What falls out of the 32 latest logs is covered by `_before`:
+        # a log that began by then counts as read.
         for log in sorted(self._read, key=self._began.__getitem__)[:-KEPT_LOGS]:
             self._before = max(self._began.pop(log), self._before or 0.0)
             del self._read[log]
@@ -449,6 +478,7 @@ def _whole_lines(stream: IO[bytes], most_lines: int, *, whole: bool) -> Iterator
     """Yield whole lines to the end; with `whole`, the last one counts without its newline."""
     rest = b""
     while data := stream.read(BLOCK_BYTES):
+        # The rest of a line is put in front of the next block; it is shorter than LONGEST_LINE, so this copies little.
         blocks, rest = list(split_lines(rest + data, most_lines)), b""
         if not blocks[-1].endswith(b"\n") and len(blocks[-1]) < LONGEST_LINE:
             rest = blocks.pop()

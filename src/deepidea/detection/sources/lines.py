@@ -53,6 +53,8 @@ class LineGatherer:
         """Keep the whole lines of data and return the rest; a line longer than LONGEST_LINE is cut there."""
         lines, newline, rest = data.rpartition(b"\n")
         if len(rest) > LONGEST_LINE:
+            # A stream without line breaks must not fill the memory; what is cut here is no record and will be counted
+            # as skipped.
             lines, newline, rest = data, b"\n", b""
         if newline:
             self._since = self._since or time.monotonic()
@@ -148,6 +150,8 @@ def _arriving(stream: IO[bytes], stop: threading.Event) -> Iterator[bytes]:
         yield stream.read()
         return
     while not stop.is_set():
+        # Read by descriptor, not through the buffered stream: select knows nothing of bytes that Python has already
+        # buffered.
         if not select.select([number], [], [], LINGER_S)[0]:
             yield b""
         elif data := os.read(number, READ_BYTES):
@@ -227,6 +231,7 @@ class _Listener:
 
     def receive(self, lines: LineGatherer) -> None:
         """Gather the lines that have come, waiting at most half of LINGER_S."""
+        # Half of the linger: the lines that came first wait at most as long as a live source may hold them.
         for key, _ in self._selector.select(LINGER_S / 2):
             sock = key.fileobj
             assert isinstance(sock, socket.socket)  # nothing else is registered
@@ -248,6 +253,8 @@ class _Listener:
         except BlockingIOError:
             return
         except ConnectionError:
+            # A peer that broke off counts as one that ended: what it wrote of a last line is parsed, and skipped if it
+            # is none.
             data = b""
         if data:
             self._halves[peer] = lines.add(self._halves[peer] + data)
@@ -266,6 +273,7 @@ def _clear(path: Path) -> None:
         raise SourceError(f"cannot create socket {path}: it exists and is no socket; choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
+            # The file of a socket outlives its process. Only a connection tells whether somebody still listens there.
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()

@@ -113,6 +113,7 @@ class NetFlowSource:
             listener = _bind(self._host, self.port)
         except OSError as error:
             raise SourceError(f"cannot listen at {self.name}: {error.strerror or error}; choose another one") from error
+        # Exporters send in bursts, and UDP has no way to slow them down: what does not fit is lost.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
         if _RXQ_OVFL is not None:
             listener.setsockopt(socket.SOL_SOCKET, _RXQ_OVFL, 1)
@@ -157,6 +158,7 @@ class NetFlowSource:
         for level, kind, data in control:
             if (level, kind) == (socket.SOL_SOCKET, _RXQ_OVFL) and len(data) == _COUNTER.size:
                 (total,) = _COUNTER.unpack(data)
+                # The kernel attaches its total to each datagram that it delivers, once there are drops.
                 lost = (total - self._kernel_drops) % (1 << 32)
                 self._kernel_drops = total
                 if lost:
@@ -218,6 +220,7 @@ def _exporter(address: str) -> str:
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET if host and ":" not in host else socket.AF_INET6
+    # One IPv6 socket for both families: IPv4 exporters then appear as ::ffff:a.b.c.d, which `_exporter` turns back.
     both = not host and socket.has_dualstack_ipv6()
     listener = socket.socket(family if host or both else socket.AF_INET, socket.SOCK_DGRAM)
     try:

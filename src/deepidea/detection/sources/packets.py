@@ -74,6 +74,7 @@ class PacketSource:
         self.interface = address.removeprefix("interface:") if address.startswith("interface:") else None
         self.replayable = self.interface is None and address != "-"
         self.name = path_name(address) if self.replayable else address
+        # A real table takes hundreds of megabytes; for a check of the options one flow will do.
         FlowMeter(**{**options, "max_flows": 1})  # refuses wrong options now
         self._options = options
         self._memory: Mapping[str, Sequence[bytes]] = {}
@@ -171,6 +172,8 @@ def _pipe_tables(meter: FlowMeter, skipped: Counter[str], stop: threading.Event)
         meter.feed(block)
         now = time.monotonic()
         last = now if len(block) else last
+        # Without it the last flows before a pause would wait for the first packet after it. The clock lags a second,
+        # for packets that are already captured and on their way here.
         meter.advance(round(1e6 * (now - last)) - _SLACK_US)  # the clock of a quiet pipe goes on as ours does
         if _is_due(block, meter, now - taken):
             yield meter.take()
@@ -218,6 +221,7 @@ class _Replay:
         """Yield batches from behind a position."""
         if after is not None:
             self._resume(after, memory)
+        # The process before had read all and was handing over the flows under way: they come in the same order again.
         if self._repeated and self._file is not None and self._file.size is not None:  # it had begun to finish
             yield from self._finish()
         for path in self._captures():
@@ -252,6 +256,7 @@ class _Replay:
             raise ValueError("none were saved")
         self._meter.restore(memory[_METER][-1])
         checkpoint = ReadFile.from_json(json.loads(memory[_CHECKPOINT][-1]))
+        # A checkpoint at the end of the file before is as good: from there to the place all packets are of this file.
         return checkpoint.place if checkpoint.is_same(file) else _START  # else it is the end of the file before
 
     def _remeter(self, file: ReadFile, begin: Mapping[str, Any]) -> None:
@@ -260,6 +265,8 @@ class _Replay:
             path = next((path for path in self._paths() if file.is_beginning(self._beginning(path))), None)
             if path is None or _is_shorter(path, file):
                 raise ValueError("their capture is gone or was replaced")
+            # What ends on the way was handed over and stored before the restart: it is taken out and dropped.
+            # Afterwards the meter is as it was at the place.
             for block in iter_capture(path, after=_behind(begin), until=file.place["offset"]):
                 self._meter.feed(block)
                 self._meter.take()
@@ -272,6 +279,8 @@ class _Replay:
         try:
             self._remeter(file, _START)
         except (ValueError, FileFormatError):
+            # Nothing can be rebuilt: the packets behind the place are metered as if nothing had come before. Their
+            # flows may begin later than they did, but none is reported twice.
             self._meter, self._repeated, self._record = self._make_meter(), 0, 0
             done = "the meter starts empty"
         log.warning("cannot restore the flows under way of %s: %s; %s", self._root, reason, done)
@@ -283,6 +292,7 @@ class _Replay:
         if not self._is_folder:
             yield self._root
             return
+        # It was being read when the process ended, so it goes first, whatever has come into the folder meanwhile.
         if self._file is not None and self._file.size is None:
             yield from (path for path in self._paths() if self._file.is_beginning(self._beginning(path)))
         while not self._stop.is_set():
@@ -317,6 +327,7 @@ class _Replay:
             stat = path.stat()
         except FileNotFoundError:
             return b""
+        # A folder is looked at ten times a second: only files that have changed are opened.
         signature = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if self._beginnings.get(path, (None,))[0] != signature:
             beginning = beginning_of_file(path, _BEGINNING_BYTES)
@@ -330,6 +341,8 @@ class _Replay:
     def _read(self, path: Path) -> Iterator[FlowBatch]:
         size = path.stat().st_size if path.exists() else 0
         file = known = self._known(path)
+        # Read to its end, and not grown since. A lone capture that is followed is opened all the same, to wait for
+        # more.
         if file is not None and file.size == size and not (self._follow and not self._is_folder):
             return
         if file is None:
@@ -341,6 +354,7 @@ class _Replay:
         taken = time.monotonic()
         with self._opened(path) as source:
             for block in iter_capture(source, self._skipped, after=_behind(place)):
+                # A file without a whole packet has no beginning that would name it; now it has.
                 if file is None and len(block):
                     file = self._begin(ReadFile.of(self._beginning(path), _START))
                 self._meter.feed(block)
@@ -377,6 +391,8 @@ class _Replay:
         """Yield flows that have ended by a place in the present file; `size` where that is its end."""
         n_repeated = min(self._repeated, len(table))
         self._repeated -= n_repeated
+        # Only the last batch of a table may move the place on: a crash between two batches resumes at the place before,
+        # and leaves out as many flows as the stored `record` says.
         *earlier, last = [*table[n_repeated:].iter_slices(BATCH_FLOWS)] or [table[n_repeated:]]
         for part in earlier:
             self._record += len(part)
@@ -396,6 +412,8 @@ class _Replay:
     def _checkpoint(self, save: bool) -> tuple[MemoryChange, ...]:
         """Return the flows under way to be remembered, not more often than takes a tenth of the time."""
         began = time.monotonic()
+        # Nine times as long as the last save took, at least, so that saving stays below a tenth of the time however
+        # large the table is. The fewer checkpoints, the more packets are metered again after a crash.
         if self._file is None or not (save or began >= self._save_at):
             return ()
         changes = [MemoryChange(_METER, self._meter.save())]
@@ -450,6 +468,7 @@ class _Growing:
 
     def read1(self, n: int) -> bytes | None:
         """Return what has been written since; None where nothing was for a while."""
+        # An empty answer is the end of the capture: only once `stop` is set. None means that nothing has come yet.
         return self.file.read(n) or (b"" if self.stop.wait(_POLL_S) else None)
 
     def __enter__(self) -> BinaryIO:

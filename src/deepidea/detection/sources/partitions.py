@@ -73,6 +73,13 @@ class HeldPartitions:
         self.trouble: str | None = None
         """Why the server does not answer now; None while it does."""
         self._name, self._position = name, position
+        # Two threads meet here: one reads and is given and takes partitions (`assign`, `advance`, `release`), the other
+        # stores and reports (`mark_stored`, `mark_refused`). All state is changed under this lock, and each change
+        # wakes `await_stored`. Of a partition:
+        #   _generations  counts its assignments and releases; a batch of an earlier one is dropped, not stored
+        #   _handed       where the next batch of it begins; absent where this process does not hold it
+        #   _stored       where the store stands, as far as this process knows
+        #   _refused      a batch was not stored because another process had stored those flows
         self._changed = threading.Condition()
         self._generations: dict[int, int] = {}
         self._handed: dict[int, Position | None] = {}
@@ -88,6 +95,7 @@ class HeldPartitions:
 
     def assign(self, number: int) -> Position | None:
         """Begin a generation of a partition, and return its position in the store."""
+        # The store is asked without the lock: it may take its time, and the loop that stores must not wait meanwhile.
         position = self._position(self.name_of(number))
         with self._changed:
             self._generations[number] = self._generations.get(number, 0) + 1
@@ -116,12 +124,14 @@ class HeldPartitions:
     def take_refused(self) -> set[int]:
         """Return the partitions with a refused batch since the last call: assign them again, or release them."""
         with self._changed:
+            # What was refused and released since needs nothing more: whoever holds it now began where the store stood.
             lost, self._refused = self._refused & set(self._handed), set()
         return lost
 
     def is_stored(self, number: int) -> bool:
         """Whether all that was read of a partition is stored, or never will be."""
         with self._changed:
+            # After a refusal nothing that was read will be stored, nor after the loop has ended: nothing to wait for.
             held = number in self._handed and number not in self._refused and not self._ended
             return not held or self._handed[number] == self._stored[number]
 
@@ -129,6 +139,7 @@ class HeldPartitions:
         """Wait until what was read of partitions is stored, for so long at most."""
         deadline = time.monotonic() + within_s
         with self._changed:
+            # A Condition has a reentrant lock, so that `is_stored` can take it again.
             while not all(map(self.is_stored, numbers)) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
 
@@ -143,6 +154,8 @@ class HeldPartitions:
     def mark_stored(self, partition: Partition, position: Position | None) -> None:
         """Record that a batch is stored."""
         with self._changed:
+            # A batch may be stored although its partition was released meanwhile: the store decides. It says nothing of
+            # the partition as it is held now.
             if self._generations.get(_number_of(partition)) == partition.generation:
                 self._stored[_number_of(partition)] = position
             self._changed.notify_all()

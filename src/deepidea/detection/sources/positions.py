@@ -53,6 +53,8 @@ class ReadFile:
 
     def is_beginning(self, beginning: bytes) -> bool:
         """Whether a file that begins so is this one."""
+        # A file that has grown since still begins with the bytes that were hashed: the prefix of that length is
+        # compared.
         return len(beginning) >= self.n_bytes and hashlib.sha256(beginning[: self.n_bytes]).hexdigest() == self.sha256
 
     def is_same(self, other: ReadFile) -> bool:
@@ -96,6 +98,8 @@ class ReadFiles:
 
     def find(self, beginning: bytes) -> ReadFile | None:
         """Return the file that begins so, None where none was read."""
+        # Several fit where a short file was read and another one begins with all of it: the longest beginning says
+        # most.
         found = [file for file in self._files if file.is_beginning(beginning)]
         return max(found, key=lambda file: file.n_bytes, default=None)
 
@@ -171,6 +175,7 @@ def beginning_of_file(path: Path, n_bytes: int = BEGINNING_BYTES) -> bytes:
     """
     try:
         with path.open("rb") as file:
+            # Unpacked, so that a file that is packed after it was read is still known.
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
@@ -199,5 +204,6 @@ def path_name(address: str | Path) -> str:
     >>> path_name("/var/log/../log//conn.log") == path_name("/var/log/conn.log")
     True
     """
+    # abspath leaves links alone, where resolve would follow the last one too.
     path = Path(os.path.abspath(address))
     return str(path.parent.resolve() / path.name)

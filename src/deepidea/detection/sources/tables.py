@@ -120,11 +120,15 @@ class TableSource:
     def _read(self, path: Path, file: ReadFile, schema: Schema, stop: threading.Event) -> Iterator[FlowBatch]:
         """Yield the rows of a file behind its place; the last batch says that it is read to its end."""
         size, counts, held = path.stat().st_size, SkipCount(), None
+        # One part is held back: only once the file has ended is it known which is the last, and its position must say
+        # so, for a file with a size is not opened again.
         for part in self._parts(path, file.place["at"], schema, counts):
             if held is not None:
                 yield self._batch(held, file)
             if stop.is_set():
                 return
+            # Counts run from the beginning of the file, also when it is read on behind a place: rows that were skipped
+            # before it are subtracted, and not reported twice.
             new = counts.reasons - Counter(file.place["skipped"])
             file = file.at({"at": int(part.positions[-1]), "skipped": dict(counts.reasons)})
             held = FlowBatch(with_identity(part.flows, schema), skipped=dict(new))
@@ -147,6 +151,7 @@ class TableSource:
 
 
 def _behind(chunk: FlowChunk, done: int) -> FlowChunk:
+    # By line number, not by how many rows were read: skipped lines leave gaps.
     kept = int(np.searchsorted(chunk.positions, done, side="right"))
     return FlowChunk(chunk.flows.slice(kept), None, chunk.source, chunk.unit, chunk.positions[kept:])
 
