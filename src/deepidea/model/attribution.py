@@ -108,9 +108,13 @@ def integrated_gradients(
     array([ 6., -1.])
     """
     weight, bias = layers[0]
+    # The path from a baseline to the flow is straight, and the first layer is affine: its outputs lie on a straight
+    # line too. So they are computed at both ends alone, and only the layers behind it at every step.
     ends = np.concatenate([baselines, flow[None]]) @ weight.T + bias  # (n_baselines + 1, d_1)
     steps = ((np.arange(n_steps) + 0.5) / n_steps).astype(np.float32)
     path = ends[:-1, None] + steps[:, None] * (ends[-1] - ends[:-1])[:, None]  # (n_baselines, n_steps, d_1)
+    # The chain rule through the first layer is the same at each step: its weights are applied to the mean gradient
+    # once.
     mean = _gradient_at_first(layers[1:], odds, path).mean(axis=1) @ weight  # (n_baselines, d_in)
     return np.asarray(np.asarray(weights, np.float64) @ ((flow - baselines) * mean).astype(np.float64))
 
@@ -122,5 +126,6 @@ def _gradient_at_first(layers: Sequence[Layer], odds: LogOdds, outputs: Floats) 
         forward.append(np.maximum(forward[-1], np.float32(0)) @ weight.T + bias)
     gradient = odds.gradient(forward[-1])
     for (weight, _), below in zip(reversed(layers), reversed(forward[:-1]), strict=True):
+        # ReLU passes the gradient where its input was above 0.
         gradient = (gradient @ weight) * (below > 0)
     return gradient

@@ -54,6 +54,7 @@ class Decision:
         if not 0 < self.temperature < float("inf") or not 0 <= self.tau < float("inf"):
             raise ValueError(f"temperature must be > 0 and tau >= 0, got {self.temperature} and {self.tau}")
         if not self.class_of:
+            # Without finer labels an output is a class.
             object.__setattr__(self, "class_of", tuple(range(len(self.prior))))
         steps = [b - a for a, b in pairwise((0, *self.class_of))]
         if len(self.class_of) != len(self.prior) or steps[0] or not set(steps) <= {0, 1}:
@@ -72,6 +73,8 @@ class Decision:
         """Return the calibrated log-odds of attack against benign, float64 ``(n_flows,)``, finite where ``p`` is 1."""
         scaled = np.asarray(logits, np.float64) / self.temperature
         attacks = self.class_of.index(1)  # the outputs of benign come first
+        # From logits, not from p: log(p / (1 - p)) is infinite as soon as p rounds to 1, and ranks among sure verdicts
+        # are lost.
         return np.asarray(_log_sum_exp(scaled[:, attacks:]) - _log_sum_exp(scaled[:, :attacks]), np.float64)
 
     def corrected(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -180,6 +183,7 @@ def fit_temperature(
         log_p = log_softmax(logits / np.float32(np.exp(log_temperature)))
         return float(-(log_p[rows, target] * weight).sum() / weight.sum())
 
+    # In the logarithm, where the loss has one minimum and 0.05 is as far from 1 as 20; no gradient, no dependency.
     return float(np.exp(_golden_section(loss, np.log(0.05), np.log(20.0))))
 
 

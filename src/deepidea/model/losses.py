@@ -107,6 +107,8 @@ class AttackSharingLoss(nn.Module):
 def _across(n_classes: int, benign: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a mask ``(n_classes, n_classes)``: -inf where classes are on different sides, benign/attack, else 0."""
     is_attack = torch.arange(n_classes, device=device) != benign
+    # Row y, added to the logits of a flow of class y, leaves the softmax only the classes on y's own side: exp(-inf) is
+    # exactly 0, and so is its gradient.
     across = is_attack[:, None] != is_attack
     return torch.zeros(n_classes, n_classes, dtype=dtype, device=device).masked_fill_(across, float("-inf"))
 
@@ -216,6 +218,7 @@ class LogitAdjustedLoss(_ShiftedCrossEntropy):
 
     def __init__(self, counts: ArrayLike, tau: float = 1.0) -> None:
         log_prior = np.log(_shares(counts))
+        # The shift is the same whatever the true class, so every row is equal.
         super().__init__(np.tile(tau * log_prior, (len(log_prior), 1)))
 
 
@@ -248,6 +251,8 @@ class LDAMLoss(_ShiftedCrossEntropy):
 
     def __init__(self, counts: ArrayLike, max_margin: float = 0.5, scale: float = 30.0) -> None:
         shares = _shares(counts)
+        # C n_y^(-1/4), and max_margin for the rarest class: C is the ratio to its share. Only the true class's logit is
+        # moved, hence a diagonal.
         super().__init__(np.diag(-scale * max_margin * (shares / shares.min()) ** -0.25))
 
 
@@ -284,6 +289,7 @@ class CostSensitiveLoss(_ShiftedCrossEntropy):
     # NOTE[DIFF]: the cost matrix is constant, where Khan et al. learn it beside the network: see the notes above.
     def __init__(self, counts: ArrayLike) -> None:
         shares = _shares(counts)
+        # Costs multiply the exponentials of a softmax, so their logarithms are added to its logits.
         super().__init__(np.log(np.maximum(shares[:, None], shares)))
 
 
@@ -359,9 +365,12 @@ class HierarchicalLoss(nn.Module):
         weight = _weights(logits, sample_weight)
         log_attack = torch.logsumexp(logits[:, 1:], 1)
         sign = 1 - 2 * (target > 0).to(logits.dtype)  # 1 for benign, -1 for an attack
+        # -log sigmoid(-sign z), with z the log-odds of attack: softplus neither overflows nor loses small values, for
+        # any logits.
         binary = F.softplus(sign * (log_attack - logits[:, 0]))
         own = log_attack - logits.gather(1, target[:, None])[:, 0]  # -log p(class | attack), of attacks
         share = weight * self.class_weight.to(logits.dtype)[target] * (target > 0)
+        # A batch without attacks has no second term: 0 over the smallest number, not 0 over 0.
         among = (share * own).sum() / share.sum().clamp_min(torch.finfo(logits.dtype).tiny)
         return (1 + self.attack_weight) * (binary * weight).sum() / weight.sum() + among
 
@@ -377,6 +386,7 @@ def effective_number_weights(counts: ArrayLike, beta: float = 0.9999) -> Floats:
     _check(0 <= beta < 1, "beta must be in [0, 1)", beta)
     shares = _shares(counts)
     with np.errstate(divide="ignore"):  # beta = 0: log 0 is -inf, and its effective number 1
+        # 1 - beta^n as -expm1(n log beta): with beta near 1 the plain difference has few digits left for small n.
         effective = -np.expm1(np.asarray(counts, np.float64) * np.log(beta))
     return np.asarray(1 / effective / (shares / effective).sum(), np.float64)
 

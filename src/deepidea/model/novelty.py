@@ -62,6 +62,10 @@ class Ellipsoid:
     @classmethod
     def fit(cls, hidden: NDArray[np.float32], weight: Floats, n_axes: int) -> Self:
         """Describe weighted flows, float32 ``(n_flows, d_hidden)``."""
+        # With the k widest axes u_j of variance v_j, and r for all others, a flow x from the centre has the squared
+        # Mahalanobis distance
+        #   |x|^2 / r - sum over j of (1/r - 1/v_j) (u_j x)^2,
+        # so that one product with k vectors is enough, not one with d_hidden. `axes` are u_j sqrt(1/r - 1/v_j).
         share = weight / weight.sum()
         centre = share @ hidden
         apart = hidden - centre
@@ -78,6 +82,7 @@ class Ellipsoid:
         """Return the squared Mahalanobis distance of each flow, float32 ``(n_flows,)``."""
         apart = hidden - self.centre
         squared = (apart**2).sum(axis=1) / np.float32(self.rest) - ((apart @ self.axes.T) ** 2).sum(axis=1)
+        # The difference of two large numbers: rounding may leave it slightly below 0.
         return np.asarray(np.maximum(squared, np.float32(0)), np.float32)
 
 
@@ -106,6 +111,8 @@ def fit_novelty(
         Ellipsoid.fit(hidden[side], weight[side], n_axes)
         for side, n_axes in zip((~is_attack, is_attack), N_AXES, strict=True)
     )
+    # Ranks of training flows would be too good: the network has pulled them together. Hence held-out flows from here
+    # on.
     x, is_attack, _ = held_out
     hidden = last_hidden(layers, x)
     distances = np.stack([benign.distances(hidden), attacks.distances(hidden)], axis=1)
@@ -177,6 +184,8 @@ class HeldOutScores:
         A flow exchangeable with the held-out ones gets a value of at most alpha with probability at most alpha, down to
         1 / (1 + held-out flows); below that an exponential tail is extrapolated, so that ranks stay different.
         """
+        # All beyond the highest held-out score have the same rank; the tail keeps them apart, so that alerts can be
+        # ordered.
         beyond = np.maximum(scores - self.scores[-1], 0) / self.tail
         logs = np.interp(scores, self.scores, self.log_shares, left=0.0)
         return np.asarray(np.exp(logs - beyond), np.float64)
@@ -184,6 +193,7 @@ class HeldOutScores:
 
 def _kept_ranks(n: int) -> NDArray[np.int64]:
     """Return ascending ranks: the highest, and evenly spaced ones below."""
+    # Thresholds lie among the highest scores, where each rank counts; below, interpolation is off by 1/500 of the rest.
     exact = max(0, n - _EXACT_RANKS)
     spaced = np.linspace(0, exact, min(_OTHER_RANKS, exact), endpoint=False).astype(np.int64)
     return np.concatenate([np.unique(spaced), np.arange(exact, n)])
@@ -288,6 +298,7 @@ class Novelty:
 
     def _check(self) -> None:
         known = self.benign
+        # Interpolation in scores that do not ascend would silently give any share.
         ranked = known.scores.ndim == 1 and known.scores.shape == known.log_shares.shape != (0,)
         ordered = ranked and bool((np.diff(known.scores) > 0).all() and (known.log_shares <= 0).all())
         require(ordered, "novelty", "scores must ascend, with log shares of at most 0", known)
@@ -301,15 +312,19 @@ def _pair(values: Any) -> tuple[float, float]:
 
 
 def _parts(log_odds: Floats, distances: NDArray[np.float32]) -> Floats:
+    # Squared distances span many orders of magnitude; their logarithm is about as wide as the log-odds.
     return np.stack([np.log1p(distances[:, 0].astype(np.float64)), log_odds])  # (2, n_flows)
 
 
 def _sum_scaled(parts: Floats, centres: tuple[float, float], spreads: tuple[float, float], weight: float) -> Floats:
+    # Each in units of its own upper spread, or the one with the larger numbers would decide alone.
     distance, log_odds = ((part - c) / s for part, c, s in zip(parts, centres, spreads, strict=True))
     return np.asarray(distance + weight * log_odds, np.float64)
 
 
 def _bound(distances: NDArray[np.float32]) -> float:
     """Return the conformal quantile: another flow of this kind exceeds it with probability UNKNOWN_RATE at most."""
+    # Split conformal: the ceil((1 - alpha)(n + 1))-th of n scores. Where n is too small for that rank, no bound keeps
+    # the promise, and none is set.
     rank = math.ceil((1 - UNKNOWN_RATE) * (len(distances) + 1))
     return float(np.sort(distances)[rank - 1]) if rank <= len(distances) else math.inf

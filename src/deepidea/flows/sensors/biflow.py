@@ -114,6 +114,7 @@ class BiflowMerger:
             exporter = self._exporters[record.exporter] = _Exporter()
         self._exporters.move_to_end(record.exporter)
         exporter.clock_us = max(exporter.clock_us, record.exported_us)
+        # First those whose time is over: they must not be taken for the partner of a record that came after it.
         done = self._release(record.exporter, exporter.clock_us - self._timeout_us)
         keys = _keys(record)
         if keys is None:
@@ -141,6 +142,8 @@ class BiflowMerger:
     def _take_partner(self, reverse: _Key, record: FlowRecord) -> FlowRecord | None:
         """Remove and return the record of the reverse direction that overlaps most, the earliest of equals."""
         waiting = self._exporters[record.exporter].waiting
+        # Overlap in microseconds; below 0 it is a gap. Starting just below the largest gap allowed refuses what lies
+        # further apart.
         best, most = None, -self._gap_us - 1
         for serial in self._serials.get(reverse, ()):
             other = waiting[serial][1]
@@ -153,9 +156,12 @@ class BiflowMerger:
         """Make a record wait; return what is evicted for it."""
         done = []
         same = self._serials.get(key, [])
+        # Records of one key are searched one by one, so that a flood on one pair of ports must not make the search
+        # long.
         if len(same) >= _MAX_OF_ONE_KEY:
             done.append(self._evict(record.exporter, same[0]))
         elif self._n_waiting >= self._max_waiting:
+            # Of the exporter heard longest ago, its oldest record: the one least likely to meet its partner still.
             name = next(name for name, exporter in self._exporters.items() if exporter.waiting)
             done.append(self._evict(name, next(iter(self._exporters[name].waiting))))
         self._next_serial += 1
@@ -190,6 +196,7 @@ def _keys(record: FlowRecord) -> tuple[_Key, _Key] | None:
         answer = icmp_answer(record.protocol, src_port)
         if answer is None:
             return None
+        # Request and answer get one key: the lower of the two types stands for both, in place of ports.
         src_port = dst_port = min(src_port, answer)
     there = (record.exporter, record.protocol, record.src, src_port, record.dst, dst_port)
     back = (record.exporter, record.protocol, record.dst, dst_port, record.src, src_port)
@@ -213,6 +220,7 @@ def _oriented(record: FlowRecord) -> FlowRecord:
 
 def _merged(first: FlowRecord, second: FlowRecord) -> FlowRecord:
     there, back = (first, second) if _opens(first, second.start_us) else (second, first)
+    # Flags of both directions, as Suricata counts them: SYN of one and SYN-ACK of the other are one word.
     flags = there.tcp_flags if back.tcp_flags is None else back.tcp_flags | (there.tcp_flags or 0)
     times = max(there.exported_us, back.exported_us), min(there.start_us, back.start_us), max(there.end_us, back.end_us)
     ends = there.src, there.dst, there.src_port, there.dst_port, there.protocol

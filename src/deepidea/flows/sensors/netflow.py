@@ -19,6 +19,7 @@ from deepidea.flows.sensors.netflow_templates import REVERSE, SAMPLING, Template
 
 __all__ = ["FlowRecord", "NetFlowDecoder"]
 
+# version, count, uptime, seconds, nanoseconds, sequence, engine type and id, sampling; then records of 48 bytes.
 _V5_HEADER = struct.Struct(">HHIIIIBBH")
 _V5_RECORD = struct.Struct(">4s4s4xHHIIIIHHxBBB8x")
 _V9_HEADER = struct.Struct(">HHIIII")  # RFC 3954, section 5.1
@@ -106,12 +107,15 @@ class _Sequence:
         if last is None or n_records is None:
             self.last = None if n_records is None else number  # the next number is unknown where n_records is
             return 0
+        # Sequence numbers wrap around at 2^32: all differences are taken modulo it, and half of the range counts as
+        # backward.
         step = (number - last) % (1 << 32)
         expected = {1, n_last, n_records} if by_datagram else {n_last, n_records}
         if step >= 1 << 31:  # a late datagram keeps the greater number; a far smaller number is a restart
             late = (1 << 32) - step < _RESTART_GAP
             self.last, self.n_last = (last, n_last) if late else (number, n_records)
             return 0
+        # What the datagram before announced is not missing: its own records (v5, IPFIX) or itself (v9).
         missing = step - (1 if by_datagram else n_last)
         return missing if step not in expected and 0 < missing < _RESTART_GAP else 0
 
@@ -134,6 +138,8 @@ class _Exporter:
         booted = unix_us - 1000 * uptime_ms
         if self.booted_us is not None:
             wrap = 1000 * _WRAP_MS
+            # The difference nearest to 0 modulo a wrap of the uptime; a restart of the exporter moves its boot time by
+            # more.
             moved = (booted - self.booted_us + wrap // 2) % wrap - wrap // 2
             booted -= moved if abs(moved) <= _STEADY_US else 0
         self.booted_us = booted
@@ -152,11 +158,14 @@ class _Datagram:
     def of_uptime(self, uptime_ms: int) -> int | None:
         """Return the time at an uptime: at most 24.8 days from the datagram's, half of what 32 bits hold."""
         if self.uptime_ms is not None:
+            # A flow may have begun before the uptime wrapped around: its uptime is then the greater number.
             ago = (self.uptime_ms - uptime_ms + _WRAP_MS // 2) % _WRAP_MS - _WRAP_MS // 2
             return self.at_us - 1000 * ago
         init = self.state.init_ms
         if init is None:
             return None
+        # IPFIX has no uptime in its header: how often it has wrapped since the start of the system follows from the
+        # export time.
         wraps = max(0, (self.at_us // 1000 - init - uptime_ms + _WRAP_MS // 2) // _WRAP_MS)
         return 1000 * (init + uptime_ms + wraps * _WRAP_MS)
 
@@ -236,6 +245,7 @@ class NetFlowDecoder:
         _add(self.dropped, "records lost in transit", state.sequence.step(number, count, by_datagram=False))
         at_us = state.steady_us(seconds * 1_000_000 + nanoseconds // 1000, uptime_ms)
         source = _Datagram(exporter, state, at_us, uptime_ms)
+        # The header says how many records follow; only as many are read as are there.
         whole = min(count, (len(data) - _V5_HEADER.size) // _V5_RECORD.size)
         _add(self.skipped, "truncated record", count - whole)
         end = _V5_HEADER.size + whole * _V5_RECORD.size
@@ -271,6 +281,8 @@ class NetFlowDecoder:
         return records
 
     def _state(self, exporter: str, version: int, domain: int) -> _Exporter:
+        # A template or sequence number means nothing outside of its observation domain (RFC 7011, 3.1; source ID of RFC
+        # 3954), nor in another version. Senders can be forged, so their number is bounded.
         key = (exporter, version, domain)
         if key not in self._exporters:
             if len(self._exporters) >= self._max_exporters:
@@ -294,6 +306,8 @@ class NetFlowDecoder:
         for number, first, last in self._set_bounds(data, at, end):
             if number in ((2, 3) if ipfix else (0, 1)):
                 n_templates = self._read_templates(data, first, last, source.state, _TEMPLATE_SETS[number], ipfix)
+                # Records of options count in the sequence of IPFIX (RFC 7011, 3.1); templates do not, but some
+                # exporters of v9 count them, too. Once a set cannot be read, nobody knows how many records it had.
                 n_records = n_records if ipfix or n_records is None else n_records + n_templates
             elif number >= _FIRST_DATA_SET:
                 n_read = self._read_data(data, first, last, source, number, records)
@@ -333,6 +347,7 @@ class NetFlowDecoder:
         elif number < _FIRST_DATA_SET or template.least_size == 0:
             self.skipped["template without data"] += 1
         else:
+            # Over UDP templates are sent again and again, so that one that was evicted comes back.
             if number not in state.templates and len(state.templates) >= self._max_templates:
                 state.templates.popitem(last=False)
                 self.skipped["template evicted: too many templates"] += 1
@@ -357,6 +372,7 @@ class NetFlowDecoder:
             n_read += 1
             if template.samples:
                 self._note_sampling(source.exporter, _number(values, *SAMPLING))
+            # Options describe the exporter, not a flow: of them the sampling rate and the start of its clock matter.
             if template.options:
                 source.state.init_ms = _number(values, "init ms") or source.state.init_ms
             elif (record := self._record(values, source, template.both_ways)) is not None:
@@ -394,6 +410,7 @@ class NetFlowDecoder:
 
     def _checked(self, record: FlowRecord) -> FlowRecord | None:
         """Return a record whose numbers are possible, else count it."""
+        # What would not fit into a table's types must not get there: one record would fail the batch of all.
         if not 0 <= record.start_us <= record.end_us <= _LATEST_US:
             return self._skip("record with impossible times")
         if max(record.fwd_packets, record.fwd_bytes, record.bwd_packets or 0, record.bwd_bytes or 0) > _MAX_COUNT:
@@ -439,6 +456,7 @@ def _pair(values: Values, packets: tuple[str, ...], octets: tuple[str, ...]) -> 
 
 def _counts(values: Values, both_ways: bool) -> tuple[_Counts | None, _Counts | None, bool]:
     """Return packets and bytes forward and backward, and whether the exporter states that forward is the opener's."""
+    # Cisco's firewalls name the two sides instead of reversing one record: the initiator opened.
     if "initiator packets" in values:
         opened = _pair(values, ("initiator packets",), ("initiator octets",))
         return opened, _pair(values, ("responder packets",), ("responder octets",)), True
@@ -473,6 +491,7 @@ def _times(values: Values, source: _Datagram, both_ways: bool) -> tuple[int, int
     """Return start and end in microseconds since 1970."""
     start, end = _time(values, "start", source), _time(values, "end", source)
     if both_ways:
+        # Of a biflow with times for each direction, the flow lasts from the earlier start to the later end.
         start = min((at for at in (start, _time(values, f"{REVERSE}start", source)) if at is not None), default=None)
         end = max((at for at in (end, _time(values, f"{REVERSE}end", source)) if at is not None), default=None)
     if end is None:
@@ -497,6 +516,7 @@ _Reader = Callable[[bytes, Values, _Datagram], int | None]
 def _ntp(raw: bytes, _values: Values, _source: _Datagram) -> int | None:
     if len(raw) != 8:
         return None
+    # NTP timestamps: seconds since 1900, and 2^-32 of a second (RFC 5905, 6; RFC 7011, 6.1.9).
     seconds, fraction = int.from_bytes(raw[:4], "big"), int.from_bytes(raw[4:], "big")
     return (seconds - _NTP_TO_UNIX_S) * 1_000_000 + (fraction * 1_000_000 >> 32)
 

@@ -84,6 +84,7 @@ class Template:
 
     def __init__(self, fields: tuple[Field, ...], *, varies: bool = False, options: bool = False) -> None:
         self.fields, self.options = fields, options
+        # 65535 is a length like any other in v9, which has no fields of variable length.
         self._varies = varies and any(length == VARIABLE for _, length in fields)
         self._places: list[tuple[str, int, int]] = []  # name, first byte and end; valid where no length varies
         self.least_size = 0
@@ -100,6 +101,8 @@ class Template:
         """Return the values of the record at an offset and where the next begins; None where it is truncated."""
         if at + self.least_size > end:
             return None
+        # Where no length varies, the places of all known fields are known beforehand: one slice each, whatever lies
+        # between.
         if self._varies:
             return self._read_varying(data, at, end)
         return {name: data[at + first : at + last] for name, first, last in self._places}, at + self.least_size
@@ -152,6 +155,7 @@ def read_template(
         return None
     number, count = struct.unpack_from(">HH", data, at)
     at, n_scopes = at + 4, 0
+    # A template withdrawal (RFC 7011, 8.1); v9 has none, but a template without fields says as little there.
     if count == 0 and (ipfix or not options):
         return number, None, at
     if options:
@@ -163,6 +167,7 @@ def read_template(
     if fields is None:
         return None
     named, at = fields
+    # A scope names what the options are about (an interface, a template). Its bytes are skipped, so it has no name.
     scopes = (Field(None, length) for _, length in named[:n_scopes])
     return number, Template((*scopes, *named[n_scopes:]), varies=ipfix, options=options), at
 
