@@ -36,6 +36,7 @@ MANIFEST = "manifest.json"
 MEMBERS = ("model.onnx", "weights.safetensors", "training_rows.u64")
 _REQUIRED = ("model.onnx",)
 _MAX_BYTES = {MANIFEST: 64 << 20, "model.onnx": 1 << 30, "weights.safetensors": 1 << 30, "training_rows.u64": 2 << 30}
+# Protocols 2 to 5 begin with this opcode and their number. Unpickling runs code, so a pickle is named, not opened.
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed time stamps: equal detectors are equal files
 
@@ -63,8 +64,10 @@ def write_artifact(
     hashes = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in members.items()}
     document = json.dumps({"format": format, **manifest, "members": hashes}, indent=1, allow_nan=False).encode()
     with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        # In the zip's comment, since a manifest cannot hold its own hash.
         archive.comment = _sha256(document).encode()
         for name, data in {MANIFEST: document, **members}.items():
+            # Fingerprints are random bits, which nothing compresses.
             kind = zipfile.ZIP_STORED if name == "training_rows.u64" else zipfile.ZIP_DEFLATED  # random bits
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, kind)
 

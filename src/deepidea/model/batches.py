@@ -109,10 +109,13 @@ class RowsOnDisk:
         return sum(math.ceil(max(float(self._weights(j).sum()), 1) / batch_size) for j in range(len(self.paths)))
 
     def _shard(self, j: int) -> Arrays:
+        # Read anew each epoch: memory holds one shard, and the system caches what it has room for.
         x = np.concatenate([np.load(self.paths[j], allow_pickle=False), self.common.x])
         return x, np.concatenate([self.targets[j], self.common.target])
 
     def _weights(self, j: int) -> NDArray[np.float64]:
+        # The parts of all shards sum to the weight: over an epoch a common row is drawn as often as it would be in
+        # memory.
         return np.concatenate([self.weights[j], self.common.weight / len(self.paths)])
 
 

@@ -105,6 +105,7 @@ def training_digest(rows: TrainingRows, parameters: Sequence[object]) -> str:
     >>> training_digest(rows, [1]) == training_digest(rows, [2])
     False
     """
+    # The rows themselves, not their file: another taxonomy or encoder makes other rows of one file.
     digest = hashlib.sha256(repr(tuple(parameters)).encode())
     for x, target in rows.arrays():
         digest.update(np.ascontiguousarray(x).data)

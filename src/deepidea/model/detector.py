@@ -196,6 +196,7 @@ class Detector:
 
     def with_card(self, **entries: Any) -> Detector:
         """Return the detector with further entries in its card; save it to keep them."""
+        # A shallow copy: the session of the network, which takes long to open, is shared.
         other = copy(self)
         other.card = {**self.card, **entries}
         return other
@@ -285,6 +286,8 @@ class Detector:
         return logits, self.decision.shares(logits, self.novelty.is_unlike_benign(novel["anomaly"])), novel
 
     def _likeliest_label(self, corrected: NDArray[np.float32], codes: NDArray[np.int64]) -> pl.Series:
+        # A label of another class than the verdict's may be likelier than each of its own: only those of the class
+        # count.
         of_other_class = np.array(self.decision.class_of) != codes[:, None]
         places = np.where(of_other_class, np.float32(-1), corrected).argmax(axis=1)
         return pl.Series(self.labels, dtype=pl.String).gather(places)
@@ -304,6 +307,7 @@ _REFERENCES = ("reference", "site_reference")
 
 
 def _padded(rows: NDArray[Any]) -> NDArray[Any]:
+    # An empty block gets rows of padding, too, so that nothing behind it meets an empty array.
     missing = -len(rows) % PADDED_TO or PADDED_TO * (len(rows) == 0)
     return np.concatenate([rows, np.zeros((missing, rows.shape[1]), rows.dtype)]) if missing else rows
 

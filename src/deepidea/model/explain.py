@@ -202,6 +202,8 @@ class Explainer:
 
     def _check_layers(self, flows: pl.DataFrame, encoded: NDArray[np.float32]) -> None:
         """Refuse a graph with constants in the places of ours that computes something else with them."""
+        # Attributions are of the layers that were read from the graph. If these are not what the graph computes, they
+        # are wrong.
         theirs, ours = self.detector.logits(flows), run_layers(self._layers, encoded)
         if not np.allclose(theirs, ours, rtol=1e-3, atol=1e-2):
             apart = np.abs(theirs - ours).max()
@@ -281,6 +283,8 @@ class Explainer:
         if class_name not in detector.classes:
             raise DataError(f"unknown class {class_name!r}; the detector has {', '.join(detector.classes)}")
         code, of = detector.classes.index(class_name), detector.decision.class_of
+        # Against benign: the log-odds of the class. Of a benign verdict, those of any attack, whose negative pushes
+        # explain it.
         wanted = tuple(j for j, c in enumerate(of) if (c == code if code else c > 0))
         return LogOdds(wanted, tuple(j for j, c in enumerate(of) if c == 0), detector.decision.temperature)
 

@@ -66,6 +66,7 @@ class ConditionalVAE(nn.Module):
         """Restrict :meth:`draw` to the category codes that occur here, ``(n_flows, n_categories)``."""
         occurs = [np.isin(np.arange(size), codes[:, j]) for j, size in enumerate(self.n_values)]
         possible = torch.from_numpy(np.concatenate([np.zeros(0, bool), *occurs]))
+        # -inf added to a logit makes a value impossible: the generator must not invent protocols that never occurred.
         self.log_possible = torch.zeros(len(possible)).masked_fill(~possible, -torch.inf)
 
     def loss(self, flows: EncodedFlows, target: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,6 +89,7 @@ class ConditionalVAE(nn.Module):
 
     def _negative_log_likelihood(self, numbers: Tensor, logits: tuple[Tensor, ...], flows: EncodedFlows) -> Tensor:
         """Return the negative log-likelihood of each flow under the decoder's outputs, ``(n_flows,)``."""
+        # A Gaussian's likelihood grows without bound as its spread shrinks on a constant column: the floor bounds it.
         log_spread = self.log_spread.clamp(min=LOG_SPREAD_FLOOR)
         surprise: Tensor = (0.5 * ((flows.numbers - numbers) / log_spread.exp()) ** 2 + log_spread).sum(1)
         for of_category, codes in zip(logits, flows.codes.unbind(1), strict=True):
@@ -163,6 +165,7 @@ def train_generator(
     losses = []
     with torch_threads(1):
         for _ in range(n_steps):
+            # With replacement: rare classes have fewer rows than a batch wants of them.
             rows = np.concatenate([rng.choice(rows, -(-batch_size // model.n_classes)) for rows in of_class])
             flows = EncodedFlows(torch.from_numpy(scaled[rows]), torch.from_numpy(codes[rows].astype(np.int64)))
             optimiser.zero_grad(set_to_none=True)

@@ -251,8 +251,8 @@ class LDAMLoss(_ShiftedCrossEntropy):
 
     def __init__(self, counts: ArrayLike, max_margin: float = 0.5, scale: float = 30.0) -> None:
         shares = _shares(counts)
-        # C n_y^(-1/4), and max_margin for the rarest class: C is the ratio to its share. Only the true class's logit is
-        # moved, hence a diagonal.
+        # Counted in rows of the rarest class, whose margin is max_margin, n_y^(-1/4) needs no C. Only the true class's
+        # logit is moved, hence a diagonal.
         super().__init__(np.diag(-scale * max_margin * (shares / shares.min()) ** -0.25))
 
 

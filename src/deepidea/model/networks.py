@@ -120,10 +120,13 @@ class FastMLP(nn.Module):
     def __init__(self, network: MLP) -> None:
         super().__init__()
         parameters = [parameter for pair in network.weights_and_biases() for parameter in pair]
+        # One flat parameter: the optimiser then makes one pass over one array, not many small ones.
         self.flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
         self._gradient = torch.zeros_like(self.flat)
         values, gradients = _cut(self.flat.detach(), parameters), _cut(self._gradient, parameters)
         for parameter, value in zip(parameters, values, strict=True):
+            # The module's own parameters become views, so that whoever holds the network sees each step: validation,
+            # checkpoints.
             parameter.data = value
         arrays = [
             [view.numpy() for view in of_kind]
@@ -138,6 +141,7 @@ class FastMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(n_flows, n_classes)`` of encoded features ``(n_flows, d_in)``."""
         outputs = self._memory.of(len(x))
+        # Masks are 0 or 1 / (1 - dropout) already, so that applying one is a single product.
         masks = self._masks.take(len(x)) if self._masks else None
         values = x.numpy().astype(outputs[0].array.dtype, copy=False)
         inputs = [np.multiply(values, masks[0]) if masks else values]
@@ -149,6 +153,8 @@ class FastMLP(nn.Module):
                 if masks:
                     np.multiply(output.array, masks[depth], out=output.array)
                 inputs.append(output.array)
+        # A clone, since the memory is used again by the next batch; a leaf, so that autograd stops here and hands the
+        # loss's gradient to the hook.
         logits = outputs[-1].tensor.clone().requires_grad_()
         logits.register_hook(partial(self._backward, inputs))  # type: ignore[no-untyped-call]
         return logits
@@ -163,6 +169,7 @@ class FastMLP(nn.Module):
         for depth in range(len(self._layers) - 1, -1, -1):
             layer = self._layers[depth]
             np.dot(gradient.T, inputs[depth], out=layer.weight_gradient)
+            # A product with ones: BLAS sums columns faster than numpy's reduction does for so few rows.
             np.dot(ones, gradient, out=layer.bias_gradient)
             if depth:
                 below = outputs[depth - 1]
@@ -173,6 +180,7 @@ class FastMLP(nn.Module):
                 # is no longer needed, so the gradient is written over it
                 _pass_where_positive(below.spare, below.tensor, 0, grad_input=below.tensor)
                 gradient = below.array
+        # The same array each time; `zero_grad` only forgets it, and each step writes all of it anew.
         self.flat.grad = self._gradient
 
 
@@ -221,6 +229,7 @@ class _Memory:
         return self._outputs[n_flows]
 
     def _make_views(self, n_flows: int) -> list[_Output]:
+        # A larger batch than any before: the views of the old, smaller memory must go with it.
         if n_flows > self._most_flows:
             self._most_flows = n_flows
             self._outputs.clear()
@@ -270,6 +279,8 @@ class MaskStream:
 
     def take(self, n_flows: int) -> list[NDArray[np.float32]]:
         """Return the next mask ``(n_flows, width)`` of each layer's input."""
+        # Cells are taken in order from one long array, layer after layer of a batch: contiguous, as numpy multiplies
+        # fastest.
         n_cells = n_flows * self._ends[-1]
         if self._used + n_cells > len(self._cells):
             self._cells, self._used = self._next_cells(n_cells), 0

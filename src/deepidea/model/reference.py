@@ -71,9 +71,11 @@ class Bins:
     def of(cls, values: NDArray[Any], *, n_bins: int = N_BINS) -> Self:
         """Return bins of about equal shares, fewer where numbers repeat; NaN is missing."""
         values = np.asarray(values, np.float64)
+        # Infinity is a value, of rates over no time: it falls into the last bin, though it can be no edge.
         finite, known = _finite(values), values[~np.isnan(values)]
         if not len(finite):
             return cls((), (1.0,), 1.0)
+        # inverted_cdf: an edge is a value that occurs, so that a bin never cuts between two flows of one value.
         ranks = np.arange(1, n_bins) / n_bins
         edges = np.unique(_rounded(np.quantile(finite, ranks, method="inverted_cdf")))
         # counted after rounding and with infinities, as the flows to compare with are
@@ -341,6 +343,7 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
 
 def _rounded(values: Any) -> Floats:
     """Return numbers with six significant figures, as the file keeps them."""
+    # Six figures are what the file holds; counting with rounded edges gives the same bins before and after it is read.
     return np.array([float(f"{value:.6g}") for value in np.asarray(values, np.float64).tolist()], np.float64)
 
 

@@ -91,6 +91,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
     """
     end = object()  # StopIteration cannot be raised through a future
     with ThreadPoolExecutor(1, thread_name_prefix="deepidea-read") as reader:
+        # One item ahead, no more: memory holds the chunk that is scored and the one that is read.
         upcoming = reader.submit(next, items, end)
         while (item := upcoming.result()) is not end:
             upcoming = reader.submit(next, items, end)
@@ -139,6 +140,7 @@ def _unpacked_head(path: str | Path) -> bytes:
     """Return the first bytes; none where they cannot be read, an error that reading the table reports."""
     with contextlib.suppress(OSError, zlib.error):
         head = _head(path)
+        # 31: a gzip header, window bits 15. A prefix of a member unpacks to a prefix.
         return zlib.decompressobj(31).decompress(head, _HEAD_BYTES) if head.startswith(b"\x1f\x8b") else head
     return b""
 

@@ -23,6 +23,8 @@ def fastest_thread_count(step: Callable[[], object], *, most: int | None = None)
     most = most or os.cpu_count() or 1
     best_count, best_s = 1, float("inf")
     count = 1
+    # On a busy machine more threads wait for each other at every small product: each count is tried, and a slow one is
+    # cut short.
     while count <= most:
         with torch_threads(count):
             median_s = _median(step, give_up_s=3 * best_s)

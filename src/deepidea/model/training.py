@@ -100,6 +100,7 @@ def train_network(
     best = _BestWeights(network)
     if state is not None:
         _resume(state, network, optimiser, rng, best)
+    # Time that a resumed training took before counts, too.
     started = time.perf_counter() - (epochs[-1].elapsed_s if epochs else 0.0)
     try:
         for number in range(len(epochs) + 1, n_epochs + 1):
@@ -114,6 +115,7 @@ def train_network(
             if on_epoch is not None:
                 on_epoch(epochs[-1])
     except KeyboardInterrupt:
+        # Interrupted in the first epoch: there is nothing yet that would be worth a detector.
         if not epochs:
             raise
         best.restore()
@@ -156,7 +158,9 @@ class Adam:
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0) -> None:
         self._moments = [
-            (p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device)) for p in parameters
+            # First and second moment, and the count of steps, which the fused kernel wants as a tensor.
+            (p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device))
+            for p in parameters
         ]
         self._weight_decay = weight_decay
 
@@ -237,6 +241,7 @@ def _run_epoch(
     network.train()
     losses, sizes = [], []
     for data, batches in parts:
+        # `rates` is endless: the batches decide when an epoch ends.
         for batch, rate in zip(batches, rates, strict=False):
             losses.append(train_step(network, data, batch, loss, optimiser, rate, workers).detach())
             sizes.append(float(batch[1].sum()))
@@ -258,6 +263,7 @@ def train_step(
     """Take one optimiser step on one batch and return its loss; with workers, this one's share of it."""
     x, target = data
     own = batch if workers is None else workers.part(batch)
+    # A worker whose part of a batch is empty still takes part in the sum of gradients, or the others would wait for it.
     value: Tensor = torch.zeros(())
     optimiser.zero_grad()
     if len(own[0]):
@@ -319,6 +325,7 @@ class _BestWeights:
     def update(self, score: float) -> None:
         if math.isnan(score) or score >= self.score:
             self.score = score
+            # Ties go to the later epoch, which has seen more batches.
             self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def restore(self) -> None:

@@ -76,6 +76,7 @@ class Workers:
 
     def part(self, batch: Batch) -> Batch:
         """Return this process's part of a batch."""
+        # Every size-th row: parts differ by one row at most.
         return batch[0][self.rank :: self.size], batch[1][self.rank :: self.size]
 
     def weight_share(self, batch: Batch) -> float:
@@ -116,6 +117,8 @@ def join_workers(backend: str = "gloo") -> Iterator[Workers]:
         _accept_interrupts(workers.rank, interrupts)
         yield workers
     except RuntimeError as error:  # what torch.distributed raises for a broken connection
+        # torch.distributed has no type of its own for a broken connection; the first letters are left out for their
+        # capitals.
         if not any(word in str(error) for word in ("onnection", "imed out", "reset by peer")):
             raise
         if interrupts:
@@ -142,6 +145,7 @@ def end_with_parent(parent: int) -> None:
     """End this process when its parent process has ended, however it ended: nobody would use the result."""
 
     def watch() -> None:
+        # An orphan gets another parent. prctl(PR_SET_PDEATHSIG) would do it without polling, on Linux alone.
         while os.getppid() == parent:
             time.sleep(_POLL_S)
         os._exit(1)
@@ -201,6 +205,7 @@ def launch(module: str, n_workers: int, arguments: Sequence[str], *, threads: in
     """
     if n_workers < 1:
         raise DataError(f"workers must be at least 1, got {n_workers}")
+    # Port 0: the system chooses a free one, which no other training on this machine can have taken.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # their rendezvous
     environment = {
         **os.environ,
@@ -253,11 +258,13 @@ def _start(
     errors: IO[bytes],
 ) -> None:
     """Start the processes in sessions of their own; rank 0 has the terminal, the others' standard errors are kept."""
+    # A Ctrl-C that strikes while Python starts would end a process before it can report anything: it stays pending.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: see _accept_interrupts
     try:
         for rank in range(n_workers):
             own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             stderr = errors if rank else None
+            # Into the list of the caller one by one: should a start fail, those before it are still terminated.
             processes.append(subprocess.Popen(command, env=own, start_new_session=True, stderr=stderr))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -267,6 +274,7 @@ def _wait_for_exit(processes: Sequence[_Process], signals: list[int]) -> int:
     """Return 0 when all have ended well, else the code of the first failure; after Ctrl-C, the code of rank 0."""
     awaited = processes
     while True:
+        # After a Ctrl-C only rank 0 is awaited: the others may end as they like, and do once it has left.
         codes = [process.poll() for process in awaited]
         failed = [_shell_code(code) for code in codes if code]
         if failed or None not in codes:
