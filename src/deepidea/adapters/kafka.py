@@ -174,11 +174,15 @@ class KafkaSource:
         session_s = self._address.options.get("session_s", SESSION_S)
         ours = {
             "group.id": self._address.options["group"],
+            # Kafka may not decide what is read: positions are in the store, committed together with the alerts.
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
+            # Only the partitions that move are taken away; under an eager strategy all members stop at each change of
+            # the group.
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": round(1000 * session_s),
             "heartbeat.interval.ms": round(1000 * session_s / 5),
+            # A batch that is slow to store must not cost the membership: the client's own thread keeps the session.
             "max.poll.interval.ms": round(1000 * max(session_s, 300)),
             "topic.metadata.refresh.interval.ms": 30_000,
             "error_cb": state.note,
@@ -221,6 +225,8 @@ class _Reader:
     def revoked(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """Hand partitions over, once what was read of them is stored."""
         numbers = {partition.partition for partition in partitions}
+        # Called within consume(): the group waits for this, so that the next owner finds in the store all that was read
+        # here.
         self._held.await_stored(numbers, SETTLE_S)
         with contextlib.suppress(self._kafka.KafkaException):  # who takes them asks the store
             self.commit()
@@ -243,6 +249,8 @@ class _Reader:
         after = self._held.assign(number)
         where = self._kafka.TopicPartition(self._topic, number)
         low, high = self._ends(where)
+        # The store's position, not Kafka's: both may differ after a crash, and only the store knows which flows were
+        # counted.
         begins = low if after is None else _offset(after)
         begins = low if begins > high else begins  # beyond the end: the topic was made anew
         self.places[number] = _Place(max(begins, low), max(low - begins, 0))
@@ -269,6 +277,7 @@ class _Reader:
     def batches_of(self, number: int, messages: Sequence[Any]) -> Iterator[FlowBatch]:
         """Yield a batch of the new messages of a partition."""
         place = self.places.get(number)
+        # After a seek the client may still deliver what it had fetched before; and a partition may have gone since.
         messages = [message for message in messages if place and message.offset() >= place.next]
         if place is not None and messages:
             yield self._new_batch(number, place, messages)
@@ -288,6 +297,7 @@ class _Reader:
         if found <= expected:
             return 0
         where = self._kafka.TopicPartition(self._topic, number)
+        # A gap of offsets is a loss only where it lies before the first message left: transactions use up offsets, too.
         low, _ = self._ends(where)
         return int(max(min(low, found) - expected, 0))
 
@@ -378,6 +388,7 @@ def _made(kind: Any, settings: Mapping[str, Any], name: str) -> Any:
         reason = getattr(error, "args", [error])[0]
         text = reason.str() if hasattr(reason, "str") else str(reason)
         for key, value in settings.items():
+            # librdkafka may repeat values in its errors.
             if "password" in key or "secret" in key or "key" in key.split("."):
                 text = text.replace(str(value), "...")
         raise DataError(f"cannot use the Kafka settings of {name}: {text}; correct them") from error
@@ -463,6 +474,8 @@ class KafkaSink(_Producing):
     def _open(self, kafka: Any) -> Any:
         if self._producer is None:
             self._trouble = ""
+            # With idempotence a retry of the client repeats no message; acknowledged by all replicas in sync, it
+            # survives a broker.
             ours = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": round(1000 * self._timeout_s)}
             ours |= {"error_cb": self._note}
             self._producer = _made(kafka.Producer, {**ours, **_settings(self._address)}, self.name)
@@ -519,8 +532,10 @@ class KafkaPublisher(_Producing):
         """Connect, and return the position of the source of this name; an earlier publisher of it is fenced off."""
         kafka = _client_module()
         self.close()
+        # The name of the transaction is the fence: a second producer under it makes the first one's transactions fail.
         group = f"deepidea-publish-{hashlib.blake2b(f'{self._topic} {source}'.encode(), digest_size=8).hexdigest()}"
         shared = {**_settings(self._address), "error_cb": self._note}
+        # As Java's clients partition, so that flows of a pair of hosts stay together whoever else writes to the topic.
         ours = {"transactional.id": group, "compression.type": "lz4", "linger.ms": 20, "partitioner": "murmur2_random"}
         self._producer = _made(kafka.Producer, {**ours, **shared}, self.name)
         self._consumer = _made(kafka.Consumer, {"group.id": group, "enable.auto.commit": False, **shared}, self.name)

@@ -77,6 +77,7 @@ class RedisSource:
     def _from_list(self, stop: threading.Event) -> _Taken:
         with connected(self._url, self.name) as client:
             kept = self._key + KEPT_SUFFIX
+            # What a crash left behind, oldest first: events are pushed to the left of this list.
             left = client.lrange(kept, 0, -1)[::-1]
             yield from ((left[at : at + self._batch_flows], None, 0) for at in range(0, len(left), self._batch_flows))
             while True:
@@ -87,6 +88,7 @@ class RedisSource:
 
     def _move(self, client: Any, kept: str) -> list[bytes]:
         """Take events from the list into the one where they are kept until they are dealt with."""
+        # Blocks for the first alone; the others that are there already follow in one round trip.
         first = client.blmove(self._key, kept, LINGER_S, self._end, "LEFT")
         if first is None:
             return []
@@ -106,6 +108,8 @@ class RedisSource:
                 found = client.xread({self._key: place["id"]}, count=self._batch_flows, block=int(LINGER_S * 1000))
                 entries = found[0][1] if found else []
                 last = entries[-1][0].decode() if entries else place["id"]
+                # `read` counts entries since the stream began, lost ones too, so that it can be compared with what
+                # Redis has trimmed.
                 place = {"id": last, "read": place["read"] + lost + len(entries)}
                 yield [event_of(fields) for _, fields in entries], place, lost
 
@@ -161,6 +165,7 @@ def _state_of(reply: Any) -> StreamState:
         if "no such key" in str(reply):
             return StreamState()
         raise reply
+    # Ever added less still there: what was trimmed. Before Redis 7 nothing counts them, and the difference is 0.
     added = int(reply.get("entries-added", reply["length"]))
     return StreamState(added - int(reply["length"]), added, reply["last-generated-id"].decode())
 

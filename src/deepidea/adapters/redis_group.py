@@ -49,6 +49,10 @@ _OPTIONS: Mapping[str, Reads] = {
     "maxlen": at_least(int, 1),
 }
 
+# One script, run by Redis as a whole: no other process sees a state in between, and the clock is the server's, the same
+# for all. A member counts as alive for a session after its last beat. What is due to each is n / members, and one more
+# to those of the lowest ranks, so that the sum is n and nobody must agree on anything. Each looks for free partitions
+# from its rank on, so that two that start together do not reach for the same ones.
 _BEAT = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -78,6 +82,7 @@ return {due, mine}
 """
 """Says that a process lives, renews what it owns, takes what is free up to what is its due; gives both back."""
 
+# Only while the key still is ours: between the last beat and now another process may have taken the partition.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
@@ -176,9 +181,12 @@ class RedisGroupSource:
     ) -> Iterator[FlowBatch]:
         """Let go what is not ours, or was refused; hand back what is too many; take what is new."""
         owned = lease.owned
+        # Lost or refused: nothing of it can be stored any more, so there is nothing to wait for.
         for number in held.take_refused() | (set(places) - owned):
             places.pop(number, None)
             held.release(number)
+        # More members have come. What was read of a surplus partition is stored first, so that its next owner begins
+        # behind it.
         surplus = sorted(places, reverse=True)[: max(len(owned) - lease.due, 0)]
         if surplus:
             held.await_stored(set(surplus), SETTLE_S)
@@ -186,6 +194,7 @@ class RedisGroupSource:
                 del places[number]
                 held.release(number)
             lease.release(surplus)
+        # `owned` is read again: waiting above may have taken longer than a lease.
         for number in sorted(lease.owned - set(places) - set(surplus)):
             after = held.assign(number)
             place = yield from client.asking(stop, lambda redis, n=number, a=after: self._place(redis, n, a))
@@ -204,6 +213,7 @@ class RedisGroupSource:
         if not places:
             return {}
         keys = {number: self._stream(number) for number in places}
+        # Asked before reading: what is trimmed between the two is found missing by the next round.
         states = dict(zip(keys, stream_states(client, list(keys.values())), strict=True))
         places.update({number: states[number].place(place) for number, place in places.items()})
         lost = {number: states[number].lost_since(place["read"]) for number, place in places.items()}
@@ -250,6 +260,7 @@ class _Lease:
         self._address, self._n_partitions, self._session_s = address, n_partitions, session_s
         self._counted = f"{key}:partitions"
         self._members, self._lease = f"{key}:members:{group}", f"{key}:owner:{group}:"
+        # Random as well: a process number comes back, and a key left by the process before must not pass for ours.
         self._me = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._owned: set[int] = set()
@@ -270,6 +281,8 @@ class _Lease:
     def owned(self) -> set[int]:
         """HeldPartitions that are ours; none when the lease ran out unrenewed."""
         with self._lock:
+            # A server that does not answer renews nothing: the lease ends here by our own clock, even before the next
+            # beat fails.
             return set(self._owned) if time.monotonic() - self._renewed_s < self._session_s else set()
 
     def check(self) -> None:
@@ -279,6 +292,8 @@ class _Lease:
 
     def release(self, numbers: Sequence[int]) -> None:
         """Hand partitions back, so that another process takes them at once."""
+        # Under the lock, or a beat in between would renew what is being released. A failure is harmless: the key times
+        # out.
         with self._lock, contextlib.suppress(*_failures()), open_client(self._address.server) as client:
             for number in numbers:
                 client.eval(_RELEASE, 1, f"{self._lease}{number}", self._me)
@@ -307,6 +322,8 @@ class _Lease:
                 _BEAT, 2, self._members, self._counted, self._lease, self._me, round(1000 * self._session_s),
                 self._n_partitions,
             )  # fmt: skip
+            # From before the request: the server may have set the time to live any time since, and the lease must not
+            # last longer here than there.
             self.due, self._owned, self._renewed_s = int(reply[0]), set(map(int, reply[1])), began
 
 
@@ -398,6 +415,8 @@ class RedisPublisher:
         with self._errors(), self._client.pipeline(transaction=True) as pipeline:
             for key, line in zip(keys, lines, strict=True):
                 number = zlib.crc32(key.encode()) % self._n_partitions
+                # Approximate: Redis then drops whole nodes of its tree, which costs next to nothing; the stream is a
+                # little longer.
                 pipeline.xadd(f"{self._key}:{number}", {FIELD: line}, maxlen=keep, approximate=True)
             if position is not None:
                 pipeline.hset(f"{self._key}:published", source, position)

@@ -158,6 +158,7 @@ def score(
 
 def task_detector(detector: Detector) -> Detector:
     """Return the detector for tasks: on one thread, since each core has its own task, and with what scoring needs."""
+    # Weights, fingerprints and references may be a hundred times as large as the graph, and scoring uses none of them.
     unused = dict.fromkeys(("weights", "training_fingerprints", "reference", "site_reference", "card"))
     return detector.with_options(**unused, n_threads=1)
 
@@ -206,6 +207,7 @@ def _score_batch(
     verdicts = _as_arrow(detector.score_conformed(chunk.flows))
     # rows that were skipped have no verdict: their positions are missing from the chunk
     rows = batch if len(chunk) == batch.num_rows else batch.take(pa.array(chunk.positions - (done + 1)))
+    # Kept columns are Spark's own Arrow arrays, never converted: types that polars lacks come out as they went in.
     columns = [*(rows.column(names.index(name)) for name in kept), *verdicts]
     return pa.RecordBatch.from_arrays(columns, [f"c{j}" for j in range(len(columns))])
 
@@ -315,6 +317,7 @@ def _require_master(master: str) -> None:
     if not master.startswith("spark://"):
         return
     reasons = []
+    # A standby pair of masters is named with a comma; one that answers is enough.
     for place in master.removeprefix("spark://").split(","):
         host, _, port = place.rpartition(":")
         try:

@@ -157,6 +157,7 @@ def _write(verdicts: DataFrame, place: str, kind: Format, *, mode: str) -> int:
     from pyspark.sql import Observation
     from pyspark.sql.functions import count, lit
 
+    # Counts rows while they are written: a count of its own would score everything a second time.
     seen = Observation("verdicts")
     writer = verdicts.observe(seen, count(lit(1)).alias("n")).write.mode(mode).format(kind)
     (writer.option("header", True) if kind == "csv" else writer).save(place)
@@ -253,6 +254,7 @@ def _stream_of(spark: SparkSession, folder: str, files_at_once: int) -> DataFram
 def _wait(query: Any, stop: threading.Event) -> None:
     try:
         while query.isActive and not stop.is_set():
+            # In short waits: a call into Java does not return for an event of Python.
             query.awaitTermination(POLL_S)
         if query.exception() is not None:
             raise query.exception()

@@ -213,6 +213,7 @@ def _merged(parts: Iterable[Part], most: int) -> list[Part]:
     """Merge consecutive small files into one part."""
     merged: list[Part] = []
     for part in parts:
+        # In the order of the inputs, so that the files of the output keep the order of the flows.
         last = merged[-1] if merged else None
         if last and last.rows is None and part.rows is None and last.n_rows + part.n_rows <= most:
             merged[-1] = last.followed_by(part)
@@ -258,6 +259,7 @@ def score_parts(
     StorageError
         The output cannot be written. Nothing of it remains, as after any error.
     """
+    # One broadcast an executor; the task itself carries the number of its part alone.
     shared = spark.sparkContext.broadcast((task_detector(detector), list(parts)))
     with _atomic_folder(output) as folder:
         task = _Task(shared, str(folder), keep_columns, on_error)
@@ -283,6 +285,7 @@ def _atomic_folder(output: Path) -> Iterator[Path]:
         yield work
         with _writable(output):
             if output.exists():
+                # rename would replace an empty folder silently, and one with files not at all.
                 raise FileExistsError("it was created meanwhile")
             (work / FINISHED).rename(output)
     finally:
@@ -354,6 +357,7 @@ class _Task:
                 skipped=skipped,
                 rows=part.rows,
             )
+            # Spark runs a slow task twice (speculation): both write the same bytes, and the second replaces the first.
             os.replace(attempt / name, Path(self.folder) / FINISHED / name)
         return n_flows, skipped.reasons
 

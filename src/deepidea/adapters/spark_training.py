@@ -263,6 +263,7 @@ def _slots(context: Any) -> int:
 def _wait_for_count(count: Callable[[], int], wanted: int, *, wait: bool) -> int:
     """Return a count as soon as it is ``wanted``, else when it no longer grows."""
     now, since = count(), time.monotonic()
+    # Executors register one by one, seconds after the session has opened; a count that has settled will not grow.
     while wait and now < wanted and time.monotonic() - since < (SETTLED_S if now else FIRST_EXECUTOR_S):
         time.sleep(_POLL_S)
         before, now = now, count()
@@ -287,6 +288,7 @@ class _DriverLines(io.TextIOBase):
 
     def __init__(self, shown: TextIO) -> None:
         self.shown = shown
+        # Bounded: Spark may write stack traces without end.
         self.rest: deque[str] = deque(maxlen=200)
         self._begun = ""
 
@@ -371,6 +373,7 @@ def run_process(job: TrainingJob) -> TrainingResult | _Failure | None:
     """Train as one of several processes; torchrun calls it on an executor."""
     from deepidea.model.workers import WorkerError, end_with_parent
 
+    # Of a task that Spark kills, torchrun goes first; the training must not go on without it.
     end_with_parent(os.getppid())
     try:
         return _run(job)
@@ -400,6 +403,7 @@ def _run(job: TrainingJob) -> TrainingResult | None:
         os.chdir(job.folder)
     os.environ |= {"COLUMNS": str(job.columns), "DEEPIDEA_HOME": str(job.home)}
     if os.environ["MASTER_ADDR"] in ("127.0.0.1", "localhost"):
+        # gloo would take the interface that the host name resolves to, which a machine without a network may not have.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     first = os.environ["RANK"] == "0"
     marked = contextlib.redirect_stderr(_MarkedLines(sys.stderr, job) if first else sys.stderr)

@@ -152,6 +152,7 @@ def slots_of(kind: Bins | Words) -> Floats:
 def layout_of(baseline: Baseline) -> bytes:
     """Return the 8-byte hash of a baseline's bins."""
     kinds = [(column.name, kind.contract()) for column, kind in zip(baseline.columns, baseline.kinds, strict=True)]
+    # Counts of two layouts must never be added; the store keeps this beside them.
     return hashlib.blake2b(json.dumps(kinds, sort_keys=True).encode(), digest_size=8).digest()
 
 
@@ -228,6 +229,7 @@ class DriftMonitor:
         if not self._binners or conformed.is_empty():
             return []
         n = min(SAMPLED, conformed.height)
+        # Evenly spaced, not random: no state, and the same batch always gives the same counts.
         rows = np.arange(n) * conformed.height // n
         sample = conformed[rows]
         numbers = np.column_stack([read_numbers(sample, self.schema), scores.gather(rows).to_numpy()])
@@ -433,6 +435,8 @@ class _Comparison:
         """Return the PSI of each feature and the score, corrected for chance, ``(n_hours, n_features + 1)``."""
         n, n_reference = np.maximum(flows, 1)[:, None], self.baseline.n_flows
         found = self._pooled(counts) / n
+        # Half a flow stands for an empty bin, but never less than 1e-4: one flow in a bin that was empty must not
+        # decide.
         p = np.maximum(self._expected, max(_EMPTY_SHARE, 0.5 / n_reference))
         q = np.maximum(found, np.maximum(_EMPTY_SHARE, 0.5 / n))
         used = (self._expected > 0) | (found > 0)
@@ -483,6 +487,7 @@ Change = tuple[str, tuple[float, float], float]  # what changed most, its shares
 
 def _change_of_numbers(kind: Bins, column: Column, before: Floats, now: Floats) -> Change:
     missing = before[-1], now[-1]
+    # The last share is that of missing values, which lie above no edge.
     above = [1 - np.cumsum(shares)[:-2] - shares[-1] for shares in (before, now)]  # shares of flows above each edge
     gaps = above[1] - above[0]
     if not len(gaps) or abs(missing[1] - missing[0]) > np.abs(gaps).max():

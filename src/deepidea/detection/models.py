@@ -82,6 +82,7 @@ class ActiveDetector:
             active = self._store.query(models.active)
             if active is None or active.model_id == self._seen:
                 return None
+            # Noted even if it cannot take over: it is reported once, not every three seconds.
             self._seen = active.model_id
             return self._taken(active)
         except StoreError:

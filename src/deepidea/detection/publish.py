@@ -136,6 +136,9 @@ class _Work:
         """Return where to go on with the source, what must be remembered restored and a batch that is missing sent."""
         kept, memory = self.store.query(sources.resume, self._name)
         outbox = unpack_outbox(memory.get(_OUTBOX, []))
+        # The store is one batch ahead of the stream: the process died between committing it and sending it, or the
+        # sending failed. It is sent now. Any other difference means that the stream has a position that this store
+        # never wrote.
         if kept != left and outbox is not None and outbox.before == left:
             self._put(outbox, stop)
             left = kept
@@ -155,6 +158,8 @@ class _Work:
         if not flows.height and batch.position is None:
             return
         position = None if batch.position is None else {"at": dict(batch.position)}
+        # Memory and outbox are committed before the lines are sent. In the other order a crash in between would count
+        # the flows twice in the windows of their hosts; in this order they are sent from the outbox.
         outbox = Outbox(self.before, position, pair_keys(flows).to_list(), flow_lines(flows))
         if position is not None:
             changes = (*batch.memory, *self.adapter.save(), MemoryChange(_OUTBOX, outbox.pack()))
@@ -171,6 +176,8 @@ class _Work:
         began, pause, reached = time.monotonic(), _FIRST_PAUSE_S, False
         while not reached:
             try:
+                # A request that timed out may have reached the server: its position tells. Only then is the batch sent
+                # again.
                 if pause > _FIRST_PAUSE_S:
                     reached = outbox.position is not None and self.publisher.open(name) == outbox.position
                 if not reached:

@@ -46,6 +46,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove_abandoned(path)
         handle, partial = _partial_beside(path)
         yield partial
+        # Before the rename: after a power cut a file system may have kept the new name and lost the data.
         _flush_to_disk(partial)
         os.replace(partial, path)
     except OSError as error:
@@ -86,6 +87,7 @@ def _is_held(handle: int) -> bool:
         return False
     except OSError:  # no locks on this file system, so none is taken for abandoned
         return True
+    # Another process may have removed it between its creation and the lock: then it has no name any more.
     return os.fstat(handle).st_nlink > 0
 
 
@@ -118,6 +120,7 @@ def _remove_unless_held(partial: Path) -> None:
 def _mode_of(path: Path) -> int:
     if path.exists():
         return path.stat().st_mode & 0o777
+    # The mask can be read only by setting it.
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

@@ -161,6 +161,7 @@ def service_name(name: str | None) -> str | None:
     >>> service_name("TLS"), service_name("gssapi,smb"), service_name("failed"), service_name("dns")
     ('ssl', 'smb', None, 'dns')
     """
+    # Zeek lists several, separated by commas; a leading minus is an analyser that gave up.
     names = [part for part in (name or "").strip().lower().split(",") if part and not part.startswith("-")]
     known = sorted({SERVICES.get(part, part) for part in names} - set(_NO_SERVICE))
     carried = [part for part in known if part not in _CARRIERS]

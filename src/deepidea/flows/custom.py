@@ -189,6 +189,7 @@ def _reason_of_number(values: pl.Series) -> str | None:
     present = values.drop_nulls()
     if len(present) < _ENOUGH_ROWS or present.n_unique() <= _NEAR_UNIQUE * len(present):
         return None
+    # Whole numbers without gap or repetition: a counter, in whatever order the rows were shuffled.
     if values.dtype.is_integer() and _numbers_rows(present):
         return "it numbers the rows"
     return "its values are times of day and year" if _is_epoch(present.cast(pl.Float64)) else None

@@ -32,6 +32,8 @@ _BLOCK_ROWS = 16_384  # a block of state stays in the second cache
 
 def _take_up(state: Words, words: npt.NDArray[np.generic], scratch: Words) -> None:
     """Mix one 32-bit word into each row's state, in place."""
+    # As in murmur: xor, multiply, fold the upper half into the lower. In place, since these arrays are as long as the
+    # table.
     np.bitwise_xor(state, words, out=state)
     np.multiply(state, _MULTIPLIER, out=state)
     np.right_shift(state, _HALF, out=scratch)
@@ -61,6 +63,7 @@ def _digest(word: str | None) -> int:
 
 def _category_words(values: pl.Series) -> Words:
     """Return the 64-bit digest of each category; null has its own."""
+    # A digest for each distinct word, not for each row.
     distinct = values.cast(pl.String).unique()
     digests = pl.Series([_digest(word) for word in distinct], dtype=pl.UInt64)
     return values.cast(pl.String).replace_strict(distinct, digests, return_dtype=pl.UInt64).to_numpy()
@@ -71,6 +74,8 @@ def _mix_blocks(n_rows: int, columns: list[npt.NDArray[np.generic]]) -> Words:
     out = np.full(n_rows, _START, dtype=np.uint64)
     scratch = np.empty(min(n_rows, _BLOCK_ROWS), dtype=np.uint64)
     for begin in range(0, n_rows, _BLOCK_ROWS):
+        # All columns of a block before the next block: its state stays in the cache, where a pass over the table for
+        # each column would fetch it from memory each time.
         state = out[begin : begin + _BLOCK_ROWS]
         for words in columns:
             _take_up(state, words[begin : begin + _BLOCK_ROWS], scratch[: len(state)])
@@ -81,6 +86,7 @@ def _mix_blocks(n_rows: int, columns: list[npt.NDArray[np.generic]]) -> Words:
 def _column_words(values: pl.Series, is_category: bool) -> list[npt.NDArray[np.generic]]:
     if is_category:
         digests = _category_words(values)
+        # 64 bits of a digest go in as two words, so that every round takes 32 bits.
         return [digests & _LOW, digests >> _HALF]
     numbers = values.cast(pl.Float32).fill_null(float("nan")).to_numpy()
     return [_number_words(numbers)]
@@ -156,6 +162,7 @@ def collapse_duplicates(
     (array([1, 0]), array([1., 3.]))
     """
     kept = np.flatnonzero(weight > 0)
+    # The sort is stable, so that of equal rows the first one of the table is kept.
     order = kept[np.lexsort((target[kept], fingerprints[kept]))]
     changes = (np.diff(fingerprints[order]) != 0) | (np.diff(target[order]) != 0)
     starts = np.flatnonzero(np.concatenate([[True], changes])[: len(order)])

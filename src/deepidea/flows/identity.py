@@ -95,6 +95,7 @@ def community_id(
         return None
     ports, one_way = _ports(number, src_port, dst_port)
     (src, sport), (dst, dport) = (src, ports and ports[0]), (dst, ports and ports[1])
+    # The smaller end first, so that both directions hash alike; ICMP without a counterpart has one direction.
     if not one_way and (src, sport or 0) > (dst, dport or 0):
         src, sport, dst, dport = dst, dport, src, sport
     data = seed.to_bytes(2, "big") + src + dst + bytes((number, 0))

@@ -197,6 +197,7 @@ class CsvLines:
         odd = np.zeros(len(ends), np.bool_)
         if b'"' in data:
             outside, odd = _outside_quotes(chars, ord(self.separator), starts)
+            # A separator within quotes belongs to its cell.
             separators &= outside
         # separators per line, modulo 2**16, which numpy sums fastest
         widths = np.add.reduceat(separators.view(np.uint8), starts, dtype=np.uint16)
@@ -210,6 +211,8 @@ class CsvLines:
     def _is_header(self, data: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         again = np.zeros(len(starts), np.bool_)
         at = data.find(self._header)
+        # Found by searching the whole block for the header's bytes, and then checked to be a line: most blocks hold
+        # none.
         while at >= 0:
             line = int(np.searchsorted(starts, at, side="right")) - 1
             end = data.index(b"\n", at)
@@ -238,6 +241,7 @@ def _whole_lines(stream: IO[bytes], source: str) -> Iterator[bytes]:
     while data := _read(stream, source):
         data = rest + data
         cut = data.rfind(b"\n") + 1
+        # An unfinished line waits for the next block; a line without end is refused, or it would gather the whole file.
         rest = data[cut:]
         if len(rest) > LONGEST_LINE:
             raise FileFormatError(

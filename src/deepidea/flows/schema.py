@@ -41,6 +41,7 @@ def suggest(name: str, known: Collection[str]) -> str:
     >>> suggest("benin", ["benign", "dos"])
     '; nearest: benign'
     """
+    # Compared by key, so that case and separators are no difference; shown as they are spelt.
     by_key = {column_key(other): other for other in known}
     near = difflib.get_close_matches(column_key(name), by_key, n=3)
     return f"; nearest: {', '.join(by_key[key] for key in near)}" if near else ""
@@ -187,6 +188,7 @@ class Schema:
             schema = msgspec.convert(contract, cls)
         except msgspec.ValidationError as error:
             raise SchemaError(f"the schema contract is damaged: {error}; get a fresh copy of the file") from error
+        # A field that nobody knows would be dropped silently: the file is of another release, or was edited.
         if schema.contract() != contract:
             raise SchemaError(
                 "the schema contract has other fields than those of a schema; get a fresh copy of the file"
@@ -277,6 +279,7 @@ def _number_text(values: pl.Expr, column: Column) -> pl.Expr:
 
 def _as_words(values: pl.Expr, dtype: pl.DataType, is_protocol: bool) -> pl.Expr:
     """Return categories as text; 6, 6.0 and "6" are the same word, and of protocols "6.0" too."""
+    # A category that was read as a float: 6.0 is the word 6. What is no whole number stays as it is written.
     if dtype.is_float():
         whole = values.cast(pl.Int64, strict=False)
         return pl.when(whole == values).then(whole.cast(pl.String)).otherwise(values.cast(pl.String))

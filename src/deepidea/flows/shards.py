@@ -102,6 +102,7 @@ class ShardedTable:
             yield _read_rows(path, columns, np.flatnonzero(kept))
 
     def _gather(self, rows: NDArray[np.int64]) -> pl.DataFrame:
+        # Each row is read once, in the order of the files, and then put where it was asked for.
         distinct, places = np.unique(rows, return_inverse=True)
         mask = np.zeros(len(self), np.bool_)
         mask[distinct] = True
@@ -219,11 +220,14 @@ class ShardWriter:
 
     def _buffer(self, j: int, rows: pl.DataFrame) -> None:
         self._waiting[j].append(rows)
+        # Each shard has its share of the memory for waiting rows, so that the sum is bounded whatever shard the flows
+        # fall into.
         if sum(part.estimated_size() for part in self._waiting[j]) > WRITTEN_BYTES / self._n:
             self._flush(j)
 
     def _flush(self, j: int) -> None:
         with disk_errors(self._folder):
+            # Equal rows are merged before they are written: in a flood that is nearly all of them.
             _collapsed(self._waiting[j]).write_ipc(self._piece(j, self._written[j]), compression="lz4")
         self._waiting[j] = []
         self._written[j] += 1
@@ -250,6 +254,7 @@ class ShardWriter:
 
     def _finish(self, j: int) -> tuple[Path, NDArray[np.uint16], NDArray[np.float64], NDArray[np.uint64]] | None:
         """Write the distinct rows of a shard; return what stays of them in memory."""
+        # One shard at a time is in memory, here alone: its pieces and what still waits.
         pieces = [self._piece(j, number) for number in range(self._written[j])]
         waiting, self._waiting[j] = self._waiting[j], []
         read = [*(pl.read_ipc(piece) for piece in pieces), *waiting]
@@ -268,6 +273,7 @@ class ShardWriter:
 def _collapsed(parts: list[pl.DataFrame]) -> pl.DataFrame:
     """Return the distinct rows of some parts, the first of equal ones, each with the sum of its copies."""
     rows = pl.concat(parts)
+    # The caller's list as well, or the parts would stay beside their concatenation.
     parts.clear()
     codes = rows[_CODE].to_numpy().astype(np.int64)
     chosen, copies = collapse_duplicates(rows[_PRINT].to_numpy(), codes, rows[_COPIES].to_numpy())

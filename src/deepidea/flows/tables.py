@@ -99,6 +99,7 @@ def _expand(given: str | Path) -> list[Path]:
     if str(given) == STDIN or (path.exists() and not path.is_dir()):
         return [path]
     if path.is_dir():
+        # Names that begin with a dot or an underscore are what Spark and others leave beside data.
         found = [inner for inner in path.rglob("*") if _is_table_name(inner.relative_to(path)) and inner.is_file()]
         fault = f"has no file that ends in {', '.join(_SUFFIXES)}"
     else:
@@ -453,6 +454,7 @@ class Table(Protocol):
 def _iter_files(
     paths: Sequence[Path], options: ReadOptions, chunk_rows: int, header: Sequence[str] | None
 ) -> Iterator[FlowChunk]:
+    # All files are opened and checked before the first row comes: a fault in the last one must not show after hours.
     with contextlib.ExitStack() as opened:
         tables = [open_table(*opened.enter_context(_on_disk(path)), header) for path in paths]
         for table in tables:
@@ -552,6 +554,8 @@ class _CsvTable:
                     yield self._chunk(block, lines, wanted, options)
 
     def _chunk(self, block: Block, lines: CsvLines, wanted: Sequence[str], options: ReadOptions) -> FlowChunk:
+        # Straight to numbers first, the fast way. Where a cell is none, the block is read again as text, to name that
+        # cell.
         with contextlib.suppress(PolarsError, CellError):  # parsing as text below finds the cell
             types = _typed_columns(lines, options.schema)
             flows = options.schema.conform(_parse(block, lines, options.known(lines.columns), types))
@@ -626,6 +630,7 @@ class _ParquetTable:
 
     def chunks(self, options: ReadOptions) -> Iterator[FlowChunk]:
         wanted = self._columns(options)
+        # Cells of Parquet differ in size, so a slice is so many rows as about 64 MiB hold unpacked.
         here, at_once = self._range(options.rows), _slice_rows(self.columns.values())
         for start in here[::at_once]:
             length = min(at_once, here.stop - start)
@@ -702,6 +707,7 @@ def _skip_bad_rows(
     table: pl.DataFrame, source: str, unit: str, positions: npt.NDArray[np.int64], options: ReadOptions
 ) -> pl.Series:
     """Skip or refuse rows by their first bad cell; return which rows are left, Boolean (n_rows,)."""
+    # A row with two bad cells is one row that was skipped, for the reason of the first.
     bad = options.schema.bad_cells(table).unique("row", keep="first", maintain_order=True)
     for (column,), cells in bad.group_by("column", maintain_order=True):
         row, _, value = cells.row(0)

@@ -129,6 +129,7 @@ def _maybe_packed(stream: IO[bytes], packed: bool) -> Iterator[IO[bytes]]:
     if not packed:
         yield stream
         return
+    # Without name and time: equal tables are equal files.
     with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as file:
         yield cast("IO[bytes]", file)
 
@@ -203,6 +204,7 @@ class _TextWriter:
         """Do nothing: every chunk has been written."""
 
     def write(self, chunk: pl.DataFrame) -> None:
+        # Text takes several times the memory of its numbers.
         for piece in chunk.iter_slices(TEXT_ROWS):
             text = io.BytesIO()
             try:
@@ -237,6 +239,7 @@ class _ParquetWriter:
     def __init__(self, file: IO[bytes], schema: pl.Schema) -> None:
         self._file = _Recording(file)
         self._schema = schema
+        # At most one chunk waits: the writer of chunks is held up until the file has taken the one before.
         self._queue: queue.Queue[pl.DataFrame | BaseException | None] = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._sink, name="deepidea-parquet", daemon=True)
@@ -248,6 +251,7 @@ class _ParquetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # An error of the caller must end the sink without a footer: a file that was finished would look whole.
         self._put(_Abandoned() if error is not None else None)  # None ends the table
         self._thread.join()
         if error is None:
@@ -259,6 +263,7 @@ class _ParquetWriter:
         self._raise_error()
 
     def _put(self, item: pl.DataFrame | BaseException | None) -> None:
+        # A sink that has failed draws no more: without the time limit the caller would wait for ever.
         while self._thread.is_alive():
             with contextlib.suppress(queue.Full):
                 self._queue.put(item, timeout=0.05)
@@ -272,6 +277,8 @@ class _ParquetWriter:
             raise SchemaError(f"cannot write a column as Parquet: {self._error}") from self._error
 
     def _sink(self) -> None:
+        # The sink pulls rows from a generator that is fed by the queue; so row groups are written as chunks come, in
+        # bounded memory.
         table = register_io_source(lambda *_hints: self._drawn(), schema=self._schema, is_pure=True)
         target = cast("Any", self._file)
         try:
@@ -284,6 +291,7 @@ class _ParquetWriter:
             if isinstance(item, BaseException):
                 raise item
             yield item
+            # Or the generator would hold the chunk while it waits for the next one.
             del item
 
 

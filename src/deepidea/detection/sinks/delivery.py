@@ -57,6 +57,7 @@ class Patience:
         True
         """
         longest = min(self.first_wait_s * 2.0 ** min(attempts - 1, 60), self.longest_wait_s)
+        # Jitter: many processes that lost one server must not all come back at the same moment.
         return longest * random.uniform(0.5, 1.0)
 
 
@@ -207,6 +208,8 @@ class Delivery:
                 log.exception("delivery to %s failed; its alerts stay in the store and are sent again", self._sink.name)
                 self._note(error)
                 done = 0
+            # Once stopped: until nothing is left, or something fails. Waiting for a sink that is down would hold up the
+            # end.
             if stopping and (not done or self._failures.attempts):
                 return
             if self._failures.attempts:
@@ -280,6 +283,7 @@ class Delivery:
 
     def _deliver_letters(self) -> int:
         """Send dead letters again; those that are refused stay."""
+        # Before sending, so that letters that are refused again are not tried in a loop.
         self._letters_due = time.monotonic() + self._patience.longest_wait_s
         n_taken = 0
         with self._letters.opened() as letters:
@@ -300,6 +304,7 @@ class Delivery:
                     n_dead=len(refused) - len(chunk),
                 )
                 n_taken += len(chunk) - len(refused)
+                # Nothing of a chunk was taken: the sink is down again, and the rest stays in the file.
                 if len(refused) == len(chunk) or self._is_over():
                     break
         if n_taken:

@@ -71,6 +71,7 @@ class FileSink:
 
     def _open(self) -> IO[bytes]:
         """Return the file, at its end, behind a whole line."""
+        # logrotate has moved the file away: what is written now belongs into the new one.
         if self._file is not None and not self._is_at_path(self._file):
             self.close()
         if self._file is None:
@@ -109,6 +110,8 @@ class FileSink:
 
 def append_all(file: IO[bytes], data: bytes) -> None:
     """Write all of data at the end of an unbuffered file, or none of it."""
+    # Unbuffered, so that an error is raised here and not at close; a partial write is taken back, or the retry repeats
+    # it.
     before, view = file.seek(0, os.SEEK_END), memoryview(data)
     try:
         while view:
@@ -124,6 +127,7 @@ def end_last_line(file: IO[bytes]) -> None:
 
     A last line without a line break is ended; a JSON object that breaks off is cut: a process died while it wrote.
     """
+    # A process that was killed may have left half a line. Joined with the next one, both would be lost to the reader.
     end = file.seek(0, os.SEEK_END)
     if not end:
         return

@@ -55,6 +55,7 @@ class WebhookSink:
         with sink_errors(self.name, http.client.HTTPException):
             try:
                 self._post(_json_array(lines, as_text=self.format == "cef"))
+            # After a failure the connection may hold half an answer: the next batch would read it as its own.
             except BaseException:
                 self.close()
                 raise

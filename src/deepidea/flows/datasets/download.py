@@ -118,6 +118,7 @@ class _Transfer:
                 self._attempt()
                 return
             except _BROKEN as error:
+                # Progress resets the count: a link that breaks every few minutes still gets a file of gigabytes.
                 failed, most = (1, self.have) if self.have > most else (failed + 1, most)
                 if failed >= attempts or not _is_passing(error):
                     raise self._gave_up(error) from error
@@ -135,6 +136,8 @@ class _Transfer:
                 self._receive(response)
         except urllib.error.HTTPError as error:
             with error:
+                # 416: the range begins behind the end. Either all bytes are here already, or the file has become
+                # shorter.
                 if error.code != 416:
                     raise
                 if self.have and error.headers.get("Content-Range") == f"bytes */{self.have}":
@@ -147,6 +150,8 @@ class _Transfer:
         headers = {"User-Agent": "deepidea", "Accept-Encoding": "identity"}
         version = self._version()
         if self.have and version:
+            # If-Range: should the file have changed since, the server sends it whole (200) instead of a part that does
+            # not fit.
             headers |= {"Range": f"bytes={self.have}-", "If-Range": version}
         elif self.have:
             self._start_over()
@@ -183,6 +188,8 @@ class _Transfer:
                 self._start_over()
                 raise ConnectionError(f"the server sent another range than requested: {stated!r}")
             return self.have
+        # Written down before the first byte: without it the bytes at hand could not be told from those of another
+        # version.
         version = _strong(response.headers.get("ETag")) or response.headers.get("Last-Modified")
         self.note.write_text(json.dumps({"url": self.url, "version": version or ""}), encoding="utf-8")
         return 0

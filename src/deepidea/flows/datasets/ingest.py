@@ -94,6 +94,7 @@ def _hashes(path: Path) -> tuple[str, str]:
     """Return the SHA-256 of a file and of its content, which is another where the file is gzip."""
     try:
         with path.open("rb") as file:
+            # Publishers and mirrors pack the same content differently: either hash may be the official one.
             of_file = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             if file.read(2) != b"\x1f\x8b":
@@ -263,6 +264,7 @@ def _follow_whole(flows: pl.DataFrame, watched: Sequence[str], done: Ingested) -
     if not watched or not flows.height:
         return
     values = pl.col(watched)
+    # Beyond 2^53 floats are all whole, and neighbours fall together: such a column stays of floats.
     holds = flows.select(((values == values.floor()) & (values.abs() < _EXACT)).all()).row(0)
     lows, highs = flows.select(values.min()).row(0), flows.select(values.max()).row(0)
     for name, is_whole, low, high in zip(watched, holds, lows, highs, strict=True):

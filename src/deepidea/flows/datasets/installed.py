@@ -114,6 +114,7 @@ def new_parts_folder() -> Iterator[Path]:
     StorageError
         The disk is full or may not be written.
     """
+    # A new folder each time: parts are never changed in place, so a reader sees all old ones or all new ones.
     folder = datasets_folder() / uuid.uuid4().hex
     try:
         folder.mkdir(parents=True)
@@ -131,6 +132,7 @@ def save(dataset: InstalledDataset) -> None:
     before = _folder_of(record)
     with replacing(record) as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(dataset), indent=1))
+    # Only now does no record name the old parts; a reader that has opened them keeps them until it closes them.
     if before is not None and before != dataset.folder:
         shutil.rmtree(datasets_folder() / before, ignore_errors=True)
     _sweep()

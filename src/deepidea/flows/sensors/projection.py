@@ -188,6 +188,7 @@ def as_schema(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     True
     """
     base, _, more = schema.name.partition("+")
+    # A table that has both spellings is taken as it is: what it says itself is not computed again.
     own = base == "conn" and "duration_s" in get_schema("conn").canonical_names(table.columns).values()
     if base == "conn" and not own and set(_NEEDED) <= set(_headers(table, "cicflow")):
         table = to_conn(table)

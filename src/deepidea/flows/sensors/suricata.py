@@ -54,6 +54,7 @@ class EveParser:
         lines = [line for line in block.split(b"\n") if line and not line.isspace()]
         flows, others, untyped = list[bytes](), Counter[str](), list[bytes]()
         for line in lines:
+            # Most of an EVE file is no flow: the type is found in the raw bytes, and only flows are parsed as JSON.
             if _IS_FLOW in line:
                 flows.append(line)
             elif (typed := _IS_TYPED.search(line)) and typed[1] != b"flow":

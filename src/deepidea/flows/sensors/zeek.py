@@ -80,6 +80,7 @@ class ZeekParser:
     def parse(self, block: bytes) -> Parsed:
         """Return the flows of whole lines; blank ones and those that begin with ``#`` are no records."""
         lines = [line for line in block.replace(b"\r\n", b"\n").split(b"\n") if line and not line.isspace()]
+        # Runs of one kind are parsed at once; a # line in the middle changes what those behind it mean.
         parts = [part for mark, run in groupby(lines, _mark) for part in self._parts(mark, list(run))]
         return join_parsed(parts or [Parsed()])
 
@@ -148,6 +149,7 @@ def _text_of(rows: Sequence[bytes], head: _Header) -> pl.DataFrame:
         schema=dict.fromkeys(width, pl.String()),
         columns=sorted(wanted),
         separator=head.separator.decode(),
+        # Zeek escapes separators within cells and quotes nothing.
         quote_char=None,
         null_values=[head.unset, head.empty],
         encoding="utf8-lossy",
