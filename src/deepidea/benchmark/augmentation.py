@@ -57,12 +57,14 @@ class Generative:
         rows, _ = collapse_rows(train, outputs)
         counts = np.bincount(outputs.target[rows])
         wanted = np.maximum(np.ceil(self.target_share * len(rows)).astype(np.int64) - counts, 0)
+        # Benign flows are never rare.
         wanted[0] = 0
         table, losses = self._generate(train.features[rows], outputs.target[rows], wanted, train, seed)
         detector = self._train(train, table, pl.Series(np.repeat(outputs.classes, wanted), dtype=pl.String), seed)
         network = detector.card["training"]["parameters"]
         generated = dict(zip(outputs.classes, wanted.tolist(), strict=True))
         facts = {**asdict(self), "generated": generated, "generator_losses": losses, "network": network}
+        # The detector was trained on generated flows too: its prior is that of the real flows once this is applied.
         shares = even_out(counts.astype(np.float64), network["balance"]) * counts
         return _Rebalanced.on(outputs, detector, shares, facts)
 
@@ -136,6 +138,7 @@ class _Rebalanced:
 
     def predict(self, features: pl.DataFrame) -> Predictions:
         found = self.network.assess(features)
+        # Bayes: p(class | x) under another prior is proportional to p times the ratio of the priors.
         shifted = softmax(found.logits)[:, np.argsort(self.order)] * self.shift
         p = shifted / shifted.sum(axis=1, keepdims=True)
         return Predictions(self.order[found.shares.argmax(axis=1)], p, attack_score(p), anomaly=found.anomaly)

@@ -103,6 +103,7 @@ class SVM:
     def fit(self, train: LabelledFlows, seed: int) -> Fitted:
         """Fit on distinct rows, each with its weight in the loss, which is the same as on all flows."""
         rows = encode_rows(train, duplicates="weigh")
+        # The primal problem: rows are far more than features.
         machine = LinearSVC(C=self.C, max_iter=self.max_iter, dual=False, random_state=seed)
         with warnings.catch_warnings():
             # stopping early is the recipe; `converged` below records it
@@ -115,6 +116,7 @@ class SVM:
 
 def _margins(machine: LinearSVC, x: Matrix) -> npt.NDArray[np.float64]:
     margins = np.asarray(machine.decision_function(x), np.float64)
+    # Two classes have one margin, that of the second.
     return np.stack([-margins, margins], axis=1) if margins.ndim == 1 else margins
 
 
@@ -163,6 +165,8 @@ def count_votes(votes: npt.NDArray[np.float64], n_neighbors: int) -> npt.NDArray
     array([[0.6, 0.4]])
     """
     copies = votes.sum(axis=2)
+    # A vector stands for all its copies: of the last one only as many votes count as are left of n_neighbors, in
+    # proportion.
     before = np.cumsum(copies, axis=1) - copies
     taken = np.clip(n_neighbors - before, 0, copies)  # (n_flows, n_vectors)
     counted: npt.NDArray[np.float64] = np.einsum("fvc,fv->fc", votes, taken / copies)
@@ -289,6 +293,7 @@ class LightGBM:
             "lambda_l2": self.lambda_l2,
             "verbosity": -1,
         }
+        # Bit-equal from run to run, at the price of some speed.
         exact = {"seed": seed, "deterministic": True, "force_row_wise": True, "num_threads": 1}
         booster = lightgbm.train({**settings, **exact}, lightgbm.Dataset(rows.x, rows.target), self.n_rounds)
         return FittedModel.on(rows, asdict(self), booster.predict)

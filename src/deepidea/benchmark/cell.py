@@ -94,6 +94,7 @@ def file_name(text: str) -> str:
 # A record is a mapping, so that files of earlier versions stay readable; these types name what must be in it.
 
 
+# Unknown fields are allowed: a later version may add some, and its records stay comparable.
 class _Head(msgspec.Struct, tag_field="status"):
     format: Literal[1]
     data: str
@@ -293,6 +294,8 @@ def decide(predictions: Predictions, decision: Decision) -> dict[str, Ints]:
     own, stated = predictions.predicted, predictions.probabilities
     if stated is None:
         return {"own": own, "plain": own}
+    # "Corrected" must mean the same for every system: full correction of the stated probabilities, without a
+    # temperature.
     balanced = replace(decision, temperature=1.0, tau=1.0)
     plain, corrected = decision.by_class(stated), balanced.by_class(balanced.corrected(stated))
     return {"own": own, "plain": plain.argmax(axis=1), "corrected": corrected.argmax(axis=1)}
@@ -305,6 +308,7 @@ def _unit_score(predictions: Predictions) -> Floats:
         return np.clip(score, 0.0, 1.0)  # sums of float32 shares may pass 1 by a rounding error
     if np.isnan(score).any():
         raise DataError(f"the system's attack score is NaN for {np.isnan(score).sum():,} flows")
+    # Equal margins get one rank, or the order of rows would decide between them.
     distinct, place = np.unique(score, return_inverse=True)
     return np.asarray(place / max(1, distinct.size - 1), np.float64)
 
@@ -374,6 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
     cell = Cell(data, protocol, system, int(seed))
     path = cell.path(Path(folder))
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Whatever ends the process by an exception, its record says why; a kill is noticed by the parent.
     sys.excepthook = partial(_record_failure, cell, path)
     write_record(path, measure(cell))
 

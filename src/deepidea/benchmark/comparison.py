@@ -94,6 +94,7 @@ class Row:
 
     def by_seed(self, rule: Rule, value: Callable[[Record], Any] = _cba) -> dict[int, float]:
         """Return a score under a decision, seed by seed, where there is one."""
+        # A margin has no probabilities, so a record may lack the corrected decision.
         found = {r["seed"]: value(r["decisions"][rule]) for r in self.records if rule in r["decisions"]}
         return {seed: float(score) for seed, score in found.items() if score is not None}
 

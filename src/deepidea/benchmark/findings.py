@@ -146,6 +146,7 @@ def _doubt(ours: Rank, other: Rank, rule: Rule) -> str:
 def _among_baselines(task: BenchmarkTask, ranks: Sequence[Rank], rule: Rule) -> str:
     """Return how many baselines are ahead, where the first system is none."""
     ours, ahead = our_rank(ranks), baselines_ahead(task, rule)
+    # Where a baseline is first, the sentence before has said so.
     if ranks[0].row.is_baseline or ours is None:
         return ""
     if not ahead:

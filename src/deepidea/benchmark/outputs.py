@@ -72,6 +72,7 @@ def number_outputs(train: LabelledFlows, *, labels: bool = False) -> Outputs:
         )
     codes = train.classes.replace_strict(list(classes), list(range(len(classes))), return_dtype=pl.Int64)
     names = train.labels.zip_with(codes > 0, train.classes) if labels else train.classes
+    # Outputs of a class are neighbours, benign first: `Decision` asks for that order.
     pairs = pl.DataFrame({"class": codes, "label": names})
     order = pairs.unique().sort("class", "label").with_row_index("output")
     target = pairs.join(order, on=["class", "label"], how="left", maintain_order="left")["output"]
@@ -191,6 +192,7 @@ class FittedModel:
     def predict(self, features: pl.DataFrame) -> Predictions:
         """Predict flows, in their order."""
         prints = row_fingerprints(features, self.encoder.schema)
+        # Equal features get equal predictions from such a system: each distinct vector is predicted once.
         _, first, place = np.unique(prints, return_index=True, return_inverse=True)
         distinct = features[first]
         # so that no flows at all still have a shape

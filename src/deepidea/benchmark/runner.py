@@ -28,6 +28,7 @@ from deepidea.flows.datasets.specs import get_dataset_spec
 
 Status = Literal["measured", "cut", "failed"]
 WORKER = (sys.executable, "-m", "deepidea.benchmark.cell")
+# Cells run side by side: with threads of their own they would compete, and their times would depend on the neighbours.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")} | {
     "POLARS_MAX_THREADS": "1",
     "VECLIB_MAXIMUM_THREADS": "1",
@@ -221,6 +222,7 @@ def run_cells(
                 run.start_next()
             ended = run.settle_ended()
             progress(run.progress(jobs, ended))
+            # Only an idle round sleeps: cells that end at once are not held up.
             if not ended:
                 time.sleep(_POLL_S)
     finally:
@@ -293,6 +295,7 @@ class _Run:
         over = self.budget_s is not None and at.seconds > self.budget_s
         if at.process.poll() is None and not over:
             return None
+        # Before the kill: waiting for the group to end is not the cell's time.
         seconds = at.seconds
         at.kill()
         del self.running[cell]

@@ -68,6 +68,7 @@ def paired_test(row: Row, other: Row, rule: Rule = "own") -> PairedTest | None:
     n = len(differences)
     if not n:
         return None
+    # Differences that are all the same have no scatter to test against: every test would call them certain.
     varies = max(differences) - min(differences) > 1e-12
     t_p = _t_test(differences) if varies and n >= MIN_SEEDS else None
     flips = sign_flip_p(differences) if varies and can_decide(n) else None
@@ -125,6 +126,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     observed = abs(values.sum()) - 1e-12  # equal sums differ by rounding
     if n > _MOST_EXACT:
         signs = np.random.default_rng(0).integers(0, 2, (_DRAWS, n), np.int8) * 2 - 1
+        # The observed signs count as one of the draws, or a p-value of 0 could come out.
         return float((np.abs(signs @ values) >= observed).sum() + 1) / (_DRAWS + 1)
     # all 2^n sums, built up one difference at a time
     sums = np.zeros(1)

@@ -301,6 +301,7 @@ def pooled_table(comparison: Comparison) -> Table | None:
     """
     # folders are read in order, so the first split of a data set is that of the main benchmark
     split = [task for task in comparison.tasks if task.is_split_as_in_papers]
+    # Reversed, so that of several splits of a data set the first one wins.
     tasks = list({task.data.partition("@")[0]: task for task in reversed(split)}.values())
     names = dict.fromkeys(row.system for task in tasks for row in task.measured if row.is_baseline)
     lines = [line for name in names if (line := _pooled_line(tasks, name))]

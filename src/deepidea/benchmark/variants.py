@@ -200,6 +200,7 @@ def _draw(classes: npt.NDArray[Any], preferred: npt.NDArray[np.bool_], most: int
     """Return the places of up to ``most`` rows of each class at random, those preferred before the others."""
     drawn = []
     for name in np.unique(classes):
+        # Shuffled, then sorted by preference: within the preferred and within the others the order stays random.
         members = rng.permutation(np.flatnonzero(classes == name))
         drawn.append(members[np.argsort(~preferred[members], kind="stable")][:most])
     return np.sort(np.concatenate(drawn))
@@ -237,13 +238,17 @@ class FittedStack:
             self.network.assess(conformed).shares,
             *(self._balanced(forest, conformed) for forest in self.forests),
         ]
+        # Corrected before the average: averaged first, a forest that is sure of benign would outvote the rest on rare
+        # classes.
         mean = np.asarray(np.mean(shares, axis=0), np.float32)
         return Predictions(np.asarray(mean.argmax(axis=1), np.int64), mean, attack_score(mean))
 
     def _balanced(self, forest: Fitted, conformed: pl.DataFrame) -> Floats:
         """Return the class shares of a forest, corrected by label at tau 1, in the order of the classes here."""
+        # By label before labels are summed: a label's prior differs from its class's.
         decision = replace(forest.decision, tau=1.0)
         corrected = decision.by_class(decision.corrected(cast(Floats, forest.predict(conformed).probabilities)))
+        # Forests and networks may number the classes differently.
         order = [forest.classes.index(name) for name in self.classes]
         return np.asarray(corrected[:, order] / corrected.sum(axis=1, keepdims=True), np.float32)
 

@@ -113,6 +113,7 @@ class _FittedLSTM:
         return cls(rows.outputs.classes, rows.decision, facts, rows.encoder, network, window)
 
     def predict(self, features: pl.DataFrame) -> Predictions:
+        # No flows at all still have a shape.
         parts = [np.zeros((0, len(self.decision.prior)), np.float32)]
         n_block = BLOCK_FLOWS // self.window * self.window or self.window  # whole windows
         for block in features.iter_slices(n_block):

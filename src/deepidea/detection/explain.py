@@ -108,6 +108,7 @@ def _rows_of(detector: Detector, path: str | Path, wanted: set[int]) -> dict[int
         raise DataError(f"rows are counted from 1, got row {min(wanted)}")
     found, begin = dict[int, pl.DataFrame](), 1
     for flows in iter_flows([path], detector.schema):
+        # One pass over the file, whatever the order in which rows were named.
         found |= {row: flows[row - begin] for row in wanted if begin <= row < begin + flows.height}
         begin += flows.height
         if len(found) == len(wanted):
@@ -123,6 +124,7 @@ def _highest_scores(detector: Detector, path: str | Path) -> dict[int, pl.DataFr
         score = detector.score_conformed(flows)["score"]
         places = score.arg_sort(descending=True)[:FIRST_ROWS].to_list()
         best += [(-score[place], begin + place, flows[place]) for place in places]
+        # The five highest of what was read so far; by row number where scores are equal.
         best = sorted(best, key=lambda entry: entry[:2])[:FIRST_ROWS]
         begin += flows.height
     if not best:

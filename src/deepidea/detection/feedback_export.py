@@ -91,6 +91,7 @@ class _Pages:
     def add(self, page: pl.DataFrame) -> None:
         features = unpack_features(page["features"])
         for name, dtype in features.schema.items():
+            # A feature that is a word on any page is a column of words: no number could hold it.
             if self._kinds.get(name) != pl.String():
                 self._kinds[name] = dtype
         pl.concat(

@@ -72,6 +72,8 @@ class Heartbeat:
     def _rate(self, n_flows: int) -> float:
         now = time.monotonic()
         self._seen.append((now, n_flows))
+        # The oldest kept is just beyond the time that the rate is over, so that the rate is one over that time at
+        # least.
         while len(self._seen) > 2 and now - self._seen[1][0] >= RATE_OVER_S:
             self._seen.popleft()
         since, before = self._seen[0]

@@ -133,6 +133,7 @@ def _schema_to_read(address: str, detector: Detector) -> Schema:
     own, context, _ = detector.schema.name.partition("+")
     if own != "conn" and not context:
         return detector.schema
+    # Its own schema first; flows of CICFlowMeter's can be projected onto `conn` afterwards.
     for name in dict.fromkeys((own, "cicflow")):
         with contextlib.suppress(SchemaError):
             return fits(address, get_schema(name))
@@ -232,6 +233,7 @@ def _run(
 
 def refuse_other_reading(source_schema: str, old: Detector, new: Detector) -> None:
     """Raise :class:`~deepidea.errors.DataError` where a detector does not read a source as the one before it did."""
+    # What is read of a source, and in which dialect, was settled when it was opened.
     apart = source_schema == "any" and old.schema.features != new.schema.features
     if apart or old.schema.name != new.schema.name:
         raise DataError(

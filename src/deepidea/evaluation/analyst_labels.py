@@ -135,6 +135,7 @@ def _conformed(table: pl.DataFrame, schema: Schema) -> tuple[str, pl.DataFrame |
     """
     if schema.name.endswith("+context") and not {column.name for column in CONTEXT_COLUMNS} <= set(table.columns):
         return "they lack the recent activity of their hosts, which single flows do not have", None
+    # Files of several origins have each other's columns, empty: what is null in all rows of an origin is not of it.
     full = table.select(column for column in table.iter_columns() if column.null_count() < len(column))
     # columns of cicflow become those of conn here, where the schema is conn
     fitting = as_schema(full, schema)
@@ -152,6 +153,7 @@ def _classes_and_labels(table: pl.DataFrame, labels: Mapping[str, str], only_kno
     n_empty = given.null_count() + (given == "").sum()
     if n_empty:
         raise LabelError(f"{n_empty:,} flows have no analyst label; drop those rows")
+    # A label, a class, or benign: analysts may name either.
     classes = {**labels, **{name: name for name in labels.values()}, BENIGN: BENIGN}
     unknown = given.filter(~given.is_in(list(classes)))
     if only_known and len(unknown):

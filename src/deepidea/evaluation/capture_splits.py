@@ -68,10 +68,13 @@ def by_time_split(
         )
     if times.null_count():
         raise DataError(f"cannot split by time: {times.null_count():,} flows have no time; drop them")
+    # Microseconds, so that a distance is a difference of integers.
     moments = times.cast(pl.Datetime("us")).cast(pl.Int64).to_numpy()
     early = moments < _cuts(times, test_fraction)
+    # A conversation that was cut in two lies on both sides, and its second half would be tested by its first.
     near = ~early & (_distance(moments, np.sort(moments[early])) < embargo_s * 1e6)
     codes, names = name_codes(classes)
+    # A class that occurs late on days alone cannot be recognised: counted, not tested.
     unseen = ~early & ~near & ~np.isin(codes, codes[early])
     reasons = {"embargo": near, "class_not_in_training": unseen}
     left_out = {reason: count_names(codes[rows], names) for reason, rows in reasons.items() if rows.any()}
@@ -261,9 +264,11 @@ def _choose_pairs(rows: Ints, test_fraction: float, seed: int) -> Mask:
     # a label may give its share, rounded up, but never all of its rows
     share = np.minimum(np.ceil(totals * test_fraction), totals - 1)
     tests, tested = np.zeros(len(rows), dtype=np.bool_), np.zeros_like(totals)
+    # Greedy: a pair is tested if no label gets more than its share with it. Labels of few pairs may get none so.
     for pair in order:
         if (tested + rows[pair] <= share).all():
             tests[pair], tested = True, tested + rows[pair]
+    # They get the pair that tests the fewest flows, as long as no label is tested with more than half of its flows.
     for label in np.flatnonzero(tested == 0):
         fits = order[(rows[order, label] > 0) & (2 * (tested + rows[order]) <= totals).all(axis=1)]
         if fits.size:

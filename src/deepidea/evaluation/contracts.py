@@ -61,6 +61,7 @@ def from_json_values(
     {'low': 0.0, 'high': 1.0}
     """
     try:
+        # str_keys: JSON has no other keys, and records may have numbers there.
         return msgspec.convert(values, kind, str_keys=True)
     except msgspec.ValidationError as fault:
         raise error(f"cannot read {what}: {fault}; {advice}") from fault

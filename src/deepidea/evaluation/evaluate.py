@@ -120,6 +120,7 @@ def evaluate_detector(
     if len(flows) == 0:
         raise DataError(f"cannot evaluate on {flows.source}: it has no flows")
     refuse_unknown_classes(flows.classes, detector.classes)
+    # Fingerprints are of what the detector reads: columns that it does not see make no two flows different.
     features = detector.schema.conform(flows.features)
     known = detector.training_fingerprints if training_fingerprints is None else training_fingerprints
     fingerprints = row_fingerprints(features, detector.schema)

@@ -71,8 +71,11 @@ def wilson_interval(successes: int, trials: int) -> Interval | None:
     if trials == 0:
         return None
     share, z2 = successes / trials, Z_95**2
+    # Wilson 1927: the shares p for which |share - p| <= z sqrt(p (1 - p) / n), solved for p. Unlike the normal interval
+    # it neither leaves 0..1 nor shrinks to nothing at a share of 0 or 1.
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    # Exact at the ends, where rounding would leave 1e-19 or so.
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == trials else min(1.0, centre + half)
     return Interval(low, high)
@@ -379,6 +382,7 @@ def _check_length(values: npt.NDArray[Any], truth: Ints, name: str) -> None:
 
 def _check_unit_range(values: npt.NDArray[Any], name: str) -> None:
     low, high = float(values.min()), float(values.max())
+    # Sums of float32 shares pass 1 by rounding; anything beyond is no probability.
     if not (low >= 0 and high <= 1 + 1e-5):  # a NaN fails both
         raise DataError(f"{name} must be in 0..1, got {low}..{high}")
 
@@ -394,6 +398,7 @@ def _decision_scores(confusion: Ints, classes: tuple[str, ...]) -> dict[str, Any
         c: ClassScores.from_counts(*counts) for c, *counts in zip(classes, hits, support, predicted, strict=True)
     }
     f1s = [scores.f1 for scores in per_class.values() if scores.f1 is not None]
+    # Classes without a row have no recall, and none is made up for them: the mean is over those that occur.
     recalls = [scores.recall for scores in per_class.values() if scores.recall is not None]
     return {
         "per_class": per_class,
@@ -521,6 +526,7 @@ def _average_precision(ranking: _Ranking) -> float:
 
 def _roc_area(ranking: _Ranking) -> float:
     true, false = np.append(0, ranking.true), np.append(0, ranking.false)
+    # Ties make slanted segments, which count equal scores of attack and benign as half: the Mann-Whitney statistic.
     return float(np.trapezoid(true, false) / (int(true[-1]) * int(false[-1])))
 
 
@@ -528,6 +534,8 @@ def _recall_at_rate(ranking: _Ranking, rate: float) -> RecallAtRate:
     attacks, benign = int(ranking.true[-1]), int(ranking.false[-1])
     if attacks == 0:
         return RecallAtRate(None, reason="there are no attack rows")
+    # Fewer benign rows than one false alarm needs: zero false alarms would say nothing of this rate. 1e-9: products
+    # such as 1000 * 0.001 may lie just below 1.
     if benign * rate < 1 - 1e-9:
         needed = math.ceil(1 / rate - 1e-9)
         rule = f"a false-positive rate of {decimal(rate)} needs at least {needed} benign rows"
@@ -580,6 +588,8 @@ def _confidence_scores(
     if stated.shape != (truth.size, n_classes):
         raise DataError(f"probabilities must have shape {(truth.size, n_classes)}, got {stated.shape}")
     _check_unit_range(stated, "probabilities")
+    # The stated probability of the class that was named, which need not be the likeliest one: decisions correct for the
+    # prior.
     confidence = np.take_along_axis(stated, predicted[:, None], axis=1)[:, 0]
     reliability = _reliability(confidence, truth == predicted)
     return {"reliability": reliability, "calibration_error": reliability.error, "brier": _brier(stated, truth)}

@@ -57,6 +57,7 @@ def render_page(template: str, figures: Mapping[str, Figure], *, package: str = 
 
     plotly = plotly_script().decode().replace("\r", "").replace("</script", "<\\/script")
     draw = _resource("figures.js")
+    # Markup is what templates put in unescaped: each entry is ours, or was made safe just above.
     page = {
         "policy": Markup(policy(plotly, draw)),  # quotes in it are its syntax; no value from outside gets there
         "figures": Markup(_json_in_script(figures)),
@@ -84,6 +85,7 @@ def environment(package: str = __package__) -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         autoescape=jinja2.select_autoescape(("html", "css")),
+        # A misspelt name in a template is an error, not an empty cell.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -105,6 +107,7 @@ def plotly_script() -> bytes:
 def policy(*scripts: str) -> str:
     """Return a content security policy that lets these scripts run and nothing else."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    # By hash: nothing but these very scripts runs, even if a name from the data should slip through as markup.
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "

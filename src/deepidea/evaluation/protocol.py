@@ -245,6 +245,7 @@ def is_recorded(data: str | Sequence[str | Path], contract: Mapping[str, Any]) -
     """
     if _is_dataset(data):
         return contract.get("source") == data
+    # By content: a renamed or copied file is the one that was trained on, and its training rows must not test.
     hashes = [_hashed(path)["sha256"] for path in _paths(data)]
     return None not in hashes and hashes == [entry.get("sha256") for entry in contract.get("files", [])]
 
@@ -338,6 +339,7 @@ def _read_all(paths: Sequence[Path]) -> pl.DataFrame:
 
 
 def _refuse_options(data: object, whose: str, **options: object) -> None:
+    # An option that has no effect would be a wrong belief of whoever gave it.
     given = [f"--{name}" for name, value in options.items() if value]
     if given:
         raise DataError(f"{', '.join(given)} is for {whose}, and the input is {data}; leave it out")

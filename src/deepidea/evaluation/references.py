@@ -125,6 +125,7 @@ def _texts(column: pl.Series) -> pl.Series:
 
 
 def _ordered_numbers(column: pl.Series) -> npt.NDArray[np.float32]:
+    # float32, as detectors read numbers, and missing ones below all others, so that a rule may ask for them.
     numbers = column.cast(pl.Float32).fill_null(-math.inf).fill_nan(-math.inf).to_numpy()
     lowest, highest = np.finfo(np.float32).min, np.finfo(np.float32).max
     return np.asarray(
@@ -141,6 +142,7 @@ def _best_threshold(name: str, numbers: npt.NDArray[np.float32], is_attack: Bool
     benign = last + 1 - attacks
     # specificity plus sensitivity over two; below one half the opposite comparison is the better rule
     above = (1 + benign / benign[-1] - attacks / attacks[-1]) / 2  # balanced accuracy of "> value"
+    # Farthest from one half: a comparison that is always wrong is, turned around, always right.
     best = int(np.abs(above - 0.5).argmax())
     value = float(np.sort(numbers)[last[best]])
     return OneRule(name, ">" if above[best] >= 0.5 else "<=", value, float(max(above[best], 1 - above[best])))

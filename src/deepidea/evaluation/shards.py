@@ -104,6 +104,7 @@ def shards_to_train(
     paths = expand_inputs(data)
     _refuse_stdin(paths)
     _refuse_columns(paths, label)
+    # Two readings: which labels there are and what the schema is must be known before the first row can be written.
     labels, concrete, refused = _survey(paths, folder, label, benign, keep, schema, seed, progress)
     order = (BENIGN, *sorted(set(labels.counts) - {benign}))
     flows = _write_shards(paths, labels, order, ShardWriter(folder, concrete, n_shards), progress)
@@ -221,6 +222,7 @@ class _Survey:
 
     def labels(self, benign: str, folder: Path) -> _Labels:
         """Return the labels, typed as in a whole table."""
+        # Through the reader of whole tables, so that a label gets the spelling that it would have in one.
         spelt = sorted(self._counts)
         column = label_column(self._typed(pl.DataFrame({self._label: spelt}), folder), self._label)
         spellings = dict(zip(spelt, column.to_list(), strict=True))
@@ -239,6 +241,8 @@ class _Survey:
         drawn = self._typed(self._sample.rows(), folder)
         self._sample.clear()
         schema, refused = infer_schema(drawn, label=self._label, keep=keep)
+        # The first rows once more, with the columns that are left: a running number looks harmless in rows drawn at
+        # random.
         names = [self._label, *(column.name for column in schema.columns)]
         try:
             _, more = infer_schema(first.select(names), label=self._label, keep=keep)
@@ -307,6 +311,7 @@ def _write_shards(
     n_flows = 0
     for chunk in _read(paths, writer.schema, progress, keep_original=[labels.column]):
         assert chunk.original is not None  # keep_original is set
+        # A file that grows between the readings would train on rows that no count and no hash knows.
         codes = labels.codes(label_column(chunk.original, labels.column), order)
         if codes is None:
             _refuse_changed(paths, "a new label")
@@ -326,6 +331,7 @@ def _baselines(flows: ShardedFlows, seed: int) -> Baselines:
     share = flows.copies / flows.copies.sum()
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(flows), size=min(DRAWN_ROWS, len(flows)), p=share)
+    # A rare class may not be drawn at all, and the references need each of them.
     few = [np.flatnonzero(flows.codes == code)[:2] for code in range(len(flows.class_order))]
     rows = np.concatenate([drawn, *few])
     classes = pl.Series(flows.class_order).gather(flows.codes[rows])

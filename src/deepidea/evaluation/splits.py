@@ -64,6 +64,8 @@ class Split:
         """Digest of the row numbers on both sides."""
         both = hashlib.sha256()
         for rows in (self.train, self.test):
+            # The length goes in as well, or rows moved from one side to the end of the other would give the same
+            # digest.
             both.update(len(rows).to_bytes(8, "little") + rows.astype("<i8").tobytes())
         return both.hexdigest()
 
@@ -97,6 +99,7 @@ def name_codes(values: Column) -> tuple[Ints, list[str]]:
     if series.null_count():
         raise LabelError(f"cannot split: {series.null_count()} of {len(series)} rows have no class; drop them")
     names = series.unique().sort()
+    # Sorted names: codes do not depend on the order of the rows.
     codes = series.replace_strict(names, pl.Series(range(len(names)), dtype=pl.Int64), return_dtype=pl.Int64)
     return codes.to_numpy(), [str(name) for name in names]
 
@@ -189,6 +192,7 @@ class _Rows:
     def split(self, tested: npt.NDArray[np.bool_], kind: str, params: Mapping[str, Any], *, drop: bool) -> Split:
         """Return a split; `drop` leaves out test rows that repeat the features of a training row."""
         train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
+        # A test row whose features occur in training tests memory; labels are not compared.
         twins = is_among(self.prints[test], self.prints[train]) & drop
         dropped = count_names(self.codes[test][twins], self.names)
         contradictory = count_contradictory(pl.Series(self.codes), self.prints)
@@ -240,7 +244,9 @@ def stratified_split(
         raise DataError(f"test_fraction must be between 0 and 1, got {test_fraction}")
     rows = _Rows.of(classes, fingerprints, duplicates)
     _refuse_small_classes(rows, 2, "a split needs two, one to train and one to test")
+    # At least one row on each side, however small the class and the fraction.
     wanted = np.clip(np.rint(rows.sizes * test_fraction).astype(np.int64), 1, rows.sizes - 1)
+    # By place in a shuffled order that hashing gives: a larger fraction tests the same rows and more.
     tested = _places(rows.codes, len(rows.names), seed) < wanted[rows.codes]
     params = {"test_fraction": test_fraction, "seed": seed, "duplicates": duplicates}
     split = rows.split(tested, "stratified", params, drop=duplicates == "drop")
@@ -382,6 +388,7 @@ def _assign_types(types: Sequence[tuple[str, str]], n_folds: int, seed: int) -> 
     if not 2 <= n_folds <= len(leavable):
         raise LabelError(f"n_folds must be in 2..{len(leavable)}, the types that can be left out, got {n_folds}")
     keys = shuffle_keys(len(types), seed)
+    # Class by class, so that the types of one class go to different folds: each fold keeps some of every class.
     ordered = sorted(leavable.tolist(), key=lambda at: (str(classes[at]), int(keys[at])))
     fold_of_type = np.full(len(types), -1, dtype=np.int64)
     fold_of_type[ordered] = np.arange(len(ordered)) % n_folds

@@ -71,6 +71,7 @@ def label_flows(
         Normalised native labels, shape ``(n_flows,)``.
     """
     classes = taxonomy.apply(labels)
+    # Which optional columns a model reads is settled here, once, by what the table has.
     concrete = schema.restrict(list(schema.canonical_names(table.columns).values()))
     flows = concrete.conform(table)
     if FILE_COLUMN in table.columns:

@@ -27,6 +27,7 @@ class DeadLetters:
     """
 
     def __init__(self, folder: str | Path, sink: str) -> None:
+        # Names of sinks hold slashes and colons; the hash keeps two apart that look the same without them.
         plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in sink).strip("-")[:60]
         self.path = Path(folder) / f"{plain}-{hashlib.blake2b(sink.encode(), digest_size=4).hexdigest()}.jsonl"
 
@@ -51,6 +52,7 @@ class DeadLetters:
             with self.path.open("a+b", buffering=0) as file:
                 end_last_line(file)
                 append_all(file, "".join(json.dumps(letter) + "\n" for letter in letters).encode())
+                # The store forgets an alert once it is here: it must survive a power cut from now on.
                 os.fsync(file.fileno())
         except OSError as problem:
             raise StorageError(f"cannot write dead letters to {self.path}: {problem}; free space there") from problem

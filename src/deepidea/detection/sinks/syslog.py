@@ -70,10 +70,13 @@ class SyslogSink:
     def _message(self, line: str) -> bytes:
         # RFC 5424 section 6: <PRI>VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA MSG
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        # HOSTNAME is printable ASCII of at most 255 characters, or "-" (RFC 5424, 6.2.4).
         host = "".join(c for c in socket.gethostname() if 33 <= ord(c) <= 126)[:255] or "-"
         return f"<{_PRIORITY}>1 {now} {host} deepidea {os.getpid()} alert - {line}".encode()
 
     def _connected(self) -> socket.socket:
+        # TCP takes a write to a connection that the other side has closed, and reports it at the next one: that alert
+        # would be lost.
         if self._socket is not None and self._transport != "udp" and has_ended(self._socket):
             self.close()
         if self._socket is None:

@@ -53,6 +53,7 @@ def zeek_begins(beginning: bytes) -> float | None:
     parsed = ZeekParser().parse(beginning)
     if parsed.not_flows:
         return None
+    # By the end, for conn.log is written when conversations end: its first record began before the log did.
     return parsed.flows["end"][0].timestamp() if parsed.flows.height else 0.0
 
 
@@ -86,6 +87,7 @@ class _LogSource:
 
     def batches(self, after: Position | None, stop: threading.Event) -> Iterator[FlowBatch]:
         """Yield batches: see :meth:`deepidea.detection.sources.source.Source.batches`."""
+        # A parser a log: what its # lines say must not reach the records of another one.
         parsers: dict[str, RecordParser] = {}
         lines = follow_logs(
             self._root, BEGINNINGS[self.sensor], after, stop, follow=self._follow, most_lines=self._batch_flows

@@ -166,6 +166,7 @@ def _content(address: str) -> str | None:
     path = Path(address)
     try:
         if path.is_dir():
+            # A folder may hold millions of files; the first that shows a kind decides.
             files = (file for _, file in zip(range(_MOST_FILES), sorted(path.rglob("*")), strict=False))
             return next((kind for file in files if file.is_file() and (kind := _kind_of(file))), None)
         return _kind_of(path) if path.is_file() else _kind_of_glob(address)
@@ -277,6 +278,7 @@ def _suggestions(address: str) -> Iterator[str]:
 
 _LOG: dict[str, Any] = {"replayable": True, "waits": True}
 _HOME = "deepidea.detection.sources"
+# In this order they are asked: cheap tests of the text first, then those that open the file.
 for _info in (
     SourceInfo(
         "stdin", "lines of Zeek or EVE on the standard input", "-", f"{_HOME}.lines:StdinSource",

@@ -204,6 +204,7 @@ def _positive(counts: pl.DataFrame) -> dict[str, int]:
 
 
 def _describe_split(train: pl.DataFrame, test: pl.DataFrame) -> SplitDescription:
+    # For each vector: whether any, and whether all of its training rows are attacks.
     by_vector = train.group_by("vector").agg(pl.col("attack").min().alias("all_attack"), pl.col("attack").max())
     by_vector = by_vector.rename({"attack": "any_attack"})
     seen = test.join(by_vector, on="vector", how="inner")

@@ -318,7 +318,9 @@ def _table_name(file: FileRecord) -> str:
 def _collect(parts: list[pl.LazyFrame], record: InstalledDataset, schema: Schema) -> pl.DataFrame:
     """Return the parts as one table, without features that some files lack."""
     columns = [part.collect_schema().names() for part in parts]
+    # A feature that one file lacks cannot be learnt from the others; what identifies a flow may be missing in some.
     everywhere, features = set(columns[0]).intersection(*columns), set(schema.features)
+    # In the order of the first file that has it.
     union = dict.fromkeys(name for names in columns for name in names)
     kept = [name for name in union if name in everywhere or name not in features]
     types = {"Int32": pl.Int32, "Int64": pl.Int64}

@@ -27,6 +27,7 @@ _CEF_BREAKS = str.maketrans({"\r": "\\r", "\n": "\\n"})
 
 
 def _cef_header(text: object) -> str:
+    # Header and extension escape differently: | in the one, = in the other, backslashes in both.
     return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ")
 
 

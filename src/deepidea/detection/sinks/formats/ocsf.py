@@ -54,6 +54,7 @@ def to_ocsf(alert: Alert) -> str:
         "severity": severity,
         "status_id": 1,
         "status": "New",
+        # A finding that is meant to be looked at, not one of many observations.
         "is_alert": True,
         "confidence_score": round(100 * alert["score"]),
         "message": sentence(alert),
