@@ -23,7 +23,7 @@ def flow(since_s, until_s, ends=ENDS, protocol="tcp"):
 
 
 def truth(since_s, until_s, label, ends=ENDS, protocol=6):
-    return (*flow(since_s, until_s, ends, protocol), label, label)
+    return (*flow(since_s, until_s, ends, protocol), label, label, None, None)
 
 
 FLOW_COLUMNS = {**dict(list(GROUND_TRUTH.items())[:6]), "protocol": pl.String()}
@@ -129,7 +129,19 @@ def test_a_file_of_ones_own_may_leave_columns_out(tmp_path):
     (tmp_path / "t.csv").write_text(LINES)
     labels = read_labels(tmp_path / "t.csv")
     assert labels.schema == pl.Schema(GROUND_TRUTH)
-    assert labels.row(0) == (NOON, NOON + timedelta(seconds=1.5), "10.0.0.1", None, None, None, 6, "scan", "scan")
+    assert labels.row(0) == (
+        NOON,
+        NOON + timedelta(seconds=1.5),
+        "10.0.0.1",
+        None,
+        None,
+        None,
+        6,
+        "scan",
+        "scan",
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(

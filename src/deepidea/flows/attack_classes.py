@@ -117,12 +117,17 @@ UNRECOGNISED = AttackClass(
 
 _RECORDS = (
     AttackClass(
-        "port_scan", "port scan", r"scan|port ?sweep|\b(?:nmap|satan|saint)\b", 3, "source", "scan",
-        "Detection of a Network Scan", _SCANNING, _CHECK_SCANNER, ("portscan",),
+        "port_scan", "port scan", r"^(?!.*\bbackground\b).*(?:scan|port ?sweep|\b(?:nmap|satan|saint)\b)", 3,
+        "source", "scan", "Detection of a Network Scan", _SCANNING, _CHECK_SCANNER, ("portscan",),
     ),
     AttackClass(
         "host_sweep", "host sweep", r"(?<!port)(?<!port )sweep", 3, "source", "scan",
         "Detection of a Network Scan", _DISCOVERY, _CHECK_SCANNER,
+    ),
+    AttackClass(
+        "background", "background scanning", r"\bbackground\b", 4, "target", "scan", "Detection of a Network Scan",
+        _ACTIVE_SCANNING, "Nothing urgent: every address on the Internet is scanned. Close ports of {host} that need "
+        "not be open.",
     ),
     AttackClass(
         "probe", "network probing", r"\bprob(?:e|es|ing)\b|recon|\banalysis\b|fuzz", 3, "source", "scan",

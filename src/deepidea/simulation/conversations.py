@@ -14,7 +14,18 @@ from random import Random
 from typing import Literal, NamedTuple, Protocol
 
 from deepidea.simulation import frames
-from deepidea.simulation.frames import ACK, FIN, PSH, RST, SYN, Framer, arp_frame, echo_frame, tcp_options
+from deepidea.simulation.frames import (
+    ACK,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    Framer,
+    arp_frame,
+    echo_frame,
+    tcp_options,
+    unreachable_frame,
+)
 from deepidea.simulation.hosts import Host, Route
 
 CLIENT, SERVER = 0, 1
@@ -64,7 +75,8 @@ CLOSED_BY_CLIENT = Ending()
 class Conversation:
     """Who talks to whom, the label, and the packets in order of time.
 
-    Ports are None where the transport has none; `protocol` is None where there is no IP, as for ARP.
+    The label is ``benign`` or the name of an attack's instance. Ports are None where the transport has none;
+    `protocol` is None where there is no IP, as for ARP.
     """
 
     src_ip: str
@@ -494,6 +506,44 @@ def _fail(tcp: _Tcp, outcome: Outcome, retries: int) -> Iterator[Packet]:
         yield from tcp.reset(CLIENT, acknowledge=False)
 
 
+def tcp_probe(
+    start_s: float,
+    route: Route,
+    dst_port: int,
+    flags: int,
+    *,
+    refused: bool,
+    label: str,
+    rng: Random,
+    src_port: int | None = None,
+) -> Conversation:
+    """Return a packet of no connection, as FIN and ACK scans send, and the RST to it if it is refused.
+
+    Examples
+    --------
+    >>> from deepidea.simulation.lab import build_lab
+    >>> lab = build_lab(seed=0, hosts=8, duration_s=60.0)
+    >>> route = lab.route(*lab.clients[:2], Random(0))
+    >>> talk = tcp_probe(0.0, route, 81, FIN, refused=True, label="benign", rng=Random(0))
+    >>> len(list(talk.packets))
+    2
+    """
+    ports = (src_port or route.src.next_port(rng), dst_port)
+    tcp = _Tcp(route, ports, start_s, rng)
+    return _conversation(route, ports, frames.TCP, label, _probe(tcp, flags, refused))
+
+
+def _probe(tcp: _Tcp, flags: int, refused: bool) -> Iterator[Packet]:
+    me, other = tcp.client, tcp.server
+    tap_s = me.pass_tap(me.ready_s, tcp.rng)
+    acknowledged = tcp.rng.getrandbits(32) if flags & ACK else 0
+    yield Packet(tap_s, me.framer.tcp(me.snd_nxt, acknowledged, flags, me.host.stack.syn_window))
+    if refused:  # RFC 9293, 3.5.2: with the number that was acknowledged, else acknowledging the probe
+        other.ready_s = tap_s + other.host.delay(tcp.rng)
+        other.snd_nxt, other.rcv_nxt = acknowledged, me.snd_nxt + bool(flags & FIN)
+        yield from tcp.reset(SERVER, acknowledge=not flags & ACK)
+
+
 def _conversation(
     route: Route, ports: tuple[int | None, int | None], protocol: int, label: str, packets: Iterator[Packet]
 ) -> Conversation:
@@ -513,14 +563,18 @@ def udp_conversation(
     label: str,
     rng: Random,
     src_port: int | None = None,
+    clocked: bool = False,
 ) -> Conversation:
-    """Return a UDP conversation: each message is one datagram."""
+    """Return a UDP conversation: each message is one datagram.
+
+    Both sides wait for each other, unless they are `clocked`: pauses then count from the last datagram of either side.
+    """
     ports = (src_port or route.src.next_port(rng), dst_port)
-    return _conversation(route, ports, frames.UDP, label, _datagrams(start_s, route, ports, script, rng))
+    return _conversation(route, ports, frames.UDP, label, _datagrams(start_s, route, ports, script, rng, clocked))
 
 
 def _datagrams(
-    start_s: float, route: Route, ports: tuple[int, int], script: Iterable[Message], rng: Random
+    start_s: float, route: Route, ports: tuple[int, int], script: Iterable[Message], rng: Random, clocked: bool = False
 ) -> Iterator[Packet]:
     there, back = route.envelopes(rng)
     framers = Framer(there, *ports), Framer(back, *reversed(ports))
@@ -529,25 +583,81 @@ def _datagrams(
         sent_s = ready_s[sender] + pause_s
         tap_s = max(sent_s + hosts[sender].delay(rng), tap_s + _TICK_S)
         yield Packet(tap_s, framers[sender].udp(body[:]))
-        ready_s[sender], ready_s[1 - sender] = sent_s, tap_s + hosts[1 - sender].delay(rng)
+        ready_s[sender] = sent_s
+        ready_s[1 - sender] = sent_s if clocked else tap_s + hosts[1 - sender].delay(rng)
+
+
+class Echo(NamedTuple):
+    """Payloads of an echo request and its reply, which is None where none comes, `pause_s` after the last request."""
+
+    request: bytes
+    reply: bytes | None
+    pause_s: float = 1.0
+
+
+def echo_conversation(start_s: float, route: Route, echoes: Iterable[Echo], *, label: str, rng: Random) -> Conversation:
+    """Return ICMP echo requests with their replies; the first is sent at once.
+
+    Examples
+    --------
+    >>> from deepidea.simulation.lab import build_lab
+    >>> lab = build_lab(seed=0, hosts=8, duration_s=60.0)
+    >>> echoes = [Echo(bytes(56), bytes(56)), Echo(bytes(56), None)]
+    >>> talk = echo_conversation(0.0, lab.route(*lab.clients[:2], Random(0)), echoes, label="benign", rng=Random(0))
+    >>> [round(packet.time_s) for packet in talk.packets]
+    [0, 0, 1]
+    """
+    protocol = frames.ICMP6 if route.v6 else frames.ICMP
+    return _conversation(route, (None, None), protocol, label, _echo(start_s, route, echoes, rng))
+
+
+def _echo(start_s: float, route: Route, echoes: Iterable[Echo], rng: Random) -> Iterator[Packet]:
+    there, back = route.envelopes(rng)
+    ident, sent_s, tap_s = rng.getrandbits(16), start_s, start_s
+    waiting: deque[Packet] = deque()  # replies that pass after the last request
+    for sequence, (request, reply, pause_s) in enumerate(echoes, 1):
+        sent_s += pause_s if sequence > 1 else 0.0
+        tap_s = max(sent_s + route.src.delay(rng), tap_s + _TICK_S)
+        while waiting and waiting[0].time_s <= tap_s:
+            yield waiting.popleft()
+        about = {"ident": ident, "sequence": sequence & 0xFFFF}
+        yield Packet(tap_s, echo_frame(there, reply=False, payload=request, **about))
+        if reply is not None:
+            reply_s = max(tap_s + 2 * route.dst.delay(rng), waiting[-1].time_s + _TICK_S if waiting else 0.0)
+            waiting.append(Packet(reply_s, echo_frame(back, reply=True, payload=reply, **about)))
+    yield from waiting
 
 
 def ping_conversation(
-    start_s: float, route: Route, *, label: str, rng: Random, count: int = 4, interval_s: float = 1.0, size: int = 56
+    start_s: float,
+    route: Route,
+    *,
+    label: str,
+    rng: Random,
+    count: int = 4,
+    interval_s: float = 1.0,
+    size: int = 56,
+    answered: bool = True,
 ) -> Conversation:
-    """Return echo requests with their replies."""
-    packets = _ping(start_s, route, rng, count, interval_s, size)
-    return _conversation(route, (None, None), frames.ICMP6 if route.v6 else frames.ICMP, label, packets)
+    """Return echo requests of one size, with their replies where they are answered."""
+    payload = bytes(at % 256 for at in range(size))
+    echo = Echo(payload, payload if answered else None, interval_s)
+    return echo_conversation(start_s, route, (echo for _ in range(count)), label=label, rng=rng)
 
 
-def _ping(start_s: float, route: Route, rng: Random, count: int, interval_s: float, size: int) -> Iterator[Packet]:
-    there, back = route.envelopes(rng)
-    ident, payload = rng.getrandbits(16), bytes(at % 256 for at in range(size))
-    for sequence in range(1, count + 1):
-        tap_s = start_s + (sequence - 1) * interval_s + route.src.delay(rng)
-        yield Packet(tap_s, echo_frame(there, reply=False, ident=ident, sequence=sequence, payload=payload))
-        tap_s += 2 * route.dst.delay(rng)
-        yield Packet(tap_s, echo_frame(back, reply=True, ident=ident, sequence=sequence, payload=payload))
+def refused_datagram(
+    start_s: float, route: Route, dst_port: int, payload: bytes, *, label: str, rng: Random
+) -> tuple[Conversation, Conversation]:
+    """Return a datagram to a closed port, and the ICMP error by which the server refuses it."""
+    ports = (route.src.next_port(rng), dst_port)
+    [probe] = _datagrams(start_s, route, ports, [Message(CLIENT, payload)], rng)
+    begin = 14 if route.vlan is None else 18  # of the IP header
+    quoted = probe.frame[begin : begin + (48 if route.v6 else 28)]
+    error_s = probe.time_s + 2 * route.dst.delay(rng)
+    error = Packet(error_s, unreachable_frame(route.envelopes(rng)[1], quoted))
+    protocol = frames.ICMP6 if route.v6 else frames.ICMP
+    sent = _conversation(route, ports, frames.UDP, label, iter([probe]))
+    return sent, _conversation(route.back(), (None, None), protocol, label, iter([error]))
 
 
 def arp_conversation(start_s: float, src: Host, dst: Host, *, rng: Random, vlan: int | None = None) -> Conversation:

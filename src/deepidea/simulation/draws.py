@@ -75,3 +75,28 @@ def periodic(rng: Random, every_s: float, until_s: float, *, jitter: float) -> I
     while at_s < until_s:
         yield at_s
         at_s += every_s * rng.uniform(1 - jitter, 1 + jitter)
+
+
+def log_uniform(rng: Random, least: float, most: float) -> float:
+    """Return a value between two, each order of magnitude as likely as any other.
+
+    Examples
+    --------
+    >>> 2.0 <= log_uniform(Random(0), 2.0, 200.0) <= 200.0
+    True
+    """
+    return least * (most / least) ** rng.random()
+
+
+def paced(rng: Random, since_s: float, every_s: float, count: int, *, jitter: float) -> Iterator[float]:
+    """Yield `count` times whose gaps are `every_s` with a share of `jitter`, which is at most 1.
+
+    Examples
+    --------
+    >>> [round(at) for at in paced(Random(0), 5.0, 10.0, 3, jitter=0.0)]
+    [5, 15, 25]
+    """
+    at_s = since_s
+    for _ in range(count):
+        yield at_s
+        at_s += every_s * rng.uniform(1 - jitter, 1 + jitter)

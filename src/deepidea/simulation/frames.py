@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 _IPV4, _ARP, _VLAN, _IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD  # EtherTypes
 _LEAST_FRAME = 60  # without the frame check sequence; shorter frames are padded with zeros (IEEE 802.3)
@@ -164,10 +164,31 @@ def echo_frame(envelope: Envelope, *, reply: bool, ident: int, sequence: int, pa
     protocol = ICMP6 if envelope.v6 else ICMP
     kind = (129 if reply else 128) if envelope.v6 else (0 if reply else 8)
     body = struct.pack(">BBHHH", kind, 0, 0, ident, sequence) + payload
-    pseudo = envelope.pseudo + ICMP6 + len(body)  # of ICMPv6 alone
+    return _padded(envelope.header(protocol, len(body)) + _with_checksum(envelope, body))
+
+
+def unreachable_frame(envelope: Envelope, quoted: bytes) -> bytes:
+    """Return *port unreachable*: ICMP (RFC 792), or ICMPv6 (RFC 4443) if the envelope is IPv6.
+
+    `quoted` is the begin of the packet that it answers: IP header and eight bytes.
+
+    Examples
+    --------
+    >>> envelope = Envelope(b"0" * 6, b"1" * 6, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]), ttl=64, vlan=None, ident=0)
+    >>> frame = unreachable_frame(envelope, bytes(28))
+    >>> frame[34:36].hex(), internet_checksum(frame[34:])
+    ('0303', 0)
+    """
+    protocol, kind, code = (ICMP6, 1, 4) if envelope.v6 else (ICMP, 3, 3)
+    body = struct.pack(">BBHI", kind, code, 0, 0) + quoted
+    return _padded(envelope.header(protocol, len(body)) + _with_checksum(envelope, body))
+
+
+def _with_checksum(envelope: Envelope, body: bytes) -> bytes:
+    """Return an ICMP message whose checksum field is zero with its checksum, which in IPv6 covers the addresses."""
+    pseudo = envelope.pseudo + ICMP6 + len(body)
     checksum = _complement(pseudo + _remainder(body)) if envelope.v6 else internet_checksum(body)
-    message = body[:2] + struct.pack(">H", checksum) + body[4:]
-    return _padded(envelope.header(protocol, len(message)) + message)
+    return body[:2] + struct.pack(">H", checksum) + body[4:]
 
 
 def arp_frame(src_mac: bytes, src_ip: bytes, dst_mac: bytes | None, dst_ip: bytes, *, vlan: int | None = None) -> bytes:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -27,8 +28,11 @@ GROUND_TRUTH: dict[str, pl.DataType] = {
     "protocol": pl.Int32(),
     "label": pl.String(),
     "class": pl.String(),
+    "instance": pl.String(),
+    "strength": pl.String(),
 }
-"""Columns of ground truth. A null address, port or protocol matches any; a null class is the label itself."""
+"""Columns of ground truth. A null address, port or protocol matches any; a null class is the label itself. An instance
+is one attack of many conversations, with a strength (`deepidea.simulation.instances`)."""
 
 _NEEDED = ("start", "end", "label")
 _TUPLE = ("src_ip", "src_port", "dst_ip", "dst_port", "protocol")
@@ -76,14 +80,14 @@ class LabelJoin:
         return "; ".join(parts)
 
 
-def read_labels(path: str | Path, *, skipped: SkipCount | None = None) -> pl.DataFrame:
+def read_labels(path: str | Path | BinaryIO, *, skipped: SkipCount | None = None) -> pl.DataFrame:
     r"""Return the ground truth of a CSV file, in the columns of `GROUND_TRUTH`.
 
     Parameters
     ----------
     path
-        CSV with at least ``start``, ``end`` (ISO 8601, UTC without an offset) and ``label``. Other columns of
-        `GROUND_TRUTH` may be absent or empty and then match anything; further columns are ignored.
+        CSV, or its open binary file, with at least ``start``, ``end`` (ISO 8601, UTC without an offset) and ``label``.
+        Other columns of `GROUND_TRUTH` may be absent or empty and then match anything; further columns are ignored.
     skipped
         Counts unreadable rows; without it they are an error.
 
@@ -179,8 +183,9 @@ def label_flows(
     otherwise: str | None = None,
     slack_s: float = 1.0,
     join: LabelJoin | None = None,
+    instances: bool = False,
 ) -> pl.DataFrame:
-    """Return flows with the columns ``label`` and ``class`` of the ground truth.
+    """Return flows with the columns ``label`` and ``class`` of the ground truth, ``instance`` too if it is asked for.
 
     A flow matches a row of the same addresses, ports and protocol, in either direction, that overlaps in time. Of
     several rows, the one with the longest overlap is taken, of equal ones the first.
@@ -198,6 +203,8 @@ def label_flows(
         Largest difference of clocks.
     join
         Filled with counts; unmatched flows then get null labels. Without it they are an error.
+    instances
+        Whether to add the column ``instance``, which is null for flows of no attack.
 
     Raises
     ------
@@ -218,13 +225,14 @@ def label_flows(
     ('scan', 'probe')
     """
     # Join candidates on the identity, keep those that overlap in time, then the longest overlap of each flow.
-    keys, truth = _keys_of(flows, "flow"), _keys_of(labels, "row", ("label", "class"))
+    wanted = ("label", "class", *(("instance",) if instances else ()))
+    keys, truth = _keys_of(flows, "flow"), _keys_of(labels, "row", wanted)
     pairs = _overlapping(keys, truth, round(slack_s * 1e6))
     best = pairs.sort("flow", "overlap_us", "row", descending=[False, True, False]).unique("flow", keep="first")
-    chosen = best.join(truth.select("row", "label", "class"), on="row", how="left").select("flow", "label", "class")
+    chosen = best.join(truth.select("row", *wanted), on="row", how="left").select("flow", *wanted)
     found = keys.select("flow").join(chosen, on="flow", how="left", maintain_order="left")
-    named = found.select(pl.col("label", "class").fill_null(otherwise) if otherwise else pl.col("label", "class"))
-    labelled = flows.with_columns(named["label"], named["class"])
+    named = found.with_columns(pl.col("label", "class").fill_null(otherwise)) if otherwise else found
+    labelled = flows.with_columns(named.select(wanted))
     n_without = labelled["label"].null_count()
     if join is not None:
         _count(join, keys, pairs, truth, labelled["label"])

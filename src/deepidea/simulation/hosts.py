@@ -64,10 +64,13 @@ class Host:
     mtu_loss: int = 0  # bytes of each segment that tunnels on its way take
     open_ports: frozenset[int] = frozenset()  # TCP
     silent: float = 0.0  # share of the closed ports that drop packets instead of refusing
+    router: Host | None = None  # whose address it shares (NAT); it gives the ports
     _port: int = 0
 
     def next_port(self, rng: Random) -> int:
         """Return an ephemeral port; one is reused only after nearly all others."""
+        if self.router is not None:
+            return self.router.next_port(rng)
         low, high = self.stack.ports
         before = self._port or low + int(self.ipv4) * 7919 % (high - low)
         self._port = low + (before - low + rng.randrange(1, 8)) % (high - low + 1)
@@ -91,6 +94,7 @@ class Route:
     v6: bool = False
     vlan: int | None = None  # 802.1Q identifier, None for untagged frames
     loss: float = 0.0  # share of data segments that are lost
+    ttl: int | None = None  # of the client's packets, where its program sets it
 
     @property
     def addresses(self) -> tuple[str, str]:
@@ -104,11 +108,15 @@ class Route:
 
     def envelopes(self, rng: Random) -> tuple[Envelope, Envelope]:
         """Return the headers of the packets from client to server and back."""
-        return self._envelope(self.src, self.dst, rng), self._envelope(self.dst, self.src, rng)
+        return self._envelope(self.src, self.dst, rng, self.ttl), self._envelope(self.dst, self.src, rng, None)
 
-    def _envelope(self, src: Host, dst: Host, rng: Random) -> Envelope:
+    def back(self) -> Route:
+        """Return the path from the server to the client."""
+        return Route(self.dst, self.src, self.v6, self.vlan, self.loss)
+
+    def _envelope(self, src: Host, dst: Host, rng: Random, ttl: int | None) -> Envelope:
         ips = self._ip(src).packed, self._ip(dst).packed
-        ttl = src.stack.ttl - src.hops
+        ttl = src.stack.ttl - src.hops if ttl is None else ttl
         return Envelope(src.mac, dst.mac, *ips, ttl=ttl, vlan=self.vlan, ident=rng.getrandbits(20))
 
     def _ip(self, host: Host) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

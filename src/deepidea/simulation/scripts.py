@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
@@ -158,6 +159,53 @@ def ftp_script(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Iter
             yield _line(SERVER, reply, 0.002)
     yield _line(CLIENT, "QUIT", lognormal(rng, 0.05, 1.0, most=20.0))
     yield _line(SERVER, "221 Goodbye.", 0.0005)
+
+
+def rdp_login(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Iterator[Message]:
+    """Yield an RDP conversation with network level authentication: one password, whatever `waits_s` has further."""
+    # MS-RDPBCGR 1.3.1.1: X.224 connection request and confirm, TLS handshake, then CredSSP in three rounds.
+    yield Message(CLIENT, b"\x03\x00\x00\x13\x0e\xe0" + bytes(13), waits_s[0])
+    yield Message(SERVER, b"\x03\x00\x00\x13\x0e\xd0" + bytes(13), 0.002)
+    rounds = [Exchange(120, 330, 0.002), Exchange(rng.randrange(640, 720), 140 if succeeds else 90, 0.003)]
+    desktop = (Exchange(500, int(lognormal(rng, 60_000, 0.8, most=900_000)), 0.2) for _ in range(10 * succeeds))
+    yield from tls_script("rdp.lab.example", (*rounds, *desktop), rng)
+
+
+def smb_login(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Iterator[Message]:
+    """Yield an SMB2 conversation: negotiation, then NTLM session set-ups after `waits_s`; the last can succeed."""
+    # MS-SMB2 3.2.4.2: NEGOTIATE, then SESSION_SETUP twice a try (NTLM challenge, authenticate).
+    yield Message(CLIENT, _smb(rng.choice((106, 222))), 0.001)
+    yield Message(SERVER, _smb(rng.choice((252, 300))), 0.002)
+    for at, wait_s in enumerate(waits_s):
+        yield Message(CLIENT, _smb(166), wait_s)
+        yield Message(SERVER, _smb(rng.choice((301, 335))), 0.002)
+        yield Message(CLIENT, _smb(rng.choice((420, 558))), 0.001)
+        yield Message(SERVER, _smb(85 if succeeds and at == len(waits_s) - 1 else 77), 0.004)
+    for _ in range(geometric(rng, 6) if succeeds else 0):  # tree connect, create, read, close
+        yield Message(CLIENT, _smb(rng.randrange(110, 260)), lognormal(rng, 0.05, 1.5, most=20.0))
+        yield Message(SERVER, _smb(int(lognormal(rng, 400, 1.4, most=300_000))), 0.002)
+
+
+def _smb(size: int) -> Bulk:
+    head = struct.pack(">I", max(size - 4, 0)) + b"\xfeSMB"
+    return Bulk(size, head)
+
+
+def http_login(rng: Random, waits_s: Sequence[float], *, succeeds: bool) -> Iterator[Message]:
+    """Yield a form of a user and a password sent after each wait; every one is answered with the same page."""
+    agent, page, length = rng.choice(_AGENTS), rng.randrange(900, 6000), rng.randrange(26, 40)
+    for at, wait_s in enumerate(waits_s):
+        right = succeeds and at == len(waits_s) - 1
+        head = http_request("www.lab.example", "/login", agent, method="POST", length=length)
+        yield Message(CLIENT, head + b"u" * length, wait_s)
+        status = "302 Found" if right else "200 OK"
+        yield Message(SERVER, http_response(120 if right else page, status), 0.08)
+
+
+def jittered(script: Iterable[Message], rng: Random, spread: float) -> Iterator[Message]:
+    """Yield messages whose pauses vary log-normally, by about a share of `spread`."""
+    for sender, body, pause_s in script:
+        yield Message(sender, body, lognormal(rng, pause_s, spread))
 
 
 def _line(sender: int, text: str, pause_s: float) -> Message:
