@@ -12,13 +12,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -46,6 +46,7 @@ CURVE_POINTS = 200
 _MOST_REASON = 2000
 
 Record = dict[str, Any]
+T = TypeVar("T")
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -163,6 +164,18 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FileFormatError(f"cannot read {path}: {error}; measure it again") from error
+
+
+def read_all(folder: Path, pattern: str, read: Callable[[Path], T]) -> tuple[list[T], dict[str, str]]:
+    """Return the records under a folder, in order of their paths, and the faults of those that cannot be read."""
+    records: list[T] = []
+    faults: dict[str, str] = {}
+    for path in sorted(folder.glob(pattern)):
+        try:
+            records.append(read(path))
+        except FileFormatError as error:
+            faults[path.relative_to(folder).as_posix()] = str(error)
+    return records, faults
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------

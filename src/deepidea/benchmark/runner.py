@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import IO, Literal, cast, get_args
 
-from deepidea.benchmark.cell import Cell, Record, read_record, write_record
+from deepidea.benchmark.cell import Cell, Record, read_all, read_record, write_record
 from deepidea.benchmark.provenance import about_this_run
 from deepidea.benchmark.systems import SYSTEMS, Group, find_system
 from deepidea.errors import DataError, DatasetError, FileFormatError
@@ -362,13 +362,7 @@ def read_records(folder: Path) -> tuple[list[Record], dict[str, str]]:
     DataError
         There is no record.
     """
-    records: list[Record] = []
-    faults: dict[str, str] = {}
-    for path in sorted(folder.glob("*/*/*/seed-*.json")):
-        try:
-            records.append(read_record(path))
-        except FileFormatError as error:
-            faults[path.relative_to(folder).as_posix()] = str(error)
+    records, faults = read_all(folder, "*/*/*/seed-*.json", read_record)
     if not records:
         raise DataError(
             f"{folder} holds no records of a benchmark; measure some: deepidea benchmark run --out {folder}"

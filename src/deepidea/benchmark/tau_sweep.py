@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from deepidea.benchmark.cell import file_name, read_json, write_record
+from deepidea.benchmark.cell import file_name, read_all, read_json, write_record
 from deepidea.benchmark.provenance import about_this_run
 from deepidea.benchmark.runner import choose_systems
 from deepidea.benchmark.systems import Predictions, find_system, make_system
@@ -257,11 +257,4 @@ def read_sweep(path: Path) -> TauSweep:
 
 def read_sweeps(folder: Path) -> tuple[list[TauSweep], dict[str, str]]:
     """Return all sweeps under a folder of benchmark records, and the faults of those that cannot be read."""
-    sweeps: list[TauSweep] = []
-    faults: dict[str, str] = {}
-    for path in sorted(folder.glob(f"*/{FOLDER}/*.json")):
-        try:
-            sweeps.append(read_sweep(path))
-        except FileFormatError as error:
-            faults[path.relative_to(folder).as_posix()] = str(error)
-    return sweeps, faults
+    return read_all(folder, f"*/{FOLDER}/*.json", read_sweep)

@@ -16,7 +16,7 @@ from deepidea.flows.feedback_columns import FEEDBACK_COLUMNS, unguard_cells
 from deepidea.flows.labelled import LabelledFlows
 from deepidea.flows.schema import Schema, suggest
 from deepidea.flows.sensors.projection import as_schema
-from deepidea.flows.tables import expand_inputs, read_table
+from deepidea.flows.tables import expand_inputs, name_inputs, read_table
 from deepidea.flows.taxonomy import BENIGN, format_counts
 
 _HINTS = ("prediction", "prediction_label")
@@ -91,8 +91,8 @@ def read_analyst_labels(
     named = _classes_and_labels(table, labels, only_known)
     present = set(named["class"].unique())
     order = tuple(name for name in (BENIGN, *sorted(present - {BENIGN})) if name in present)
-    source = files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
-    flows = LabelledFlows(table.select(schema.features), named["label"], named["class"], schema, order, source)
+    features = table.select(schema.features)
+    flows = LabelledFlows(features, named["label"], named["class"], schema, order, name_inputs(files))
     return AnalystFlows(flows, [{"name": path.name, "sha256": file_sha256(path)} for path in files], left_out)
 
 

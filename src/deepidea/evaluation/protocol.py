@@ -116,7 +116,7 @@ def flows_to_train(
     if given is None:
         _refuse_words_among_numbers(table.drop(label), refused, name_inputs(paths))
     flows = replace(flows, source=name_inputs(paths))
-    part = _training_part(flows, _table_contract(paths, label, benign), kind, test_fraction, split_seed)
+    part = _training_part(flows, table_contract(paths, label, benign), kind, test_fraction, split_seed)
     return replace(part, refused=refused)
 
 
@@ -312,10 +312,11 @@ def _read_labelled(
         flows = label_flows(table.drop(label), labels, schema, taxonomy_, source)
     except (SchemaError, CellError) as error:
         raise type(error)(f"{source}: {error}") from error
-    return flows, _table_contract(paths, label, benign)
+    return flows, table_contract(paths, label, benign)
 
 
-def _table_contract(paths: Sequence[Path], label: str, benign: str) -> dict[str, Any]:
+def table_contract(paths: Sequence[Path], label: str, benign: str) -> dict[str, Any]:
+    """Return what a contract keeps of a user's table: its name, its labels, and the hash of each file."""
     files = [_hashed(path) for path in paths]
     return {"source": name_inputs(paths), "label": label, "benign": benign, "files": files}
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from deepidea.errors import DataError, LabelError, LeakError, SchemaError
 from deepidea.evaluation.contracts import to_json_values
+from deepidea.evaluation.protocol import table_contract
 from deepidea.evaluation.references import Baselines
 from deepidea.flows.custom import DETERMINES_LABEL, infer_schema, words_among_numbers
-from deepidea.flows.datasets.installed import file_sha256
 from deepidea.flows.labelled import LabelledFlows, check_label_counts, label_column
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.flows.shards import ShardedFlows, ShardWriter, check_n_shards, disk_errors
@@ -109,10 +109,7 @@ def shards_to_train(
     order = (BENIGN, *sorted(set(labels.counts) - {benign}))
     flows = _write_shards(paths, labels, order, ShardWriter(folder, concrete, n_shards), progress)
     contract = {
-        "source": name_inputs(paths),
-        "label": label,
-        "benign": benign,
-        "files": [{"name": path.name, "sha256": file_sha256(path)} for path in paths],
+        **table_contract(paths, label, benign),
         "rows": labels.counts.total(),
         "class_rows": {name: labels.counts[benign if name == BENIGN else name] for name in order},
         "split": {"kind": "none"},

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from deepidea.errors import DataError, LabelError
+from deepidea.flows.fingerprint import spread_bits
 from deepidea.flows.taxonomy import BENIGN
 
 Ints = npt.NDArray[np.int64]
@@ -129,9 +130,7 @@ def shuffle_keys(n_rows: int, seed: int) -> Prints:
     # splitmix64: a weyl sequence from an offset that the seed decides, then two rounds of shift-xor-multiply
     offset = int.from_bytes(hashlib.sha256(b"split" + seed.to_bytes(8, "little")).digest()[:8], "little")
     keys = np.arange(n_rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(offset)
-    for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(multiplier)
-    return np.asarray(keys ^ (keys >> np.uint64(31)))
+    return spread_bits(keys)
 
 
 def _places(codes: Ints, n_codes: int, seed: int) -> Ints:

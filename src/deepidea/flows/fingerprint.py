@@ -40,8 +40,8 @@ def _take_up(state: Words, words: npt.NDArray[np.generic], scratch: Words) -> No
     np.bitwise_xor(state, scratch, out=state)
 
 
-def _finish(state: Words) -> Words:
-    """Spread every bit over the whole word."""
+def spread_bits(state: Words) -> Words:
+    """Spread every bit over its whole word, by the finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
     for shift, multiplier in zip((30, 27), _FINAL, strict=True):
         state = (state ^ (state >> np.uint64(shift))) * multiplier
     return state ^ (state >> np.uint64(31))
@@ -79,7 +79,7 @@ def _mix_blocks(n_rows: int, columns: list[npt.NDArray[np.generic]]) -> Words:
         state = out[begin : begin + _BLOCK_ROWS]
         for words in columns:
             _take_up(state, words[begin : begin + _BLOCK_ROWS], scratch[: len(state)])
-        out[begin : begin + _BLOCK_ROWS] = _finish(state)
+        out[begin : begin + _BLOCK_ROWS] = spread_bits(state)
     return out
 
 
