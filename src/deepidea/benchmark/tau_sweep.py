@@ -87,6 +87,7 @@ class TauSweep(msgspec.Struct, frozen=True, kw_only=True):
 
     def best(self, measure: Measure = "mixed") -> float:
         """Return the tau with the highest mean, the smallest of equals."""
+        # max keeps the first of equals: the weakest correction that does as well.
         return max(sorted(self.by_tau), key=lambda tau: self.mean(tau, measure))
 
 
@@ -130,6 +131,7 @@ def iter_sweeps(data: Sequence[str], systems: Sequence[str], folder: Path, *, n_
             if path.exists():
                 yield read_sweep(path)
                 continue
+            # Loaded only where a sweep is missing: a second run over finished results takes no time.
             flows = training_flows(name) if flows is None else flows
             yield sweep_tau(name, system, folder, n_repeats=n_repeats, flows=flows)
 
@@ -164,6 +166,7 @@ def sweep_tau(
     flows = training_flows(data) if flows is None else flows
     repeats: list[Mapping[str, Any]] = []
     for seed in range(n_repeats):
+        # Tau belongs to the decision, so one training a fold serves all of its values.
         folds = [_try_taus(fold, system, seed) for fold in iter_type_folds(flows, seed=seed)]
         decision = folds[0][0]
         repeats.append(summarise_recalls([recalls for _, recalls in folds]))

@@ -99,6 +99,7 @@ class TransferStep:
         """Return a system's scores; None where it was not measured on all of the tasks."""
         rows = [task.row(system) for task in self.tasks]
         found = [_scores(task, row) for task, row in zip(self.tasks, rows, strict=True) if row]
+        # A mean over fewer labels than another system's would not compare with it.
         return None if len(found) < len(rows) else found[0] if len(found) == 1 else _mean_scores(found)
 
 
@@ -117,6 +118,7 @@ class Transfer:
     @property
     def systems(self) -> list[str]:
         """Systems that two steps or more have, in the registry's order."""
+        # A system of one step alone shows no transfer.
         measured = [{row.system for row in step.tasks[0].measured} for step in self.steps]
         return [name for name in SYSTEMS if sum(name in names for names in measured) > 1]
 
@@ -149,6 +151,7 @@ def _steps(tasks: Sequence[BenchmarkTask]) -> Iterable[TransferStep]:
 
 
 def _order(name: str) -> tuple[int, int, str]:
+    # From most to least alike: at random, then other times, hosts, days, attacks, networks.
     places = [at for at, key in enumerate(_ORDER) if name == key or (key[-1] == "-" and name.startswith(key))]
     day = name.removeprefix(_DAY)
     return places[0] if places else len(_ORDER), WEEKDAYS.index(day) if day in WEEKDAYS else 0, name
@@ -187,6 +190,7 @@ def _left_out_scores(row: Row) -> StepScores:
     alarms = _mean(record["decisions"]["own"].get("false_alarm_rate") for record in row.records) or 0.0
     # the detection of each label counts once, however many flows it has
     recalls = [of["alarms"] / of["rows"] for of in labels]
+    # Attack or benign: the mean of the label's recall and of the share of benign flows without an alarm.
     cba = Spread.of([(recall + 1 - alarms) / 2 for recall in recalls]) or Spread(0.0, 0.0, 0)
     by_score, by_anomaly = (Ranking(_mean(of.get(name) for of in labels)) for name in ("auroc", "anomaly_auroc"))
     return StepScores(cba, statistics.fmean(recalls), alarms, by_score, by_anomaly)

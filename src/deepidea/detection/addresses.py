@@ -112,6 +112,8 @@ def destination(parts: SplitResult, *, port: int | None = None, path: str = "") 
     """
     host = parts.hostname or ""
     with contextlib.suppress(ValueError):
+        # ::1 and 0:0:0:0:0:0:0:1 are one host: the name of a sink, by which the store knows it, must not depend on the
+        # spelling.
         host = str(ipaddress.ip_address(host))
     shown = f"[{host}]" if ":" in host else host
     port = parts.port or port

@@ -145,6 +145,8 @@ class _Work:
         self.before = left
         if left is None:
             return None
+        # Windows of another position would count flows that are published again, or miss some: better to begin empty,
+        # and say so.
         reason = self.adapter.restore(memory.get(HOSTS, [])) if kept == left else "it is of another position"
         if reason and self.adapter.context is not None:
             log.warning("cannot restore host context of %s: %s; it starts empty", self.source.name, reason)

@@ -76,6 +76,7 @@ def gather(
     else:
         _refuse_fresh(fresh)
         recorded = start.card.get("data", {})
+        # Under the detector's own schema and split: what it was tested on stays a test for its successor.
         part = flows_under_split(data, start.schema, recorded if isinstance(recorded, Mapping) else {}, **options)
         refuse_unknown_classes(part.flows.classes, start.classes)
     analyst_flows = _read_extra(extra, part, start)

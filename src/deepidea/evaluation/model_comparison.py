@@ -158,8 +158,10 @@ def compare_detectors(
     >>> compare_detectors(detector, detector, test).verdict
     'no worse'
     """
+    # Rows that either has trained on would favour it, whichever side they are on now.
     fresh = _fresh(flows, old, new)
     kept = flows.take(fresh)
+    # Classes of both: a class that one of them does not know it can never get right.
     classes = tuple(dict.fromkeys((BENIGN, *old.classes, *new.classes, *flows.class_order)))
     truth = codes_of(kept.classes, classes)
     if not (truth == 0).any() or not (truth > 0).any():
@@ -228,6 +230,8 @@ def paired_differences(truth: Ints, old: Ints, new: Ints, seed: int = 0) -> dict
     -0.5
     """
     rng = np.random.default_rng(seed)
+    # Paired: each flow is 1 where only the new one is right, -1 where only the old one is, else 0. What both get right
+    # or wrong alike has no part in the scatter of the difference.
     rights = (new == truth).astype(np.int64) - (old == truth)
     alarms = (new > 0).astype(np.int64) - (old > 0)
     # stratified by class, as class-balanced accuracy is: each sample has as many flows of each class
@@ -244,6 +248,7 @@ def _resampled(changes: Ints, rng: np.random.Generator) -> tuple[float, Floats]:
     """Return the mean of changes of -1, 0 and 1, and the means of samples drawn anew."""
     # the sufficient statistic of the bootstrap: how many flows got worse, stayed, got better
     n = max(len(changes), 1)
+    # A multinomial draw of the three counts is the same as drawing n flows anew, at a cost that does not grow with n.
     counts = np.array([(changes < 0).sum(), (changes == 0).sum(), (changes > 0).sum()])
     shares = counts / max(counts.sum(), 1) if len(changes) else np.array([0.0, 1.0, 0.0])
     drawn = rng.multinomial(n, shares, size=N_RESAMPLES)

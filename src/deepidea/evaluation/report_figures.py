@@ -147,6 +147,7 @@ def _strip_figure(scores: Scores) -> Figure:
     strip["colorbar"] = {**ticks, "title": title, "thickness": 10, "outlinewidth": 0}
     if scores.score_histogram is not None:
         shares = [_shares(row) for row in scores.score_histogram.tolist()]
+        # Shares of a class in steps of the score range over four orders of magnitude; colours are of their logarithms.
         strip["z"] = [[round(math.log10(share), 3) if share else None for share in row] for row in shares]
         strip["text"] = [[percent(share) for share in row] for row in shares]
         strip["x"] = [round((step + 0.5) / SCORE_BINS, 4) for step in range(SCORE_BINS)]

@@ -283,6 +283,8 @@ def replay_rows(flows: LabelledFlows, recorded: Mapping[str, Any]) -> Split:
             "table that was split"
         )
     split: Split = recipe.repeat(flows)
+    # The proof that matters: by the digest of the rows, not by the trust that the same code and table give the same
+    # split.
     if split.sha256 != recipe.sha256:
         raise DataError(
             f"cannot repeat the recorded split: its rows differ (SHA-256 {split.sha256}, recorded {recipe.sha256}); "

@@ -52,6 +52,7 @@ def flow_lines(flows: pl.DataFrame) -> list[bytes]:
     names = [name for name in (*FLOW_COLUMNS, *_CONTEXT) if name in flows.columns]
     typed = [pl.col(name).cast(FLOW_COLUMNS.get(name, pl.Float64())) for name in names]
     as_numbers = [pl.col(name).dt.timestamp("us") for name in _TIMES]
+    # Times as whole microseconds: as text they would need a format, and as floats they would lose the last digits.
     text = flows.select(pl.lit("conn").alias("flow"), *typed).with_columns(as_numbers).write_ndjson()
     return text.encode().splitlines()
 
@@ -77,6 +78,7 @@ def partition_of(keys: pl.Series, n_partitions: int) -> pl.Series:
     >>> partition_of(pl.Series(["10.0.0.1 10.0.0.2", "10.0.0.1 10.0.0.3"]), 4).to_list()
     [0, 2]
     """
+    # CRC-32 is the same in every version and language; Python's own hash differs from process to process.
     partitions = {key: zlib.crc32(key.encode()) % n_partitions for key in keys.unique().to_list()}
     return keys.replace_strict(partitions, return_dtype=pl.Int32)
 
@@ -96,12 +98,14 @@ class StreamParser:
 
     def parse(self, messages: Sequence[bytes]) -> Parsed:
         """Return the flows of messages, in their order; each is one record, even with line breaks in it."""
+        # Runs of one kind, so that the order of messages is that of the flows.
         parts = [self._parse_run(kind, list(run)) for kind, run in groupby(messages, _kind)]
         return join_parsed([*parts, Parsed()])
 
     def _parse_run(self, kind: str, messages: list[bytes]) -> Parsed:
         if kind == "poison":
             return Parsed(skipped={NOT_JSON: len(messages)})
+        # A message is a record: a line break within one is white space of its JSON.
         lines = [message.replace(b"\n", b" ").replace(b"\r", b" ") for message in messages]
         if kind in ("eve", "zeek"):
             return (self._eve if kind == "eve" else self._zeek).parse(b"\n".join(lines))

@@ -25,6 +25,7 @@ _DTYPES = ("int8", "uint8", "bool", "int16", "int32", "uint32", "int64", "uint64
 
 def pack_arrays(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return arrays and a JSON mapping about them as bytes, compressed for speed rather than for size."""
+    # Plain bytes and a description of them: unlike pickle or npz with objects, reading them can run no code.
     layout = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
     head = json.dumps({"about": about, "arrays": layout}, separators=(",", ":")).encode()
     return zlib.compress(b"\n".join([head, b"".join(array.tobytes() for array in arrays.values())]), 1)
@@ -43,6 +44,7 @@ def unpack_arrays(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
         layout = json.loads(head)
         arrays, at = {}, 0
         for name, dtype, shape in layout["arrays"]:
+            # Of the types that are written only: an object array would be a way to run code.
             if dtype not in _DTYPES:
                 raise ValueError(f"unknown dtype {dtype}")
             array = np.frombuffer(body, dtype, int(np.prod(shape)), at).reshape(shape).copy()

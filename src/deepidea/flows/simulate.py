@@ -119,6 +119,7 @@ def _lognormal(median_and_spread: npt.NDArray[np.float64], rng: np.random.Genera
 
 
 def _states(kind: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.str_]:
+    # Inverse transform: how many cumulated chances a uniform number has passed is the state.
     below = np.cumsum(_of(kind, "states"), axis=1)  # n_flows, n_states
     drawn = (rng.random((len(kind), 1)) >= below).sum(axis=1)
     states: npt.NDArray[np.str_] = np.array(_STATES)[np.minimum(drawn, len(_STATES) - 1)]

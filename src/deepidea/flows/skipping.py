@@ -46,6 +46,7 @@ class SkipCount:
         """Count rows skipped for one reason, with the message of one of them."""
         self.total += rows
         self.reasons[reason] += rows
+        # Bounded: a file of nothing but bad rows must not fill the memory with their messages.
         if len(self.examples) < EXAMPLES:
             self.examples.append(example)
 

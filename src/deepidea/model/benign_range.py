@@ -111,6 +111,7 @@ def _surprise(value: float, known: dict[float, float]) -> float:
     if not known[0.0] <= value <= known[1.0]:
         return _MOST_SURPRISE
     levels = LEVELS[1:-1]
+    # Bits of surprise of lying so far out, as finely as the kept quantiles tell.
     above = min((1 - level for level in levels if value > known[level]), default=1.0)
     below = min((level for level in levels if value < known[level]), default=1.0)
     return max(-math.log2(min(above, below)), 1.0)
@@ -118,6 +119,8 @@ def _surprise(value: float, known: dict[float, float]) -> float:
 
 def _beyond(value: float, known: dict[float, float]) -> float:
     """Return the distance beyond the 98 % range, divided by that from the median to its end, both in logarithms."""
+    # In logarithms, for sizes and times spread over orders of magnitude; of the sign as well, for some features go
+    # below 0.
     low, middle, high, at = (_signed_log(x) for x in (known[0.01], known[0.5], known[0.99], value))
     if at > high:
         return (at - high) / max(high - middle, _LEAST_SPREAD)

@@ -107,6 +107,7 @@ def cut_windows(values: NDArray[np.generic], window: int) -> NDArray[np.generic]
            [3, 0]])
     """
     n_windows = math.ceil(len(values) / window)
+    # Padding gets weight 0 in training, and is cut off again in `run_windows`.
     filled = np.zeros((n_windows * window, *values.shape[1:]), values.dtype)
     filled[: len(values)] = values
     return filled.reshape(n_windows, window, *values.shape[1:])

@@ -53,6 +53,7 @@ class PcapWriter:
     def write(self, time_ns: int, frame: bytes) -> None:
         """Append a packet with its time since 1970."""
         seconds, rest_ns = divmod(time_ns, 1_000_000_000)
+        # The record keeps the length on the wire beside what was captured of it.
         kept = frame[: self._snaplen]
         self._write(_RECORD_HEADER.pack(seconds, rest_ns // self._unit_ns, len(kept), len(frame)) + kept)
 

@@ -229,6 +229,7 @@ class NetFlowDecoder:
         exporter
             Address that sent it.
         """
+        # The version is the first field in all three formats.
         decode = self._decoders.get(int.from_bytes(datagram[:2], "big"))
         if decode is None:
             self.skipped["datagram of an unknown version"] += 1
@@ -290,6 +291,7 @@ class NetFlowDecoder:
                 self.sampled.pop(gone, None)
                 self.skipped["exporter evicted: too many exporters"] += 1
             self._exporters[key] = _Exporter()
+        # In the order of their latest datagram, so that the one heard longest ago is evicted.
         self._exporters.move_to_end(key)
         return self._exporters[key]
 

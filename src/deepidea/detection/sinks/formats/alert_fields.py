@@ -66,6 +66,7 @@ def direction_of(alert: Alert) -> str | None:
 @lru_cache(maxsize=4096)
 def number_of(signature: str) -> int:
     """Return a number for a signature, the same everywhere."""
+    # From a hash of the text, for rules of a SIEM refer to it: a count would change with the order of classes.
     return LOCAL_SIDS + int.from_bytes(hashlib.blake2b(signature.encode(), digest_size=8).digest()) % LOCAL_SIDS
 
 

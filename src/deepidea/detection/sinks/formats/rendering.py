@@ -87,5 +87,6 @@ def render(alerts: pl.DataFrame, format: Format | str = "eve") -> list[str]:
     times = pl.col("time", "start", "end")
     written = times.dt.timestamp("ms") if made.times is None else times.dt.strftime(made.times)
     duration = (pl.col("end") - pl.col("start")).dt.total_nanoseconds().clip(lower_bound=0)
+    # Times are written column by column, by polars: strftime for each row takes longer than the rest.
     rows = alerts.drop("features", strict=False).with_columns(written, duration_ns=duration).iter_rows(named=True)
     return [made.to_text(row) for row in rows]
