@@ -84,6 +84,7 @@ def _settings(address: StreamAddress) -> dict[str, Any]:
         name, _, password = user.partition(":")
         made |= {"sasl.username": unquote(name), "sasl.password": unquote(password)}
         made["sasl.mechanism"] = address.options.get("mechanism", "PLAIN")
+    # librdkafka has one setting for both: whether it encrypts, and whether it logs in.
     if user or tls:
         made["security.protocol"] = ("sasl_" if user else "") + ("ssl" if tls else "plaintext")
     if "ca" in address.options:
@@ -163,6 +164,7 @@ class KafkaSource:
             consumer.subscribe([self._topic], on_assign=reader.assigned, on_revoke=reader.revoked, on_lost=reader.lost)
             while not stop.is_set():
                 yield from self._round(reader, state)
+            # Before the consumer leaves the group: what was read is stored, so the next owner does not read it again.
             held.await_stored(set(reader.places), SETTLE_S)
             reader.commit()
         except kafka.KafkaException as error:
@@ -462,7 +464,9 @@ class KafkaSink(_Producing):
         try:
             for line in lines:
                 producer.produce(self._topic, line.encode(), key=_key_of(line), on_delivery=count)
+                # Serves the callbacks of earlier messages, and lets a full queue drain.
                 producer.poll(0)
+            # A second more than the client itself tries, so that each message has had its callback.
             producer.flush(self._timeout_s + 1)
         except (kafka.KafkaException, BufferError) as error:
             errors.append(str(error.args[0].str() if hasattr(error.args[0], "str") else error))

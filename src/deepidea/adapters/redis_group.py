@@ -153,9 +153,12 @@ class RedisGroupSource:
             while not stop.is_set():
                 yield from self._change_partitions(client, lease, held, places, stop)
                 lease.check()
+                # One request for all partitions; while Redis is away, batches of nothing keep the engine going.
                 found = yield from client.asking(stop, lambda redis: self._entries(redis, places))
                 for number, (entries, lost) in (found or {}).items():
                     parsed = parser.parse([event_of(fields) for _, fields in entries])
+                    # The place moves on before the batch is handed out: the next request must not return the same
+                    # entries.
                     places[number] = _behind(places[number], entries, lost)
                     partition = held.advance(number, places[number])
                     dropped = {LOST: lost} if lost else {}
@@ -170,6 +173,7 @@ class RedisGroupSource:
                 if not found:
                     yield FlowBatch(Parsed().flows)
                 if not places:
+                    # Without a partition nothing blocks in Redis: a pause, until the leases say otherwise.
                     stop.wait(min(LINGER_S, self._session_s / 10))
         finally:
             held.await_stored(set(places), SETTLE_S)
@@ -348,6 +352,7 @@ class _Lasting:
         while not stop.is_set():
             try:
                 answer = ask(self._client)
+                # A server that was there before is worth more patience than an address that may be wrong.
                 self._was_there, self._held.trouble = True, None
                 if answer is not None:
                     return answer

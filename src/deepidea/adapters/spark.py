@@ -187,6 +187,7 @@ def _task(
             if not batch.num_rows:
                 continue
             skipped = None if counts is None else SkipCount()
+            # A batch in, a batch out: memory does not grow with the partition.
             yield _score_batch(here, batch, names, kept, done, skipped)
             if counts is not None and skipped:
                 counts.add(skipped.reasons)

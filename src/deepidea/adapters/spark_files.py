@@ -220,6 +220,7 @@ def score_new_files(
     counted: Counter[str] = Counter()
     skipped = SkippedRows(spark) if on_error == "skip" else None
 
+    # Runs on the driver for each batch; overwriting the batch's own folder makes a repeated batch harmless.
     def score_batch(rows: DataFrame, number: int) -> None:
         verdicts = score(rows, detector, keep_columns=keep_columns, on_error=on_error, skipped=skipped)
         counted["flows"] += _write(verdicts, f"{output}/batch={number:09d}", "parquet", mode="overwrite")
@@ -227,6 +228,7 @@ def score_new_files(
             progress(counted["flows"])
 
     with unwrap_errors():
+        # The checkpoint knows which files were scored; without it Spark would begin with the first one.
         if _exists(spark, output) and not _exists(spark, checkpoint):
             raise StorageError(
                 f"output {output} exists and checkpoint {checkpoint} does not, so every file would be scored again; "

@@ -366,6 +366,7 @@ def _require_same(part: Part) -> None:
     """Raise where a file is absent or has another size than on the driver."""
     for path, size in zip(part.paths, part.sizes, strict=True):
         try:
+            # Size stands for content: a hash would read every file twice.
             here = Path(path).stat().st_size
         except OSError as error:
             raise DataError(

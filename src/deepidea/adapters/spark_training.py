@@ -329,6 +329,7 @@ def _explained_errors(lines: _DriverLines) -> Iterator[None]:
 def _cause_of(error: SourceError, lines: _DriverLines) -> DeepIDEAError:
     from deepidea.model.workers import WorkerError
 
+    # An import error ends the executor before it can report, so Spark names only a lost process: look for it first.
     if any(_NO_TORCH.search(text) for text in (str(error.__cause__), *lines.rest)):
         return MissingExtraError(
             "an executor has no torch, scikit-learn, safetensors or pandas; install them for the Python that Spark "
@@ -414,6 +415,7 @@ def _run(job: TrainingJob) -> TrainingResult | None:
 
 def _require_shared(job: TrainingJob) -> None:
     host = socket.gethostname()
+    # A folder of the same name on the executor's own disk would lose the checkpoint without a word.
     if not job.token.exists():
         raise StorageError(
             f"the checkpoint's folder {job.token.parent} on {host} is not that of the driver; name one that the driver "

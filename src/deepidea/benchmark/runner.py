@@ -313,6 +313,7 @@ class _Run:
             record = None
             at.log.write_text(str(error))
         if record is None:
+            # Without a record the process died or was killed before it could write one.
             status = "cut" if over else "failed"
             reason = f"it took longer than its budget of {self.budget_s:g} s" if over else _reason_of_death(at)
             record = cell.begin_record(status, reason=reason, seconds=seconds, run=about_this_run())

@@ -346,6 +346,7 @@ def describe_transfer(transfer: Transfer) -> str:
         return "DeepIDEA was not measured under two protocols."
     (first, start), *rest = found
     low, worst = min(rest, key=lambda at: at[1].recall or 0.0)
+    # The first line counts, too: false alarms may be most where splits are easiest.
     loud, loudest = max(found, key=lambda at: at[1].false_alarms or 0.0)
     area = f" (area under the ROC curve of its score: {_area(worst.by_score)})" if worst.by_score.auroc else ""
     return (

@@ -47,6 +47,7 @@ class WindowCNN:
         rows = encode_rows(train, duplicates="weigh")
         sizes = {"channels": self.channels, "d_hidden": self.d_hidden, "random_state": seed}
         network = FlowCNN(rows.x.shape[1], len(rows.decision.prior), **sizes)
+        # One thread: bit-equal for a seed, and the times of all rows are of one core.
         with torch_threads(1):
             epochs = train_network(
                 network,

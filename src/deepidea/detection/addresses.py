@@ -62,6 +62,7 @@ def read_address(address: str, known: Mapping[str, Reads], needed: tuple[str, ..
     parts = urlsplit(address)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     read = StreamAddress(parts)
+    # An option that is misspelt must not silently have no effect.
     unknown = [name for name in given if name not in known]
     missing = [name for name in needed if not given.get(name)]
     if unknown or missing:

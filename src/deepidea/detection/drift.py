@@ -342,6 +342,7 @@ def drift_report(baseline: Baseline, hours_us: Sequence[int], flows: Sequence[in
     if n_flows < LEAST_FLOWS:
         reason = f"{n_flows:,} flows were sampled, {LEAST_FLOWS} are needed"
         return unknown_drift(reason, model=baseline.model, against=baseline.against, n_flows=n_flows)
+    # The sum over hours decides; each hour by itself is for the plot, and says nothing where it has few flows.
     comparison = _Comparison(baseline)
     total = counts.sum(axis=0, dtype=np.int64)
     psi = comparison.psi(total[None], np.array([n_flows]))[0]
@@ -392,6 +393,7 @@ def stored_drift(
     model = model or (states[0].model if states else latest_model(connection, source))
     if model is None:
         return unknown_drift("nothing has been watched with this store yet", against=against or "training")
+    # The site's own traffic is the better yardstick where a calibration has left one.
     kinds: tuple[Against, ...] = ("site", "training") if against is None else (against,)
     known = baselines(connection, model)
     found = next((known[kind] for kind in kinds if kind in known), None)
@@ -537,6 +539,7 @@ def _hour_tables(
     """Return PSI by the hour: of the score and over features, and of each feature."""
     time = pl.from_epoch(pl.Series("time", hours_us, pl.Int64), time_unit="us").dt.replace_time_zone("UTC")
     of_features = psi[:, :-1] if psi.shape[1] > 1 else np.zeros((len(psi), 1))
+    # An hour of too few flows is unknown: NaN must not count as no shift.
     shifted = np.where(np.isnan(psi[:, 0]), np.nan, (of_features > SHIFTED).mean(axis=1))
     hours = pl.DataFrame(
         {

@@ -57,5 +57,6 @@ def meter_to_file(
                 progress(done.n_flows)
             yield batch.flows
 
+    # The schema is that of an empty meter: a capture without flows still gives a file with its columns.
     write_flows(tables(), output, format=format, schema=FlowMeter(max_flows=1).finish().schema)
     return done

@@ -248,7 +248,6 @@ def _resampled(changes: Ints, rng: np.random.Generator) -> tuple[float, Floats]:
     """Return the mean of changes of -1, 0 and 1, and the means of samples drawn anew."""
     # the sufficient statistic of the bootstrap: how many flows got worse, stayed, got better
     n = max(len(changes), 1)
-    # A multinomial draw of the three counts is the same as drawing n flows anew, at a cost that does not grow with n.
     counts = np.array([(changes < 0).sum(), (changes == 0).sum(), (changes > 0).sum()])
     shares = counts / max(counts.sum(), 1) if len(changes) else np.array([0.0, 1.0, 0.0])
     drawn = rng.multinomial(n, shares, size=N_RESAMPLES)

@@ -223,6 +223,7 @@ def flows_to_test(
     recorded = is_recorded(data, contract)
     if _is_dataset(data):
         _refuse_options(data, "a table of one's own", label=label, benign=benign)
+        # Without a choice, the taxonomy that the detector was trained under: its classes are those of that one.
         chosen = taxonomy or (contract.get("taxonomy") if recorded else None)
         dataset = load_dataset(str(data), taxonomy=chosen, use_port=schema.use_port)
         if schema.name in PROJECTIONS.get(dataset.schema.name, ()):

@@ -112,6 +112,7 @@ def _note_on_alerts(scores: Scores, prevalence: float = 1e-4) -> str:
     precision, where = alert_precision(detection, alarm, prevalence), "Where 1 flow in 10,000 is an attack, "
     if not precision:
         return f"{caught} It would raise no true alert."
+    # No false alarm seen is not none: the upper limit of the interval is what the rows can promise.
     if alarm == 0:
         most = scores.false_alarm_rate_interval
         upper = percent(most.high if most else None)
@@ -181,6 +182,7 @@ def _note_on_baselines(evaluation: Evaluation) -> str:
     caught = (
         f"catches {percent(rule.detection_rate)} of the attacks and alarms on {percent(rule.false_alarm_rate)} of the"
     )
+    # Five points: a rule of one comparison that comes so near says more about the rows than about the detector.
     if its > ours - 0.05:
         return (
             f"{found} {caught} benign. That is about as good as the detector: these rows are easy, or leak the answer."

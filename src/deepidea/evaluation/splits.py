@@ -435,6 +435,7 @@ def leave_label_out_split(
     kinds = pl.Series(classes).cast(pl.String)
     _refuse_label_to_leave_out(label, kinds.filter(is_label), kinds.filter(~is_label))
     rest = np.flatnonzero(~is_label)
+    # Known attacks and benign flows are tested beside the unknown label, or its false alarms could not be seen.
     of_rest = stratified_split(
         kinds.gather(rest), fingerprints[rest], test_fraction=test_fraction, seed=seed, duplicates="keep"
     )

@@ -133,6 +133,7 @@ def labelled_flows_from_table(
     check_label_counts(label, benign, dict(labels.value_counts().iter_rows()))
     refused: dict[str, str] = {}
     if schema is None:
+        # The schema is inferred from training rows alone: whether a column leaks must not be learnt from the test.
         rows = table if choose_rows is None else table[choose_rows(labels)]
         schema, refused = infer_schema(rows, label=label, keep=keep)
     attacks = sorted(set(labels.unique()) - {benign})
@@ -171,6 +172,7 @@ def check_label_counts(label: str, benign: str, counts: Mapping[str, int]) -> No
         )
     if len(counts) < 2:
         raise LabelError(f"column {label} has no value but {benign!r}; add flows of an attack")
+    # The value named as benign is renamed to BENIGN: rows that have that name already would be merged into it unseen.
     if BENIGN in counts and benign != BENIGN:
         raise LabelError(f"column {label} has {benign!r} and {BENIGN!r}, both of which mean benign; rename one")
     single = sorted(name for name, n in counts.items() if n == 1)

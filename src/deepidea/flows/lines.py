@@ -166,6 +166,7 @@ class CsvLines:
                 f"{quoted(header)}"
             )
         try:
+            # Only the header goes through Python's parser: one line of a file of millions.
             return next(csv.reader([header], delimiter=self.separator, strict=True))
         except csv.Error as error:
             raise FileFormatError(

@@ -476,6 +476,7 @@ def _on_disk(path: Path) -> Iterator[tuple[Path, str]]:
         yield path, str(path)
         return
     with tempfile.TemporaryDirectory(prefix="deepidea-") as folder:
+        # A stream cannot be read twice, and columns must be checked before the first row: it is copied to the disk.
         copy = Path(folder) / "standard-input"
         try:
             with copy.open("wb") as file:
@@ -505,6 +506,7 @@ def open_table(path: Path, name: str, header: Sequence[str] | None = None) -> Ta
     FileFormatError
         The file is empty, or neither CSV nor Parquet.
     """
+    # By content first: names lie, and a pipe has none that would tell.
     magic = _first_bytes(path, name)
     suffix = path.suffix.lower()
     if magic.startswith(b"PAR1"):

@@ -174,6 +174,7 @@ def _fitted(chunk: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     """Return the chunk in the columns and types of the file."""
     if chunk.schema == schema:
         return chunk
+    # A column that is missing becomes null; one too many has no place in a file whose columns are fixed.
     extra = [name for name in chunk.columns if name not in schema]
     if extra:
         raise SchemaError(

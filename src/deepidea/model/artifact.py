@@ -86,6 +86,7 @@ def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             return _read_audited(path, archive)
     except FileNotFoundError as error:
         raise ArtifactError(f"cannot read detector file {path}: no such file; train one first") from error
+    # What the zip module raises for a file that is none, is cut off, encrypted, or packed in a way it does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         if _is_pickle(path):
             raise ArtifactError(

@@ -253,11 +253,13 @@ class Explainer:
         basis: Basis | None,
         top: int,
     ) -> Explanation:
+        # The class that raised an alert need not be today's verdict: a caller may name it.
         odds = self._odds_of(class_name)
         log_odds = float(odds.values(run_layers(self._layers, encoded[None]))[0])
         benign_log_odds = float(self._weights @ odds.values(self._logits))
         pushes, residual, n_steps = self._pushes(odds, encoded, log_odds - benign_log_odds)
         basis = basis or _basis_of(verdict, self.detector.novelty)
+        # The headline chooses among all strong reasons; what is shown is cut afterwards.
         reasons = self._ranked_reasons(raw, pushes, basis, top, towards_benign=class_name == self.detector.benign)
         shown = reasons[: max(top, 0)]
         return Explanation(

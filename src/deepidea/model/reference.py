@@ -365,6 +365,7 @@ def _read(schema: Schema, contract: Any) -> dict[str, Any]:
     counts = {name: int(contract[name]) for name in ("n_flows", "n_benign")}
     require(1 <= counts["n_benign"] <= counts["n_flows"], _PART, "n_benign must be in 1..n_flows", counts)
     require(contract["levels"] == list(LEVELS), _PART, f"levels must be {list(LEVELS)}", contract["levels"])
+    # In the order of the schema, too: explanations pair them by position.
     for entry, names in (("quantiles", schema.numbers), ("words", schema.categories), ("bins", schema.features)):
         found = list(contract[entry])
         require(found == list(names), _PART, f"{entry} must be of the schema's features", found)

@@ -381,6 +381,7 @@ def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str], after: Place | N
             scan.columns,
         )
         if n:
+            # A simple packet block has no time of its own: one at the start of the next scan takes that of this packet.
             section.last_us = int(scan.columns[n - 1, 3])
             yield scan.block(feed.data, n, section.place(feed.offset + used))
         _count_unread(unread, skipped)
@@ -392,6 +393,8 @@ def _iter_pcapng(feed: _Feed, name: str, skipped: Counter[str], after: Place | N
             stop = _read_special(feed, section, name, skipped)
         if stop == _CORRUPT:
             return
+        # Nothing more: the end, unless the stream only says that nothing has come yet. Then an empty block is a sign of
+        # life.
         if stop == _MORE and not feed.more():
             if not feed.ended:
                 yield scan.block(b"", 0, section.place(feed.offset))

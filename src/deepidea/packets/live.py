@@ -78,6 +78,7 @@ class LiveCapture:
         self.interface, self.block_bytes, self.n_blocks = interface, block_bytes, n_blocks
         self._block_timeout_s = block_timeout_ms / 1000
         self.dropped = 0
+        # The block that the kernel fills next: it goes round the ring in order.
         self._next = 0
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)

@@ -286,6 +286,7 @@ Floats = NDArray[np.float64]
 def _identity(ints: Ints) -> dict[str, pl.Series]:
     time = pl.Datetime("us", "UTC")
     protocol = ints[:, t.PROTOCOL]
+    # Of other transports the port columns of a row hold 0, which must not look like a port.
     has_ports = np.isin(protocol, (6, 17, 132))
     ports = {
         name: pl.select(pl.when(pl.Series(has_ports)).then(pl.Series(ints[:, at].astype(np.int32)))).to_series()
@@ -439,6 +440,7 @@ def _shapes(ints: Ints, floats: Floats, counts: tuple[Ints, Ints]) -> dict[str, 
         ends = {"most": ints[:, n + 1], "least": ints[:, n + 2]}
         columns |= _spread(name + "_{}_us", "mean std max min", n=ints[:, n], floats=floats, at=at, **ends)
     columns |= {"icmp_code": ints[:, t.CODE], "icmp_type": ints[:, t.KIND]}
+    # A TCP connection that the time-out cut lasts over all of its flows.
     whole = ints[:, t.EARLIER] + ints[:, t.LAST] - ints[:, t.START]
     return columns | {"tcp_flow_time_us": np.where(ints[:, t.PROTOCOL] == 6, whole, 0)}
 
@@ -463,6 +465,7 @@ def _improved(columns: dict[str, NDArray[Any]], ints: Ints, counts: tuple[Ints, 
     whole |= {"fwd_bytes": ints[:, t.FWD_BYTES], "bwd_bytes": ints[:, t.BWD_BYTES]}
     changed: dict[str, NDArray[Any]] = {f"subflow_{name}": value // n_packets for name, value in whole.items()}
     for name in ("fwd_header_bytes", "bwd_header_bytes"):
+        # Java's short: the sum of header bytes wraps around at 32,767.
         changed[name] = columns[name].astype(np.int16).astype(np.int64)
     for name in columns:
         if "_bulk_" in name:
@@ -493,6 +496,7 @@ def _original(
     changed["fwd_data_packets"] = ints[:, t.FWD_DATA] - (ints[:, t.FIRST_PAYLOAD] > 0)
     changed["fwd_init_window_bytes"] = ints[:, t.FWD_WINDOW]
     changed["bwd_init_window_bytes"] = ints[:, t.BWD_WINDOW_LAST]
+    # Java divides by 0 without an error: infinity, or NaN where the numerator is 0 as well.
     instant = columns["duration_us"] == 0
     n_bytes = ints[:, t.FWD_BYTES] + ints[:, t.BWD_BYTES]
     changed["bytes_per_s"] = np.where(instant, np.where(n_bytes > 0, np.inf, np.nan), columns["bytes_per_s"])

@@ -61,6 +61,7 @@ class FileSink:
             size = self._open().tell()
             for line in lines:
                 data = line.encode() + b"\n"
+                # A line longer than the limit gets a file of its own rather than none.
                 if self._most_bytes is not None and size and size + len(data) > self._most_bytes:
                     self._append(bytes(pending))
                     self._rotate()

@@ -176,6 +176,7 @@ class _Transfer:
             file.truncate()
             self._copy(response, file, start, total)
             file.flush()
+            # Progress on the disk is what the next attempt asks to continue from.
             os.fsync(file.fileno())
         if total is not None and self.have < total:
             raise ConnectionError(f"the connection ended after {self.have:,} of {total:,} bytes")

@@ -112,6 +112,7 @@ def _typed_chunks(path: Path, spec: DatasetSpec, done: Ingested) -> Iterator[pl.
     header = table.columns.names()
     _check_header(header, path, spec, done.quirks)
     label = next(name for name in header if column_key(name) in _LABEL_KEYS)
+    # Parts keep every column that a file has; whether the port is a feature is decided at loading.
     use_port = "dst_port" in schema.canonical_names(header).values()
     for chunk in table.chunks(ReadOptions(schema.with_port(use_port), _NoneSkipped(), [label])):
         yield _typed(chunk, label, spec, done)
@@ -195,6 +196,7 @@ def _labels(flows: pl.DataFrame, source: str, spec: DatasetSpec, quirks: Counter
     quirks.update(changes)
     unknown = ~labels.is_in(list(taxonomy.labels))
     if unknown.any():
+        # An official file has the labels of its taxonomy and no others: anything else is another data set.
         strange, line = labels.filter(unknown), flows.filter(unknown)[_LINE][0]
         raise LabelError(
             f"cannot read {source}, line {line}: unknown labels {format_counts(strange)}"

@@ -188,6 +188,7 @@ def _record(
         for (path, _), done in zip(chosen, results, strict=True)
     )
     quirks = sum((done.quirks for done in results), Counter[str]())
+    # Files of one set may differ in columns; how many is one of the quirks that are reported.
     features = [set(done.columns) & set(get_schema(spec.schema).features) for done in results]
     quirks["columns_not_in_every_file"] = len(set[str]().union(*features) - features[0].intersection(*features))
     return InstalledDataset(
@@ -262,6 +263,7 @@ def load_dataset(
         role: label_flows(table.drop(LABEL), table[LABEL], schema, mapping, f"{name}/{role}")
         for role, table in tables.items()
     }
+    # One order of classes for all tables of a data set: a class may occur in the test alone.
     present = {name for flows in loaded.values() for name in flows.class_order}
     order = tuple(name for name in mapping.classes if name in present)
     aligned = {role: replace(flows, class_order=order) for role, flows in loaded.items()}

@@ -81,8 +81,10 @@ def to_conn(table: pl.DataFrame, *, tcp_flags: bool = False) -> pl.DataFrame:
             f"cannot project the table onto conn: {', '.join(missing)} is missing; use files that have the column "
             f"(needed: {', '.join(_NEEDED)})"
         )
+    # Under canonical names from here on, whatever the tool called them.
     known = table.select(pl.col(header).alias(name) for name, header in raw.items())
     features = known.select(
+        # CICFlowMeter writes negative durations where packets came out of order: unknown, not negative.
         (pl.when(_number(known, "duration_us") >= 0).then(_number(known, "duration_us")) / 1_000_000).alias(
             "duration_s"
         ),

@@ -181,6 +181,7 @@ def _reason(given: Mapping[str, pl.Series]) -> pl.Expr:
 
     A cell breaks its rule where it has a value in the record, and none in range after conversion.
     """
+    # The order below is the order of reasons: a record that breaks several rules counts for the first.
     in_range = {name: pl.col(name).is_between(0, 65_535) for name in _PORTS} | {n: pl.col(n) >= 0 for n in _COUNTS}
     kinds = dict.fromkeys(_PORTS, "a port") | dict.fromkeys(_COUNTS, "a count")
     broken: list[tuple[str, pl.Expr]] = [

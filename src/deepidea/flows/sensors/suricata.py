@@ -76,6 +76,7 @@ def _parsed(lines: Sequence[bytes]) -> list[Parsed]:
 
 def _flows_of(table: pl.DataFrame) -> Parsed:
     table = table.unnest("flow").unnest("tcp").with_columns(start=_time("start"), end=_time("end"))
+    # Suricata's client is the opener: to the server is forward.
     sources = {
         "src_ip": "src_ip",
         "dst_ip": "dest_ip",
@@ -91,7 +92,9 @@ def _flows_of(table: pl.DataFrame) -> Parsed:
     return build_flows(
         table.select(
             "start",
+            # From its own two times: the field `age` holds whole seconds.
             (pl.col("end") - pl.col("start")).dt.total_microseconds().truediv(1e6).alias("duration_s"),
+            # ICMP has a type and a code in place of ports, as in Zeek.
             pl.coalesce("src_port", "icmp_type").alias("src_port"),
             pl.coalesce("dest_port", "icmp_code").alias("dst_port"),
             _state().alias("state"),
