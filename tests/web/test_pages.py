@@ -12,7 +12,7 @@ import pytest
 from deepidea.errors import StoreError
 from deepidea.web.rendering import static_files
 from deepidea.web.service import AnalystService
-from tests.detection.making import alerts_of, sweep
+from tests.detection.making import alerts_of, findings_of, sweep
 from tests.stores import Store, open_store
 from tests.web.conftest import XSS, Someone, fill
 from tests.web.reading import ReadPage, read_page
@@ -32,6 +32,8 @@ def put_odd_things(store: Store) -> None:
     """Put texts from hostile hands wherever a store keeps text."""
     service, ann = AnalystService(store), Someone()
     store.commit_batch(ODD[:90], None, alerts_of([{"at_s": 9.0, "src_ip": ODD, "class": ODD}]), n_flows=1)
+    texts = {**dict.fromkeys(("sentence", "key", "direction", "technique"), ODD), "counts": {ODD: 7}}
+    store.commit_batch("eth0", None, findings_of([{"behaviour": ODD, "src_ip": "192.0.2.250", **texts}]), n_flows=1)
     for row in service.incidents(limit=50).items:
         service.note(row.incident_id, ODD, actor=ann)
         service.add_verdict("incident", row.incident_id, "true_positive", actor=ann, class_name=ODD, note=ODD)

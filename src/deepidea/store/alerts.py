@@ -190,6 +190,19 @@ def strongest(
     return _first(connection, wanted, ALERTS.c.score.desc(), ALERTS.c.alert_id.desc())
 
 
+def strongest_findings(
+    connection: sa.Connection, key: str, first: datetime, last: datetime, *, limit: int
+) -> tuple[list[Alert], int]:
+    """Return findings of an incident, and how many it has: the strongest of each behaviour, then the other ones."""
+    wanted = [*within(key, us(first), us(last)), ALERTS.c.suppressed_by.is_(None), ALERTS.c.behaviour.is_not(None)]
+    best = (ALERTS.c.score.desc(), ALERTS.c.alert_id.desc())
+    place = sa.func.row_number().over(partition_by=ALERTS.c.behaviour, order_by=best)
+    columns = (*(ALERTS.c[name] for name in STORED), place.label("place"), sa.func.count().over().label("n_findings"))
+    query = sa.select(*columns).where(*wanted).order_by("place", *best).limit(limit)
+    rows = connection.execute(query).mappings().all()
+    return [alert_of(row, None) for row in rows], rows[0]["n_findings"] if rows else 0
+
+
 def get_row(connection: sa.Connection, alert_id: str) -> tuple[dict[str, Any], Feedback | None] | None:
     """Return an alert as a row of an alert table, its features included, and its own verdict.
 

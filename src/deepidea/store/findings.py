@@ -40,6 +40,15 @@ class Finding:
     technique: str | None
     direction: str | None
 
+    def names_peer(self, role: str) -> bool:
+        """Return whether its flow shows the peer of a host: a window over that host alone has many."""
+        return not (self.key or "").startswith(role)
+
+    @property
+    def names_port(self) -> bool:
+        """Whether its flow shows the port that the behaviour is about: other windows have many."""
+        return self.key in ("service", "target_port")
+
 
 def finding_of(text: str | None, behaviour: str | None) -> Finding | None:
     """Return the finding of an alert, None where a flow alone raised it; what its JSON lacks is None or empty.

@@ -100,9 +100,7 @@ def finding_headline(
     >>> finding_headline("port_scan", "target", "192.0.2.9", finding=scan, **about)
     '192.0.2.9 was scanned by about 1,204 hosts from outside; strongest evidence: 42 ports of 1 host, 5 s'
     """
-    # A window over one end saw other ends than those of the flows that completed findings, which the incident lists.
-    listed = not (finding.key or "").startswith(role)
-    others = _listed(hosts, n_hosts, "hosts", str) if listed else ""
+    others = _listed(hosts, n_hosts, "hosts", str) if finding.names_peer(role) else ""
     at = _on(_listed(ports, n_ports, "ports", port_text)) if n_ports == 1 and "0" not in ports.top else ""
     if role == "target":
         action = _suffered(class_name, _attackers(finding, others), at)

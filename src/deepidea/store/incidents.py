@@ -83,8 +83,8 @@ class IncidentFilters(TypedDict, total=False):
     verdict : VerdictFilter, optional
         Latest verdict of an analyst; ``none``: has no verdict.
     search : str, optional
-        Words that must all match: each a part of host, class, id or note, ignoring case, or a whole address or
-        destination port of one of its alerts.
+        Words that must all match: each a part of host, class, behaviour, evidence, id or note, ignoring case, or a
+        whole address or destination port of one of its alerts.
     """
 
     since: datetime | None
@@ -394,7 +394,8 @@ def _newest_verdict() -> sa.ScalarSelect[Any]:
 
 def _holds(term: str) -> Condition:
     """Return whether an incident matches a search term: in its text, or as an address or port of its alerts."""
-    columns = (INCIDENTS.c.host, INCIDENTS.c["class"], INCIDENTS.c.incident_id, _NOTE)
+    texts = [INCIDENTS.c[name] for name in ("host", "class", "incident_id", "behaviours", "sentence")]
+    columns = (*(sa.func.coalesce(text, "") for text in texts), _NOTE)
     return sa.or_(*(column.icontains(term, autoescape=True) for column in columns), *_ends(term))
 
 

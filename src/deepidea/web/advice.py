@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from deepidea.flows.attack_classes import attack_class_of
+from deepidea.store.incidents import Incident
 from deepidea.web.views import IncidentView
 
 __all__ = ["next_steps"]
 
 SURE_SCORE = 0.9
+LOW = 4  # findings of low severity got nowhere: no doubt to settle
+SCANNED = (
+    "Check that {host} answers only on ports that it should, and whether {other} reached any of its services. "
+    "Scans from outside that got nowhere need no action."
+)
 
 
 def next_steps(view: IncidentView) -> list[str]:
@@ -17,8 +23,17 @@ def next_steps(view: IncidentView) -> list[str]:
         state = "closed" if row.status == "closed" else "a false alarm"
         return [f"Nothing: it is {state}. New alerts of it are still added here; reopen it to work on them."]
     other = view.hosts.top[0].value if row.n_hosts == 1 and view.hosts.top else "the other hosts"
-    first = attack_class_of(row.class_name).advice.format(host=row.host, other=other)
-    return [first, *_doubts(view), _label_step(view)]
+    return [_first_step(row, other), *_doubts(view), _label_step(view)]
+
+
+def _first_step(row: Incident, other: str) -> str:
+    """Return the advice of the class; where a finding made it the target's incident, the attacker is the other end."""
+    known = attack_class_of(row.class_name)
+    if known.role == row.role:
+        return known.advice.format(host=row.host, other=other)
+    if known.behaviour == "scan":
+        return SCANNED.format(host=row.host, other=other)
+    return known.advice.format(host=other, other=row.host)
 
 
 def _doubts(view: IncidentView) -> list[str]:
@@ -26,8 +41,9 @@ def _doubts(view: IncidentView) -> list[str]:
     row, doubts = view.incident, []
     if row.verdict is not None and row.verdict.verdict == "unsure":
         doubts.append(f"{row.verdict.analyst} was unsure: read the note below.")
-    if row.score is not None and row.score < SURE_SCORE:
-        doubts.append(f"The score is low ({row.score:.2f}): check the reasons under Why first.")
+    if row.score is not None and row.score < SURE_SCORE and not (row.finding and row.severity == LOW):
+        where = "the counts under Evidence" if row.finding else "the reasons under Why"
+        doubts.append(f"The score is low ({row.score:.2f}): check {where} first.")
     return doubts
 
 

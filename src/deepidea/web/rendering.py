@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
@@ -21,7 +21,7 @@ from jinja2.filters import do_filesizeformat
 from markupsafe import Markup, escape
 
 from deepidea.evaluation.page import plotly_script
-from deepidea.flows.attack_classes import attack_class_of
+from deepidea.flows.attack_classes import attack_class_of, technique_by_id
 from deepidea.store.alert_columns import SEVERITIES
 from deepidea.store.headline import NOTHING, duration
 
@@ -141,6 +141,35 @@ def size(n_bytes: float | None) -> str:
     ('999 B', '1.5 kB', '2.0 MB', '–')
     """
     return NOTHING if n_bytes is None else re.sub("Bytes?", "B", do_filesizeformat(n_bytes))
+
+
+def _percent(value: float | None) -> str:
+    """Return a share in whole percent, or more exactly where that would be 0 % or 100 %."""
+    return f"{value:.0%}".replace("%", " %") if value is not None and 0.01 <= value < 0.995 else share(value)
+
+
+def measured(value: float | None, measure: str) -> str:
+    """Spell the value of a finding's measure; the last word of its name is the unit.
+
+    Examples
+    --------
+    >>> measured(993, "ports"), measured(0.95, "failed_share"), measured(75, "median_gap_s"), measured(2e6, "fwd_bytes")
+    ('993', '95 %', '1 min 15 s', '2.0 MB')
+    """
+    kind = measure.rpartition("_")[2]
+    spellings: dict[str, Callable[[float | None], str]] = {"share": _percent, "s": duration, "bytes": size}
+    return spellings.get(kind, short)(value)
+
+
+def words(name: str) -> str:
+    """Return the name of a measure, or of a behaviour, in words, without its unit.
+
+    Examples
+    --------
+    >>> words("failed_share"), words("median_gap_s"), words("target_port")
+    ('failed', 'median gap', 'target port')
+    """
+    return re.sub(r"_(?:share|s)$", "", name).replace("_", " ")
 
 
 def sentence(text: str) -> str:
@@ -286,7 +315,8 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, heat, width, sentence)
+_FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, heat, width, sentence,
+                           measured, words)  # fmt: skip
 ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
 ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 ENVIRONMENT.globals.update(
@@ -296,6 +326,7 @@ ENVIRONMENT.globals.update(
     query=query,
     severities=SEVERITIES,
     attack_class_of=attack_class_of,
+    technique_by_id=technique_by_id,
 )
 
 

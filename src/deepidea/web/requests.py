@@ -86,7 +86,7 @@ class IncidentQuery(PageQuery):
     verdict: Annotated[VerdictFilter | None, Field(description="What the latest verdict is; none: not judged.")] = None
     search: Annotated[
         Text | None,
-        Field(description="Words that must all be found, in host, class, id or note; or a whole address or port."),
+        Field(description="Words to find in host, class, behaviour, evidence, id or note; or a whole address or port."),
     ] = None
 
 

@@ -255,6 +255,8 @@ class AnalystService:
         step_s = step_of(shown.last - shown.first + timedelta(microseconds=1), steps_s=FINE_STEPS_S)
         activity = incidents.activity(connection, *full.extent, step_s=step_s)
         others = incidents.latest_of_host(connection, shown.host, MOST_OF_HOST + 1)
+        findings, n_findings = ([], 0) if shown.behaviour is None else alerts.strongest_findings(
+            connection, *full.extent, limit=views.MOST_FINDINGS)  # fmt: skip
         return views.IncidentView(
             incident=shown,
             hosts=views.listed_of(full.hosts, shown.n_hosts),
@@ -268,6 +270,8 @@ class AnalystService:
             suggestions=suggestions_for(connection, full),
             same_host=tuple(one for one in others if one.incident_id != shown.incident_id)[:MOST_OF_HOST],
             sources=_counted(activity.by_source),
+            findings=tuple(findings),
+            n_findings=n_findings,
         )
 
     def class_names(self) -> tuple[str, ...]:

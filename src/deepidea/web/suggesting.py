@@ -35,10 +35,11 @@ def suggestions_for(connection: sa.Connection, full: FullIncident) -> tuple[Sugg
 
 
 def _rules(full: FullIncident) -> list[dict[str, str]]:
-    incident = full.incident
+    incident, finding = full.incident, full.incident.finding
     own, other = ("src", "dst") if incident.role == "source" else ("dst", "src")
     wide = {own: incident.host, "class_name": incident.class_name}
-    peer, port = _only(full.hosts, incident.n_hosts), _only(full.ports, incident.n_ports)
+    peer = _only(full.hosts, incident.n_hosts) if finding is None or finding.names_peer(incident.role) else None
+    port = _only(full.ports, incident.n_ports) if finding is None or finding.names_port else None
     parts = {**({other: peer} if peer and _is_address(peer) else {}), **({"port": port} if port else {})}
     narrower = [{**wide, name: value} for name, value in parts.items()]
     whole = [{**wide, **parts}] if len(parts) > 1 else []

@@ -25,6 +25,7 @@ from deepidea.web.windows import Window
 
 Health = Literal["ok", "degraded", "stopped"]
 LONGEST_NOTE = 10_000
+MOST_FINDINGS = 6  # of an incident
 MOST_SHOWN = 20  # hosts and ports of an incident, by alerts
 
 
@@ -120,6 +121,8 @@ class IncidentView:
         Other incidents of the same host, the latest first.
     sources
         With their alerts.
+    findings, n_findings
+        The strongest findings, at least one of each behaviour, and how many there are.
     """
 
     incident: Incident
@@ -134,6 +137,8 @@ class IncidentView:
     suggestions: tuple[Suggestion, ...]
     same_host: tuple[Incident, ...]
     sources: tuple[Counted, ...]
+    findings: tuple[Alert, ...]
+    n_findings: int
 
 
 # --- alerts ----------------------------------------------------------------------------------------------------------
