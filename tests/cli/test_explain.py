@@ -11,7 +11,10 @@ import pytest
 from deepidea.cli.explain import show_explanation
 from deepidea.model.detector import Detector
 from deepidea.model.explain import Explainer
+from deepidea.store.alert_columns import ALERT_COLUMNS
 from tests.conftest import Command
+from tests.detection.making import FINDING, findings_of
+from tests.stores import open_store
 
 
 @pytest.fixture
@@ -35,6 +38,20 @@ def test_an_alert_that_is_listed_can_be_explained(command: Command, model_file: 
     assert head.split() == ["feature", "value", "push", "benign", "flows"]
     assert 1 <= len(reasons) <= 8
     assert "benign flows of training" in footer
+
+
+def test_a_finding_is_shown_before_the_flow_that_completed_it(command: Command, model_file: Path, store: str):
+    with open_store(store) as opened:
+        alert = opened.alerts(limit=1).rows.drop("source", "suppressed_by")
+        found = findings_of([{}]).select("behaviour", "sentence", "finding")
+        raised = alert.with_columns(**found.to_dict(), alert_id=pl.lit("f" * 32), suppressed_by=pl.lit(None, pl.String))
+        opened.commit_batch("eth0", None, raised.select(*ALERT_COLUMNS), n_flows=1)
+    first, second, headline, *_ = command("explain", model_file, "ffff", "--store", store).out.splitlines()
+    assert first == f"Port scan vertical: {FINDING['sentence']}, 5.25 times the threshold"
+    assert "judged by itself" in second
+    assert headline.startswith("Looks like ")
+    written = json.loads(command("explain", model_file, "ffff", "--store", store, "--json").out)
+    assert (written["behaviour"], written["sentence"]) == (FINDING["behaviour"], FINDING["sentence"])
 
 
 def test_json_has_every_key(command: Command, model_file: Path, store: str):

@@ -68,10 +68,25 @@ def _explain_stored(detector: Detector, beginning: str, store: str, top: int, as
     with known_store(store) as opened:
         found = opened.query(find_row, beginning)
     explanation = explain_alert(detector, found, top=top)
+    finding = {name: found[name] for name in ("behaviour", "sentence") if found[name]}
     if as_json:
-        write_json({"alert_id": found["alert_id"], **explanation.to_dict()}, ensure_ascii=False)
+        write_json({"alert_id": found["alert_id"], **finding, **explanation.to_dict()}, ensure_ascii=False)
     else:
+        _show_finding(found)
         show_explanation(explanation, f"alert {found['alert_id']}", _facts(found))
+
+
+def _show_finding(alert: Mapping[str, Any]) -> None:
+    """Print the finding that raised an alert, and that the explanation is of its last flow alone."""
+    from deepidea.store.findings import finding_of
+
+    finding = finding_of(alert["finding"], alert["behaviour"])
+    if finding is not None:
+        margin = "" if finding.margin is None else f", {finding.margin:.3g} times the threshold"
+        out.print(
+            Text(f"{finding.title}: {alert['sentence'] or 'no evidence is stored'}{margin}", "bold"), soft_wrap=True
+        )
+        out.print("The finding raised this alert. The flow that completed it, judged by itself:", soft_wrap=True)
 
 
 def _facts(alert: Mapping[str, Any]) -> list[str]:

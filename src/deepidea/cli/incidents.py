@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,23 +35,26 @@ def incidents(
     if as_json:
         sys.stdout.writelines(json.dumps(_json(full), default=_iso) + "\n" for full in found)
         return
-    names = ("severity", "class", "host", "from", "for", "alerts", "ports", "hosts", "status", id_column("incident"))
-    show_table(names, map(_incident, found), empty="no incidents")
+    with_evidence = any(full.incident.sentence for full in found)
+    names = ("severity", "class", "host", "from", "for", "alerts", *(("evidence",) if with_evidence else ()), "ports",
+             "hosts", "status", id_column("incident"))  # fmt: skip
+    show_table(names, (_incident(full, with_evidence=with_evidence) for full in found), empty="no incidents")
 
 
 def _json(full: FullIncident) -> dict[str, Any]:
     of = full.incident
     names = ("incident_id", "role", "host", "first", "last", "n_alerts", "severity", "score", "n_ports", "n_hosts",
-             "status", "note", "changed")  # fmt: skip
+             "status", "note", "changed", "behaviours", "behaviour", "sentence")  # fmt: skip
     listed = {"incident_key": full.incident_key, "class": of.class_name, "ports": full.ports, "hosts": full.hosts}
-    return {**{name: getattr(of, name) for name in names}, **listed}
+    finding = None if of.finding is None else asdict(of.finding)
+    return {**{name: getattr(of, name) for name in names}, **listed, "finding": finding}
 
 
 def _iso(when: datetime) -> str:
     return when.isoformat()
 
 
-def _incident(full: FullIncident) -> tuple[Any, ...]:
+def _incident(full: FullIncident, *, with_evidence: bool) -> tuple[Any, ...]:
     of = full.incident
     return (
         severity_cell(of.severity),
@@ -59,6 +63,7 @@ def _incident(full: FullIncident) -> tuple[Any, ...]:
         time_cell(of.first),
         duration(of.duration_s),
         f"{of.n_alerts:,}",
+        *((of.sentence or "",) if with_evidence else ()),
         _most_frequent(full.ports, of.n_ports),
         _most_frequent(full.hosts, of.n_hosts),
         of.status,
@@ -93,11 +98,14 @@ def alerts(
     if format is not None:
         sys.stdout.writelines(line + "\n" for line in render(rows, format))
         return
-    names = ("time", "severity", "class", "score", "from", "to", "protocol", id_column("alert"))
-    show_table(names, map(_alert, rows.iter_rows(named=True)), empty="no alerts")
+    with_evidence = rows["sentence"].null_count() < rows.height
+    names = ("time", "severity", "class", "score", "from", "to", "protocol",
+             *(("evidence",) if with_evidence else ()), id_column("alert"))  # fmt: skip
+    found = rows.iter_rows(named=True)
+    show_table(names, (_alert(row, with_evidence=with_evidence) for row in found), empty="no alerts")
 
 
-def _alert(row: dict[str, Any]) -> tuple[Any, ...]:
+def _alert(row: dict[str, Any], *, with_evidence: bool) -> tuple[Any, ...]:
     return (
         time_cell(row["time"]),
         severity_cell(row["severity"]),
@@ -106,5 +114,6 @@ def _alert(row: dict[str, Any]) -> tuple[Any, ...]:
         endpoint_cell(row["src_ip"], row["src_port"]),
         endpoint_cell(row["dst_ip"], row["dst_port"]),
         row["protocol"] or "?",
+        *((row["sentence"] or "",) if with_evidence else ()),
         row["alert_id"][:ID_SHOWN],
     )
