@@ -52,6 +52,8 @@ class RedisSink:
 
         keep = self._address.options.get("maxlen", KEPT_ALERTS)
         try:
+            # All lines or none: the delivery sends a batch that failed again as a whole.
+            # An approximate length lets Redis drop whole nodes; the exact one would cut an entry at each line.
             with client.pipeline(transaction=True) as pipeline:
                 for line in lines:
                     pipeline.xadd(self._key, {FIELD: line}, maxlen=keep, approximate=True)

@@ -193,7 +193,6 @@ class BenchmarkTask:
 
         Systems have orders of their own, so counts are found by name.
         """
-        # systems order their classes differently
         tables = [_named_counts(record["decisions"]["own"]["confusion"]) for record in row.records]
         return [[sum(t.get((truth, named), 0) for t in tables) for named in self.classes] for truth in self.classes]
 

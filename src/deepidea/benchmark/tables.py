@@ -284,10 +284,10 @@ def _test_entries(test: PairedTest | None) -> list[Entry]:
 
 
 def _t_entry(test: PairedTest | None) -> Entry:
-    if test is None or test.t_p is None:
-        few = test is not None and test.n_seeds < MIN_SEEDS
-        return Entry(cannot_decide(test.n_seeds) if test and few else NONE)
-    return Entry(spell_p(test.t_p))
+    if test is not None and test.t_p is not None:
+        return Entry(spell_p(test.t_p))
+    # Enough seeds and no p-value: all differences are equal, so there is nothing to test.
+    return Entry(cannot_decide(test.n_seeds) if test is not None and test.n_seeds < MIN_SEEDS else NONE)
 
 
 def _flip_entry(p: float | None, n: int, unit: str = "seed") -> Entry:
@@ -299,7 +299,7 @@ def pooled_table(comparison: Comparison) -> Table | None:
 
     One task a data set, the first that is split as in papers: other splits of the same flows are no further evidence.
     """
-    # folders are read in order, so the first split of a data set is that of the main benchmark
+    # Folders are read in order, so the first split of a data set is that of the main benchmark.
     split = [task for task in comparison.tasks if task.is_split_as_in_papers]
     # Reversed, so that of several splits of a data set the first one wins.
     tasks = list({task.data.partition("@")[0]: task for task in reversed(split)}.values())
@@ -395,7 +395,6 @@ def _alarm_entry(row: Row, label: str) -> Entry:
 def unmeasured_table(comparison: Comparison) -> Table | None:
     """Return what was cut, failed, is damaged or missing, with the reason; seeds of one reason share a line."""
     absent = "other systems have this seed; this one was not run with it"
-    # seeds that failed for one reason share a line
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for r in comparison.unmeasured:
         seeds.setdefault((f"{r['data']}, {r['protocol']}: {r['system']}", r["status"], r["reason"]), []).append(

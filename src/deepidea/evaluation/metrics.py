@@ -505,6 +505,7 @@ def _ranking_scores(
     _check_length(score, truth, "attack_score")
     _check_unit_range(score, "attack_score")
     ranking, reliability = _Ranking.of(score, is_attack), _reliability(score, is_attack)
+    # With one kind of flow alone nothing is ranked: the areas would be 0 / 0.
     both = ranking.true[-1] > 0 and ranking.false[-1] > 0
     return {
         "pr_auc": _average_precision(ranking) if both else None,

@@ -163,6 +163,7 @@ def flows_under_split(
     else:
         flows, own = _read_labelled(data, schema, contract, taxonomy, label, benign)
     if recorded:
+        # Rows that tested the detector must not train its successor: its test would be of rows that it knows.
         replayed = _replayed(flows, contract)
         return TrainingFlows(flows if replayed is None else flows.take(replayed.train), dict(contract))
     return _training_part(flows, own, _kind(split, dataset), test_fraction, split_seed)

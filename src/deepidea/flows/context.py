@@ -40,6 +40,7 @@ def _window_columns(role: str, window: str) -> tuple[Column, ...]:
         Column(f"{role}_peers_{window}", "number", "", (), f"different {peers} at the other end of {flows}"),
     )
     share = Column(f"{role}_failed_share_{window}", "number", "", (), f"share that failed of {flows}")
+    # Over a fixed time the rate is the count in other units; over a fixed count of flows the time varies, so it is new.
     if window == "100":
         return (*counts, Column(f"{role}_flows_per_s_100", "number", "1/s", (), f"rate of {flows}"), share)
     return (

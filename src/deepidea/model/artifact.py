@@ -133,6 +133,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
 def _parse_manifest(path: Path, document: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(document)
+    # The parser calls itself for each level: a document of brackets alone exhausts Python's stack.
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"cannot read manifest.json of {path}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("members"), dict):

@@ -66,6 +66,7 @@ def _range_text(value: float, known: dict[float, float], column: Column) -> str:
     above = next((level for level in (0.99, 0.95, 0.75) if value > known[level]), None)
     below = next((level for level in (0.01, 0.05, 0.25) if value < known[level]), None)
     if above is not None:
+        # The extreme is added only where it says more: no benign flow went as far, and it is not the level itself.
         text = _majority_text(above, known[above], known[0.0], "under", column)
         return text + (f", all of them {_bound('under', known[1.0], column)}" * (value > known[1.0] > known[above]))
     if below is not None:

@@ -42,6 +42,7 @@ class FlowCNN(nn.Module):
         self, d_in: int, n_classes: int, *, channels: int = 16, d_hidden: int = 100, random_state: int = 0
     ) -> None:
         super().__init__()
+        # Weights follow from random_state alone, and the caller's generator is left as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_state)
             self.features = nn.Sequential(
@@ -53,6 +54,7 @@ class FlowCNN(nn.Module):
                 nn.MaxPool1d(2, ceil_mode=True),
                 nn.Flatten(),
             )
+            # Each pooling halves the width and rounds up.
             sizes = [2 * channels * math.ceil(math.ceil(d_in / 2) / 2), *[d_hidden] * 5]
             inner = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
             self.classifier = nn.Sequential(*inner, nn.Linear(d_hidden, n_classes))

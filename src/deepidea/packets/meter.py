@@ -412,6 +412,7 @@ def _flags_and_headers(
     columns |= {"fwd_packets_per_s": _divided(fwd, seconds), "bwd_packets_per_s": _divided(bwd, seconds)}
     most = np.maximum(ints[:, t.FWD_MAX], ints[:, t.BWD_MAX])
     least = np.minimum(ints[:, t.FWD_MIN], ints[:, t.BWD_MIN])
+    # A side without packets has 0 in its row, which no packet was.
     least = np.where(bwd == 0, ints[:, t.FWD_MIN], np.where(fwd == 0, ints[:, t.BWD_MIN], least))
     ends = {"most": most, "least": least}
     columns |= _spread("packet_length_{}", "min max mean std", n=fwd + bwd, floats=floats, at=t.M_ALL, **ends)

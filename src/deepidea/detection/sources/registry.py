@@ -196,6 +196,7 @@ def _kind_of(path: Path) -> str | None:
         return "pcap"
     begins = beginning_of(data, whole=whole) or data
     sensor = sensor_of(begins)
+    # CSV begins with nothing of its own, so here the name decides; an empty file has no header, whatever its name.
     is_table = path.name.lower().removesuffix(".gz").endswith(".csv") and bool(data)
     return sensor or ("table" if is_table else None)
 

@@ -120,6 +120,8 @@ def _updated(head: _Header, line: bytes) -> _Header:
     text = rest.decode("utf-8", "replace")
     if name == b"#separator":
         separator = _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), rest.strip(b" "))
+        # One ASCII byte: others may be part of a character of UTF-8, and a line end would cut the lines themselves.
+        # A header begins anew with it: the log before may have had other fields.
         return _Header(separator) if len(separator) == 1 and separator < b"\x80" and separator not in b"\r\n" else head
     if name == b"#fields":
         return replace(head, fields=tuple(text.split(head.separator.decode())))
