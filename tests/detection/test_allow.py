@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from deepidea.detection.allow import read_rules
 from deepidea.errors import DataError
 from deepidea.store.allow_rules import AllowRule, suppress
-from tests.detection.making import NOON, alerts_of
+from tests.detection.making import NOON, alerts_of, findings_of
 
 
 def suppressed(alerts: pl.DataFrame, *rules: AllowRule) -> list[bool]:
@@ -61,6 +61,15 @@ def test_all_criteria_of_a_rule_must_apply(rule: dict[str, str], expected: list[
         {"src_ip": None, "dst_ip": "no address", "dst_port": 53},
     ]
     assert suppressed(alerts_of(rows), AllowRule(**rule)) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [({"src": "192.0.2.7"}, True), ({"dst": "198.51.100.1", "class_name": "port_scan"}, True), ({"port": "80"}, False)],
+    ids=str,
+)
+def test_a_rule_applies_to_a_finding_by_the_flow_that_completed_it(rule: dict[str, str], expected: bool) -> None:
+    assert suppressed(findings_of([{"role": "target"}]), AllowRule(**rule)) == [expected]
 
 
 def test_a_rule_that_has_ended_does_not_count() -> None:

@@ -16,7 +16,7 @@ from deepidea.detection.feedback_export import export_feedback, unpack_features
 from deepidea.errors import DataError
 from deepidea.flows.feedback_columns import guard_cells, unguard_cells
 from deepidea.store.allow_rules import AllowRule
-from tests.detection.making import NOON, alerts_of, sweep
+from tests.detection.making import NOON, alerts_of, findings_of, sweep
 from tests.stores import Store
 
 
@@ -126,6 +126,30 @@ def test_alerts_that_an_allow_rule_keeps_quiet_are_exported_all_the_same(store: 
     store.add_rule(AllowRule(src="192.0.2.7"))
     assert incident_ids(store) == []
     assert exported(store, tmp_path).height == 40
+
+
+def test_findings_are_labelled_and_exported_as_the_flow_that_completed_them(store: Store, tmp_path: Path) -> None:
+    put(store, findings_of([{"at_s": 1.0, "class": "brute_force"}, {"at_s": 2.0, "class": "botnet"}]))
+    guessing, beacon = incident_ids(store)
+    store.judge("incident", guessing, "true_positive", analyst="ann")
+    store.judge("incident", beacon, "false_positive", analyst="ann")
+    rows = exported(store, tmp_path).sort("prediction")
+    assert rows.select("prediction", "label").rows() == [("botnet", "benign"), ("brute_force", "brute_force")]
+    assert rows["bytes_per_s"].to_list() == [12.5, 12.5]
+
+
+def test_the_label_of_a_days_scans_holds_for_the_day_that_a_rule_suppresses(store: Store, tmp_path: Path) -> None:
+    hours = [{"at_s": 3_600.0 * k, "src_ip": f"203.0.113.{k}", "role": "target"} for k in range(30)]  # from noon on
+    put(store, findings_of(hours))
+    today, tomorrow = incident_ids(store)
+    store.judge("incident", today, "false_positive", analyst="ann")
+    assert exported(store, tmp_path).height == 12
+    store.add_rule(AllowRule(dst="198.51.100.1", class_name="port_scan"))
+    assert incident_ids(store) == []
+    assert exported(store, tmp_path).height == 12
+    (rule,) = store.rules()
+    store.remove_rule(rule.rule_id)
+    assert incident_ids(store) == [today, tomorrow]
 
 
 def test_no_flow_is_exported_twice_and_the_newer_verdict_wins(store: Store, tmp_path: Path) -> None:
