@@ -325,7 +325,7 @@ def test_the_page_stands_alone_and_its_plots_are_valid(comparison):
         "tau",
     ]
     for key, figure in figures.items():
-        assert f'id="figure-{key}"' in markup
+        assert f'data-plot="{key}"' in markup
         assert go.Figure(json.loads(re.sub(r'"@\w+"', '"#123456"', json.dumps(figure)))).data
     addresses = [v for _, attrs in Page(markup).tags for n, v in attrs.items() if n in ("src", "href", "action")]
     assert all(address == "data:," or address.startswith("#") for address in addresses)

@@ -122,7 +122,7 @@ def test_equal_evaluations_are_equal_pages_and_the_figures_are_json(evaluation):
     figures = figures_in(page)
     assert list(figures) == ["recall", "precision_recall", "roc", "reliability", "scores"]
     for key in figures:
-        assert f'id="figure-{key}"' in page
+        assert f'data-plot="{key}"' in page
 
 
 def test_the_plotly_script_is_that_of_the_pinned_package():  # else gzip the new one into evaluation/templates

@@ -56,7 +56,7 @@ def render_page(template: str, figures: Mapping[str, Figure], *, package: str = 
     from markupsafe import Markup
 
     plotly = plotly_script().decode().replace("\r", "").replace("</script", "<\\/script")
-    draw = _resource("figures.js")
+    draw = figures_script()
     # Markup is what templates put in unescaped: each entry is ours, or was made safe just above.
     page = {
         "policy": Markup(policy(plotly, draw)),  # quotes in it are its syntax; no value from outside gets there
@@ -94,8 +94,9 @@ def environment(package: str = __package__) -> jinja2.Environment:
     return made
 
 
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+def figures_script() -> str:
+    """Return the script that draws the figures of a report, or of a web page."""
+    return resources.files(__package__).joinpath("templates", "figures.js").read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

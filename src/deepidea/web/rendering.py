@@ -1,4 +1,4 @@
-"""Renders templates: spelling of numbers and times, and escaping of text from outside."""
+"""Renders templates: formats numbers and times, and escapes untrusted text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse
 from jinja2.filters import do_filesizeformat
 from markupsafe import Markup, escape
 
-from deepidea.evaluation.page import plotly_script
+from deepidea.evaluation.page import figures_script, plotly_script
 from deepidea.flows.attack_classes import attack_class_of, technique_by_id
 from deepidea.store.alert_columns import SEVERITIES
 from deepidea.store.headline import NOTHING, duration
@@ -88,7 +88,7 @@ def _is_control(character: str) -> bool:
 
 
 def number(value: float | None, decimals: int = 0) -> str:
-    """Spell a number with commas; a dash where there is none.
+    """Format a number with commas; a dash where there is none.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def number(value: float | None, decimals: int = 0) -> str:
 
 
 def short(value: float | None) -> str:
-    """Spell a number in few characters.
+    """Format a number in few characters.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def short(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Spell a share in percent: two figures of its distance to 0 % or 100 %.
+    """Format a share in percent: two figures of its distance to 0 % or 100 %.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def share(value: float | None) -> str:
 
 
 def size(n_bytes: float | None) -> str:
-    """Spell bytes.
+    """Format bytes.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def sentence(text: str) -> str:
 
 
 def plural(n: float, one: str, many: str = "") -> str:
-    """Spell a count with its noun.
+    """Format a count with its noun.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def moment(when: datetime | None, form: str = "full") -> Markup:
 
 
 def ago(when: datetime | None, now: datetime | None = None) -> Markup:
-    """Return how long ago a time was, as a ``time`` element that the page keeps up to date.
+    """Return the age of a time, as a ``time`` element that the page keeps up to date.
 
     Examples
     --------
@@ -287,7 +287,7 @@ def static_files() -> Mapping[str, tuple[bytes, str]]:
         for entry in files("deepidea.web").joinpath("static").iterdir()
         if Path(entry.name).suffix in KINDS
     }
-    all_files = {**own, "plotly.min.js": plotly_script()}
+    all_files = {**own, "figures.js": figures_script().encode(), "plotly.min.js": plotly_script()}
     return {name: (data, hashlib.sha256(data).hexdigest()[:12]) for name, data in all_files.items()}
 
 
