@@ -34,8 +34,8 @@ from typing import Any
 
 import polars as pl
 import redis
+from tests.adapters.redis_server import running_redis
 from tests.detection.postgres import fresh_database, running_server
-from tests.detection.redis_server import running_redis
 
 from benchmarks.result_files import RESULTS, write_result
 from deepidea.adapters.redis_group import RedisPublisher

@@ -33,8 +33,8 @@ import numpy as np
 import polars as pl
 import redis
 import sqlalchemy as sa
+from tests.adapters.redis_server import running_redis
 from tests.detection.postgres import DURABLE, fresh_database, running_server
-from tests.detection.redis_server import running_redis
 
 from benchmarks.filled_store import fill_store, make_alerts
 from benchmarks.result_files import RESULTS, write_result

@@ -1,7 +1,7 @@
 """A detection that is interrupted and started again stores what one that was never disturbed stores.
 
 Every kind of file source, with and without host context, by every way in which it may be interrupted and its files may
-change meanwhile. Redis and Kafka are in test_redis_source, test_redis_group, test_kafka and test_shared_detection.
+change meanwhile. Redis and Kafka are in tests/adapters.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.flows.sensors.suricata import EveParser
-from tests.detection.redis_server import free_port, running_redis
+from tests.adapters.redis_server import free_port, running_redis
 from tests.flows.sensor_lines import eve_dns, eve_flow
 
 redis = pytest.importorskip("redis", reason="redis is not installed: pip install 'deepidea[redis]'")

@@ -24,8 +24,8 @@ from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import FlowBatch, Partition
 from deepidea.errors import StalePositionError
 from deepidea.model.detector import Detector
+from tests.adapters.redis_server import running_redis
 from tests.detection.making import alerts_of
-from tests.detection.redis_server import running_redis
 from tests.detection.servers import eventually
 from tests.stores import Store, open_store
 
@@ -224,7 +224,7 @@ def test_a_process_that_is_stopped_hands_over_at_once(site: tuple[Path, Any], se
 
 @pytest.mark.slow
 def test_partitions_of_a_killed_process_are_taken_over(site: tuple[Path, Any], url: str) -> None:
-    cluster = pytest.importorskip("tests.detection.kafka_cluster")
+    cluster = pytest.importorskip("tests.adapters.kafka_cluster")
     from deepidea.adapters.kafka import KafkaPublisher
 
     folder, whole = site

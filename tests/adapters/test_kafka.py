@@ -22,12 +22,12 @@ from deepidea.detection.sources.registry import open_source
 from deepidea.detection.sources.source import Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.context import HostContext
-from tests.detection.redis_server import free_port
+from tests.adapters.redis_server import free_port
+from tests.adapters.sharing import Reading, wait_for
 from tests.detection.servers import eventually
-from tests.detection.sharing import Reading, wait_for
 from tests.flows.sensor_lines import eve_flow
 
-cluster = pytest.importorskip("tests.detection.kafka_cluster")
+cluster = pytest.importorskip("tests.adapters.kafka_cluster")
 N = 200
 
 

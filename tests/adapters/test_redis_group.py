@@ -24,9 +24,9 @@ from deepidea.detection.sources.registry import open_source, source_of
 from deepidea.detection.sources.source import FlowBatch, Position
 from deepidea.errors import DataError, MissingExtraError, SinkError, SourceError
 from deepidea.flows.context import HostContext
-from tests.detection.redis_server import free_port, running_redis
+from tests.adapters.redis_server import free_port, running_redis
+from tests.adapters.sharing import Reading, wait_for
 from tests.detection.servers import eventually
-from tests.detection.sharing import Reading, wait_for
 from tests.flows.sensor_lines import eve_flow
 
 redis = pytest.importorskip("redis", reason="redis is not installed: pip install 'deepidea[redis]'")
