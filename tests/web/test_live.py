@@ -55,7 +55,7 @@ def test_verdicts_rules_and_engines_are_told(service, filled, server, ann):
         while "wlan0" not in [one["name"] for one in reader.until("sources")["sources"]]:
             pass
         service.add_token("bob", "admin", actor=ann)
-        service.note(row.incident_id, "end", actor=ann)
+        service.change_incident(row.incident_id, note="end", actor=ann)
         kinds = []
         while (event := reader.next())[0] != "change" or event[1]["action"] != "incident.note":
             kinds.append(event)
@@ -65,11 +65,11 @@ def test_verdicts_rules_and_engines_are_told(service, filled, server, ann):
 def test_whoever_was_cut_off_goes_on_behind_the_last_event(service, server, ann):
     ids = [row.incident_id for row in service.incidents(limit=5).items]
     with listening(server) as reader:
-        service.note(ids[0], "0", actor=ann)
+        service.change_incident(ids[0], note="0", actor=ann)
         reader.until("change")
         last = reader.last_id
         for number, one in enumerate(ids[1:], 1):
-            service.note(one, str(number), actor=ann)
+            service.change_incident(one, note=str(number), actor=ann)
         while reader.until("change")["subject"] != ids[-1]:
             pass
     with listening(server, **{"Last-Event-ID": last}) as again:

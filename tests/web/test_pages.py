@@ -35,7 +35,7 @@ def put_odd_things(store: Store) -> None:
     texts = {**dict.fromkeys(("sentence", "key", "direction", "technique"), ODD), "counts": {ODD: 7}}
     store.commit_batch("eth0", None, findings_of([{"behaviour": ODD, "src_ip": "192.0.2.250", **texts}]), n_flows=1)
     for row in service.incidents(limit=50).items:
-        service.note(row.incident_id, ODD, actor=ann)
+        service.change_incident(row.incident_id, note=ODD, actor=ann)
         service.add_verdict("incident", row.incident_id, "true_positive", actor=ann, class_name=ODD, note=ODD)
     service.add_rule({"src": "10.9.9.9", "class": ODD, "note": ODD}, actor=ann)
     store.register_sink(ODD)
@@ -256,7 +256,7 @@ def test_an_incident_is_judged_noted_and_closed(at_work: tuple[Served, httpx.Cli
     for action, given, told in (
         ("verdict", {"verdict": "true_positive", "class_name": "botnet", "note": "C2 seen"}, "C2 seen"),
         ("note", {"note": "ticket 7"}, "Note saved"),
-        ("status", {"status": "closed"}, "The incident was closed"),
+        ("status", {"status": "closed"}, "Incident closed"),
     ):
         sent = {**form_of(page_at(server, base, client), f"{base}/{action}"), **given}
         answer = client.post(f"{base}/{action}", data=sent, follow_redirects=True)
@@ -285,9 +285,9 @@ def test_a_change_of_what_somebody_else_has_changed_is_refused(at_work: tuple[Se
     [row] = AnalystService(server.store).incidents(class_name="DDoS").items
     base = f"/incidents/{row.incident_id}"
     sent = {**form_of(page_at(server, base, client), f"{base}/note"), "note": "mine"}
-    AnalystService(server.store).note(row.incident_id, "theirs", actor=Someone())
+    AnalystService(server.store).change_incident(row.incident_id, note="theirs", actor=Someone())
     answer = client.post(f"{base}/note", data=sent, follow_redirects=True)
-    assert "changed by somebody else" in read_page(str(answer.url), answer.text).text
+    assert "changed by someone else" in read_page(str(answer.url), answer.text).text
     assert AnalystService(server.store).incidents(class_name="DDoS").items[0].note == "theirs"
 
 

@@ -119,7 +119,7 @@ def test_filters_take_sql_for_text(service, text):
 def test_hostile_texts_come_back_as_they_were(service, ann):
     row = service.incidents(host=XSS).items[0]
     assert (row.class_name, XSS in row.headline) == (XSS, True)
-    service.note(row.incident_id, XSS, actor=ann)
+    service.change_incident(row.incident_id, note=XSS, actor=ann)
     view = service.incident(row.incident_id)
     assert view.incident.note == XSS
     assert view.suggestions == ()  # no rule is made of what is no address
@@ -196,7 +196,7 @@ def test_every_change_leaves_a_line_of_audit(service, ann):
     row = service.incidents(class_name="port_scan").items[0]
     changes = {
         "incident.status": lambda: service.set_status([row.incident_id], "closed", actor=ann),
-        "incident.note": lambda: service.note(row.incident_id, "seen", actor=ann),
+        "incident.note": lambda: service.change_incident(row.incident_id, note="seen", actor=ann),
         "verdict.add": lambda: service.add_verdict("incident", row.incident_id, "unsure", actor=ann),
         "rule.add": lambda: service.add_rule({"src": "10.0.0.0/8"}, actor=ann),
         "rule.remove": lambda: service.remove_rule(service.rules()[0].rule_id, actor=ann),
@@ -247,7 +247,7 @@ def test_bulk_is_whole_or_not_at_all(service, ann):
 def test_a_change_by_someone_else_is_noticed(service, ann):
     row = service.incidents(limit=1).items[0]
     first = service.change_incident(row.incident_id, actor=ann, status="acknowledged", version=row.version)
-    with pytest.raises(ChangedError, match="changed by somebody else"):
+    with pytest.raises(ChangedError, match="changed by someone else"):
         service.change_incident(row.incident_id, actor=Someone("bob"), status="closed", version=row.version)
     with pytest.raises(ChangedError):
         service.set_status([row.incident_id], "closed", actor=ann, versions={row.incident_id: row.version})

@@ -129,8 +129,8 @@ def test_a_sink_that_rejects_alerts_degrades_the_health(plain: ServeConfig, mode
             time.sleep(0.1)
         ready = httpx.get(f"{url}/readyz", timeout=60)
     assert [row["health"] for row in health["sinks"]] == ["degraded"]
-    assert health["sinks"][0]["name"] in health["says"]
-    assert "refused" in health["says"]
+    assert health["sinks"][0]["name"] in health["message"]
+    assert "refused" in health["message"]
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert ready.json()["reasons"] == ["sinks that reject alerts: 1"]
     assert "127.0.0.1" not in ready.text

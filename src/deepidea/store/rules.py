@@ -34,7 +34,7 @@ class Rule:
     """An allow rule for display: criteria in words, whether it is active, and the number of alerts it suppresses."""
 
     rule_id: str
-    says: str
+    description: str
     src: str | None
     dst: str | None
     host: str | None
@@ -53,11 +53,11 @@ def find(connection: sa.Connection) -> list[Rule]:
     query = sa.select(ALERTS.c.suppressed_by, sa.func.count()).where(ALERTS.c.suppressed_by.is_not(None))
     counts: dict[str, int] = {rule: n for rule, n in connection.execute(query.group_by(ALERTS.c.suppressed_by))}  # noqa: C416
     now = datetime.now(UTC)
-    given = ("says", "active", "n_alerts")
+    given = ("description", "active", "n_alerts")
     return [
         Rule(
             **{name: getattr(rule, name) for name in Rule.__slots__ if name not in given},
-            says=str(rule),
+            description=str(rule),
             active=rule.is_active(now),
             n_alerts=counts.get(rule.rule_id, 0),
         )

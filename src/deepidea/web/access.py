@@ -3,11 +3,11 @@
 A route declares who may use it by a dependency::
 
     @router.post("/incidents/{incident_id}")
-    def judge(incident_id: str, actor: Annotated[Actor, Depends(analyst)]) -> ...
+    def close(incident_id: str, actor: Annotated[Actor, Depends(analyst)]) -> ...
 
 Programs send a token with each request. Browsers log in with a token once and then have a session; a change must carry
-the session's CSRF secret and come from a page of this server. While the store has no token at all, everyone on this
-machine is an admin, and nobody else gets in.
+the session's CSRF secret and come from a page of this server. Until a token has been created, everyone on this
+machine is an admin, and others are refused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Actor:
     Parameters
     ----------
     name
-        Of the token; ``local`` while nobody has to log in.
+        Of the token; ``local`` while no login is needed.
     role
     address
         IP address of the client.

@@ -1,7 +1,7 @@
-"""The REST API, ``/api/v1``: all that the pages can show and do, for programs.
+"""The REST API, ``/api/v1``: everything that the pages show and do, for programs.
 
-Routes are plain functions, which the server runs in threads: a slow one does not keep others waiting. The stream of
-events alone is a coroutine.
+Routes are plain functions, which the server runs in threads, so a slow one delays no other. Only the event stream is a
+coroutine.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ Admin = Annotated[Actor, Depends(admin)]
 
 
 class Fault(BaseModel):
-    """A field that is not as it must be."""
+    """An invalid field."""
 
     where: list[str | int]
     what: str
 
 
 class Problem(BaseModel):
-    """An error, in the form of RFC 9457: ``detail`` says what failed and why."""
+    """An error, in the form of RFC 9457; ``detail`` has what failed and why."""
 
     type: str = "about:blank"
     title: str
@@ -70,7 +70,7 @@ class Problem(BaseModel):
 
 
 class Me(BaseModel):
-    """Who asks, by which way they got in, and the roles that theirs includes."""
+    """The client: name, means of authentication, and roles."""
 
     name: str
     role: Literal["viewer", "analyst", "admin"]
@@ -80,43 +80,43 @@ class Me(BaseModel):
 
 
 class RuleAdded(BaseModel):
-    """An allow rule that was added, and how many stored alerts it changed."""
+    """A new allow rule, and the number of stored alerts that it changed."""
 
     rule: Rule
     n_changed: int
 
 
 class NChanged(BaseModel):
-    """How many stored alerts a change reached."""
+    """Number of stored alerts that a change reached."""
 
     n_changed: int
 
 
 class Items(BaseModel, Generic[T]):
-    """A list; ``next`` is what to ask for ``after`` these items, null where they are the last ones."""
+    """A list; ``next`` is the ``after`` of the following page, null on the last one."""
 
     items: list[T]
     next: str | None = None
 
 
-def _problem(says: str) -> dict[str, Any]:
-    return {"description": says, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 
 
 REFUSED: dict[int | str, dict[str, Any]] = {
     400: _problem("The body is not JSON, or the request names a host that is not this server's."),
     401: _problem("No valid token or session."),
-    403: _problem("The role does not suffice, or a browser's change lacks the page's secret."),
-    405: _problem("The path does not know this method."),
-    422: _problem("The request is not as this document says, or breaks a rule."),
-    503: _problem("The store does not answer, or the server is full."),
+    403: _problem("The role is too low, or a browser's change lacks the page's secret."),
+    405: _problem("The path has no such method."),
+    422: _problem("The request is invalid by this document or by a rule of the store."),
+    503: _problem("The store is unavailable, or the server is at its limit of streams."),
 }
-ABSENT: dict[int | str, dict[str, Any]] = {404: _problem("There is none of this id.")}
-CHANGED: dict[int | str, dict[str, Any]] = {409: _problem("Somebody else has changed it meanwhile.")}
+ABSENT: dict[int | str, dict[str, Any]] = {404: _problem("No such id.")}
+CHANGED: dict[int | str, dict[str, Any]] = {409: _problem("Changed by someone else meanwhile.")}
 
 
 class ReadRoute(APIRoute):
-    """Run a GET endpoint in one read transaction, so that all it shows is of one moment."""
+    """Run a GET endpoint in one read transaction: all of its answer is of one moment."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         reads = {"service", "request"} & inspect.signature(endpoint).parameters.keys()
@@ -139,7 +139,7 @@ router = APIRouter(prefix=PREFIX, responses=REFUSED, route_class=ReadRoute)
 
 
 def service_of(request: Request) -> AnalystService:
-    """Return the service of the application, which it makes when it is first asked for one."""
+    """Return the service of the application; it is made at the first call."""
     state = request.app.state
     if getattr(state, "service", None) is None:
         state.service = _make_service(state)
@@ -157,7 +157,7 @@ Service = Annotated[AnalystService, Depends(service_of)]
 
 @contextlib.asynccontextmanager
 async def running(app: FastAPI) -> AsyncIterator[None]:
-    """Follow the store for those who listen, as long as the application runs."""
+    """Publish live events as long as the application runs."""
     if getattr(app.state, "service", None) is None:
         app.state.service = _make_service(app.state)
     live = app.state.live = Live(app.state.service)
@@ -175,12 +175,12 @@ def _window(service: AnalystService, query: asked.SpanQuery) -> Window:
     return service.window(query.window, since=query.since, until=query.until)
 
 
-# --- who asks --------------------------------------------------------------------------------------------------------
+# --- access ----------------------------------------------------------------------------------------------------------
 
 
 @router.get("/me", tags=["access"])
 def me(actor: Viewer) -> Me:
-    """Tell who asks."""
+    """Return the client's name and roles."""
     roles = [role for role in ("viewer", "analyst", "admin") if actor.may(role)]
     about = {name: getattr(actor, name) for name in ("name", "role", "way", "address")}
     return Me(**about, roles=roles)  # type: ignore[arg-type]
@@ -188,16 +188,16 @@ def me(actor: Viewer) -> Me:
 
 @router.get("/openapi.json", tags=["access"], dependencies=[Depends(viewer)], include_in_schema=False)
 def openapi(request: Request) -> JSONResponse:
-    """Return the document of the API."""
+    """Return the OpenAPI document."""
     return JSONResponse(document(request.app))
 
 
-# --- at a glance -----------------------------------------------------------------------------------------------------
+# --- overview --------------------------------------------------------------------------------------------------------
 
 
 @router.get("/overview", tags=["overview"], dependencies=[Depends(viewer)])
 def overview(service: Service, query: Annotated[asked.SpanQuery, Query()]) -> views.Overview:
-    """Tell the state of the network at a glance."""
+    """Return an overview of the network."""
     return service.overview(_window(service, query))
 
 
@@ -209,7 +209,7 @@ def alert_series(service: Service, query: Annotated[asked.SpanQuery, Query()]) -
 
 @router.get("/series/flows", tags=["overview"], dependencies=[Depends(viewer)])
 def flow_series(service: Service, query: Annotated[asked.FlowQuery, Query()]) -> views.Series:
-    """Count flows over time, and the alerts among them, quiet or not."""
+    """Count flows over time, and the alerts among them, suppressed ones included."""
     return service.flow_series(_window(service, query), source=query.source)
 
 
@@ -224,7 +224,7 @@ def incidents(service: Service, query: Annotated[asked.IncidentQuery, Query()]) 
 
 @router.post("/incidents/status", tags=["incidents"], responses={**ABSENT, **CHANGED})
 def set_status(service: Service, actor: Analyst, change: asked.BulkChange) -> Items[Incident]:
-    """Give many incidents a status, all or none of them."""
+    """Set the status of several incidents, of all or of none."""
     rows = service.set_status(
         change.incident_ids, change.status, actor=actor, note=change.note, versions=change.versions
     )
@@ -233,7 +233,7 @@ def set_status(service: Service, actor: Analyst, change: asked.BulkChange) -> It
 
 @router.get("/incidents/{incident_id}", tags=["incidents"], dependencies=[Depends(viewer)], responses=ABSENT)
 def incident(service: Service, incident_id: asked.IncidentId) -> views.IncidentView:
-    """Tell all that is known of an incident, with why its strongest alert was raised."""
+    """Return an incident in full, with the explanation of its strongest alert."""
     return _there(service.incident(incident_id), "incident", incident_id)
 
 
@@ -241,7 +241,7 @@ def incident(service: Service, incident_id: asked.IncidentId) -> views.IncidentV
 def change_incident(
     service: Service, actor: Analyst, incident_id: asked.IncidentId, change: asked.IncidentChange
 ) -> Incident:
-    """Change status, note, or both of an incident."""
+    """Set status, note, or both of an incident."""
     return service.change_incident(
         incident_id, actor=actor, status=change.status, note=change.note, version=change.version
     )
@@ -259,20 +259,20 @@ def alerts(service: Service, query: Annotated[asked.AlertQuery, Query()]) -> Pag
 
 @router.get("/alerts/{alert_id}", tags=["alerts"], dependencies=[Depends(viewer)], responses=ABSENT)
 def alert(service: Service, alert_id: asked.AlertId) -> views.AlertView:
-    """Tell all that is known of an alert."""
+    """Return an alert in full."""
     return _there(service.alert(alert_id), "alert", alert_id)
 
 
 @router.get("/alerts/{alert_id}/eve", tags=["alerts"], dependencies=[Depends(viewer)], responses=ABSENT)
 def eve(service: Service, alert_id: asked.AlertId) -> dict[str, Any]:
-    """Return an alert as Suricata writes it (EVE)."""
+    """Return an alert in Suricata's format (EVE)."""
     text = _there(service.eve(alert_id), "alert", alert_id)
     return Response(text, media_type="application/json")  # type: ignore[return-value]
 
 
 @router.get("/alerts/{alert_id}/why", tags=["alerts"], dependencies=[Depends(viewer)], responses=ABSENT)
 def why(service: Service, alert_id: asked.AlertId) -> views.WhyView:
-    """Tell why an alert was raised: the features that drove the verdict."""
+    """Explain an alert: the features behind its verdict."""
     return _there(service.why(alert_id), "alert", alert_id)
 
 
@@ -286,10 +286,9 @@ def verdicts(service: Service, query: Annotated[asked.VerdictQuery, Query()]) ->
 
 
 @router.post("/verdicts", tags=["verdicts"], status_code=201, responses=ABSENT)
-def add_verdict(service: Service, actor: Analyst, said: asked.NewVerdict) -> Feedback:
-    """Say what an alert or an incident is. It stands beside the detector's verdict, and the latest one holds."""
-    about = said.model_dump(exclude={"subject", "subject_id", "verdict"})
-    return service.add_verdict(said.subject, said.subject_id, said.verdict, actor=actor, **about)
+def add_verdict(service: Service, actor: Analyst, label: asked.NewVerdict) -> Feedback:
+    """Label an alert or an incident. The latest label is valid; the detector's verdict stays."""
+    return service.add_verdict(**label.model_dump(), actor=actor)
 
 
 @router.get(
@@ -299,9 +298,9 @@ def add_verdict(service: Service, actor: Analyst, said: asked.NewVerdict) -> Fee
     responses={200: {"description": "Labelled flows.", "content": {kind: {} for kind in _EXPORTED.values()}}},
 )
 def export(service: Service, actor: Analyst, query: Annotated[asked.ExportQuery, Query()]) -> FileResponse:
-    """Return the flows that analysts judged, as labelled data that a detector can be trained on.
+    """Export the flows that analysts labelled, as training data.
 
-    The whole is written to a temporary file first, in bounded memory, and sent from there.
+    They are written to a temporary file first, in bounded memory, and sent from there.
     """
     folder = Path(tempfile.mkdtemp(prefix="deepidea-export-"))
     path = folder / f"feedback.{query.format}"
@@ -319,26 +318,26 @@ def export(service: Service, actor: Analyst, query: Annotated[asked.ExportQuery,
 
 @router.get("/rules", tags=["rules"], dependencies=[Depends(viewer)])
 def rules(service: Service) -> Items[Rule]:
-    """List allow rules, those that have ended too."""
+    """List allow rules, expired ones too."""
     return Items(items=list(service.rules()))
 
 
 @router.post("/rules", tags=["rules"], status_code=201)
 def add_rule(service: Service, actor: Analyst, rule: asked.NewRule) -> RuleAdded:
-    """Keep alerts quiet, those that are stored too: each of them is looked at, which takes its time."""
+    """Add an allow rule and apply it to the stored alerts, about 5 s a million."""
     added, n_changed = service.add_rule(rule.model_dump(), actor=actor)
     return RuleAdded(rule=added, n_changed=n_changed)
 
 
 @router.post("/rules/preview", tags=["rules"])
 def preview_rule(service: Service, _: Analyst, rule: asked.NewRule) -> views.Suggestion:
-    """Tell what an allow rule would keep quiet, without adding it."""
+    """Count the alerts that an allow rule would suppress, without adding it."""
     return service.preview_rule(rule.model_dump())
 
 
 @router.delete("/rules/{rule_id}", tags=["rules"], responses=ABSENT)
 def remove_rule(service: Service, actor: Analyst, rule_id: asked.RuleId) -> NChanged:
-    """Remove an allow rule, and let go what it kept quiet."""
+    """Remove an allow rule and restore the alerts that it suppressed."""
     return NChanged(n_changed=service.remove_rule(rule_id, actor=actor))
 
 
@@ -353,7 +352,7 @@ def hosts(service: Service, query: Annotated[asked.HostQuery, Query()]) -> Page[
 
 @router.get("/hosts/{host}", tags=["hosts"], dependencies=[Depends(viewer)], responses=ABSENT)
 def host(service: Service, host: asked.HostName) -> views.HostView:
-    """Tell what is known of a host: incidents, peers, ports asked for."""
+    """Return a host in full: incidents, peers, destination ports."""
     found = service.host(host)
     return _there(found if found.known else None, "host", host)
 
@@ -363,13 +362,13 @@ def host(service: Service, host: asked.HostName) -> views.HostView:
 
 @router.get("/sources", tags=["sources"], dependencies=[Depends(viewer)])
 def sources(service: Service) -> views.SourcesView:
-    """Tell how sources and sinks stand: rates, delays, losses by reason, what waits."""
+    """Return the state of sources and sinks: rates, delays, losses by reason, waiting alerts."""
     return service.sources()
 
 
 @router.get("/drift", tags=["models"], dependencies=[Depends(viewer)])
 def drift(service: Service, query: Annotated[asked.DriftQuery, Query()]) -> views.DriftView:
-    """Tell whether the flows of today are like those that the model was trained on, or calibrated by."""
+    """Compare recent flows with those of the model's training, or of its calibration."""
     return service.drift(**query.model_dump())
 
 
@@ -378,7 +377,7 @@ def drift(service: Service, query: Annotated[asked.DriftQuery, Query()]) -> view
 
 @router.get("/models", tags=["models"], dependencies=[Depends(viewer)])
 def models(service: Service) -> views.ModelsView:
-    """List models and what was active when."""
+    """List models and their activations."""
     return service.models()
 
 
@@ -391,25 +390,25 @@ def add_model(
     query: Annotated[asked.UploadQuery, Query()],
     file: Annotated[bytes, Body(media_type="application/octet-stream", description="A detector file.")],
 ) -> views.ModelRow:
-    """Keep a detector file, after an audit of it. It is not active yet."""
+    """Check a detector file and add it to the store, without activating it."""
     return service.add_model(read_model(file, name=query.name), actor=actor)
 
 
 @router.post("/models/rollback", tags=["models"])
-def roll_back(service: Service, actor: Admin, said: asked.RollBack) -> Activation:
-    """Go back to the model that was active before the present one."""
-    return service.rollback(actor=actor, note=said.note)
+def roll_back(service: Service, actor: Admin, wanted: asked.RollBack) -> Activation:
+    """Activate the model before the active one."""
+    return service.rollback(actor=actor, note=wanted.note)
 
 
 @router.get("/models/{model_id}", tags=["models"], dependencies=[Depends(viewer)], responses=ABSENT)
 def model(service: Service, model_id: asked.ModelId) -> views.ModelView:
-    """Tell all that is known of a model: its card, thresholds, evaluation, drift."""
+    """Return a model in full: card, thresholds, evaluation, drift."""
     return _there(service.model(model_id), "model", model_id)
 
 
 @router.delete("/models/{model_id}", tags=["models"], status_code=204, responses=ABSENT)
 def remove_model(service: Service, actor: Admin, model_id: asked.ModelId) -> None:
-    """Let a model's file go; the history keeps its id."""
+    """Delete a model's file; the history keeps its id."""
     service.remove_model(model_id, actor=actor)
 
 
@@ -428,12 +427,12 @@ def model_file(service: Service, model_id: asked.ModelId) -> Response:
 
 
 @router.post("/models/{model_id}/activate", tags=["models"], responses=ABSENT)
-def activate(service: Service, actor: Admin, model_id: asked.ModelId, said: asked.Activate) -> Activation:
-    """Make a model the active one; detections take it over within seconds.
+def activate(service: Service, actor: Admin, model_id: asked.ModelId, wanted: asked.Activate) -> Activation:
+    """Activate a model; running detections switch to it within seconds.
 
-    It must have been compared with the active one and be no worse, unless it is forced to; the history then says so.
+    A comparison must have found it no worse than the active one, unless `force` is set; the history records that.
     """
-    return service.activate(model_id, actor=actor, note=said.note, force=said.force)
+    return service.activate(model_id, actor=actor, note=wanted.note, force=wanted.force)
 
 
 # --- administration --------------------------------------------------------------------------------------------------
@@ -441,25 +440,25 @@ def activate(service: Service, actor: Admin, model_id: asked.ModelId, said: aske
 
 @router.get("/audit", tags=["administration"], dependencies=[Depends(admin)])
 def audit(service: Service, query: Annotated[asked.PageQuery, Query()]) -> Page[AuditEntry]:
-    """List who did what, the newest first."""
+    """List the audit log, the newest first."""
     return service.audit(limit=query.limit, after=query.after)
 
 
 @router.get("/tokens", tags=["administration"], dependencies=[Depends(admin)])
 def tokens(service: Service) -> Items[Token]:
-    """List tokens, never with their secrets."""
+    """List tokens, without their secrets."""
     return Items(items=list(service.tokens()))
 
 
 @router.post("/tokens", tags=["administration"], status_code=201)
 def add_token(service: Service, actor: Admin, wanted: asked.NewTokenRequest) -> views.NewToken:
-    """Create a token; its secret is in this answer alone."""
+    """Create a token; only this answer has its secret."""
     return service.add_token(wanted.name, wanted.role, actor=actor, expires=wanted.expires)
 
 
 @router.delete("/tokens/{token_id}", tags=["administration"], status_code=204, responses=ABSENT)
 def revoke_token(service: Service, actor: Admin, token_id: asked.TokenId) -> None:
-    """End a token, and the sessions that it opened."""
+    """Revoke a token and end its sessions."""
     service.revoke_token(token_id, actor=actor)
 
 
@@ -484,7 +483,7 @@ async def events(
     query: Annotated[asked.EventsQuery, Query()],
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> StreamingResponse:
-    """Tell what happens as it happens, as server-sent events."""
+    """Stream changes as server-sent events."""
     live: Live = request.app.state.live
 
     chunks = await live.stream(last_event_id or query.after, may=lambda: _may_go_on(request, actor))
@@ -494,7 +493,7 @@ async def events(
 
 
 async def _may_go_on(request: Request, actor: Actor) -> bool:
-    """Return whether somebody may still listen; that a page is open does not put off the end of its session."""
+    """Return whether a client still has access; an open page does not extend its session."""
     if actor.way == "session":
         state, secret = request.app.state, request.cookies.get(cookie_name(request), "")
         look = partial(find_session, state.store, secret, idle_s=0.0)
@@ -508,18 +507,18 @@ async def _may_go_on(request: Request, actor: Actor) -> bool:
 
 # --- the document ----------------------------------------------------------------------------------------------------
 
-_ABOUT = f"""All that the pages can show and do, for programs.
+_ABOUT = f"""Everything that the pages show and do, for programs.
 
-**Access.** Send a token, which `deepidea tokens add` makes: `Authorization: Bearer dit_...`. While the store has no
-token at all, the server listens on loopback alone and needs none. Each operation names the role that it takes
-(`x-role`): a viewer looks, an analyst judges, an admin changes the server; each may do what those before it may.
+**Access.** Send a token of `deepidea tokens add`: `Authorization: Bearer dit_...`. Until a token has been created, the
+server listens on loopback only and needs none. Each operation names the role that it requires (`x-role`): a viewer
+reads, an analyst labels, an admin manages the server; each role includes those before it.
 
-**Pages.** A list answers `items` and `next`; give `next` back as `after` for what follows. It is null at the end.
+**Pages.** A list has `items` and `next`: send `next` as `after` to get the following page. It is null at the end.
 
-**Errors** are problem details (RFC 9457): `detail` says which rule, and what is so instead.
+**Errors** are problem details (RFC 9457): `detail` has the rule and the offending value.
 
-**Changes by others.** Give the `version` of an incident that you saw with a change: where somebody else has changed it
-since, the answer is 409.
+**Concurrent changes.** Send the `version` of an incident with a change: if someone else has changed it since, the
+answer is 409.
 
 **Events.** `/api/v1/events` is a stream of server-sent events: {", ".join(f"`{kind}`" for kind in EVENTS)}.
 """
@@ -545,9 +544,14 @@ def _made_document() -> dict[str, Any]:
     schemas |= {"Problem": Problem.model_json_schema(ref_template="#/components/schemas/{model}")}
     schemas |= schemas["Problem"].pop("$defs")
     made["components"]["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer", "description": "Of `deepidea tokens add`."},
-        "session": {"type": "apiKey", "in": "cookie", "name": "deepidea", "description": "Of a browser."},
-        "csrf": {"type": "apiKey", "in": "header", "name": "X-CSRF-Token", "description": "With a session's changes."},
+        "token": {"type": "http", "scheme": "bearer", "description": "A token of `deepidea tokens add`."},
+        "session": {"type": "apiKey", "in": "cookie", "name": "deepidea", "description": "A browser's session."},
+        "csrf": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-CSRF-Token",
+            "description": "For changes in a session.",
+        },
     }
     for route in router.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:

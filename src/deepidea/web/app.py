@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from html import escape
 from http import HTTPStatus
@@ -76,7 +75,7 @@ def create_app(
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
-        lifespan=_lifespan,
+        lifespan=api.running,
     )
     app.state.store, app.state.settings, app.state.engines = store, settings, engines or Engines()
     app.state.detector, app.state.detector_name, app.state.service = detector, detector_name, service
@@ -98,12 +97,6 @@ def _add_middleware(app: FastAPI, settings: ServeConfig) -> None:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders, tls=settings.is_https)
     health.add_metrics(app)
-
-
-@contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with api.running(app), pages.running(app):
-        yield
 
 
 # --- files of the pages ----------------------------------------------------------------------------------------------

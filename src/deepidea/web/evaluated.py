@@ -14,7 +14,7 @@ Facts = list[tuple[str, str]]
 
 
 def facts_of(view: ModelView) -> Facts:
-    """Return the card in brief: names and values, plain text."""
+    """Return the main facts of a card: names and values, plain text."""
     row, bounds = view.row, view.thresholds or {}
     facts = [
         ("Name", row.name or row.model_id),
@@ -43,7 +43,7 @@ def facts_of(view: ModelView) -> Facts:
 
 
 def plots_of(view: ModelView) -> list[dict[str, Any]]:
-    """Return the plots of a model that there are numbers for: key, title, what to say, and the plot."""
+    """Return the plots of a model that has numbers for them: key, title, caption, and plot."""
     return [made for made in (_training(view.training), *_evaluation(view.evaluation)) if made is not None]
 
 
@@ -82,7 +82,7 @@ def _precision(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _detection(subsets: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return which share of attacks is caught at which rate of false alarms: what a threshold is chosen by."""
+    """Return recall and false alarms by threshold, to choose one."""
     whole = next(iter(subsets.values()), None)
     if whole is None:
         return None
@@ -127,7 +127,7 @@ def _recall_by_class(kept: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def summary_of(view: ModelView) -> dict[str, Any] | None:
-    """Return the facts of an evaluation, how far to trust it, and its confusion matrix as rows of cells."""
+    """Return facts and notes of an evaluation, and its confusion matrix as rows of cells."""
     kept = view.evaluation
     whole = None if kept is None else kept.get("subsets", {}).get("all")
     if kept is None or whole is None:

@@ -21,12 +21,12 @@ _KEPT = 4  # explainers, each with its detector's network
 
 
 class Explainers:
-    """Explains alerts; a detector is made ready once and kept.
+    """Explains alerts; the explainers of the latest detectors are kept.
 
     Parameters
     ----------
     cards : Cards
-        Where detectors come from.
+        Provides the detectors.
     """
 
     def __init__(self, cards: Cards) -> None:
@@ -34,7 +34,7 @@ class Explainers:
         self._kept: OrderedDict[str, Explainer] = OrderedDict()
 
     def why(self, alert: Mapping[str, Any]) -> WhyView:
-        """Return why an alert was raised, or why that is not known."""
+        """Return the explanation of an alert, or why there is none."""
         try:
             explainer = self._explainer(alert["model"] or "")
             if explainer is None:
@@ -67,7 +67,7 @@ def _no_file(model: str | None) -> str:
 
 
 def feature_values(detector: Detector | None, features: str | None) -> tuple[FeatureValue, ...]:
-    """Return what a detector saw of a flow, in human form; titles go by the column's name where it is not at hand."""
+    """Return the features of a flow for display; without the detector, titles are column names."""
     values: dict[str, Any] = json.loads(features) if features else {}
     known = {} if detector is None else {column.name: column for column in detector.schema.columns}
     return tuple(_feature(known.get(name), name, raw) for name, raw in values.items())

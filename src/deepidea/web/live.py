@@ -41,7 +41,7 @@ EVENTS = ("hello", "incident", "alerts", "sources", "change", "rules", "models",
 ``alerts``
     New alerts that no rule suppresses: ``total``, and their number by class, ``classes``.
 ``sources``
-    Health of sources and sinks, at most once a second: ``sources``, ``sinks``, ``health``, ``says``.
+    Health of sources and sinks, at most once a second: ``sources``, ``sinks``, ``health``, ``message``.
 ``change``
     A user changed something: ``actor``, ``action``, ``subject``, ``time``.
 ``rules``, ``models``
@@ -233,7 +233,7 @@ class Live:
         if (shown := _visible_health(view)) != self._shown_health:
             self._shown_health = shown
             parts = {name: [asdict(row) for row in getattr(view, name)] for name in ("sources", "sinks")}
-            yield "sources", {**parts, "health": view.health, "says": view.says}
+            yield "sources", {**parts, "health": view.health, "message": view.message}
 
     def publish(self, kind: str, data: Any) -> None:
         """Send an event to all listeners; call it in the event loop's thread only."""

@@ -1,4 +1,4 @@
-"""Models as they are shown: those that the store keeps, those that run from files, and what their cards say."""
+"""Models for display: those in the store, those that run from files, and their cards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepidea.store.models import StoredModel, open_detector
 from deepidea.store.store import Store
 from deepidea.web.views import Compared, DriftLight, ModelRow, ModelsView, ModelView
 
-_KEPT = 4  # detectors that are held in memory
+_KEPT = 4  # detectors in memory
 _BRIEF = 40  # items of a list in a card
 
 
@@ -29,7 +29,7 @@ class Cards:
     store : Store
     detector : Detector, optional
     name : str
-        What the detector's file is called.
+        Name of the detector's file.
     """
 
     def __init__(self, store: Store, detector: Detector | None = None, name: str = "") -> None:
@@ -38,7 +38,7 @@ class Cards:
         self._kept: OrderedDict[str, Detector] = OrderedDict()
 
     def detector(self, model: str) -> Detector | None:
-        """Return the detector of a fingerprint, None where its file is not at hand or cannot be used."""
+        """Return the detector of a fingerprint, None where its file is missing or damaged."""
         if self._own is not None and self._own.fingerprint == model:
             return self._own
         stored = [one for one in self._store.query(models.all_models) if one.model == model]
@@ -52,20 +52,20 @@ class Cards:
                 except StoreError:
                     raise
                 except DeepIDEAError:
-                    return None  # removed meanwhile, or damaged: shown as not at hand
+                    return None  # removed meanwhile, or damaged: shown as missing
             self._kept.move_to_end(model_id)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
             return self._kept[model_id]
 
     def classes(self) -> set[str]:
-        """Return the attack classes of detectors that are loaded."""
+        """Return the attack classes of the loaded detectors."""
         with self._lock:
             loaded = [*self._kept.values(), *([self._own] if self._own is not None else [])]
         return {name for one in loaded for name in one.classes if name != one.benign}
 
     def models(self) -> ModelsView:
-        """Return the rows of all models, the latest added first, behind them those that run from files."""
+        """Return the rows of all models: stored ones, the latest first, then those that run from files."""
         history = self._store.query(models.activations)
         rows = self._rows()
         kept = {row.model_id for row in rows if row.stored}
@@ -144,17 +144,12 @@ def _thresholds(card: Mapping[str, Any]) -> dict[str, Any] | None:
         set_by = Thresholds.from_contract(card[CARD_ENTRY])
     except ArtifactError:
         return None
-    plain = {
-        "fpr": set_by.fpr,
-        "n_flows": set_by.n_flows,
-        "source": set_by.source,
-        "guarantee": set_by.guarantee,
-    }
+    plain = {name: getattr(set_by, name) for name in ("fpr", "n_flows", "source", "guarantee")}
     return {"bounds": json_bounds(set_by.bounds), **plain}
 
 
 def _brief(value: Any) -> Any:
-    """Return a JSON value without long lists, which become their first items."""
+    """Return a JSON value, long lists cut to their first items."""
     if isinstance(value, Mapping):
         return {str(name): _brief(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,20 +1,19 @@
-"""The pages: each asks the service, draws its plots, and renders a template; what changes something leads on to one.
+"""The pages: each reads from the service, makes its plots, and renders a template; a change redirects to a page.
 
-All that a page shows stands in its address, so that it can be shared. Nothing needs JavaScript but plots and live
-updates. The next page says what an action did, or why not.
+The address of a page holds its filters, so it can be shared. Only plots and live updates need JavaScript. After a
+change, the next page shows its result or its error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 import deepidea
@@ -26,7 +25,7 @@ from deepidea.store.incidents import IncidentOrder, IncidentStatus, VerdictFilte
 from deepidea.web import evaluated, plots
 from deepidea.web.access import Actor, admin, analyst, viewer
 from deepidea.web.advice import next_steps
-from deepidea.web.api import ReadRoute, service_of
+from deepidea.web.api import Admin, Analyst, ReadRoute, service_of
 from deepidea.web.login import own_page
 from deepidea.web.plots import Plot
 from deepidea.web.rendering import plural, query, render
@@ -45,18 +44,10 @@ MOST_FLASH = 600
 RULE_LASTS = timedelta(days=90)
 RULE_FIELDS = ("src", "dst", "host", "peer", "port", "class", "expires", "note", "incident")
 
-Analyst = Annotated[Actor, Depends(analyst)]
-Admin = Annotated[Actor, Depends(admin)]
 Text = Annotated[str, Query(max_length=500)]
 
 
-@contextlib.asynccontextmanager
-async def running(_: FastAPI) -> AsyncIterator[None]:
-    """Keep what works beside the requests running: pages have nothing of their own."""
-    yield
-
-
-# --- what all pages share --------------------------------------------------------------------------------------------
+# --- frame of all pages ----------------------------------------------------------------------------------------------
 
 _NAV = (
     ("/", "overview", "Overview"),
@@ -70,7 +61,7 @@ _ADMIN = (("/audit", "audit", "Audit log"), ("/tokens", "tokens", "Tokens"))
 
 
 def _show(request: Request, name: str, *, status_code: int = 200, **context: Any) -> Response:
-    """Return a page within the frame: navigation, what the last action did, and the count of what is urgent."""
+    """Return a page in its frame: navigation, result of the last action, number of urgent incidents."""
     actor: Actor = request.state.actor
     flash = _read_flash(request)
     page = render(
@@ -98,7 +89,7 @@ def _nav(request: Request, entries: Sequence[tuple[str, str, str]]) -> list[dict
 
 
 def _after(target: str, done: Callable[[], str]) -> Response:
-    """Do something and redirect to a page that says what was done, or why it was not."""
+    """Make a change, and redirect to a page that shows its result or its error."""
     try:
         kind, text = "good", done()
     except (DataError, ChangedError) as error:
@@ -114,7 +105,7 @@ def _read_flash(request: Request) -> dict[str, str] | None:
 
 
 def _here(request: Request) -> str:
-    """Return the address of a page as it was asked for."""
+    """Return the requested address of a page."""
     return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
@@ -127,7 +118,7 @@ def _figures(**drawn: Plot | None) -> dict[str, Any]:
 
 @router.get("/", dependencies=[Depends(viewer)])
 def overview(request: Request, window: WindowName = "24h") -> Response:
-    """Show the state of the network at a glance."""
+    """Show an overview of the network."""
     view = service_of(request).overview(window)
     alerts, flows = plots.by_class(view.alerts), plots.rates_plot(view.flows)
     losses = _losses(view.sources)
@@ -155,7 +146,7 @@ def _flows_per_s(view: Overview) -> float:
 
 
 def _losses(sources: Sequence[SourceView]) -> list[dict[str, Any]]:
-    """Return what was left out or lost, by source and reason, the most first."""
+    """Return skipped and dropped records by source and reason, the most first."""
     kinds: tuple[Literal["skipped", "dropped"], ...] = ("skipped", "dropped")
     losses = [
         {"source": source.name, "kind": kind, "reason": reason, "n": n}
@@ -214,7 +205,7 @@ def incidents(
 
 
 def _by_severity(text: str) -> dict[str, Any]:
-    """Return the filter of a severity: ``2`` is as urgent as high at least, ``only-2`` is high alone."""
+    """Return the filter of a severity: ``2`` matches high and more urgent, ``only-2`` high alone."""
     name, _, number = text.rpartition("-")
     known = name in ("", "only") and number in ("1", "2", "3", "4")
     return {"only" if name else "severity": int(number)} if known else {}
@@ -222,7 +213,7 @@ def _by_severity(text: str) -> dict[str, Any]:
 
 @router.get("/incidents/{incident_id}", dependencies=[Depends(viewer)])
 def incident(request: Request, incident_id: str, flow: Text = "", after: Text = "") -> Response:
-    """Show all that is known of an incident; ``flow`` names the alert that is opened in its table."""
+    """Show an incident in full; ``flow`` is the id of the alert that is expanded in its table."""
     service = service_of(request)
     found = service.incident_with_alerts(incident_id, limit=FLOWS_PER_PAGE, after=after or None)
     if found is None:
@@ -259,12 +250,12 @@ def incident(request: Request, incident_id: str, flow: Text = "", after: Text = 
 
 
 def _spread(line: str | None) -> str:
-    """Return a JSON line with an entry a line."""
+    """Return a JSON line indented."""
     return "" if line is None else json.dumps(json.loads(line), indent=1, ensure_ascii=False)
 
 
 def _flow_link(base: str, alert_id: str, opened: str, after: str) -> str:
-    """Return the link that opens a flow, or closes the one that is open."""
+    """Return the link that expands a flow, or collapses the expanded one."""
     if alert_id == opened:
         return f"{base}{query({'after': after})}#h-flows"
     return f"{base}{query({'after': after, 'flow': alert_id})}#flow"
@@ -278,7 +269,7 @@ def set_statuses(
     id: Annotated[list[str] | None, Form()] = None,
     back: Annotated[str, Form()] = "/incidents",
 ) -> Response:
-    """Give several incidents a status."""
+    """Set the status of several incidents."""
     ids = id or []
 
     def done() -> str:
@@ -290,7 +281,12 @@ def set_statuses(
     return _after(back, done)
 
 
-_PAST = {"acknowledged": "acknowledged", "closed": "closed", "open": "reopened", "false_alarm": "called a false alarm"}
+_PAST = {
+    "acknowledged": "acknowledged",
+    "closed": "closed",
+    "open": "reopened",
+    "false_alarm": "marked a false alarm",
+}
 
 
 @router.post("/incidents/{incident_id}/status")
@@ -301,12 +297,12 @@ def set_status(
     status: Annotated[str, Form()],
     version: Annotated[int | None, Form()] = None,
 ) -> Response:
-    """Give an incident a status, unless somebody else has changed it meanwhile."""
+    """Set the status of an incident, unless someone else has changed it meanwhile."""
 
     def done() -> str:
         versions = {} if version is None else {incident_id: version}
         service_of(request).set_status([incident_id], cast(IncidentStatus, status), actor=actor, versions=versions)
-        return f"The incident was {_PAST.get(status, status)}"
+        return f"Incident {_PAST.get(status, status)}"
 
     return _after(_incident_page(incident_id), done)
 
@@ -319,10 +315,10 @@ def set_note(
     note: Annotated[str, Form()] = "",
     version: Annotated[int | None, Form()] = None,
 ) -> Response:
-    """Keep a note on an incident, unless somebody else has changed it meanwhile."""
+    """Set the note of an incident, unless someone else has changed it meanwhile."""
 
     def done() -> str:
-        service_of(request).note(incident_id, note, actor=actor, version=version)
+        service_of(request).change_incident(incident_id, note=note, actor=actor, version=version)
         return "Note saved"
 
     return _after(_incident_page(incident_id), done)
@@ -338,7 +334,7 @@ def add_verdict(
     note: Annotated[str, Form()] = "",
     alert: Annotated[str, Form()] = "",
 ) -> Response:
-    """Keep a verdict on an incident, or on one alert of it."""
+    """Label an incident, or one of its alerts."""
 
     def done() -> str:
         subject: Subject = "alert" if alert else "incident"
@@ -377,7 +373,7 @@ def hosts(request: Request, q: Text = "", window: WindowName | None = None, afte
 
 @router.get("/hosts/{host:path}", dependencies=[Depends(viewer)])
 def host(request: Request, host: str, window: WindowName = "all", after: Text = "") -> Response:
-    """Show a host: its incidents, whom it met, what was asked for."""
+    """Show a host: incidents, peers, destination ports."""
     view = service_of(request).host(host, window=window, limit=FLOWS_PER_PAGE, after=after or None)
     base, activity = "/hosts/" + quote(host, safe=""), plots.counts_plot(view.series, next(iter(view.series.lines)))
     return _show(
@@ -401,7 +397,7 @@ def host(request: Request, host: str, window: WindowName = "all", after: Text = 
 
 @router.get("/sources", dependencies=[Depends(viewer)])
 def sources(request: Request) -> Response:
-    """Show where flows come from and alerts go to, and how all of that is."""
+    """Show sources, sinks and their health."""
     view = service_of(request).sources()
     return _show(request, "sources.html", view=view, losses=_losses(view.sources), command=WATCH)
 
@@ -410,19 +406,19 @@ def sources(request: Request) -> Response:
 
 
 def _rule_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of a rule's form, all of them."""
+    """Return all fields of a rule's form."""
     given = {"class": values.get("class_name"), **values}
     return {name: str(given.get(name) or "") for name in RULE_FIELDS}
 
 
 def _suggested(incident_id: str, rule: Mapping[str, str]) -> dict[str, str]:
-    """Return what the form of an incident's rule begins with: it ends some day, and says where it comes from."""
+    """Return the initial form of an incident's rule, with an expiry and a note about its origin."""
     ends = datetime.now(UTC).date() + RULE_LASTS
     return _rule_of({**rule, "expires": ends.isoformat(), "note": f"From incident {incident_id[:12]}"})
 
 
 def _rule_entry(rule: Mapping[str, str]) -> dict[str, str]:
-    """Return what a form says as the service takes it."""
+    """Return the filled-in fields of a form, for the service."""
     return {name: value.strip() for name, value in rule.items() if value.strip() and name != "incident"}
 
 
@@ -434,7 +430,7 @@ def rules(request: Request) -> Response:
 
 @router.get("/rules/new", dependencies=[Depends(analyst)])
 def new_rule(request: Request) -> Response:
-    """Tell what a rule would silence, before it is added."""
+    """Preview a rule: the alerts that it would suppress."""
     rule, preview, fault = _rule_of(request.query_params), None, ""
     entry = _rule_entry(rule)
     if entry:
@@ -485,7 +481,7 @@ def remove_rule(request: Request, actor: Analyst, rule_id: str) -> Response:
 
 @router.get("/model", dependencies=[Depends(viewer)])
 def model(request: Request, features: Literal["", "all"] = "") -> Response:
-    """Show the detector in use: its card, how it was evaluated, drift, and the models kept."""
+    """Show the detector in use: card, evaluation, drift, and the stored models."""
     service = service_of(request)
     models, view, drift = service.models(), service.model(), service.drift()
     hours = [hour for hour in drift.hours if hour.score is not None]
@@ -509,7 +505,7 @@ def model(request: Request, features: Literal["", "all"] = "") -> Response:
 
 @router.get("/models/rollback", dependencies=[Depends(admin)])
 def confirm_rollback(request: Request) -> Response:
-    """Ask before the model that was active before becomes so again."""
+    """Confirm a rollback to the previous model."""
     view = {
         "title": "Roll back to the previous model?",
         "facts": [("Active now", _named_active(service_of(request)))],
@@ -526,7 +522,7 @@ def _named_active(service: AnalystService) -> str:
 
 @router.post("/models/rollback")
 def roll_back(request: Request, actor: Admin, note: Annotated[str, Form()] = "") -> Response:
-    """Make the model active that was so before the present one."""
+    """Activate the model before the active one."""
 
     def done() -> str:
         service_of(request).rollback(actor=actor, note=note)
@@ -537,7 +533,7 @@ def roll_back(request: Request, actor: Admin, note: Annotated[str, Form()] = "")
 
 @router.get("/models/{model_id}/activate", dependencies=[Depends(admin)])
 def confirm_activation(request: Request, model_id: str) -> Response:
-    """Ask before a model becomes the active one; say why that is refused, where it is."""
+    """Confirm an activation; show why it is refused, if it is."""
     service = service_of(request)
     row = next((row for row in service.models().items if row.model_id == model_id), None)
     if row is None:
@@ -562,7 +558,7 @@ def activate(
     note: Annotated[str, Form()] = "",
     force: Annotated[str, Form()] = "",
 ) -> Response:
-    """Make a model the active one."""
+    """Activate a model."""
 
     def done() -> str:
         service_of(request).activate(model_id, actor=actor, note=note, force=force == "yes")
@@ -576,7 +572,7 @@ def activate(
 
 @router.get("/audit", dependencies=[Depends(admin)])
 def audit(request: Request, after: Text = "") -> Response:
-    """Show who changed what, and what was refused."""
+    """Show the audit log: changes and refusals."""
     view = service_of(request).audit(limit=2 * PER_PAGE, after=after or None)
     older = f"/audit{query({'after': view.next})}" if view.next else None
     shown = plural(len(view.items), "entry", "entries")
@@ -597,7 +593,7 @@ def add_token(
     role: Annotated[str, Form()],
     expires: Annotated[str, Form()] = "",
 ) -> Response:
-    """Create a token and show its secret, this once: the answer is the page itself and no redirect."""
+    """Create a token and show its secret once: in the answer itself, without a redirect."""
     try:
         made = service_of(request).add_token(name.strip(), cast(Role, role), actor=actor, expires=_end_of(expires))
     except DataError as error:
@@ -611,7 +607,7 @@ def _raise(error: DataError) -> str:
 
 
 def _end_of(day: str) -> datetime | None:
-    """Return the end of a day that a form names."""
+    """Return the end of the day in a form."""
     try:
         return datetime.combine(date.fromisoformat(day), clock.max, UTC) if day else None
     except ValueError:
@@ -620,7 +616,7 @@ def _end_of(day: str) -> datetime | None:
 
 @router.post("/tokens/{token_id}/revoke")
 def revoke_token(request: Request, actor: Admin, token_id: str) -> Response:
-    """End a token."""
+    """Revoke a token and end its sessions."""
 
     def done() -> str:
         service_of(request).revoke_token(token_id, actor=actor)

@@ -25,7 +25,7 @@ __all__ = [
     "rates_plot",
 ]
 
-N_COLOURS = 7  # classes that get one of their own; the others share the eighth
+N_COLOURS = 7  # classes with their own colour; the others share the eighth
 OTHERS = "all others"
 
 
@@ -164,7 +164,7 @@ def curves_plot(
         x and y of each.
     x_title, y_title
     y_named
-        What the axis is called where the table's column is called otherwise.
+        Title of the axis, where it differs from the table's column.
     shares
         Whether both axes are shares, 0..1.
     table
@@ -195,7 +195,7 @@ def curves_plot(
 
 
 def bars_plot(values: Sequence[tuple[str, float]]) -> Plot:
-    """Return shares by name as bars that lie."""
+    """Return shares by name as horizontal bars."""
     bars = {
         "type": "bar",
         "orientation": "h",

@@ -62,7 +62,7 @@ MOST_IN_BULK = 500
 MOST_CLASSES = 12  # lines of a plot; the others are one
 MOST_OF_HOST = 10  # other incidents of a host beside one
 OTHER = "other classes"
-CLASSES_EVERY_S = 10.0  # how long the list of classes is kept: it is read off the counts of every minute
+CLASSES_EVERY_S = 10.0  # the list of classes is read again after this: it takes a pass over the counts of all minutes
 
 
 class Actor(Protocol):
@@ -78,19 +78,19 @@ class Actor(Protocol):
 
 
 class NotThereError(DataError):
-    """What was asked for is not in the store (HTTP 404)."""
+    """The requested subject is not in the store (HTTP 404)."""
 
     status = 404
 
 
 class ChangedError(DeepIDEAError):
-    """Somebody else has changed it meanwhile (HTTP 409)."""
+    """Someone else has changed it meanwhile (HTTP 409)."""
 
     status = 409
 
 
 class AnalystService:
-    """What the page and the API show and change.
+    """Queries and changes for page, API and command line.
 
     Methods that read are one read transaction, or join the one that the thread has open (:meth:`Store.read`).
 
@@ -99,7 +99,7 @@ class AnalystService:
     store : Store
         The caller closes it.
     detector : Detector, optional
-        That runs from a file: it explains its alerts, and is listed among the models.
+        Running from a file: it explains its alerts, and is listed among the models.
     detector_name : str
         Name of its file.
     sink_errors : callable, optional
@@ -133,10 +133,7 @@ class AnalystService:
     # --- windows -----------------------------------------------------------------------------------------------------
 
     def window(self, name: str = "24h", *, since: datetime | None = None, until: datetime | None = None) -> Window:
-        """Return the stretch of time that a name, or two times, stand for.
-
-        It ends now, or at the newest data where these are older than the whole window.
-        """
+        """Return a time window by its name or bounds; see :func:`deepidea.web.windows.window_of`."""
         oldest, newest = self.store.query(series.extent)
         return window_of(name, since=since, until=until, newest=newest, oldest=oldest)
 
@@ -151,10 +148,10 @@ class AnalystService:
         span = _span(self._window(window))
         return span["since"], span["until"]
 
-    # --- at a glance -------------------------------------------------------------------------------------------------
+    # --- overview ----------------------------------------------------------------------------------------------------
 
     def overview(self, window: Window | str = "24h") -> views.Overview:
-        """Return the state of the network at a glance."""
+        """Return an overview of the network."""
         with self.store.read() as connection:
             window = self._window(window)
             span = _span(window)
@@ -179,11 +176,11 @@ class AnalystService:
             sources=status.sources,
             drift=light,
             health=status.health,
-            health_says=status.says,
+            health_message=status.message,
         )
 
     def alert_series(self, window: Window | str = "24h") -> views.Series:
-        """Return alerts over time, a line a class: the most frequent first, beyond a dozen together."""
+        """Return alerts over time by class, the most frequent first; beyond a dozen, the rest is one line."""
         window = self._window(window)
         rows = self.store.query(series.alerts, window.since, window.until, step_s=window.step_s)
         ranked = sorted(rows, key=lambda name: (-sum(rows[name].values()), name))
@@ -211,7 +208,7 @@ class AnalystService:
     ) -> views.IncidentPage:
         """Return a page of incidents; filters as of :func:`deepidea.store.incidents.find`.
 
-        A window stands for ``since`` and ``until``.
+        ``window`` replaces ``since`` and ``until``.
         """
         with self.store.read() as connection:
             filters["since"], filters["until"] = self._times(window, filters.get("since"), filters.get("until"))
@@ -219,17 +216,17 @@ class AnalystService:
             return views.IncidentPage(page.items, page.next, incidents.count(connection, **filters))
 
     def count_urgent(self) -> int:
-        """Return how many incidents are open that are critical or high."""
+        """Return the number of open incidents of severity critical or high."""
         return self.store.query(incidents.count, status="open", severity=2)
 
     def incident(self, incident_id: str, *, why: bool = True) -> views.IncidentView | None:
-        """Return all that is known of an incident; None where it is not, or is no more.
+        """Return an incident in full, None where the store has none.
 
         Parameters
         ----------
         incident_id : str
         why : bool
-            Whether to explain the strongest alert, which takes milliseconds, and the first time its detector is loaded.
+            Whether to explain the strongest alert: milliseconds, and at first the loading of its detector.
         """
         with self.store.read() as connection:
             full = incidents.get_full(connection, incident_id)
@@ -238,7 +235,7 @@ class AnalystService:
     def incident_with_alerts(
         self, incident_id: str, *, limit: int, after: str | None = None
     ) -> tuple[views.IncidentView, Page[Alert]] | None:
-        """Return what :meth:`incident` does, and a page of the incident's alerts, the latest first."""
+        """Return an incident in full and a page of its alerts, the latest first."""
         with self.store.read() as connection:
             full = incidents.get_full(connection, incident_id)
             if full is None:
@@ -275,7 +272,7 @@ class AnalystService:
         )
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the classes that filters and verdicts can name: those of alerts and models, as of seconds ago."""
+        """Return the classes of alerts and models, for filters and labels; read again every few seconds."""
         until, names = self._class_names
         if time.monotonic() >= until:
             names = tuple(sorted({*self.store.query(alerts.classes), *self._cards.classes()}))
@@ -307,7 +304,7 @@ class AnalystService:
         )
 
     def alert(self, alert_id: str) -> views.AlertView | None:
-        """Return all that is known of an alert; None where it is not."""
+        """Return an alert in full, None where the store has none."""
         with self.store.read() as connection:
             found = alerts.get_row(connection, alert_id)
             if found is None:
@@ -325,7 +322,7 @@ class AnalystService:
             )
 
     def eve(self, alert_id: str) -> str | None:
-        """Return an alert as Suricata writes it, one JSON object (EVE); None where it is not."""
+        """Return an alert in Suricata's format, one JSON object (EVE); None where the store has none."""
         found = self.store.query(alerts.get_row, alert_id)
         if found is None:
             return None
@@ -333,7 +330,7 @@ class AnalystService:
         return render(pl.DataFrame([row], schema=pl.Schema(ALERT_COLUMNS)), "eve")[0]
 
     def why(self, alert_id: str) -> views.WhyView | None:
-        """Return why an alert was raised; None where the alert is not."""
+        """Return the explanation of an alert, None where the store has no such alert."""
         with self.store.read() as connection:
             found = alerts.get_row(connection, alert_id)
             return None if found is None else self._explainers.why(found[0])
@@ -350,7 +347,7 @@ class AnalystService:
         after: str | None = None,
         window: Window | str | None = None,
     ) -> Page[Host]:
-        """Return a page of hosts that have incidents, the most urgent first; a window stands for the two times."""
+        """Return a page of hosts with incidents, the most urgent first; ``window`` replaces the two times."""
         with self.store.read() as connection:
             since, until = self._times(window, since, until)
             limit = min(limit, MOST_ROWS)
@@ -359,10 +356,7 @@ class AnalystService:
     def host(
         self, host: str, *, window: Window | str = "all", limit: int = 20, after: str | None = None
     ) -> views.HostView:
-        """Return what is known of a host; of one without alerts, that it is not known.
-
-        Its incidents are a page; the series of alerts is that of the window.
-        """
+        """Return a host with a page of its incidents and its alerts within a window; ``known`` is False without any."""
         with self.store.read() as connection:
             window = self._window(window)
             summary = hosts.summary(connection, host)
@@ -395,15 +389,12 @@ class AnalystService:
         return views.SourcesView(of_sources, of_sinks, self.store.url, *health_of(of_sources, of_sinks))
 
     def models(self) -> views.ModelsView:
-        """Return the models of the store, those that run from files, and what was active when."""
+        """Return the models of the store, those that run from files, and the history of activations."""
         with self.store.read():
             return self._cards.models()
 
     def model(self, model_id: str | None = None) -> views.ModelView | None:
-        """Return all that is known of a model: by its id, or by its detector's fingerprint.
-
-        Where none is named, of the active one, else of the one that runs; None where there is none.
-        """
+        """Return a model in full, by id or fingerprint; by default the active one, else a running one."""
         with self.store.read():
             return self._cards.view(model_id, self.drift_light)
 
@@ -422,19 +413,19 @@ class AnalystService:
         until: datetime | None = None,
         against: Against | None = None,
     ) -> views.DriftView:
-        """Return whether the flows of today are like those of training; see ``stored_drift``."""
+        """Return the drift of recent flows from those of training; see ``stored_drift``."""
         report = self.store.query(stored_drift, model=model, source=source, since=since, until=until, against=against)
         return views.drift_view(report)
 
     def drift_light(self, model: str | None = None) -> views.DriftLight:
-        """Return the light and the sentence of a drift report."""
+        """Return traffic light and sentence of a drift report."""
         report = self.store.query(stored_drift, model=model)
         return views.DriftLight(report.light, report.sentence)
 
     # --- rules, verdicts, audit, tokens ------------------------------------------------------------------------------
 
     def rules(self) -> list[Rule]:
-        """Return the allow rules, expired ones too, with how many stored alerts each suppresses."""
+        """Return the allow rules, expired ones too, with the number of alerts that each suppresses."""
         return self.store.query(rules.find)
 
     def verdicts(
@@ -449,7 +440,7 @@ class AnalystService:
         return self.store.query(audit.find, limit=min(limit, MOST_ROWS), after=after)
 
     def tokens(self) -> list[Token]:
-        """Return the tokens, those that are not valid any more too."""
+        """Return the tokens, invalid ones too."""
         return self.store.query(access.tokens)
 
     # --- changes -----------------------------------------------------------------------------------------------------
@@ -458,7 +449,7 @@ class AnalystService:
     def _change(
         self, actor: Actor, action: Action, subject: str = "", /, **detail: Any
     ) -> Iterator[tuple[sa.Connection, dict[str, Any]]]:
-        """Open a write transaction that ends with a line in the audit log; its detail may be added to."""
+        """Open a write transaction that ends with an audit entry; the block may add to its detail."""
         with self.store.write() as connection:
             yield connection, detail
             audit.write(connection, actor.name, action, subject, detail=detail, address=actor.address)
@@ -472,7 +463,7 @@ class AnalystService:
         note: str | None = None,
         versions: Mapping[str, int] | None = None,
     ) -> tuple[Incident, ...]:
-        """Give incidents a status, all or none of them.
+        """Set the status of incidents, of all or of none.
 
         Parameters
         ----------
@@ -480,18 +471,18 @@ class AnalystService:
         status : {"open", "acknowledged", "closed", "false_alarm"}
         actor : Actor
         note : str, optional
-            In place of the note that each has; where absent that stays.
+            Replaces the note of each.
         versions : mapping of incident id to int, optional
-            ``version`` of incidents as the actor saw them.
+            ``version`` of incidents as the client has seen them.
 
         Raises
         ------
         NotThereError
-            An incident is not in the store, or is no more.
+            An incident is not in the store.
         ChangedError
-            Somebody has changed status or note of one since that version.
+            Status or note of one has changed since that version.
         DataError
-            There is no such status, no or too many incidents are named, or the note is too long.
+            The status is unknown, no or too many incidents are named, or the note is too long.
         """
         given = list(dict.fromkeys(incident_ids))
         _check_bulk(given)
@@ -502,10 +493,6 @@ class AnalystService:
                 self._set_state(connection, one, status, one.note if note is None else note, actor) for one in found
             )
 
-    def note(self, incident_id: str, text: str, *, actor: Actor, version: int | None = None) -> Incident:
-        """Write a note on an incident, in place of the one that it has; its status stays. Errors as of set_status."""
-        return self.change_incident(incident_id, actor=actor, note=text, version=version)
-
     def change_incident(
         self,
         incident_id: str,
@@ -515,7 +502,7 @@ class AnalystService:
         note: str | None = None,
         version: int | None = None,
     ) -> Incident:
-        """Give an incident a status, a note, or both; what is absent stays. Errors as of :meth:`set_status`."""
+        """Set status, note or both of an incident. Errors as of :meth:`set_status`."""
         _check_note(note)
         with self.store.write() as connection:
             found = _known_incident(connection, incident_id, version)
@@ -545,7 +532,7 @@ class AnalystService:
         class_name: str | None = None,
         note: str = "",
     ) -> Feedback:
-        """Keep the actor's verdict on an alert or an incident.
+        """Store the actor's verdict on an alert or an incident.
 
         Raises
         ------
@@ -565,14 +552,9 @@ class AnalystService:
                 raise NotThereError(str(error)) from error
 
     def add_rule(self, entry: Mapping[str, Any] | AllowRule, *, actor: Actor) -> tuple[Rule, int]:
-        """Add an allow rule and apply it to what is stored; return it, and how many alerts that changed.
+        """Add an allow rule and apply it to the stored alerts; return it, and how many alerts changed.
 
-        Fields of an entry are those of :class:`deepidea.store.allow_rules.AllowRule`; empty ones count as absent.
-
-        Raises
-        ------
-        DataError
-            The rule cannot be read.
+        An entry has the fields of :class:`deepidea.store.allow_rules.AllowRule`; empty ones are ignored.
         """
         rule = _rule_of(entry)
         about = {"rule": str(rule), "note": rule.note[:500]}
@@ -581,15 +563,9 @@ class AnalystService:
             return next(one for one in rules.find(connection) if one.rule_id == rule.rule_id), n_changed
 
     def preview_rule(self, entry: Mapping[str, Any] | AllowRule, *, incident_id: str | None = None) -> views.Suggestion:
-        """Return what an allow rule would suppress, without adding it.
+        """Count the alerts that an allow rule would suppress, and those of other incidents among them, if one is given.
 
-        With an incident's id, also how much of it does not belong to that incident. It reads every stored alert that
-        the rule may match.
-
-        Raises
-        ------
-        DataError
-            The rule cannot be read.
+        Cost: it reads every stored alert that the rule may match.
         """
         rule = _rule_of(entry)
         n_alerts, n_own = self.store.query(rules.count_matches, rule, incident=incident_id)
@@ -598,13 +574,7 @@ class AnalystService:
         return views.Suggestion(fields, str(rule), n_alerts, 0 if incident_id is None else n_alerts - n_own)
 
     def remove_rule(self, rule_id: str, *, actor: Actor) -> int:
-        """Remove an allow rule and release the alerts that it suppressed; return how many alerts that changed.
-
-        Raises
-        ------
-        NotThereError
-            There is no such rule.
-        """
+        """Remove an allow rule and release the alerts that it suppressed; return how many alerts changed."""
         with self._change(actor, "rule.remove", rule_id) as (connection, detail):
             rule = next((one for one in rules.all_rules(connection) if one.rule_id == rule_id), None)
             if rule is None:
@@ -620,17 +590,17 @@ class AnalystService:
             return self._cards.row(stored.model_id)
 
     def activate(self, model_id: str, *, actor: Actor, note: str = "", force: bool = False) -> Activation:
-        """Make a stored model the active one; see ``models.activate``."""
+        """Activate a stored model; see ``models.activate``."""
         with self._change(actor, "model.activate", model_id, note=note[:500], force=force) as (connection, _):
             _stored_model(connection, model_id)
             return models.activate(connection, model_id, analyst=actor.name, note=note, force=force)
 
     def activation_fault(self, model_id: str) -> str:
-        """Return why a model may be activated by force alone; empty where it may as it is."""
+        """Return why a model can be activated by force only, empty where it can without."""
         return self.store.query(models.activation_fault, model_id) or ""
 
     def rollback(self, *, actor: Actor, note: str = "") -> Activation:
-        """Go back to the model that was active before the present one; see ``models.rollback``."""
+        """Activate the model before the active one; see ``models.rollback``."""
         with self._change(actor, "model.rollback", note=note[:500]) as (connection, detail):
             done = models.rollback(connection, analyst=actor.name, note=note)
             detail["model_id"] = done.model_id
@@ -688,18 +658,18 @@ class AnalystService:
         return views.NewToken(token, secret)
 
     def revoke_token(self, token_id: str, *, actor: Actor) -> None:
-        """End a token and the sessions that it opened."""
+        """Revoke a token and end its sessions."""
         with self._change(actor, "token.revoke", token_id) as (connection, detail):
             if token_id not in {one.token_id for one in access.tokens(connection)}:
                 raise NotThereError(f"no token {token_id!r} is in the store; list the tokens")
             detail["name"] = access.revoke_token(connection, token_id).name
 
 
-# --- parts of the above ----------------------------------------------------------------------------------------------
+# --- helpers ---------------------------------------------------------------------------------------------------------
 
 
 def _span(window: Window) -> IncidentFilters:
-    """Return a window as filters; one that ends now has no end, so that alerts of this very moment count."""
+    """Return a window as filters; one that ends now has no end, so that new alerts count at once."""
     return {"since": window.since, "until": window.until if window.anchor == "given" else None}
 
 
@@ -731,7 +701,7 @@ def _counted(counts: Mapping[str, int]) -> tuple[views.Counted, ...]:
 
 
 def _unusual(strongest: Mapping[str, Any] | None, why: views.WhyView | None) -> str:
-    """Return what makes an alert unlike anything seen in training, in words; empty where nothing does."""
+    """Return a note on an alert that is unlike all training flows; empty for any other."""
     if strongest is None or not strongest["unknown"]:
         return ""
     sentence = "Unlike anything seen in training, benign flows and known attacks alike"
@@ -742,7 +712,7 @@ def _unusual(strongest: Mapping[str, Any] | None, why: views.WhyView | None) -> 
 
 
 def _rule_of(entry: Mapping[str, Any] | AllowRule) -> AllowRule:
-    """Return the rule of an entry, whose ``class_name`` files call ``class``."""
+    """Return the rule of an entry; its ``class_name`` is ``class`` in rule files."""
     if isinstance(entry, AllowRule):
         return entry
     return rule_from({"class" if name == "class_name" else name: value for name, value in entry.items()})
@@ -754,7 +724,7 @@ def _known_incident(connection: sa.Connection, incident_id: str, version: int | 
         raise NotThereError(f"no incident {incident_id!r} is in the store")
     if version is not None and version != found.version:
         raise ChangedError(
-            f"incident {incident_id} was changed by somebody else and is now {found.status}; load it again"
+            f"incident {incident_id} was changed by someone else and is now {found.status}; load it again"
         )
     return found
 

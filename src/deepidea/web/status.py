@@ -12,7 +12,7 @@ from deepidea.store.headline import duration
 from deepidea.store.sources import SourceCounters
 from deepidea.web.views import Health, SinkView, SourceView
 
-SLOW_S = 10.0  # a delay that people should know of
+SLOW_S = 10.0  # a longer delay is a degraded state
 
 
 def sources_of(
@@ -24,14 +24,14 @@ def sources_of(
 
 
 def _source(name: str, row: SourceCounters | None, engine: EngineState | None, now: datetime) -> SourceView:
-    health, says = _health(engine, now)
+    health, message = _health(engine, now)
     skipped, dropped = (row.skipped, row.dropped) if row is not None else ({}, {})
     running = engine is not None and engine.is_running_at(now)
     lags = (engine.latency_p50_s, engine.latency_p99_s) if engine is not None else (None, None)
     return SourceView(
         name=name,
         health=health,
-        says=says,
+        message=message,
         n_flows=row.n_flows if row else 0,
         n_alerts=row.n_alerts if row else 0,
         n_suppressed=row.n_suppressed if row else 0,
@@ -87,15 +87,15 @@ def _sink(row: SinkCounters, error: str | None) -> SinkView:
         *([f"{row.n_lost:,} alerts deleted before delivery"] if row.n_lost else []),
     ]
     waiting = f"{row.n_waiting:,} alerts waiting" if row.n_waiting else "all alerts delivered"
-    says = "; ".join(faults) or waiting
+    message = "; ".join(faults) or waiting
     health: Health = "degraded" if faults else "ok"
-    return SinkView(row.sink, health, says, row.n_delivered, row.n_waiting, row.n_dead, row.n_lost, error)
+    return SinkView(row.sink, health, message, row.n_delivered, row.n_waiting, row.n_dead, row.n_lost, error)
 
 
 def health_of(sources: Sequence[SourceView], sinks: Sequence[SinkView]) -> tuple[Health, str]:
     """Return the overall health: degraded where anything is, stopped where no source runs."""
     all_of_them: list[SourceView | SinkView] = [*sources, *sinks]
-    faults = [f"{one.name}: {one.says}" for one in all_of_them if one.health == "degraded"]
+    faults = [f"{one.name}: {one.message}" for one in all_of_them if one.health == "degraded"]
     if faults:
         return "degraded", faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else "")
     live = sum(one.health == "ok" for one in sources)

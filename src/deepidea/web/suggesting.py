@@ -1,4 +1,4 @@
-"""Allow rules that would suppress one incident, with the other alerts that each of them would."""
+"""Suggested allow rules for an incident, with the alerts that each would suppress."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ _COLUMN = {"src": "src_ip", "dst": "dst_ip", "port": "dst_port", "class_name": "
 def suggestions_for(connection: sa.Connection, full: FullIncident) -> tuple[Suggestion, ...]:
     """Return allow rules for an incident, the narrowest first.
 
-    All keep to the incident's class. The narrowest names the peer and the port too, where there is just one of each;
-    the widest names the host alone.
+    All have the incident's class and host; narrower ones also its peer or its port, if it has only one.
     """
     if not _is_address(full.incident.host):
         return ()
@@ -31,7 +30,7 @@ def suggestions_for(connection: sa.Connection, full: FullIncident) -> tuple[Sugg
     ]
     counts = count_like(connection, criteria)
     own = full.incident.n_alerts
-    return tuple(Suggestion(rule, _says(rule), n, max(n - own, 0)) for rule, n in zip(rules, counts, strict=True))
+    return tuple(Suggestion(rule, _text_of(rule), n, max(n - own, 0)) for rule, n in zip(rules, counts, strict=True))
 
 
 def _rules(full: FullIncident) -> list[dict[str, str]]:
@@ -47,12 +46,12 @@ def _rules(full: FullIncident) -> list[dict[str, str]]:
 
 
 def _only(stored: str, n_distinct: int) -> str | None:
-    """Return the one host or port of an incident, None where it has none or several."""
+    """Return the single host or port of an incident, None where it has none or several."""
     listing = listing_of(stored, n_distinct, most=2)
     return next(iter(listing.top)) if len(listing.top) == 1 and listing.n_more <= 0 else None
 
 
-def _says(rule: Mapping[str, str]) -> str:
+def _text_of(rule: Mapping[str, str]) -> str:
     ends = [f"from {rule['src']}"] if "src" in rule else []
     ends += [f"to {rule['dst']}"] if "dst" in rule else []
     at = f" on {port_text(rule['port'])}" if "port" in rule else ""

@@ -1,7 +1,6 @@
-"""What the page and the API show: frozen records of plain values and times, made from rows of a store.
+"""Records of page and API: frozen, of plain values and times.
 
-Nothing in them is markup. Texts that come from the network or from people stand in them as they are: whoever shows them
-must escape them.
+Nothing in them is markup. Text from the network or from users is not escaped: templates escape it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MOST_SHOWN = 20  # hosts and ports of an incident, by alerts
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A value, such as a host, a port or a class, and how many alerts it has."""
+    """A value, such as a host, a port or a class, and its number of alerts."""
 
     value: str
     n: int
@@ -42,7 +41,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Hosts or ports: the most frequent, how many there are in all, and whether that is exact or an estimate."""
+    """Hosts or ports: the most frequent, the total, and whether that is exact or an estimate."""
 
     top: tuple[Counted, ...]
     total: int
@@ -52,7 +51,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Counts over time: ``times`` are beginnings of steps, and each entry of ``lines`` has one number a step."""
+    """Counts over time: ``times`` are the beginnings of steps, each of ``lines`` has one number a step."""
 
     step_s: int
     times: tuple[datetime, ...]
@@ -64,7 +63,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class IncidentPage:
-    """A page of incidents, how many there are in all pages, and what to ask for ``after`` these, None at the end."""
+    """A page of incidents, their total, and ``after`` of the following page, None at the end."""
 
     items: tuple[Incident, ...]
     next: str | None
@@ -73,56 +72,55 @@ class IncidentPage:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """An allow rule that would keep an incident quiet.
+    """An allow rule that would suppress an incident.
 
     Parameters
     ----------
     rule
-        Fields by name, as a form or :meth:`Desk.allow` takes them.
-    says
-        What it keeps quiet, in words.
+        Fields by name, for a form or :meth:`AnalystService.add_rule`.
+    description
+        What it matches, in words.
     n_alerts
-        Stored alerts that it would keep quiet.
+        Stored alerts that it would suppress.
     n_other
-        Of these, such as do not belong to the incident.
+        Alerts of other incidents among them.
     """
 
     rule: dict[str, str]
-    says: str
+    description: str
     n_alerts: int
     n_other: int
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentView:
-    """All that is known of an incident.
+    """An incident in full.
 
     Parameters
     ----------
     incident
-        What lists show.
     hosts, ports
-        At the other end, and asked for.
+        Peers, and destination ports.
     series
         Alerts over time, one line ``alerts``.
     strongest
-        The alert with the highest score; None where retention took all.
+        The alert with the highest score; None where retention deleted all.
     why
-        Of that alert.
+        Explanation of that alert.
     unusual
-        What makes it unlike benign flows and known attacks alike, in words; empty where nothing does.
+        Note on an alert that is unlike benign flows and known attacks alike; else empty.
     history
         Verdicts on the incident, the newest first.
     log
-        What was done to it, by whom and when.
+        Its entries in the audit log.
     suggestions
         Allow rules, the narrowest first.
     same_host
-        Other incidents of the same host, the latest first.
+        Other incidents of the host, the latest first.
     sources
-        With their alerts.
+        Sources with their numbers of alerts.
     findings, n_findings
-        The strongest findings, at least one of each behaviour, and how many there are.
+        The strongest findings, at least one of each behaviour, and their total number.
     """
 
     incident: Incident
@@ -146,7 +144,7 @@ class IncidentView:
 
 @dataclass(frozen=True, slots=True)
 class FeatureValue:
-    """What the detector saw: a feature, its title, its value in human form and as it is."""
+    """A feature of a flow: name, title, value with its unit, and raw value."""
 
     name: str
     title: str
@@ -156,7 +154,7 @@ class FeatureValue:
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """All that is known of an alert: ``probabilities`` by class, features, verdicts on it, its incident."""
+    """An alert in full: incident, ``probabilities`` by class, features, verdicts."""
 
     alert: Alert
     incident_id: str | None
@@ -167,7 +165,7 @@ class AlertView:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What one feature has to do with a verdict; see :class:`deepidea.model.explain.Reason`."""
+    """Attribution of a verdict to one feature; see :class:`deepidea.model.explain.Reason`."""
 
     name: str
     title: str
@@ -183,9 +181,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class WhyView:
-    """Why an alert was raised, or, where ``available`` is False, the ``fault`` that prevents an explanation.
+    """Explanation of an alert, or, where ``available`` is False, the ``fault`` that prevents one.
 
-    The other entries are those of :class:`deepidea.model.explain.Explanation`.
+    Other fields: :class:`deepidea.model.explain.Explanation`.
     """
 
     alert_id: str
@@ -212,7 +210,7 @@ class WhyView:
 
 @dataclass(frozen=True, slots=True)
 class SeverityCount:
-    """Incidents of one severity, those among them that are open, and their alerts."""
+    """Incidents of one severity, the open ones among them, and their alerts."""
 
     severity: int
     severity_name: SeverityName
@@ -223,7 +221,7 @@ class SeverityCount:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The state of the network at a glance.
+    """Overview of the network.
 
     Parameters
     ----------
@@ -231,19 +229,18 @@ class Overview:
     severities
         All four, the most urgent first.
     n_incidents, n_open, n_alerts, n_flows
-        In the window; flows where engines count them.
+        In the window.
     alerts
-        A line a class, without suppressed ones.
+        A line a class, without suppressed alerts.
     flows
-        Lines ``flows`` and ``alerts``, these with quiet ones.
+        Lines ``flows`` and ``alerts``, with suppressed alerts.
     hosts
         The most urgent ones.
     incidents
         Open ones, the most urgent first.
     sources
     drift
-        The light and the sentence.
-    health, health_says
+    health, health_message
         Of all sources and sinks together.
     """
 
@@ -260,12 +257,12 @@ class Overview:
     sources: tuple[SourceView, ...]
     drift: DriftLight
     health: Health
-    health_says: str
+    health_message: str
 
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host: its incidents as source and as target, whom it met and what was asked for in its alerts."""
+    """A host: its incidents, and the peers, destination ports and classes of its alerts."""
 
     host: str
     known: bool
@@ -287,21 +284,21 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """A source: its counters since its beginning, and the state of its engine, where there is one.
+    """A source: its total counters, and the state of its engine, if it has one.
 
     Parameters
     ----------
-    health, says
-        For people.
+    health, message
+        State, and a sentence about it.
     lag_p50_s, lag_p99_s
-        From a flow's end being known to its alert being stored.
+        Delay from receiving a flow to storing its alert.
     skipped, dropped
         Records left out, and flows or packets lost, by reason.
     """
 
     name: str
     health: Health
-    says: str
+    message: str
     n_flows: int
     n_alerts: int
     n_suppressed: int
@@ -326,11 +323,11 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class SinkView:
-    """A sink: what it got, what it is owed, what went to dead letters, and what it said last where it takes nothing."""
+    """A sink: alerts delivered, waiting, in dead letters and lost, and its last error while it rejects alerts."""
 
     name: str
     health: Health
-    says: str
+    message: str
     n_delivered: int
     n_waiting: int
     n_dead: int
@@ -340,13 +337,13 @@ class SinkView:
 
 @dataclass(frozen=True, slots=True)
 class SourcesView:
-    """All sources and sinks, and the store that they fill."""
+    """All sources and sinks, and their store."""
 
     sources: tuple[SourceView, ...]
     sinks: tuple[SinkView, ...]
     store: str
     health: Health
-    says: str
+    message: str
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -354,7 +351,7 @@ class SourcesView:
 
 @dataclass(frozen=True, slots=True)
 class DriftLight:
-    """Whether the flows of today are like those of training, in a word and a sentence."""
+    """Result of a drift check: a traffic light and a sentence."""
 
     light: Literal["green", "amber", "red", "unknown"]
     sentence: str
@@ -362,7 +359,7 @@ class DriftLight:
 
 @dataclass(frozen=True, slots=True)
 class DriftHour:
-    """Drift of one hour: PSI of the score, mean PSI of the features, share of those that have shifted."""
+    """Drift of one hour: PSI of the score, mean PSI of the features, share of shifted features."""
 
     time: datetime
     n_flows: int
@@ -373,7 +370,7 @@ class DriftHour:
 
 @dataclass(frozen=True, slots=True)
 class DriftView:
-    """Whether the flows of today are like those of training: :class:`deepidea.detection.drift.DriftReport`."""
+    """A drift report: :class:`deepidea.detection.drift.DriftReport`."""
 
     light: Literal["green", "amber", "red", "unknown"]
     sentence: str
@@ -402,9 +399,9 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """A model in a list; ``model`` is the fingerprint by which alerts name it.
+    """A model in a list; ``model`` is its fingerprint, which alerts have.
 
-    ``stored`` is False of a detector that runs from a file and is not among the models of the store.
+    ``stored`` is False of a detector that runs from a file and is not in the store.
     """
 
     model_id: str
@@ -421,7 +418,7 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class ModelsView:
-    """The models, the history of activations, and whether one can be gone back to."""
+    """The models, the history of activations, and whether a rollback is possible."""
 
     items: tuple[ModelRow, ...]
     activations: tuple[Activation, ...]
@@ -431,21 +428,20 @@ class ModelsView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """All that is known of a model.
+    """A model in full.
 
     Parameters
     ----------
     row
     card
-        The detector file's card, with long lists in brief.
+        The detector file's card, long lists cut.
     classes, schema, n_features
     thresholds
-        Bounds of measures, what they promise, and when they were set; None where nobody calibrated it.
+        Bounds of measures and their guarantee; None before calibration.
     training
-        ``epochs`` (one object each), ``seconds`` and what else the card has about training.
-    evaluation
-        Compact form of an evaluation that the file keeps, see ``deepidea evaluate --keep``; None where it keeps none,
-        and ``evaluation_fault`` then says how to get one.
+        The card's entry about training: ``epochs`` (one object each), ``seconds``, ...
+    evaluation, evaluation_fault
+        Summary of the evaluation in the file (``deepidea evaluate --keep``), or None and how to add one.
     """
 
     row: ModelRow
@@ -466,24 +462,24 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token that was just made, and its secret, which is shown this once."""
+    """A new token, and its secret, which is shown this once."""
 
     token: Token
     secret: str
 
 
-# --- made from rows --------------------------------------------------------------------------------------------------
+# --- conversions -----------------------------------------------------------------------------------------------------
 
 
 def listed_of(kept: str, n_distinct: int) -> Listed:
-    """Return the hosts or ports that an incident keeps, as they are shown."""
+    """Return the stored list of hosts or ports of an incident as a record."""
     listing = listing_of(kept, n_distinct, most=MOST_SHOWN)
     top = tuple(Counted(value, n) for value, n in listing.top.items())
     return Listed(top, n_distinct, listing.n_more, listing.exact)
 
 
 def why_of(alert_id: str, explanation: Explanation) -> WhyView:
-    """Return an explanation as it is shown."""
+    """Return an explanation as a record."""
     reasons = tuple(_reason(entry) for entry in explanation.to_dict()["reasons"])
     names = [name for name in WhyView.__slots__ if hasattr(explanation, name) and name != "reasons"]
     plain = {name: getattr(explanation, name) for name in names}
@@ -496,7 +492,7 @@ def _reason(entry: Mapping[str, Any]) -> Reason:
 
 
 def drift_view(report: DriftReport) -> DriftView:
-    """Return a drift report as it is shown."""
+    """Return a drift report as a record."""
     hours = tuple(DriftHour(**row) for row in report.hours.iter_rows(named=True))
     plain = {name: getattr(report, name) for name in DriftView.__slots__ if name != "hours"}
     return DriftView(**plain, hours=hours)
@@ -505,5 +501,5 @@ def drift_view(report: DriftReport) -> DriftView:
 def series_of(
     step_s: int, times: Sequence[datetime], rows: Mapping[str, Mapping[datetime, int]], names: Sequence[str]
 ) -> Series:
-    """Return counts with a zero for each step that has none."""
+    """Return counts as a record, with zeros for steps without any."""
     return Series(step_s, tuple(times), {name: tuple(rows.get(name, {}).get(at, 0) for at in times) for name in names})

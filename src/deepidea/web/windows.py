@@ -1,4 +1,4 @@
-"""Windows of time that the page and the API look through, and steps that make a plot of each."""
+"""Time windows of page and API, and the steps of their plots."""
 
 from __future__ import annotations
 
@@ -26,30 +26,31 @@ TITLES: dict[str, str] = {
     "30d": "Last 30 days",
     "all": "All time",
 }
+_PERIODS = {"1h": "the hour", "24h": "the 24 hours", "7d": "the 7 days", "30d": "the 30 days", "all": "everything"}
 MOST_POINTS = 200
 STEPS_S = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800, 2_592_000)
-FINE_STEPS_S = (1, 2, 5, 10, 15, 30, *STEPS_S)  # where alerts themselves are counted, not minutes of them
+FINE_STEPS_S = (1, 2, 5, 10, 15, 30, *STEPS_S)  # for counts of alerts themselves, not of whole minutes
 _MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time.
+    """A period of time, cut into steps.
 
     Parameters
     ----------
     name : {"1h", "24h", "7d", "30d", "all", "given"}
     title : str
-        For people.
+        Title for display.
     since, until : datetime
-        From this time on, and before that one.
+        Bounds, the latter exclusive.
     step_s : int
-        Whole minutes, so that a plot has 200 points at most, and, of an hour and more, 60 at least.
+        Whole minutes: at most 200 steps, at least 60 from an hour on.
     anchor : {"now", "newest", "given"}
-        What the window ends at: now; the newest data, where these are older than the window (a capture of long ago that
-        was replayed); or the times that were asked for.
+        End of the window: now; the newest data, where all data are older than the window (a replayed capture); or the
+        requested times.
     note : str
-        What is to be said of an anchor that is not now; else empty.
+        Explanation of an end that is not now; else empty.
     """
 
     name: str
@@ -78,22 +79,22 @@ def window_of(
     oldest: datetime | None = None,
     now: datetime | None = None,
 ) -> Window:
-    """Return the window that somebody asks for.
+    """Return a window by its name or bounds.
 
     Parameters
     ----------
     name : {"1h", "24h", "7d", "30d", "all"}
     since, until : datetime, optional
-        Times in place of the name; one that is absent is the oldest data, or now.
+        Bounds in place of a name; by default the oldest data, and now.
     newest, oldest : datetime, optional
-        Of the store's data; None where it has none.
+        Times of the store's data; None in an empty store.
     now : datetime, optional
-        The clock's where absent.
+        Default: the clock's.
 
     Raises
     ------
     DataError
-        No window has the name, or it would end before it begins.
+        The name is unknown, or the window ends before it begins.
 
     Examples
     --------
@@ -113,14 +114,9 @@ def window_of(
     end, anchor, note = now, "now", ""
     if newest is not None and newest < now - (length or timedelta(days=30)):
         end, anchor = newest + _MINUTE, "newest"
-        note = f"the latest data are from {newest:%Y-%m-%d %H:%M} UTC; shown: {_stretch(name)} before"
+        note = f"the latest data are from {newest:%Y-%m-%d %H:%M} UTC; shown: {_PERIODS[name]} before"
     begin = end - length if length is not None else min(oldest or end - timedelta(hours=1), end - timedelta(hours=1))
     return Window(name, TITLES[name], begin, end, step_of(end - begin), "now" if anchor == "now" else "newest", note)
-
-
-def _stretch(name: str) -> str:
-    stretches = {"1h": "the hour", "24h": "the 24 hours", "7d": "the 7 days", "30d": "the 30 days"}
-    return stretches.get(name, "everything")
 
 
 def _given(since: datetime | None, until: datetime | None, oldest: datetime | None, now: datetime) -> Window:
@@ -136,7 +132,7 @@ def _aware(when: datetime) -> datetime:
 
 
 def step_of(length: timedelta, *, steps_s: Sequence[int] = STEPS_S) -> int:
-    """Return the least step, in seconds, that cuts a length into few enough points; months where nothing else does.
+    """Return the shortest step, in seconds, with fewer than :data:`MOST_POINTS` points; beyond, whole months.
 
     Examples
     --------
