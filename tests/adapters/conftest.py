@@ -11,6 +11,7 @@ import pytest
 
 from deepidea.flows.labelled import labelled_flows_from_table
 from deepidea.model.presets import train_detector
+from tests.adapters.jvm import class_archive, options_of_java
 from tests.adapters.spark_cluster import ON_LOOPBACK, can_hide, need_spark, spark_cluster
 from tests.adapters.spark_flows import FLOWS
 
@@ -24,6 +25,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def java(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Java and Spark, or the test is skipped; whatever starts from here on is quick to start."""
+    need_spark()
+    cache = getattr(request.config, "cache", None)
+    archive = class_archive(Path(cache.mkdir("spark"))) if cache else None
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in options_of_java(archive).items():
+            patch.setenv(name, value)
+        yield
+
+
 def close_session() -> None:
     """Stop the session of this process, if there is one."""
     from pyspark.sql import SparkSession
@@ -33,18 +46,16 @@ def close_session() -> None:
 
 
 @pytest.fixture
-def spark() -> Any:
+def spark(java: None) -> Any:
     """Session on this machine; it stays open for the next test that needs it."""
-    need_spark()
     from deepidea.adapters.spark import open_session
 
     return open_session("local[2]", options={"spark.sql.shuffle.partitions": "2"})
 
 
 @pytest.fixture
-def own_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_session(java: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a test open a session of its own, on the cluster too: close the shared one, which later tests open again."""
-    need_spark()
     for name, value in ON_LOOPBACK.items():
         monkeypatch.setenv(name, value)
     close_session()
@@ -67,8 +78,7 @@ class Cluster(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    need_spark()
+def cluster(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     not_shared = tmp_path_factory.mktemp("not-shared") if can_hide() else None
     with spark_cluster(tmp_path_factory.mktemp("cluster"), not_shared=not_shared) as master:
         yield Cluster(master, not_shared or Path())

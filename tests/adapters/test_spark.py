@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
@@ -27,6 +28,7 @@ from tests.adapters.conftest import Cluster
 from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark
 from tests.adapters.spark_flows import FLOWS, expected, read_back, same_rows, write
 from tests.conftest import Command
+from tests.detection.servers import eventually
 
 # --- tables in, tables out --------------------------------------------------------------------------------------------
 
@@ -208,20 +210,29 @@ def start(model: Path, folder: Path, *more: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_changes_no_verdict(model: Path, tmp_path: Path) -> None:
-    need_spark()
+def test_a_kill_at_any_moment_changes_no_verdict(java: None, model: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    for j in range(20):
-        arrive(tmp_path / "in", f"{j}.parquet", FLOWS.slice(200 * j, 200))
-    for wait_s in (random.Random(5).uniform(4, 9) for _ in range(3)):
+    parts = iter(enumerate(FLOWS.iter_slices(200)))
+    for wait_s in (random.Random(5).uniform(0, 1.5) for _ in range(3)):
+        for j, part in itertools.islice(parts, 5):  # so that each run has a batch
+            arrive(tmp_path / "in", f"{j}.parquet", part)
+        before = records(tmp_path)
         running = start(model, tmp_path, "--follow", "--master", "local[1]")
+        eventually(lambda n=before: records(tmp_path) > n, 120)
         time.sleep(wait_s)
         running.kill()
         running.communicate()
+    for j, part in parts:
+        arrive(tmp_path / "in", f"{j}.parquet", part)
     last = start(model, tmp_path, "--master", "local[1]")
     _, err = last.communicate(timeout=120)
     assert last.returncode == 0, err.decode()
     assert same_rows(read_back(tmp_path / "out"), expected(model))
+
+
+def records(folder: Path) -> int:
+    """Return how many files a checkpoint has."""
+    return sum(1 for _ in (folder / "checkpoint").rglob("*"))
 
 
 # --- a cluster --------------------------------------------------------------------------------------------------------
@@ -229,22 +240,16 @@ def test_a_kill_at_any_moment_changes_no_verdict(model: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_cluster_gives_the_same_verdicts_and_names_what_is_wrong(
-    model: Path, cluster: Cluster, tmp_path: Path
+    model: Path, cluster: Cluster, tmp_path: Path, own_session: None, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     write("csv", tmp_path / "flows")
-
-    def run(out: str, **env: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "deepidea.cli.app", "score", str(model), str(tmp_path / "flows")]
-        command += ["-o", str(tmp_path / out), "--engine", "spark", "--master", cluster.master]
-        env = {**os.environ, **ON_LOOPBACK, **env}
-        ended = subprocess.run(command, capture_output=True, env=env, timeout=180, check=False)
-        return ended.returncode, ended.stderr.decode()
-
-    code, err = run("out")
-    assert code == 0, err
+    on = (tmp_path / "flows", "--engine", "spark", "--master", cluster.master)
+    ran = command("score", model, *on, "-o", tmp_path / "out")
+    assert ran.code == 0, ran.err
     verdicts = expected(model).select(pl.exclude(FLOWS.columns))
     assert same_rows(read_back(tmp_path / "out").select(verdicts.columns), verdicts)
-    code, err = run("none", PYSPARK_PYTHON="/usr/bin/python3")
+    monkeypatch.setenv("PYSPARK_PYTHON", "/usr/bin/python3")
+    code, _, err = command("score", model, *on, "-o", tmp_path / "none")
     assert (code, "deepidea is not installed for the Python of an executor" in err) == (5, True), err
     assert "Traceback" not in err.rpartition("error: ")[2]
 

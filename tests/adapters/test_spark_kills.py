@@ -15,7 +15,7 @@ import pytest
 
 from deepidea.model.detector import Detector
 from tests.adapters.conftest import Cluster
-from tests.adapters.spark_cluster import ON_LOOPBACK, need_spark
+from tests.adapters.spark_cluster import ON_LOOPBACK
 from tests.adapters.spark_flows import FLOWS, expected, read_back
 
 pytest.importorskip("pyarrow")
@@ -42,13 +42,16 @@ def wait_for(folder: Path, pattern: str) -> None:
         time.sleep(0.02)
 
 
-def write_many(folder: Path) -> pl.DataFrame:
-    """Write enough that a kill comes in time; return the flows."""
+TIMES = 17  # the flows in a file, just more than a part has at least: each file is a part
+
+
+def write_many(folder: Path, n_files: int) -> int:
+    """Write enough that a kill comes in time; return the number of flows."""
     folder.mkdir()
-    rows = pl.concat([FLOWS] * 20)
-    for j in range(12):
+    rows = pl.concat([FLOWS] * TIMES)
+    for j in range(n_files):
         rows.write_parquet(folder / f"{j:02d}.parquet")
-    return rows
+    return n_files * rows.height
 
 
 @pytest.mark.slow
@@ -58,7 +61,7 @@ def test_executors_killed_at_work_change_no_verdict(
     from deepidea.adapters.spark import open_session
     from deepidea.adapters.spark_files import score_files
 
-    rows, killed = write_many(tmp_path / "flows"), []
+    n_flows, killed = write_many(tmp_path / "flows", 8), []
     (tmp_path / "there").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ON_LOOPBACK.items():
@@ -67,7 +70,7 @@ def test_executors_killed_at_work_change_no_verdict(
             port = spark.sparkContext.getConf().get("spark.driver.port")
 
             def kill() -> None:
-                for number in (0, 5):
+                for number in (0, 3):
                     wait_for(tmp_path / "there", f".out.*/finished/part-{number:05d}.parquet")
                     killed.extend(executors_of(port)[:1])
                     os.kill(killed[-1], signal.SIGKILL)
@@ -76,16 +79,17 @@ def test_executors_killed_at_work_change_no_verdict(
             killer.start()
             done = score_files(spark, Detector.load(model), [str(tmp_path / "flows")], str(tmp_path / "there" / "out"))
             killer.join()
-    assert (done.n_flows, len(set(killed))) == (12 * rows.height, 2)
+    assert (done.n_flows, len(set(killed))) == (n_flows, 2)
     assert os.listdir(tmp_path / "there") == ["out"]
     verdicts = expected(model, FLOWS)
-    assert read_back(tmp_path / "there" / "out").equals(pl.concat([verdicts] * 240))
+    assert read_back(tmp_path / "there" / "out").equals(pl.concat([verdicts] * 8 * TIMES))
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_work_leaves_no_output_and_its_next_run_is_whole(model: Path, tmp_path: Path) -> None:
-    need_spark()
-    write_many(tmp_path / "flows")
+def test_a_driver_killed_at_work_leaves_no_output_and_its_next_run_is_whole(
+    java: None, model: Path, tmp_path: Path
+) -> None:
+    write_many(tmp_path / "flows", 6)
     command = [sys.executable, "-m", "deepidea.cli.app", "score", str(model), str(tmp_path / "flows")]
     command += ["-o", str(tmp_path / "out"), "--engine", "spark", "--master", "local[1]"]
     for how in (signal.SIGKILL, signal.SIGINT, None):
@@ -101,4 +105,4 @@ def test_a_driver_killed_at_work_leaves_no_output_and_its_next_run_is_whole(mode
         assert len(left) == (how is signal.SIGKILL), said.decode()
         for folder in left:
             folder.rename(tmp_path / "left")
-    assert read_back(tmp_path / "out").equals(pl.concat([expected(model)] * 240))
+    assert read_back(tmp_path / "out").equals(pl.concat([expected(model)] * 6 * TIMES))

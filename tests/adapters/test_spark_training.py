@@ -19,6 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("pyspark")
 
 from deepidea.adapters import spark_training
+from deepidea.adapters.spark import unwrap_errors
 from deepidea.adapters.spark_training import TrainingJob, TrainingResult
 from deepidea.cli.train import run_command
 from deepidea.errors import CellError, DataError, LabelError, MissingExtraError, SourceError, StorageError
@@ -75,22 +76,20 @@ def test_lines_for_the_user_are_passed_on_and_others_kept() -> None:
     assert list(lines.rest) == ["noise", ""]
 
 
+def job_in(folder: Path) -> dict[str, Any]:
+    """Return a job in a folder that the process shares, but for its inputs."""
+    names = dict.fromkeys(("output", "token", "folder", "home"), folder)
+    return {"command": run_command, "arguments": (), "columns": 80, **names}
+
+
 def test_a_process_refuses_a_folder_or_data_that_it_does_not_share(tmp_path: Path) -> None:
-    (tmp_path / "token").touch()
-    there, absent = tmp_path / "token", tmp_path / "absent"
-    job: dict[str, Any] = {
-        "command": run_command,
-        "arguments": (),
-        "output": absent,
-        "folder": tmp_path,
-        "columns": 80,
-        "home": tmp_path,
-    }
-    spark_training._require_shared(TrainingJob(token=there, inputs=(there,), **job))
+    there, absent = tmp_path, tmp_path / "absent"
+    job = job_in(tmp_path)
+    spark_training._require_shared(TrainingJob(inputs=(there,), **job))
     with pytest.raises(StorageError, match="is not that of the driver"):
-        spark_training._require_shared(TrainingJob(token=absent, inputs=(), **job))
+        spark_training._require_shared(TrainingJob(inputs=(), **{**job, "token": absent}))
     with pytest.raises(DataError, match=f"{absent} is not there on .*under the same path on every executor"):
-        spark_training._require_shared(TrainingJob(token=there, inputs=(there, absent), **job))
+        spark_training._require_shared(TrainingJob(inputs=(there, absent), **job))
 
 
 def test_a_detector_that_cannot_be_written_here_stays_where_it_is(
@@ -200,13 +199,16 @@ def losses_of(path: Path) -> list[float]:
     return [epoch["loss"] for epoch in Detector.load(path).card["training"]["epochs"]]
 
 
-def start(table: Path, begun: Path, output: Path, n_epochs: int, *more: str, **env: str) -> subprocess.Popen[bytes]:
-    asked = [*arguments(table), "--continue", str(begun), "--epochs", str(n_epochs), "-o", str(output), *more]
+def continued(table: Path, begun: Path, output: Path, n_epochs: int, *more: str) -> list[str]:
+    return [*arguments(table), "--continue", str(begun), "--epochs", str(n_epochs), "-o", str(output), *more]
+
+
+def start(*asked: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "deepidea.cli.app", *asked],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, **ON_LOOPBACK, **env},
+        env={**os.environ, **ON_LOOPBACK},
     )
 
 
@@ -217,11 +219,12 @@ def ended(running: subprocess.Popen[bytes]) -> tuple[int, str, str]:
 
 @pytest.mark.slow
 def test_a_cluster_learns_what_one_process_does_and_goes_on_after_a_kill(
-    cluster: Cluster, table: Path, begun: Path, tmp_path: Path
+    cluster: Cluster, table: Path, begun: Path, tmp_path: Path, own_session: None, command: Command
 ) -> None:
-    n_epochs, on = 150, ("--workers", "2", "--engine", "spark", "--master", cluster.master)
+    n_epochs, on = 80, ("--workers", "2", "--engine", "spark", "--master", cluster.master)
     output, kept = tmp_path / "spark.idea", tmp_path / "spark.idea.checkpoint"
-    running = start(table, begun, output, n_epochs, *on)
+    asked = continued(table, begun, output, n_epochs, *on)
+    running = start(*asked)
     deadline = time.monotonic() + 240
     while not kept.exists() and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -234,7 +237,7 @@ def test_a_cluster_learns_what_one_process_does_and_goes_on_after_a_kill(
     assert 0 < done < n_epochs
     assert not output.exists()
 
-    code, out, err = ended(start(table, begun, output, n_epochs, *on))
+    code, out, err = command(*asked)
     assert code == 0, err
     assert f"{done + 1}/{n_epochs}" in err  # and not from the first
     assert f" 1/{n_epochs}" not in err
@@ -242,7 +245,8 @@ def test_a_cluster_learns_what_one_process_does_and_goes_on_after_a_kill(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spark.idea"]
 
     for n, name in (("1", "one.idea"), ("2", "two.idea")):
-        code, _, err = ended(start(table, begun, tmp_path / name, n_epochs, "--workers", n))
+        alone = continued(table, begun, tmp_path / name, n_epochs, "--workers", n)
+        code, _, err = ended(start(*alone)) if n == "2" else command(*alone)
         assert code == 0, err
     assert losses_of(output) == losses_of(tmp_path / "two.idea")  # without a kill, without Spark: to the bit
     assert Detector.load(output).graph == Detector.load(tmp_path / "two.idea").graph
@@ -277,11 +281,11 @@ def ancestors(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_an_executor_without_this_package_is_reported(
-    cluster: Cluster, table: Path, begun: Path, tmp_path: Path
+    cluster: Cluster, table: Path, tmp_path: Path, own_session: None, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
+    monkeypatch.setenv("PYSPARK_PYTHON", "/usr/bin/python3")
     on = ("--workers", "2", "--engine", "spark", "--master", cluster.master)
-    running = start(table, begun, tmp_path / "a.idea", 1, *on, PYSPARK_PYTHON="/usr/bin/python3")
-    code, _, err = ended(running)
+    code, _, err = command(*arguments(table), "-o", tmp_path / "a.idea", *on)
     assert (code, "deepidea is not installed for the Python of an executor" in err) == (5, True), err
 
 
@@ -300,8 +304,10 @@ def test_what_a_cluster_does_not_have_or_share_is_reported(
         if not cluster.not_shared.name:
             pytest.skip("no process may be given a file system of its own here: it takes unshare and mount")
         here.write_bytes(table.read_bytes())
-        with pytest.raises(DataError, match=f"{here} is not there on "):
-            train_on_spark(spark, 2, run_command, arguments(here), output, tmp_path / "kept", inputs=[here])
+        check, job = spark_training._require_shared, TrainingJob(inputs=(here,), **job_in(tmp_path))
+        at_once = spark.sparkContext.parallelize(range(2), 2).barrier()  # as the processes of a training
+        with pytest.raises(DataError, match=f"{here} is not there on "), unwrap_errors():
+            at_once.mapPartitions(lambda _: [check(job)]).collect()
         with pytest.raises(StorageError, match="is not that of the driver"):
             train_on_spark(spark, 2, run_command, arguments(table), output, cluster.not_shared / "kept", inputs=[table])
     assert list(tmp_path.iterdir()) == []
