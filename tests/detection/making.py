@@ -51,7 +51,7 @@ OF_FINDING: Mapping[str, Any] = {
     "thresholds": {"ports": 8},
     "margin": 5.25,
     "technique": "T1046",
-    "direction": "inside to inside",
+    "direction": "inside",
 }
 
 

@@ -190,17 +190,27 @@ def strongest(
     return _first(connection, wanted, ALERTS.c.score.desc(), ALERTS.c.alert_id.desc())
 
 
+_STAGES = 50  # findings that a window may have raised while its evidence grew
+
+
 def strongest_findings(
     connection: sa.Connection, key: str, first: datetime, last: datetime, *, limit: int
 ) -> tuple[list[Alert], int]:
-    """Return findings of an incident, and how many it has: the strongest of each behaviour, then the other ones."""
+    """Return findings of an incident, and how many it has: the strongest of each behaviour, then the other ones.
+
+    One that goes on is raised again and again; the strongest of its window stands for all of these.
+    """
     wanted = [*within(key, us(first), us(last)), ALERTS.c.suppressed_by.is_(None), ALERTS.c.behaviour.is_not(None)]
     best = (ALERTS.c.score.desc(), ALERTS.c.alert_id.desc())
     place = sa.func.row_number().over(partition_by=ALERTS.c.behaviour, order_by=best)
     columns = (*(ALERTS.c[name] for name in STORED), place.label("place"), sa.func.count().over().label("n_findings"))
-    query = sa.select(*columns).where(*wanted).order_by("place", *best).limit(limit)
+    query = sa.select(*columns).where(*wanted).order_by("place", *best).limit(limit * _STAGES)
     rows = connection.execute(query).mappings().all()
-    return [alert_of(row, None) for row in rows], rows[0]["n_findings"] if rows else 0
+    strongest: dict[tuple[Any, ...], Alert] = {}
+    for alert in (alert_of(row, None) for row in rows):
+        ends = alert.finding.ends if alert.finding else ()
+        strongest.setdefault((alert.behaviour, *(getattr(alert, name) for name in ends)), alert)
+    return list(strongest.values())[:limit], rows[0]["n_findings"] if rows else 0
 
 
 def get_row(connection: sa.Connection, alert_id: str) -> tuple[dict[str, Any], Feedback | None] | None:

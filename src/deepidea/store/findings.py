@@ -6,9 +6,23 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["Finding", "behaviour_title", "finding_of"]
+
+
+_ENDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "source": ("src_ip",),
+        "source_port": ("src_ip", "dst_port"),
+        "pair": ("src_ip", "dst_ip"),
+        "service": ("src_ip", "dst_ip", "dst_port"),
+        "target": ("dst_ip",),
+        "target_port": ("dst_ip", "dst_port"),
+    }
+)
+"""Fields of a flow that name its window, by the window's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +34,15 @@ class Finding:
     window_s
         Length of the window.
     key
-        What the window watches: ``source``, ``pair``, ``service``, ``target``, ``target_port``.
+        What the window watches: ``source``, ``source_port``, ``pair``, ``service``, ``target``, ``target_port``.
     counts, thresholds
-        By measure; a measure without a threshold only describes.
+        By measure; a measure without a threshold only describes. ``most_...`` is a threshold not to be exceeded.
     margin
         How many times the threshold was exceeded.
     technique
         Id in MITRE ATT&CK.
     direction
-        From where to where, seen from the home networks: ``outside to inside``.
+        From where to where, seen from the home networks: ``outside to inside``; ``inside`` where both ends are.
     """
 
     title: str
@@ -40,14 +54,19 @@ class Finding:
     technique: str | None
     direction: str | None
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Fields of its flow that the whole window shares; the other ones are those of its last flow."""
+        return _ENDS.get(self.key or "", _ENDS["service"])
+
     def names_peer(self, role: str) -> bool:
-        """Return whether its flow shows the peer of a host: a window over that host alone has many."""
-        return not (self.key or "").startswith(role)
+        """Return whether its window has one host at the other end of a source or target."""
+        return ("dst_ip" if role == "source" else "src_ip") in self.ends
 
     @property
     def names_port(self) -> bool:
-        """Whether its flow shows the port that the behaviour is about: other windows have many."""
-        return self.key in ("service", "target_port")
+        """Whether its window has one destination port."""
+        return "dst_port" in self.ends
 
 
 def finding_of(text: str | None, behaviour: str | None) -> Finding | None:
@@ -63,7 +82,7 @@ technique=None, direction=None)
         return None
     values = _object(text)
     return Finding(
-        title=_text(values.get("title")) or behaviour_title(behaviour),
+        title=behaviour_title(_text(values.get("title")) or behaviour),
         window_s=_number(values.get("window_s")),
         key=_text(values.get("key")),
         counts=_numbers(values.get("counts")),

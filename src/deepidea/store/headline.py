@@ -103,9 +103,9 @@ def finding_headline(
     others = _listed(hosts, n_hosts, "hosts", str) if finding.names_peer(role) else ""
     at = _on(_listed(ports, n_ports, "ports", port_text)) if n_ports == 1 and "0" not in ports.top else ""
     if role == "target":
-        action = _suffered(class_name, _attackers(finding, others), at)
+        action = _suffered(class_name, _attackers(finding, others), at if finding.names_port else "")
     else:
-        action = _did(class_name, others or _everywhere(finding), at)
+        action = _did(class_name, others or _everywhere(finding), at if finding.names_port else "")
     strongest = "; strongest evidence: " if others and n_hosts > 1 else ": "
     text = f"{_name(host)} {action}{strongest}{sentence}"
     return text[0].upper() + text[1:]
@@ -116,7 +116,7 @@ def _name(host: str) -> str:
 
 
 def _attackers(finding: Finding, others: str) -> str:
-    if (finding.direction or "").startswith("outside"):
+    if (finding.direction or "").startswith("outside to"):
         return f" by {others or 'hosts'} from outside"
     return f" by {others}" if others else ""
 
@@ -131,9 +131,9 @@ def _did(class_name: str, others: str, at: str) -> str:
     known = attack_class_of(class_name)
     match known.name, known.behaviour:
         case _, "scan":
-            return f"scanned {others}"
+            return f"scanned {others}{at}"
         case _, "login":
-            return f"guessed passwords on {others}{at}"
+            return f"guessed passwords of {others}{at}"
         case _, "flood":
             return f"flooded {others}{at}"
         case _, "c2":
@@ -150,7 +150,7 @@ def _suffered(class_name: str, by: str, at: str) -> str:
     """Return the predicate of a sentence about a target with a finding."""
     match attack_class_of(class_name).behaviour:
         case "scan":
-            return f"was scanned{by}"
+            return f"was scanned{by}{at}"
         case "login":
             return f"had passwords guessed{by}{at}"
         case "flood":

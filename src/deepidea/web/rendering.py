@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
@@ -149,16 +149,18 @@ def _percent(value: float | None) -> str:
 
 
 def measured(value: float | None, measure: str) -> str:
-    """Spell the value of a finding's measure; the last word of its name is the unit.
+    """Spell the value of a finding's measure; the words of its name give the unit.
 
     Examples
     --------
-    >>> measured(993, "ports"), measured(0.95, "failed_share"), measured(75, "median_gap_s"), measured(2e6, "fwd_bytes")
+    >>> measured(993, "ports"), measured(0.95, "failed_share"), measured(75, "gap_s"), measured(2e6, "bytes_out")
     ('993', '95 %', '1 min 15 s', '2.0 MB')
     """
-    kind = measure.rpartition("_")[2]
-    spellings: dict[str, Callable[[float | None], str]] = {"share": _percent, "s": duration, "bytes": size}
-    return spellings.get(kind, short)(value)
+    if measure.endswith(("share", "spread", "same_size")):
+        return _percent(value)
+    if measure.endswith("_s"):
+        return duration(value)
+    return size(value) if "bytes" in measure.split("_") else short(value)
 
 
 def words(name: str) -> str:
@@ -166,10 +168,24 @@ def words(name: str) -> str:
 
     Examples
     --------
-    >>> words("failed_share"), words("median_gap_s"), words("target_port")
-    ('failed', 'median gap', 'target port')
+    >>> words("failed_share"), words("median_gap_s"), words("same_size")
+    ('failed', 'median gap', 'same size')
     """
     return re.sub(r"_(?:share|s)$", "", name).replace("_", " ")
+
+
+def window_key(key: str) -> str:
+    """Return what a window of a key watches, in words.
+
+    Examples
+    --------
+    >>> window_key("source_port"), window_key("target")
+    ('source and port', 'target')
+    """
+    return {
+        "source_port": "source and port", "pair": "pair of hosts", "service": "source and service",
+        "target_port": "port of a target",
+    }.get(key, key)  # fmt: skip
 
 
 def sentence(text: str) -> str:
@@ -316,7 +332,7 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, heat, width, sentence,
-                           measured, words)  # fmt: skip
+                           measured, words, window_key)  # fmt: skip
 ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
 ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 ENVIRONMENT.globals.update(

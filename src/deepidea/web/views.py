@@ -120,7 +120,7 @@ class IncidentView:
     sources
         Sources with their numbers of alerts.
     findings, n_findings
-        The strongest findings, at least one of each behaviour, and their total number.
+        The strongest findings, one per window and at least one of each behaviour, and their total number.
     """
 
     incident: Incident

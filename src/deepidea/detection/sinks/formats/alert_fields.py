@@ -51,8 +51,8 @@ DIRECTIONS = MappingProxyType(
     {
         "outside to inside": "inbound",
         "inside to outside": "outbound",
-        "inside to inside": "internal",
-        "outside to outside": "external",
+        "inside": "internal",
+        "outside": "external",
     }
 )
 
