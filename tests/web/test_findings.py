@@ -63,7 +63,7 @@ def test_the_page_shows_counts_against_thresholds(watched: AnalystService) -> No
     evidence = page.text[page.text.index("the strongest of 8 findings") :]
     for shown in (
         "993 ports of 1 host", "ports 993 (at least 8)", "idle 1 min 30 s (at most 2 min)", "5.2× the threshold",
-        "10 min window of a pair of hosts", "inside", "T1595 Active Scanning",
+        "10 min window of a pair of hosts", "inside the network", "T1595 Active Scanning",
     ):  # fmt: skip
         assert shown in evidence
 

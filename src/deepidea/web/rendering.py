@@ -174,6 +174,17 @@ def words(name: str) -> str:
     return re.sub(r"_(?:share|s)$", "", name).replace("_", " ")
 
 
+def direction(ends: str) -> str:
+    """Return the direction of a finding in words.
+
+    Examples
+    --------
+    >>> direction("outside to inside"), direction("inside")
+    ('outside to inside', 'inside the network')
+    """
+    return ends if " " in ends else f"{ends} the network"
+
+
 def window_key(key: str) -> str:
     """Return what a window of a key watches, in words.
 
@@ -332,7 +343,7 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _FILTERS: Sequence[Any] = (outside, plain, number, short, share, size, duration, moment, ago, heat, width, sentence,
-                           measured, words, window_key)  # fmt: skip
+                           measured, words, window_key, direction)  # fmt: skip
 ENVIRONMENT.filters.update({entry.__name__: entry for entry in _FILTERS})
 ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 ENVIRONMENT.globals.update(
