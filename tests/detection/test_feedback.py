@@ -138,6 +138,16 @@ def test_findings_are_labelled_and_exported_as_the_flow_that_completed_them(stor
     assert rows["bytes_per_s"].to_list() == [12.5, 12.5]
 
 
+def test_a_flow_of_several_findings_is_exported_once(store: Store, tmp_path: Path) -> None:
+    kinds = [{"behaviour": name} for name in ("vertical_scan", "slow_vertical_scan", "horizontal_scan")]
+    put(store, pl.concat([findings_of(kinds), findings_of([{"at_s": 1.0}]), alerts_of([{}, {"at_s": 2.0}])]))
+    (incident,) = incident_ids(store)
+    store.judge("incident", incident, "true_positive", analyst="ann")
+    told = export_feedback(store, tmp_path / "f.parquet")
+    assert (told.n_flows, told.n_repeated) == (3, 3)
+    assert pl.read_parquet(tmp_path / "f.parquet")["end"].n_unique() == 3
+
+
 def test_the_label_of_a_days_scans_holds_for_the_day_that_a_rule_suppresses(store: Store, tmp_path: Path) -> None:
     hours = [{"at_s": 3_600.0 * k, "src_ip": f"203.0.113.{k}", "role": "target"} for k in range(30)]  # from noon on
     put(store, findings_of(hours))

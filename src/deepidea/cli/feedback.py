@@ -88,6 +88,7 @@ def show_exported(counts: Any, output: str) -> None:
     for n, fact in (
         (counts.n_unsure, "labelled alerts left out: their label is unsure"),
         (counts.n_capped, "labelled alerts left out: beyond --per-incident"),
+        (counts.n_repeated, "labelled findings left out: their flow is exported already"),
         (counts.n_without_features, "labelled alerts left out: their features are deleted"),
         (counts.n_purged, "labelled alerts are deleted by retention"),
         (counts.n_purged_incidents, "labelled incidents are deleted with all their alerts"),

@@ -19,6 +19,7 @@ from deepidea.store.tables import ALERTS, FEEDBACK, INCIDENTS
 
 PAGE_ROWS = 8_192
 _WALKED = 20_000  # times of alerts read together
+_FLOW = ("start_us", "src_ip", "src_port", "dst_ip", "dst_port", "protocol")  # and the time: those of one flow
 _HASH_AT = 13  # position in an alert's id, after the time: samples of an incident are drawn by it
 
 
@@ -36,6 +37,8 @@ class LabelledCounts:
         Left out: verdict unsure.
     n_capped : int
         Left out: over the limit per incident.
+    n_repeated : int
+        Left out: findings whose flow raised another alert of their incident, which is yielded.
     n_purged, n_purged_incidents : int
         Labelled, then deleted by retention: alerts, and incidents with all their alerts.
     n_without_features : int
@@ -49,6 +52,7 @@ class LabelledCounts:
     verdicts: Counter[str] = field(default_factory=Counter)
     n_unsure: int = 0
     n_capped: int = 0
+    n_repeated: int = 0
     n_purged: int = 0
     n_purged_incidents: int = 0
     n_without_features: int = 0
@@ -123,6 +127,9 @@ def _of_incident(
         if feedback.verdict == "unsure":
             counts.n_unsure += _count(connection, wanted)
             return
+        repeated = _is_repeated()
+        counts.n_repeated += _count(connection, wanted & repeated)
+        wanted = wanted & ~repeated
         drawn = wanted if per_incident is None else _draw(connection, wanted, per_incident)
         if drawn is not wanted:
             counts.n_capped += _count(connection, wanted) - _count(connection, drawn)
@@ -135,6 +142,17 @@ def _of_incident(
         yield _with_verdicts(rows, [feedback] * rows.height)
         if after is None:
             return
+
+
+def _is_repeated() -> Condition:
+    """Return whether an alert is of a finding whose flow raised another alert of the incident: a flow is trained once."""
+    mine, other = ALERTS.c, ALERTS.alias("other").c
+    same = [mine[name].is_not_distinct_from(other[name]) for name in _FLOW]
+    preferred = other.behaviour.is_(None) | (other.alert_id < mine.alert_id)
+    others = sa.select(1).where(
+        other.incident_key == mine.incident_key, other.time_us == mine.time_us, *same, preferred
+    )
+    return mine.behaviour.is_not(None) & sa.exists(others.where(other.alert_id != mine.alert_id).correlate(ALERTS))
 
 
 def _draw(connection: sa.Connection, wanted: Condition, most: int) -> Condition:
