@@ -145,7 +145,7 @@ def _of_incident(
 
 
 def _is_repeated() -> Condition:
-    """Return whether an alert is of a finding whose flow raised another alert of the incident: a flow is trained once."""
+    """Return whether an alert is of a finding whose flow raised another alert of its incident, too."""
     mine, other = ALERTS.c, ALERTS.alias("other").c
     same = [mine[name].is_not_distinct_from(other[name]) for name in _FLOW]
     preferred = other.behaviour.is_(None) | (other.alert_id < mine.alert_id)
