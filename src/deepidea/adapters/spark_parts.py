@@ -387,6 +387,7 @@ def _attempt(folder: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=folder / ATTEMPTS, ignore_cleanup_errors=True) as place:
             yield Path(place)
     except OSError as error:
+        # An error of storage is an OSError, too, and names the file already.
         if isinstance(error, DeepIDEAError):
             raise
         raise StorageError(

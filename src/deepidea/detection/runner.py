@@ -19,10 +19,10 @@ from deepidea.detection.sinks.delivery import Delivery, DeliveryStatus
 from deepidea.detection.sinks.registry import open_sinks
 from deepidea.detection.sources.registry import open_source, source_of
 from deepidea.detection.sources.source import Source
-from deepidea.detection.sources.tables import fits
 from deepidea.errors import DataError, SchemaError, StoreError
 from deepidea.flows.datasets.installed import data_home
 from deepidea.flows.schema import Schema, get_schema
+from deepidea.flows.tables import check_inputs
 from deepidea.model.detector import Detector
 from deepidea.packets.meter import DIALECTS
 from deepidea.store import rules, sources
@@ -136,7 +136,9 @@ def _schema_to_read(address: str, detector: Detector) -> Schema:
     # Its own schema first; flows of CICFlowMeter's can be projected onto `conn` afterwards.
     for name in dict.fromkeys((own, "cicflow")):
         with contextlib.suppress(SchemaError):
-            return fits(address, get_schema(name))
+            schema = get_schema(name)
+            check_inputs([address], schema)
+            return schema
     return get_schema(own)
 
 
@@ -223,6 +225,7 @@ def _run(
             newest=newest,
         )
         store.execute(rename_source, config.source, source.name)  # of an earlier release, or spelt differently
+        # Asked before the run, whose first batch stores a position of its own.
         resumed = source.replayable and store.query(sources.position, source.name) is not None
         if on_start is not None:
             on_start(thresholds)
@@ -258,6 +261,7 @@ def _after_batch(
     progress: Progress, deliveries: Sequence[Delivery], on_batch: Callable[[Progress, Sequence[Delivery]], None] | None
 ) -> None:
     for delivery in deliveries:
+        # The alerts of this batch are in the store: a delivery that sleeps need not wait for its next look.
         delivery.wake()
     if on_batch is not None:
         on_batch(progress, deliveries)

@@ -163,6 +163,7 @@ def service_name(name: str | None) -> str | None:
     """
     # Zeek lists several, separated by commas; a leading minus is an analyser that gave up.
     names = [part for part in (name or "").strip().lower().split(",") if part and not part.startswith("-")]
+    # Sorted, for a set has no order: one flow must have one service in every run.
     known = sorted({SERVICES.get(part, part) for part in names} - set(_NO_SERVICE))
     carried = [part for part in known if part not in _CARRIERS]
     return next(iter(carried or known), None)

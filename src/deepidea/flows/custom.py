@@ -174,6 +174,7 @@ def _reason(values: pl.Series, labels: pl.Series) -> str | None:
 
 def _reason_of_word(values: pl.Series) -> str | None:
     words = values.cast(pl.String).drop_nulls().head(_SAMPLE_ROWS).str.strip_chars()
+    # More than half: a few odd words do not make addresses harmless.
     for reason, pattern in (("addresses", _ADDRESS), ("times", _CLOCK), ("names of captures", _CAPTURE)):
         if len(words) and _share(words.str.contains(pattern)) > 0.5:
             return f"its values are {reason}"
@@ -197,6 +198,7 @@ def _reason_of_number(values: pl.Series) -> str | None:
 
 def _numbers_rows(values: pl.Series) -> bool:
     """Whether the values are one run of whole numbers, in any order."""
+    # Int128: the difference of the extremes of 64 bits does not fit into 64.
     low, high = values.cast(pl.Int128).min(), values.cast(pl.Int128).max()
     assert isinstance(low, int)  # not empty, no nulls
     assert isinstance(high, int)
@@ -227,6 +229,7 @@ def _determines(values: pl.Series, labels: pl.Series) -> bool:
 def _main_partner(pairs: pl.DataFrame, of: str, partner: str) -> pl.DataFrame:
     """Return for each ``of`` the partner it occurs with most often, and in what share of its rows."""
     shares = pairs.with_columns(share=pl.col("rows") / pl.col("rows").sum().over(of)).drop("rows")
+    # The partner breaks ties, or the order of rows would decide which columns are refused.
     return shares.sort("share", partner, descending=[True, False]).unique(of, keep="first", maintain_order=True)
 
 

@@ -160,6 +160,7 @@ class CsvLines:
         return taken[0].rstrip(b"\r")
 
     def _cells_of(self, header: str) -> list[str]:
+        # A return within the line: line ends of old Macs; a zero: a binary file.
         if "\r" in header or "\0" in header:
             raise FileFormatError(
                 f"cannot read {self._source}: it is no text in lines that end in LF or CRLF; it begins with "
@@ -264,6 +265,7 @@ def _read(stream: IO[bytes], source: str) -> bytes:
 def _separator_of(header: str) -> str:
     if "," in header:
         return ","
+    # A comma in the header decides; the others occur in names, too, so the most frequent is taken.
     best = max(_OTHER_SEPARATORS, key=header.count)
     return best if best in header else ","
 

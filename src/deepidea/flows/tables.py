@@ -96,6 +96,7 @@ def expand_inputs(inputs: Sequence[str | Path]) -> list[Path]:
 
 def _expand(given: str | Path) -> list[Path]:
     path = Path(given)
+    # A name that exists is meant as it is, even where brackets in it would make it a glob.
     if str(given) == STDIN or (path.exists() and not path.is_dir()):
         return [path]
     if path.is_dir():
@@ -544,6 +545,7 @@ class _CsvTable:
 
     @contextlib.contextmanager
     def _lines(self) -> Iterator[CsvLines]:
+        # Opened for each reading: held open from the check on, many files would pass the limit of a process.
         with self._path.open("rb") as file, gzip.open(file) if self._packed else file as stream:
             yield CsvLines(cast("IO[bytes]", stream), self.name, self._header)
 
@@ -561,6 +563,7 @@ class _CsvTable:
         with contextlib.suppress(PolarsError, CellError):  # parsing as text below finds the cell
             types = _typed_columns(lines, options.schema)
             flows = options.schema.conform(_parse(block, lines, options.known(lines.columns), types))
+            # As text: a number that is read and written again may be spelt differently.
             original = options.original(_parse(block, lines, [*filter(options.keeps, wanted)], {}))
             return FlowChunk(_settled(flows, options.schema), original, self.name, "line", block.lines)
         with _engine_errors(self.name):
@@ -627,6 +630,7 @@ class _ParquetTable:
         self.name = name
         self.looks_headless, self.removed = False, Counter[str]()
         with _engine_errors(name):
+            # The name as it is: brackets in it are no glob, and a folder `day=3` adds no column.
             self._rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             self.columns = self._rows.collect_schema()
 
@@ -672,6 +676,7 @@ class _ParquetTable:
 
 def _slice_rows(types: Iterable[pl.DataType]) -> int:
     """Return how many rows fit; a power of two, because row groups mostly are."""
+    # About: text is a view of 16 bytes and its letters.
     row_bytes = sum(8 if dtype.is_numeric() else 32 for dtype in types)
     return 1 << (max(SLICE_BYTES // max(row_bytes, 1), 1).bit_length() - 1)
 

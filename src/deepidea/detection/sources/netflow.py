@@ -106,6 +106,7 @@ class NetFlowSource:
         with contextlib.closing(self._open()) as listener:
             while not stop.is_set():
                 yield from self._in_batches(self._listen(listener))
+            # What the kernel holds was received, and what waits for its other direction will not get it any more.
             yield from self._in_batches([*self._drain(listener), *self._merger.flush()])
 
     def _open(self) -> socket.socket:
@@ -186,6 +187,7 @@ class NetFlowSource:
             yield self._batch(flows[at : at + BATCH_FLOWS])
 
     def _batch(self, flows: list[FlowRecord]) -> FlowBatch:
+        # Counts are those since the last batch; the engine adds them up.
         evicted, self._merger.evicted = self._merger.evicted, 0
         skipped = self._decoder.skipped + Counter({"record no longer waited for: too many wait": evicted})
         dropped = self._decoder.dropped

@@ -27,7 +27,7 @@ from deepidea.flows.column import Column, column_key
 from deepidea.flows.identity import IDENTITY
 from deepidea.flows.schema import SCHEMAS, Schema, get_schema
 from deepidea.flows.skipping import SkipCount
-from deepidea.flows.tables import FlowChunk, expand_inputs, iter_chunks
+from deepidea.flows.tables import FlowChunk, check_inputs, expand_inputs, iter_chunks
 from deepidea.store.memory import MemoryChange
 
 __all__ = ["TableSource", "with_identity"]
@@ -104,6 +104,7 @@ class TableSource:
             beginning = beginnings[path]
             size = path.stat().st_size
             file = left if left is not None and left.is_beginning(beginning) else self._done.find(beginning)
+            # Shorter than it was when read to its end: the same beginning, but another table.
             if file is None or size < (file.size or 0):
                 file = ReadFile.of(beginning, {"at": 0, "skipped": {}})
             if file.size != size and not stop.is_set():
@@ -156,24 +157,11 @@ def _behind(chunk: FlowChunk, done: int) -> FlowChunk:
     return FlowChunk(chunk.flows.slice(kept), None, chunk.source, chunk.unit, chunk.positions[kept:])
 
 
-def fits(address: str | Path, schema: Schema) -> Schema:
-    """Return the schema where the tables of an address have it.
-
-    Raises
-    ------
-    SchemaError
-        They have not.
-    """
-    paths = expand_inputs([str(address)])
-    next(iter_chunks(paths, schema, on_error="skip", skipped=SkipCount(), keep_original=False), None)
-    return schema
-
-
 def _schema_of(paths: list[Path]) -> Schema:
     """Return the registered schema that the tables have."""
     for schema in SCHEMAS.values():
         try:
-            next(iter_chunks(paths, schema, on_error="skip", skipped=SkipCount(), keep_original=False), None)
+            check_inputs(paths, schema)
         except SchemaError:
             continue
         return schema
@@ -200,6 +188,7 @@ def naming_flows(schema: Schema) -> Schema:
         known = names.get(column.name)
         aliases = (*(known.aliases if known else ()), *column.aliases)
         if known is None or not schema.is_feature(known):
+            # One header stands for one column: what a feature is known by must not name the flow as well.
             free = tuple(alias for alias in aliases if column_key(alias) not in of_features)
             names[column.name] = replace(known or column, aliases=free)
     taken: set[str] = set()
@@ -245,6 +234,7 @@ def _start(values: pl.Series) -> pl.Series:
         )
     seconds = values.cast(pl.Float64, strict=False)
     times = (seconds * 1e6).round().cast(pl.Int64, strict=False).cast(IDENTITY["start"])
+    # One spelling after the other, and only for cells that none before could read: a file may mix them.
     for spelling in _TIMES if values.dtype == pl.String else ():
         if times.null_count() == values.null_count():
             break

@@ -283,6 +283,7 @@ def _read_current(spec: DatasetSpec, schema: Schema) -> tuple[InstalledDataset, 
     """Read the current parts, once more where another process replaced them meanwhile."""
     record = installed.find(spec.name) or _add_from_environment(spec)
     try:
+        # Parts are not locked: `add` in another process may replace them between the record and their bytes.
         return record, _read_parts(record, schema)
     except DatasetError:
         newer = installed.find(spec.name)
@@ -308,6 +309,7 @@ def _read_parts(record: InstalledDataset, schema: Schema) -> dict[str, pl.DataFr
     roles = {file.name: _table_name(file) for file in record.files}
     scans: dict[str, list[pl.LazyFrame]] = {}
     for path, part in zip(paths, record.parts, strict=True):
+        # An enumeration: the name of the file costs a few bytes a row, not its length.
         file = pl.lit(part.file, dtype=pl.Enum(list(roles))).alias(FILE_COLUMN)
         scans.setdefault(roles[part.file], []).append(pl.scan_parquet(path, glob=False).with_columns(file))
     return {role: _collect(parts, record, schema) for role, parts in scans.items()}
