@@ -18,7 +18,7 @@ from deepidea.simulation.episodes import (
 )
 from deepidea.simulation.lab import Activity
 
-_RUN_S: Bounds = (2, 240)
+_RUN_S: Bounds = (0.2, 240)
 _WEB = against_server("web")
 
 
@@ -43,7 +43,7 @@ def _upload(run: Callable[[Episode], Activity]) -> Attack:
 ATTACKS: dict[str, Attack] = {
     "port_scan": Attack(
         "port_scan", scans.scan_ports, against_hosts,
-        {"ports": (10, 1000), "seconds": _RUN_S, "targets": (1, 3), "sources": (1, 3)},
+        {"ports": (6, 3000), "seconds": _RUN_S, "targets": (1, 3), "sources": (1, 3)},
     ),
     "slow_port_scan": Attack(
         "port_scan", scans.scan_slowly, against_hosts,
@@ -87,10 +87,10 @@ ATTACKS: dict[str, Attack] = {
     ),
     "dns_tunnel": Attack(
         "exfiltration", theft.tunnel_by_dns, from_client,
-        {"bytes": (5e3, 5e5), "seconds": (10, 240), "sockets": (1, 1000)}, packet_bytes=25,
+        {"bytes": (5e3, 5e5), "seconds": (10, 1200), "sockets": (0.1, 1000)}, packet_bytes=25,  # often one socket
     ),
     "icmp_tunnel": Attack(
-        "exfiltration", theft.tunnel_by_ping, from_client, {"bytes": (5e3, 1e6), "seconds": (10, 240)},
+        "exfiltration", theft.tunnel_by_ping, from_client, {"bytes": (5e3, 1e6), "seconds": (10, 1200)},
         packet_bytes=200,
     ),
     "https_upload": _upload(theft.upload_by_tls),

@@ -67,14 +67,21 @@ def flood_with_connections(episode: Episode) -> Activity:
         yield at_s, tcp_conversation(at_s, route, port, script, label=episode.label, rng=own, ending=ending)
 
 
+def _senders(episode: Episode) -> list[Host]:
+    """Return the hosts that a flood comes from, now and then with invented addresses."""
+    if episode.rng.random() < 0.75:
+        return list(episode.sources)
+    return [any_stranger(episode.lab, episode.rng) for _ in range(episode.rng.randrange(20, 200))]
+
+
 def flood_with_datagrams(episode: Episode) -> Activity:
     """Send datagrams of one size: to one port of the target, or to many."""
     rng = episode.rng
     payload = rng.randbytes(rng.choice((1, 16, 32, 64, 512, 1400)))
     each = episode.strength["packets_per_s"] * episode.strength["seconds"] / len(episode.sources)
     n_ports = rng.randrange(50, 600) if rng.random() < 0.3 else 1
-    ports = rng.sample(range(1, 1 << 16), min(n_ports, max(1, int(each / 5)))) if n_ports > 1 else [rng.choice(_UDP)]
-    streams = [(src, port) for src in episode.sources for port in ports]
+    ports = rng.sample(range(1, 1 << 16), min(n_ports, max(1, int(each / 200)))) if n_ports > 1 else [rng.choice(_UDP)]
+    streams = [(src, port) for src in _senders(episode) for port in ports]
     per_s = episode.strength["packets_per_s"] / len(streams)
     starts = sorted(rng.uniform(0.0, 1 / per_s) for _ in streams)
     for after_s, (src, port) in zip(starts, streams, strict=True):
@@ -93,10 +100,11 @@ def _stream(
 
 def flood_with_pings(episode: Episode) -> Activity:
     """Send echo requests as fast as possible; the target may answer."""
-    rng, per_s = episode.rng, episode.strength["packets_per_s"] / len(episode.sources)
+    rng, senders = episode.rng, _senders(episode)
+    per_s = episode.strength["packets_per_s"] / len(senders)
     payload, answered = rng.randbytes(rng.choice((8, 56, 1000, 1400))), rng.random() < 0.6
     echo, count = Echo(payload, payload if answered else None, 1 / per_s), round(per_s * episode.strength["seconds"])
-    for src in episode.sources:
+    for src in senders:
         own = spawn(rng)
         route, echoes = episode.route(src, episode.targets[0], own), (echo for _ in range(max(1, count)))
         yield episode.begin_s, echo_conversation(episode.begin_s, route, echoes, label=episode.label, rng=own)

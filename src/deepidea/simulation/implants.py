@@ -8,7 +8,6 @@ from random import Random
 from deepidea.simulation.conversations import (
     CLIENT,
     SERVER,
-    Conversation,
     Ending,
     Message,
     Outcome,
@@ -23,44 +22,42 @@ from deepidea.simulation.payloads import Bulk
 from deepidea.simulation.scripts import Exchange, http_script, jittered, tls_script
 
 _CHANNELS = (("tls", 443), ("tls", 443), ("tls", 8443), ("http", 80), ("http", 8080), ("raw", 4444), ("udp", 1194))
-_COMMANDS = 0.03  # share of the answers that hold one
+_COMMANDS = (0.0, 0.03, 0.03, 0.3)  # shares of the answers that hold one
+_IDLE_S = (0.01, 0.01, 0.5, 5.0, 20.0)  # until the connection of a poll is closed
 
 
 def beacon(episode: Episode) -> Activity:
     """Poll a C2 server by a timer.
 
-    An implant repeats itself: each poll is drawn from one seed and has the same sizes, but for the few that get a
-    command and return its output.
+    An implant repeats itself: each poll is drawn from one seed and has the same sizes, but for those that get a command
+    and return its output.
     """
-    rng = episode.rng
+    rng, src = episode.rng, episode.sources[0]
     program, (channel, port) = rng.getrandbits(64), rng.choice(_CHANNELS)
+    commands, ending = rng.choice(_COMMANDS), Ending("fin", rng.choice((CLIENT, SERVER)), rng.choice(_IDLE_S))
     times = paced(
         rng, episode.begin_s, episode.strength["period_s"], episode.count("beats"), jitter=episode.strength["jitter"]
     )
     for at_s in times:
         own = spawn(rng)
-        shape = spawn(own) if own.random() < _COMMANDS else Random(program)
-        yield at_s, _poll(episode, channel, port, at_s, jittered(_talk(channel, shape), own, 0.1), own)
+        dst = own.choice(episode.targets)
+        shape = spawn(own) if own.random() < commands else Random(program)
+        script, route = jittered(_talk(channel, dst.name, shape), own, 0.1), episode.route(src, dst, own)
+        if channel == "udp":
+            yield at_s, udp_conversation(at_s, route, port, script, label=episode.label, rng=own)
+        else:
+            yield at_s, tcp_conversation(at_s, route, port, script, label=episode.label, rng=own, ending=ending)
 
 
-def _talk(channel: str, shape: Random) -> Iterator[Message]:
+def _talk(channel: str, name: str, shape: Random) -> Iterator[Message]:
     """Yield the messages of a poll."""
     request, answer = shape.randrange(120, 700), int(lognormal(shape, 220, 0.6, most=4000))
     if channel in ("tls", "http"):
         script = tls_script if channel == "tls" else http_script
-        yield from script("c2.example", [Exchange(request, answer)], shape)
+        yield from script(name, [Exchange(request, answer)], shape)
     else:
         yield Message(CLIENT, Bulk(request))
         yield Message(SERVER, Bulk(answer), 0.02)
-
-
-def _poll(
-    episode: Episode, channel: str, port: int, at_s: float, script: Iterator[Message], rng: Random
-) -> Conversation:
-    route, label = episode.route(episode.sources[0], rng.choice(episode.targets), rng), episode.label
-    if channel == "udp":
-        return udp_conversation(at_s, route, port, script, label=label, rng=rng)
-    return tcp_conversation(at_s, route, port, script, label=label, rng=rng, ending=Ending("fin", CLIENT, 0.01))
 
 
 def retry_dead_server(episode: Episode) -> Activity:

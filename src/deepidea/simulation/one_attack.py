@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,7 +62,13 @@ class SimulatedAttack:
 
 
 def simulate_attack(
-    kind: str, *, seed: int = 0, site_hosts: int = 20, start: datetime | None = None, **strength: float
+    kind: str,
+    strength: Mapping[str, float] | None = None,
+    *,
+    seed: int = 0,
+    site_hosts: int = 20,
+    start: datetime | None = None,
+    **more: float,
 ) -> SimulatedAttack:
     """Return one attack of a given strength.
 
@@ -69,6 +76,9 @@ def simulate_attack(
     ----------
     kind
         One of `deepidea.simulation.attacks.ATTACKS`.
+    strength
+        Parameters of the kind, such as ``ports`` and ``seconds`` of ``port_scan``; docs/simulate.md lists them. They
+        may be given by name, too. The others are in the middle of their range.
     seed
         Of the site, of sources and targets, and of everything else that is drawn. The same arguments give the same
         packets.
@@ -76,9 +86,6 @@ def simulate_attack(
         Hosts of the site.
     start
         Time of the attack; by default drawn.
-    **strength
-        Parameters of the kind, such as ``ports`` and ``seconds`` of ``port_scan``; docs/simulate.md lists them.
-        Others are in the middle of their range.
 
     Raises
     ------
@@ -96,7 +103,7 @@ def simulate_attack(
     if kind not in ATTACKS:
         raise ValueError(f"unknown attack {kind!r}; choose from {', '.join(ATTACKS)}")
     attack = ATTACKS[kind]
-    chosen = {**attack.usual(), **_checked(kind, strength)}
+    chosen = {**attack.usual(), **_checked(kind, {**(strength or {}), **more})}
     start = start or draw_start(seed)
     lab = build_lab(seed=seed, hosts=site_hosts, duration_s=_LONGEST_S, hour=start.hour + start.minute / 60)
     episode = episode_of(lab, f"{kind}-1", attack, 0.0, chosen, Random(f"{kind} {seed}"))

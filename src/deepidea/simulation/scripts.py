@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from random import Random
 from typing import NamedTuple
 
@@ -54,13 +55,19 @@ def browsing(rng: Random, mean_requests: float = 2.5) -> Iterator[Exchange]:
         )
 
 
+@lru_cache(maxsize=4096)
+def _tls_shape(name: str) -> tuple[int, int]:
+    """Return the bytes of a server's certificate and of the client's Finished to it."""
+    rng = Random(f"tls {name}")
+    return int(lognormal(rng, 2900, 0.35, most=7000)), rng.choice((80, 86, 126))
+
+
 def tls_script(name: str, exchanges: Iterable[Exchange], rng: Random) -> Iterator[Message]:
-    """Yield a TLS conversation: handshake, then requests and responses."""
+    """Yield a TLS conversation: handshake, then requests and responses. A server has one certificate."""
+    certificate, finished = _tls_shape(name)
     yield Message(CLIENT, client_hello(name, rng, size=rng.choice((230, 320, 512, 512, 590))))
-    yield Message(
-        SERVER, server_hello(rng, certificate=int(lognormal(rng, 2900, 0.35, most=7000))), _service_time(rng) / 4
-    )
-    yield Message(CLIENT, tls_data(rng.choice((80, 86, 126))), 0.001)  # Finished (RFC 8446, 2)
+    yield Message(SERVER, server_hello(rng, certificate=certificate), _service_time(rng) / 4)
+    yield Message(CLIENT, tls_data(finished), 0.001)  # Finished (RFC 8446, 2)
     for request, response, pause_s in exchanges:
         yield Message(CLIENT, tls_data(request), pause_s)
         yield Message(SERVER, tls_data(response), _service_time(rng))
