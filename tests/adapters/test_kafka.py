@@ -52,13 +52,18 @@ def log(tmp_path: Path) -> str:
     return str(path)
 
 
+def shared(topic: str) -> str:
+    """Return the address of a group of its own: a member that left lingers in one, for as long as a session."""
+    return f"{topic}?group={topic.rpartition('/')[2]}&session_s=3"
+
+
 def put(log: str, topic: str) -> int:
     return publish(open_source(log), KafkaPublisher(topic), threading.Event()).n_flows
 
 
 def test_what_is_published_comes_out_with_its_context(topic: str, log: str) -> None:
     assert put(log, topic) == N
-    with Reading(KafkaSource(f"{topic}?group=g"), {}) as reading:
+    with Reading(KafkaSource(shared(topic)), {}) as reading:
         wait_for(reading, n=N)
     [whole] = open_source(log).batches(None, threading.Event())
     found = pl.concat(reading.flows).sort("start", "src_port")
@@ -93,9 +98,9 @@ def test_positions_are_the_stores_and_poison_is_counted(brokers: str, topic: str
         producer.produce(topic.rpartition("/")[2], text, partition=0)
     producer.flush(5)
     stored: dict[str, Position] = {}
-    with Reading(KafkaSource(f"{topic}?group=g"), stored) as first:
+    with Reading(KafkaSource(shared(topic)), stored) as first:
         wait_for(first, n=N + 1)
-    with Reading(KafkaSource(f"{topic}?group=g"), stored) as second:
+    with Reading(KafkaSource(shared(topic)), stored) as second:
         eventually(lambda: len(second.held.numbers) == 4)
         time.sleep(0.5)  # a message of the first reading would come now
     assert (first.n_flows, second.n_flows) == (N + 1, 0)
@@ -105,7 +110,7 @@ def test_positions_are_the_stores_and_poison_is_counted(brokers: str, topic: str
 @pytest.mark.slow
 def test_two_share_and_one_takes_over(topic: str, log: str) -> None:
     stored: dict[str, Position] = {}
-    address = f"{topic}?group=two&session_s=6"  # of its own: members that left another test's group may linger in it
+    address = shared(topic)
     with Reading(KafkaSource(address), stored) as first, Reading(KafkaSource(address), stored) as second:
         deadline = time.monotonic() + 60
         while {len(first.held.numbers), len(second.held.numbers)} != {2} and time.monotonic() < deadline:
@@ -126,7 +131,7 @@ def test_two_share_and_one_takes_over(topic: str, log: str) -> None:
 def test_a_share_that_was_refused_is_read_from_where_the_store_stands(topic: str, log: str) -> None:
     put(log, topic)
     stored: dict[str, Position] = {}
-    with Reading(KafkaSource(f"{topic}?group=g"), stored) as reading:
+    with Reading(KafkaSource(shared(topic)), stored) as reading:
         wait_for(reading, n=N)
         name = min(stored)
         stored[name] = {"offset": stored[name]["offset"] - 3}  # as if another process stood there

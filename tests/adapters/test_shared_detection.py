@@ -231,7 +231,7 @@ def test_partitions_of_a_killed_process_are_taken_over(site: tuple[Path, Any], u
     with cluster.running_cluster() as brokers, open_store(url) as store:
         cluster.kafka.Producer({"bootstrap.servers": brokers, "log_level": 2}).list_topics("flows", timeout=10)
         address = f"kafka://{brokers}/flows"
-        with Group(folder, f"{address}?group=site&session_s=6", url) as group:
+        with Group(folder, f"{address}?group=site&session_s=3", url) as group:
             group.start()
             group.start()
             with feeding(folder / "conn.log", KafkaPublisher(address), 4) as source:
