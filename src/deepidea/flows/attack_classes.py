@@ -224,6 +224,7 @@ TECHNIQUES: Mapping[str, Technique] = MappingProxyType(
             Technique("T1008", "Fallback Channels", "TA0011", "Command and Control"),
             Technique("T1568", "Dynamic Resolution", "TA0011", "Command and Control"),
             Technique("T1571", "Non-Standard Port", "TA0011", "Command and Control"),
+            Technique("T1078", "Valid Accounts", "TA0001", "Initial Access"),
             Technique("T1021", "Remote Services", "TA0008", "Lateral Movement"),
         )
     }

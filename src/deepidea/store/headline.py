@@ -100,19 +100,25 @@ def finding_headline(
     >>> finding_headline("port_scan", "target", "192.0.2.9", finding=scan, **about)
     '192.0.2.9 was scanned by about 1,204 hosts from outside; strongest evidence: 42 ports of 1 host, 5 s'
     """
-    others = _listed(hosts, n_hosts, "hosts", str) if finding.names_peer(role) else ""
+    others = _listed(hosts, n_hosts, "hosts", str) if finding.names_peer(role) else _counted_sources(finding)
     at = _on(_listed(ports, n_ports, "ports", port_text)) if n_ports == 1 and "0" not in ports.top else ""
     if role == "target":
         action = _suffered(class_name, _attackers(finding, others), at if finding.names_port else "")
     else:
         action = _did(class_name, others or _everywhere(finding), at if finding.names_port else "")
-    strongest = "; strongest evidence: " if others and n_hosts > 1 else ": "
+    strongest = "; strongest evidence: " if finding.names_peer(role) and n_hosts > 1 else ": "
     text = f"{_name(host)} {action}{strongest}{sentence}"
     return text[0].upper() + text[1:]
 
 
 def _name(host: str) -> str:
     return "a host of unknown address" if host == UNKNOWN_HOST else host
+
+
+def _counted_sources(finding: Finding) -> str:
+    """Return the number of hosts that a window over their target counted."""
+    n = round(finding.counts.get("sources", 0))
+    return _plural(n, "host") if n else ""
 
 
 def _attackers(finding: Finding, others: str) -> str:
@@ -138,6 +144,8 @@ def _did(class_name: str, others: str, at: str) -> str:
             return f"flooded {others}{at}"
         case _, "c2":
             return f"kept contacting {others}{at}"
+        case "infiltration", _:
+            return f"contacted {others}{at}"
         case "exfiltration", _:
             return f"uploaded data to {others}{at}"
         case "tunnel", _:
