@@ -79,11 +79,9 @@ def choices_table() -> str:
 
 _WAYS = {
     "plain MLP: max-softmax": "plain MLP, one minus the largest probability",
-    "plain MLP: energy": "plain MLP, energy",
     "plain MLP: 1 - p_benign": "plain MLP, 1 - p_benign",
     "contrastive head: distance": "contrastive benign head, distance from benign",
     "DeepIDEA: max-softmax": "DeepIDEA, one minus the largest probability",
-    "DeepIDEA: energy": "DeepIDEA, energy",
     "DeepIDEA: 1 - p_benign": "DeepIDEA, `score`",
     "DeepIDEA: anomaly": "**DeepIDEA, `anomaly`**",
 }
@@ -103,7 +101,24 @@ def zero_day_table() -> str:
 _RANKED = {"auroc": "AUROC", "recall_at_0.01": "recall at 1e-2", "recall_at_0.001": "recall at 1e-3"}
 
 
+def site_adaptation_table() -> str:
+    """Return recall and false alarms on other networks, mean over pairs, of each encoding of numbers."""
+    means = [mean for mean in read_result("site_adaptation")["means"] if not (mean["site"] or mean["hidden"])]
+    cells = {(mean["encoding"], mean["way"], mean["rate"]): mean for mean in means}
+    ways = ("calibrate", "adapt")
+    head = ["numbers", *(f"{way}, {rate}" for way in ways for rate in ("1e-2", "1e-3"))]
+    columns = [(way, rate) for way in ways for rate in ("0.01", "0.001")]
+    encodings = dict.fromkeys(mean["encoding"] for mean in means)
+    rows = [[f"`{name}`", *(_recall_and_rate(cells[name, *column]) for column in columns)] for name in encodings]
+    return table(head, rows)
+
+
+def _recall_and_rate(mean: dict[str, Any]) -> str:
+    return f"{mean['recall']:.2f}/{100 * mean['fpr']:.2f}%"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "site_adaptation": site_adaptation_table,
     "recipe_decisions": recipe_decisions,
     "recipe_search": recipe_table,
     "paper_choices": choices_table,

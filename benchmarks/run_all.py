@@ -28,6 +28,7 @@ from benchmarks import (
     sensor_speed,
     shard_memory,
     shared_stream,
+    site_adaptation,
     spark_speed,
     stage_costs,
     startup,
@@ -70,6 +71,7 @@ def main() -> None:
         recipe_search,
         naming_search,
         zero_day,
+        site_adaptation,
         *watching,
     ):
         print(f"== {benchmark.__name__}", flush=True)

@@ -49,6 +49,16 @@ def test_a_damaged_entry_is_refused(damage):
         Thresholds.from_contract(contract)
 
 
+def test_without_a_finite_threshold_no_flow_lies_above():
+    assert Thresholds({"score": math.inf}, 0.01, 9, "s").above_threshold(verdicts(7, 0)).to_list() == [False] * 7
+
+
+def test_a_rate_below_what_the_flows_support_is_called_extrapolated():
+    thresholds = Thresholds({"anomaly": 0.999}, 0.001, 50, "site")
+    assert "about 1 per 1,000 benign flows, extrapolated from n = 50" in thresholds.guarantee
+    assert "at most" in Thresholds({"anomaly": 0.999}, 0.001, 999, "site").guarantee
+
+
 def test_a_verdict_above_a_threshold_never_reads_benign():
     table = pl.DataFrame({"class": ["benign", "dos"], "p_benign": [0.5, 0.1], "p_dos": [0.2, 0.8], "p_r2l": [0.3, 0.1]})
     assert name_attacks(table, "benign")["class"].to_list() == ["r2l", "dos"]

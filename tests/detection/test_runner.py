@@ -138,6 +138,19 @@ def test_calibrate_writes_a_detector_that_detect_goes_by(lab, tmp_path, command)
     assert (too_fine.code, "at least 1,999,999 benign flows" in too_fine.err) == (3, True)
 
 
+def test_adapt_writes_a_detector_that_detect_goes_by(lab, tmp_path, command):
+    quiet = tmp_path / "quiet.pcap"
+    simulate_capture(quiet, tmp_path / "quiet.csv", seed=4, minutes=1.0, hosts=8, attacks=(), snaplen=128)
+    site = tmp_path / "site.idea"
+    ran = command("adapt", lab / "lab.idea", quiet, "--fpr", 0.02, "-o", site)
+    assert ran.code == 0, ran.err
+    assert "anomaly above 0.98 raises an alert" in ran.err
+    assert "found by adapt" in ran.out
+    printed = command("detect", quiet, "--model", site, "--store", store_of(tmp_path)).err
+    assert "alerts: anomaly above 0.98" in printed
+    assert "adapted" in command("inspect", site, "--json").out
+
+
 def test_sources_are_listed(command):
     printed = command("sources").out
     assert all(name in printed for name in ("pcap", "zeek", "eve", "netflow", "redis", "interface"))

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from deepidea.errors import ArtifactError
 from deepidea.flows.schema import Column, Schema
 from deepidea.model.features import NUMBER_ENCODINGS, NUMBER_SCALINGS, FlowEncoder
-from deepidea.model.graph import ALLOWED_OPERATORS, audit_graph, build_graph, read_layers
+from deepidea.model.graph import ALLOWED_OPERATORS, audit_graph, build_graph, read_ellipsoids, read_layers
 from deepidea.model.networks import MLP
 
 NUMBERS = (Column("bytes", "number"), Column("rate", "number"))
@@ -54,6 +54,15 @@ def test_a_written_graph_passes_the_audit(detector):
     audit_graph(detector.graph)
     operators = {node.op_type for node in onnx.load_model_from_string(detector.graph).graph.node}
     assert operators <= ALLOWED_OPERATORS
+
+
+def test_ellipsoids_are_read_back_from_the_graph(classifier, detector):
+    for ellipsoid, read in zip(classifier.ellipsoids_, read_ellipsoids(detector.graph), strict=True):
+        assert (ellipsoid.centre == read.centre).all()
+        assert (ellipsoid.axes == read.axes).all()
+        assert read.rest == np.float32(ellipsoid.rest)
+    layers = read_layers(detector.graph, detector.encoder)
+    assert read_ellipsoids(build_graph(detector.encoder, layers)) is None
 
 
 def model_of(*nodes, initializers=()):

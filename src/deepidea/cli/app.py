@@ -17,6 +17,7 @@ import typer
 import deepidea
 from deepidea.adapters.registration import register_adapters
 from deepidea.cli import (
+    adapt,
     allow,
     benchmark,
     calibrate,
@@ -119,6 +120,7 @@ _add(
     (detect.detect, "deepidea detect eth0 --model site.idea --sink file:///var/log/alerts.json"),
     (detect.sources, "deepidea sources"),
     (calibrate.calibrate, "deepidea calibrate kdd.idea quiet.pcap -o site.idea"),
+    (adapt.adapt, "deepidea adapt kdd.idea quiet.pcap -o site.idea"),
     (publish.publish, "deepidea publish conn.log 'redis://localhost/0?stream=flows' --follow"),
     (meter.meter, "deepidea meter capture.pcap -o flows.parquet"),
     (simulate.simulate, "deepidea simulate -o lab.pcap --labels lab.csv"),

@@ -56,12 +56,20 @@ class Thresholds:
     def above_threshold(self, verdicts: pl.DataFrame) -> pl.Series:
         """Return which verdicts raise an alert, Boolean ``(n_flows,)``."""
         above = [pl.col(name) > bound for name, bound in self.bounds.items() if math.isfinite(bound)]
-        return verdicts.select(pl.any_horizontal(above or [pl.lit(False)])).to_series().fill_null(False)
+        if not above:
+            return pl.repeat(False, len(verdicts), eager=True)
+        return verdicts.select(pl.any_horizontal(above)).to_series().fill_null(False)
 
     @property
     def guarantee(self) -> str:
-        """The guaranteed rate as a phrase; it holds on average over samples of benign flows like these."""
+        """The expected rate as a phrase; a guaranteed one holds on average over samples of benign flows like these."""
         per = 10 ** max(3, math.ceil(-math.log10(self.fpr)))
+        needed = flows_needed(self.fpr, len(self.bounds))
+        if self.n_flows < needed:
+            return (
+                f"expected false alarms: about {self.fpr * per:g} per {per:,} benign flows, extrapolated from n = "
+                f"{self.n_flows:,} of {self.source}; no guarantee below {needed:,} flows"
+            )
         return (
             f"expected false alarms: at most {self.fpr * per:g} per {per:,} benign flows "
             f"(split conformal, n = {self.n_flows:,} from {self.source})"
@@ -110,7 +118,7 @@ def fit_thresholds(verdicts: pl.DataFrame, fpr: float, source: str) -> Threshold
     DataError
         Too few flows for the rate: ``k / fpr - 1`` are needed for k measures.
     """
-    _check_rate(fpr)
+    check_rate(fpr)
     measures = [name for name in MEASURES if name in verdicts.columns]
     needed = flows_needed(fpr, len(measures))
     if len(verdicts) < needed:
@@ -123,7 +131,8 @@ def fit_thresholds(verdicts: pl.DataFrame, fpr: float, source: str) -> Threshold
     return Thresholds(bounds, fpr, len(verdicts), source)
 
 
-def _check_rate(fpr: float) -> None:
+def check_rate(fpr: float) -> None:
+    """Raise :class:`DataError` for a rate outside (0, 1)."""
     if not 0 < fpr < 1:
         raise DataError(f"fpr must lie between 0 and 1, got {fpr}")
 
@@ -166,7 +175,7 @@ def thresholds_of(detector: Detector, fpr: float | None) -> Thresholds | None:
         The rate differs from the file's, or training held out too few benign flows for it.
     """
     if fpr is not None:
-        _check_rate(fpr)
+        check_rate(fpr)
     stored = detector.card.get(CARD_ENTRY)
     if stored is None:
         return None if fpr is None else _thresholds_of_training(detector, fpr)

@@ -7,20 +7,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import polars as pl
 
 from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, conformal_quantile, fit_thresholds
 from deepidea.detection.engine import flow_adapter
+from deepidea.detection.flow_sample import Reservoir, site_reference
 from deepidea.detection.sources.source import Source
 from deepidea.errors import DataError
 from deepidea.flows.fingerprint import row_fingerprints
 from deepidea.model.detector import Detector
 from deepidea.model.novelty import Novelty
-from deepidea.model.reference import Bins, Reference, fit_reference
 
 SITE_ROWS = 20_000  # sampled flows that the reference of the site is made of
-_KEY = "\0key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def calibrate(
     Memory: 16 bytes a flow, and the features of :data:`SITE_ROWS` flows.
     """
     prepare, skipped = flow_adapter(source.schema, detector), Counter[str]()
-    measured, sample = list[pl.DataFrame](), _Reservoir(detector)
+    measured, sample = list[pl.DataFrame](), Reservoir(detector.schema.features, SITE_ROWS)
     n_attacks = n_in_training = n_flows = 0
     for batch in source.batches(None, stop or threading.Event()):
         skipped.update(batch.skipped)
@@ -100,7 +98,7 @@ def calibrate(
     scores = pl.concat(measured)
     thresholds = fit_thresholds(scores, fpr, source.name)
     calibrated = with_thresholds(detector, thresholds).with_options(
-        site_reference=sample.reference(scores["score"]), novelty=_site_novelty(detector, scores)
+        site_reference=site_reference(detector, sample.rows, scores["score"]), novelty=_site_novelty(detector, scores)
     )
     return Calibration(calibrated, thresholds, n_attacks, n_in_training, skipped)
 
@@ -127,39 +125,3 @@ def _count_in_training(detector: Detector, flows: pl.DataFrame) -> int:
 def with_thresholds(detector: Detector, thresholds: Thresholds) -> Detector:
     """Return the detector with thresholds in its card."""
     return detector.with_options(card={**detector.card, CARD_ENTRY: thresholds.contract()})
-
-
-class _Reservoir:
-    """A uniform sample of at most :data:`SITE_ROWS` flows, the same however the flows are cut into batches.
-
-    Every flow gets a random key; the flows with the smallest keys are the sample (Efraimidis and Spirakis 2006 with
-    equal weights).
-    """
-
-    def __init__(self, detector: Detector) -> None:
-        self._detector, self._random = detector, np.random.default_rng(0)
-        self._sample: pl.DataFrame | None = None
-
-    def add(self, flows: pl.DataFrame) -> None:
-        """Draw from conformed flows."""
-        keys = pl.Series(_KEY, self._random.random(flows.height))
-        new = flows.select(self._detector.schema.features).with_columns(keys)
-        if self._sample is not None:
-            if self._sample.height >= SITE_ROWS:
-                new = new.filter(pl.col(_KEY) < self._sample[_KEY][-1])
-            new = pl.concat([self._sample, new], how="vertical_relaxed")
-        self._sample = new.sort(_KEY).head(SITE_ROWS)
-
-    def reference(self, scores: pl.Series) -> Reference | None:
-        """Return the distributions of the sampled features, and of all scores."""
-        assert self._sample is not None  # calibrate refuses a source without flows
-        rows = self._sample.drop(_KEY)
-        decision, ones = self._detector.decision, np.ones(rows.height)
-        return fit_reference(
-            self._detector.schema,
-            rows,
-            ones > 0,
-            ones,
-            score_bins=Bins.of(scores.to_numpy()),
-            log_odds=lambda table: decision.log_odds(self._detector.logits(table)),
-        )

@@ -1,4 +1,4 @@
-"""The bytes of a detector file: a zip of four members, read, audited, and only then built.
+"""The bytes of a detector file: a zip of up to five members, read, audited, and only then built.
 
 =====================  ==================================================================================
 ``manifest.json``      format number, schema, encoder, classes, decision, what it was trained on and how,
@@ -6,6 +6,7 @@
 ``model.onnx``         encoder and network as one graph (:mod:`deepidea.model.graph`)
 ``weights.safetensors``  the network's weights by their torch names, for continued training
 ``training_rows.u64``  sorted 64-bit fingerprints of the distinct training vectors, little-endian
+``training_sample.bin``  a bounded sample of training's flows (:mod:`deepidea.model.training_sample`)
 =====================  ==================================================================================
 
 Nothing in the file is executed or unpickled. The zip comment holds the manifest's SHA-256. The hashes detect damage and
@@ -15,7 +16,8 @@ A change that old readers cannot read raises :data:`FORMAT`; every format ever w
 oldest format that holds it:
 
 1. numbers scaled alone
-2. numbers in steps between quantiles (:mod:`deepidea.model.quantile_steps`)
+2. numbers in steps between quantiles (:mod:`deepidea.model.quantile_steps`), a sample of training's flows, or novelty
+   fitted to a site (:mod:`deepidea.detection.adapt`)
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ from deepidea.flows.atomic import replacing
 
 FORMAT = 2
 MANIFEST = "manifest.json"
-MEMBERS = ("model.onnx", "weights.safetensors", "training_rows.u64")
+MEMBERS = ("model.onnx", "weights.safetensors", "training_rows.u64", "training_sample.bin")
 _REQUIRED = ("model.onnx",)
 _MAX_BYTES = {MANIFEST: 64 << 20, "model.onnx": 1 << 30, "weights.safetensors": 1 << 30, "training_rows.u64": 2 << 30}
+_MAX_BYTES["training_sample.bin"] = 256 << 20
 # Protocols 2 to 5 begin with this opcode and their number. Unpickling runs code, so a pickle is named, not opened.
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed time stamps: equal detectors are equal files

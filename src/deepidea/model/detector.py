@@ -24,6 +24,7 @@ from deepidea.model.decision import Decision
 from deepidea.model.features import FlowEncoder
 from deepidea.model.novelty import DISTANCES, Novelty
 from deepidea.model.reference import Reference
+from deepidea.model.training_sample import TrainingSample
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -80,6 +81,8 @@ class Detector:
         Recognises flows unlike those of training; the graph then has distances as outputs.
     reference : Reference, optional
         Summary of the training flows, for explanations and drift monitors.
+    sample : TrainingSample, optional
+        Some flows of training, for adaptation to a site.
     site_reference : Reference, optional
         The same of benign flows of the monitored site, see :func:`deepidea.detection.calibrate.calibrate`.
     card : dict, optional
@@ -106,6 +109,7 @@ class Detector:
         novelty: Novelty | None = None,
         reference: Reference | None = None,
         site_reference: Reference | None = None,
+        sample: TrainingSample | None = None,
         card: dict[str, Any] | None = None,
         n_threads: int | None = None,
     ) -> None:
@@ -117,7 +121,7 @@ class Detector:
         self.encoder, self.decision, self.classes, self.labels = encoder, decision, classes, labels
         self.graph, self.weights, self.training_fingerprints = graph, weights, training_fingerprints
         self.novelty, self.card = novelty, card or {}
-        self.reference, self.site_reference = reference, site_reference
+        self.reference, self.site_reference, self.sample = reference, site_reference, sample
         self.n_threads = n_threads or os.cpu_count() or 1
         self._session = _open_session(graph, encoder, len(labels), with_distances=novelty is not None)
 
@@ -157,11 +161,14 @@ class Detector:
             members["weights.safetensors"] = self.weights
         if self.training_fingerprints is not None:
             members["training_rows.u64"] = self.training_fingerprints.astype("<u8").tobytes()
+        if self.sample is not None:
+            members["training_sample.bin"] = self.sample.to_bytes()
         write_artifact(path, self.manifest, members, format=self._format())
 
     def _format(self) -> int:
         """Return the oldest format of files that holds this detector, see :mod:`deepidea.model.artifact`."""
-        return 1 if self.encoder.steps_ is None else 2
+        of_site = self.novelty is not None and self.novelty.tails is not None
+        return 2 if self.encoder.steps_ is not None or self.sample is not None or of_site else 1
 
     @classmethod
     def load(cls, path: str | Path, *, n_threads: int | None = None) -> Detector:
@@ -179,15 +186,18 @@ class Detector:
         with reading_contract("schema"):
             schema = Schema.from_contract(_entry(manifest, "schema", dict))
         references = {name: _entry(manifest, name, dict) for name in _REFERENCES if name in manifest}
-        rows = members.get("training_rows.u64")
+        rows, sample = members.get("training_rows.u64"), members.get("training_sample.bin")
+        encoder = FlowEncoder.from_contract(schema, _entry(manifest, "encoder", dict))
+        labels = tuple(str(name) for name in _entry(manifest, "labels", list))
         return cls(
-            FlowEncoder.from_contract(schema, _entry(manifest, "encoder", dict)),
+            encoder,
             Decision.from_contract(_entry(manifest, "decision", dict)),
             tuple(str(name) for name in _entry(manifest, "classes", list)),
-            tuple(str(name) for name in _entry(manifest, "labels", list)),
+            labels,
             members["model.onnx"],
             weights=members.get("weights.safetensors"),
             training_fingerprints=None if rows is None else _read_fingerprints(rows),
+            sample=None if sample is None else TrainingSample.from_bytes(sample, encoder, len(labels)),
             novelty=Novelty.from_contract(_entry(manifest, "novelty", dict)) if "novelty" in manifest else None,
             **{name: Reference.from_contract(schema, contract) for name, contract in references.items()},
             card={k: v for k, v in manifest.items() if k not in _OWN_ENTRIES},

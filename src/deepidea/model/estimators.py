@@ -26,7 +26,7 @@ from deepidea.model.batches import RowsInMemory, TrainingRows
 from deepidea.model.checkpoint import Checkpoint, training_digest
 from deepidea.model.decision import Decision, fit_temperature
 from deepidea.model.detector import Detector
-from deepidea.model.features import NUMBER_ENCODINGS, FlowEncoder, NumberEncoding, NumberScaling
+from deepidea.model.features import NUMBER_ENCODINGS, FlowEncoder, NumberEncoding, NumberScaling, RawFeatures
 from deepidea.model.losses import LOSSES, LossName
 from deepidea.model.networks import MLP
 from deepidea.model.novelty import Ellipsoids, Layer, Novelty, NoveltyRule, fit_novelty, sample_sides
@@ -34,6 +34,7 @@ from deepidea.model.reference import Bins, Reference, fit_reference, sample_rows
 from deepidea.model.sharding import encode_shards
 from deepidea.model.threads import fastest_thread_count, torch_threads
 from deepidea.model.training import Adam, Epoch, Schedule, speed_up, train_network, train_step
+from deepidea.model.training_sample import TrainingSample, sample_training
 from deepidea.model.warm_start import WarmStart
 from deepidea.model.workers import Workers
 
@@ -117,6 +118,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
     decision_ : Decision
         Over the network's outputs: benign first, then the labels of one attack class after the other.
     ellipsoids_, novelty_ : Ellipsoids, Novelty, or None
+    sample_ : TrainingSample
+        Some of the training rows and of the attacks held out.
     reference_ : Reference, or None
         Summary of the training flows, each row counted as often as it was given; None without benign flows.
     epochs_ : list of Epoch
@@ -137,6 +140,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
 
     ellipsoids_: Ellipsoids | None
     reference_: Reference | None
+    sample_: TrainingSample
     novelty_: Novelty | None
 
     def __init__(
@@ -272,6 +276,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             logits = _run(self.network_, self.encoder_.transform(in_memory(validation.table)))
             self._set_decision(fit_temperature(logits, validation.target, validation.weight))
         self._fit_novelty(training, validation)
+        self.sample_ = self._sample(training, validation)
         self.reference_ = self._summarise(rows, validation if len(validation) else training)
         self.detector_ = self.to_detector()
         return self
@@ -308,6 +313,8 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         self._set_decision()
         self._train(rows, rows.take(np.zeros(len(rows), bool)), None, n_epochs=1)
         self.ellipsoids_ = self.novelty_ = None  # they were fitted to the hidden layer before this training
+        if first:
+            self.sample_ = self._sample(rows, rows.take(np.zeros(len(rows), bool)))
         known = getattr(self, "reference_", None)
         # the flows of the first fit stay the reference, as its encoder stays; scores are of the network as it is now
         self.reference_ = replace(known, score_bins=self._score_bins(rows)) if known else self._summarise(rows, rows)
@@ -599,6 +606,13 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
         fitted = fit_novelty(self._layers(), self.decision_, trained, held_out, self.novelty_rate)
         self.ellipsoids_, self.novelty_ = fitted
 
+    def _sample(self, training: _Rows, validation: _Rows) -> TrainingSample:
+        def raw(chosen: NDArray[np.bool_], held_out: bool) -> RawFeatures:
+            rows = validation if held_out else training
+            return self.encoder_.raw(in_memory(rows.take(chosen).table))
+
+        return sample_training(raw, training.target, validation.target, self._seed)
+
     def _summarise(self, rows: _Rows, scored: _Rows) -> Reference | None:
         """Return the reference of all rows, with the score bins of ``scored``."""
         return fit_reference(
@@ -661,6 +675,7 @@ class DeepIDEAClassifier(ClassifierMixin, BaseEstimator):
             training_fingerprints=self.fingerprints_,
             novelty=self.novelty_,
             reference=self.reference_,
+            sample=self.sample_,
             card=card,
         )
 

@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deepidea.errors import ArtifactError
 from deepidea.model.features import FlowEncoder
-from deepidea.model.novelty import DISTANCES, Ellipsoids, Layer
+from deepidea.model.novelty import DISTANCES, Ellipsoid, Ellipsoids, Layer
 from deepidea.model.quantile_steps import QuantileSteps
 
 OPSET, IR_VERSION = 17, 8
@@ -230,6 +230,38 @@ def _trace_first(
         blocks.append(constants[made_by[value].input[1]])
         value = made_by[value].input[2]
     return np.concatenate(blocks[::-1], axis=1, dtype=np.float32), constants[value]
+
+
+def read_ellipsoids(serialized: bytes) -> Ellipsoids | None:
+    """Return the ellipsoids of a graph written by :func:`build_graph`; None where it has none.
+
+    Raises
+    ------
+    ArtifactError
+        The graph has another layout.
+    """
+    graph = onnx.load_model_from_string(serialized).graph
+    made_by = {node.output[0]: node for node in graph.node}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    if not set(DISTANCES) <= set(made_by):
+        return None
+    try:
+        benign, attacks = (_trace_ellipsoid(made_by, constants, output) for output in DISTANCES)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ArtifactError(
+            f"cannot read the ellipsoids of model.onnx, deepidea did not write it: {error!r}"
+        ) from error
+    return benign, attacks
+
+
+def _trace_ellipsoid(
+    made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]], output: str
+) -> Ellipsoid:
+    # output = Max(Sub(Div(Add(|h|^2, Gemm(h, -2 centre)), rest), ReduceSumSquare(Gemm(h, axes))), 0)
+    whole, explained = (made_by[name] for name in made_by[made_by[output].input[0]].input)
+    linear, along = made_by[made_by[whole.input[0]].input[1]], made_by[explained.input[0]]
+    centre = constants[linear.input[1]][0] / np.float32(-2)
+    return Ellipsoid(centre, constants[along.input[1]], float(constants[whole.input[1]]))
 
 
 def audit_graph(serialized: bytes) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,11 +24,12 @@ from deepidea.model.decision import Decision
 N_AXES = (64, 32)  # kept of the benign and of the attack ellipsoid; more cost speed
 MOST_ROWS = 20_000  # of each side, to fit ellipsoids and to rank distances
 LOG_ODDS_WEIGHT = 0.25  # of the log-odds of attack beside the distance; chosen as docs/accuracy.md says
+ODDS_WEIGHT_AT_SITE = 0.5  # the same in Fisher's sum at a site; chosen by benchmarks/site_adaptation.py
 _SHRINKAGE = 1e-3  # of the mean variance, added to each axis: a unit that never fires has variance 0
 UNKNOWN_RATE = 0.01  # share of held-out benign flows, and of held-out attacks, beyond the bound of their side
 DISTANCES = ("distance_to_benign", "distance_to_attacks")  # outputs of a graph with ellipsoids, beside the logits
 _EXACT_RANKS, _OTHER_RANKS = 500, 500  # of the held-out scores kept in a detector
-_TAIL_SHARE = 0.05
+_TAIL_SHARE, _LEAST_TAIL = 0.05, 10  # share of the scores that are its tail, and scores at least
 
 NoveltyRule = Literal["mahalanobis", "none"]
 Floats = NDArray[np.float64]
@@ -184,11 +185,30 @@ class HeldOutScores:
         A flow exchangeable with the held-out ones gets a value of at most alpha with probability at most alpha, down to
         1 / (1 + held-out flows); below that an exponential tail is extrapolated, so that ranks stay different.
         """
+        return np.asarray(np.exp(self.log_share_as_high(scores)), np.float64)
+
+    def log_share_as_high(self, scores: Floats) -> Floats:
+        """Return the logarithm of :meth:`share_as_high`, which far out is finer than the share itself."""
         # All beyond the highest held-out score have the same rank; the tail keeps them apart, so that alerts can be
         # ordered.
         beyond = np.maximum(scores - self.scores[-1], 0) / self.tail
-        logs = np.interp(scores, self.scores, self.log_shares, left=0.0)
-        return np.asarray(np.exp(logs - beyond), np.float64)
+        return np.asarray(np.interp(scores, self.scores, self.log_shares, left=0.0) - beyond, np.float64)
+
+    def contract(self) -> dict[str, Any]:
+        """Return the plain JSON values."""
+        return {"scores": self.scores.tolist(), "log_shares": self.log_shares.tolist(), "tail": self.tail}
+
+    @classmethod
+    def from_contract(cls, contract: dict[str, Any]) -> Self:
+        """Rebuild from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
+        scores, shares = (np.array(contract[name], np.float64) for name in ("scores", "log_shares"))
+        known = cls(scores, shares, float(contract["tail"]))
+        # Interpolation in scores that do not ascend would silently give any share.
+        ranked = scores.ndim == 1 and scores.shape == shares.shape != (0,)
+        ordered = ranked and bool((np.diff(scores) > 0).all() and (shares <= 0).all())
+        require(ordered, "novelty", "scores must ascend, with log shares of at most 0", known)
+        require(known.tail > 0, "novelty", "tail must be above 0", known.tail)
+        return known
 
 
 def _kept_ranks(n: int) -> NDArray[np.int64]:
@@ -201,7 +221,7 @@ def _kept_ranks(n: int) -> NDArray[np.int64]:
 
 def _tail_of(scores: Floats) -> float:
     """Return the mean excess over a high score: an exponential tail, the limit of most well-behaved ones."""
-    n_high = max(2, round(_TAIL_SHARE * len(scores)))
+    n_high = max(min(_LEAST_TAIL, len(scores)), round(_TAIL_SHARE * len(scores)))
     highest = np.sort(scores)[-n_high:]
     return max(float(highest.mean() - highest[0]), 1e-3)
 
@@ -225,6 +245,10 @@ class Novelty:
     rate : float
         A flow is not called benign where a smaller share of benign flows than this is as unlike benign flows, so at
         most this share of exchangeable benign flows is affected; 0 leaves the decision to the network.
+    tails : tuple of two HeldOutScores, optional
+        Ranks of the same two among benign flows of a site. Where present, Fisher's sum of their p-values (Fisher 1925),
+        that of the log-odds weighted by :data:`ODDS_WEIGHT_AT_SITE`, takes the place of the scaled sum: p-values share
+        one scale whatever the tails, which on another network than training's may be far longer on one side.
     """
 
     centres: tuple[float, float]
@@ -233,6 +257,7 @@ class Novelty:
     benign: HeldOutScores
     bounds: tuple[float, float]
     rate: float = 0.0
+    tails: tuple[HeldOutScores, HeldOutScores] | None = None
 
     @classmethod
     def fit(
@@ -258,13 +283,38 @@ class Novelty:
         bounds = (_bound(distances[~is_attack, 0]), _bound(distances[is_attack, 1]))
         return cls(*scale, HeldOutScores.of(_sum_scaled(parts, *scale)), bounds, rate)
 
+    def fit_site(self, log_odds: Floats, distances: NDArray[np.float32], attack_distances: NDArray[np.float32]) -> Self:
+        """Return the novelty of a site: its ranks and bounds are those of benign flows of the site.
+
+        Parameters
+        ----------
+        log_odds : array, float64, (n_flows,)
+            Of benign flows that neither network nor ellipsoids were fitted to.
+        distances : array, float32, (n_flows,)
+            Of the same flows, squared, from benign flows of the site.
+        attack_distances : array, float32, (n_attacks,)
+            Of held-out attacks from attacks; where there are none, the bound stays.
+        """
+        parts = _parts(log_odds, distances[:, None])
+        tails = (HeldOutScores.of(parts[0]), HeldOutScores.of(parts[1]))
+        far = _bound(attack_distances) if len(attack_distances) else self.bounds[1]
+        site = replace(self, tails=tails, bounds=(_bound(distances), far))
+        return replace(site, benign=HeldOutScores.of(site._combined(parts)))
+
+    def _combined(self, parts: Floats) -> Floats:
+        """Return one number for each flow from its log distance and log-odds, ``(2, n_flows)``."""
+        if self.tails is None:
+            return _sum_scaled(parts, self.centres, self.spreads, self.log_odds_weight)
+        distance, odds = (tail.log_share_as_high(part) for tail, part in zip(self.tails, parts, strict=True))
+        return np.asarray(-distance - ODDS_WEIGHT_AT_SITE * odds)
+
     def verdict_columns(self, log_odds: Floats, distances: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Return the columns of a verdict: ``anomaly``, float64, and ``unknown``, bool, each ``(n_flows,)``."""
         return {"anomaly": self.anomaly(log_odds, distances), "unknown": self.is_unknown(distances)}
 
     def anomaly(self, log_odds: Floats, distances: NDArray[np.float32]) -> Floats:
         """Return 1 minus the share of benign flows that are as unlike benign flows, in 0..1."""
-        scores = _sum_scaled(_parts(log_odds, distances), self.centres, self.spreads, self.log_odds_weight)
+        scores = self._combined(_parts(log_odds, distances))
         return np.asarray(1.0 - self.benign.share_as_high(scores), np.float64)
 
     def is_unlike_benign(self, anomaly: Floats) -> NDArray[np.bool_]:
@@ -277,32 +327,28 @@ class Novelty:
 
     def contract(self) -> dict[str, Any]:
         """Return the plain JSON values; JSON has no infinity, so an infinite bound is null."""
-        ranks = {"scores": self.benign.scores.tolist(), "log_shares": self.benign.log_shares.tolist()}
+        tails = {} if self.tails is None else {"tails": [tail.contract() for tail in self.tails]}
         scale = {"centres": list(self.centres), "spreads": list(self.spreads), "log_odds_weight": self.log_odds_weight}
         bounds = [bound if math.isfinite(bound) else None for bound in self.bounds]
-        return {**scale, "bounds": bounds, "benign": {**ranks, "tail": self.benign.tail}, "rate": self.rate}
+        return {**scale, "bounds": bounds, "benign": self.benign.contract(), "rate": self.rate, **tails}
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> Self:
         """Rebuild from :meth:`contract`; :class:`ArtifactError` where the contract does not fit."""
         with reading_contract("novelty"):
-            held_out = contract["benign"]
-            scores, shares = (np.array(held_out[name], np.float64) for name in ("scores", "log_shares"))
             bounds = [math.inf if bound is None else float(bound) for bound in contract["bounds"]]
             centres, spreads = (_pair(contract[name]) for name in ("centres", "spreads"))
-            known = HeldOutScores(scores, shares, float(held_out["tail"]))
+            known = HeldOutScores.from_contract(contract["benign"])
+            tails = [HeldOutScores.from_contract(tail) for tail in contract.get("tails", ())]
+            require(len(tails) in (0, 2), "novelty", "tails must be two", len(tails))
             rate = float(contract.get("rate", 0.0))  # absent in files written before there was one
-            novelty = cls(centres, spreads, float(contract["log_odds_weight"]), known, _pair(bounds), rate)
+            weight, of_site = float(contract["log_odds_weight"]), (tails[0], tails[1]) if tails else None
+            novelty = cls(centres, spreads, weight, known, _pair(bounds), rate, of_site)
             novelty._check()
             return novelty
 
     def _check(self) -> None:
-        known = self.benign
-        # Interpolation in scores that do not ascend would silently give any share.
-        ranked = known.scores.ndim == 1 and known.scores.shape == known.log_shares.shape != (0,)
-        ordered = ranked and bool((np.diff(known.scores) > 0).all() and (known.log_shares <= 0).all())
-        require(ordered, "novelty", "scores must ascend, with log shares of at most 0", known)
-        require(min(known.tail, *self.spreads) > 0, "novelty", "tail and spreads must be above 0", self.spreads)
+        require(min(self.spreads) > 0, "novelty", "spreads must be above 0", self.spreads)
         require(0 <= self.rate < 1, "novelty", "rate must be in [0, 1)", self.rate)
 
 
