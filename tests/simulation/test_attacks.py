@@ -246,3 +246,9 @@ def test_address_plans_differ_and_are_reserved():
     kinds = {(plan.site4.is_private, int(plan.site4.network_address) >> 24) for plan in plans}
     assert len(kinds) > 3
     assert not any(plan.holds("8.8.8.8") for plan in plans)
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_an_attack_of_the_least_strength_is_one_step(kind):
+    attack = simulate_attack(kind, dict.fromkeys(ATTACKS[kind].strength, 1.0))
+    assert 1 <= attack.labels.height <= 3

@@ -71,7 +71,8 @@ def _senders(episode: Episode) -> list[Host]:
     """Return the hosts that a flood comes from, now and then with invented addresses."""
     if episode.rng.random() < 0.75:
         return list(episode.sources)
-    return [any_stranger(episode.lab, episode.rng) for _ in range(episode.rng.randrange(20, 200))]
+    n_packets = max(1, round(episode.strength["packets_per_s"] * episode.strength["seconds"]))
+    return [any_stranger(episode.lab, episode.rng) for _ in range(min(episode.rng.randrange(20, 200), n_packets))]
 
 
 def flood_with_datagrams(episode: Episode) -> Activity:

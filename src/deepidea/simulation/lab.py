@@ -64,6 +64,7 @@ class Lab:
     busy: float = 1.0  # how much people do at that time, 1 in office hours
     v6_share: float = 0.12  # of the conversations between hosts that have both
     v6_broken: bool = False  # whether IPv6 to hosts outside fails
+    quic: float = 0.0  # share of the encrypted requests to sites outside
     losses: float = 1.0  # factor on the share of lost segments
 
     @property
@@ -144,7 +145,7 @@ def build_lab(*, seed: int, hosts: int, duration_s: float, vlan: int | None = No
     return Lab(
         duration_s, plan, tuple(clients), servers, devices, sites, tuple(visitors), gateway, vlan or None,
         hour=hour, busy=_busy(hour), v6_share=rng.choice((0.02, 0.05, 0.15, 0.3)),
-        v6_broken=rng.random() < 0.2, losses=lognormal(rng, 1.0, 0.8),
+        v6_broken=rng.random() < 0.2, quic=rng.choice((0.0, 0.1, 0.4)), losses=lognormal(rng, 1.0, 0.8),
     )  # fmt: skip
 
 

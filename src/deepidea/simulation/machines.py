@@ -68,10 +68,10 @@ def agents(lab: Lab, rng: Random) -> Iterator[Activity]:
         return tls_script(name, [Exchange(int(lognormal(shape, usual_bytes, 0.1)), answer)], shape)
 
     for host in lab.clients:
-        if rng.random() < 0.6:
+        for _ in range(rng.choice((0, 1, 1, 2, 4))):
             vendor, own = lab.site(rng), spawn(rng)
             talk = partial(call, vendor.name, lognormal(own, 350, 0.6))
-            jitter, varied = own.choice((0.005, 0.02, 0.1, 0.3)), own.choice((0.0, 0.1, 1.0))
+            jitter, varied = own.choice((0.001, 0.005, 0.02, 0.1, 0.3)), own.choice((0.0, 0.1, 1.0))
             every_s = own.choice((12, 20, 30, 60, 60, 120, 300))
             yield timed(lab, host, vendor, 443, talk, every_s, own, jitter=jitter, varied=varied)
 

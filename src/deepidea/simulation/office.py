@@ -31,6 +31,7 @@ from deepidea.simulation.scripts import (
     ftp_script,
     http_script,
     mail_script,
+    quic_script,
     ssh_login,
     tls_script,
     typing,
@@ -80,6 +81,10 @@ def names(lab: Lab, rng: Random) -> Iterator[Activity]:
 def _fetch(lab: Lab, src: Host, dst: Host, at_s: float, rng: Random, mean_requests: float = 2.5) -> Conversation:
     """Fetch parts of a page from one server."""
     encrypted = rng.random() < 0.88
+    if encrypted and not dst.inside and rng.random() < lab.quic:
+        route = lab.route(src, dst, rng)
+        script = quic_script(browsing(rng, mean_requests), 1 / route.bytes_per_s, rng)
+        return udp_conversation(at_s, route, 443, script, label=BENIGN, rng=rng)
     script = (tls_script if encrypted else http_script)(dst.name, browsing(rng, mean_requests), rng)
     route, ending = lab.route(src, dst, rng), any_ending(rng)
     return tcp_conversation(at_s, route, 443 if encrypted else 80, script, label=BENIGN, rng=rng, ending=ending)

@@ -22,6 +22,7 @@ from deepidea.simulation.payloads import (
     tls_data,
 )
 
+_QUIC_BYTES, _QUIC_INITIAL = 1220, b"\xc3\x00\x00\x00\x01"
 _AGENTS = ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0 (Windows NT 10.0; Win64; x64)", "curl/8.5.0", "python/3.11")
 _SSH_BANNERS = (b"SSH-2.0-OpenSSH_9.6\r\n", b"SSH-2.0-OpenSSH_8.4p1\r\n", b"SSH-2.0-libssh2_1.11.0\r\n")
 
@@ -71,6 +72,25 @@ def tls_script(name: str, exchanges: Iterable[Exchange], rng: Random) -> Iterato
     for request, response, pause_s in exchanges:
         yield Message(CLIENT, tls_data(request), pause_s)
         yield Message(SERVER, tls_data(response), _service_time(rng))
+
+
+def quic_script(exchanges: Iterable[Exchange], byte_s: float, rng: Random) -> Iterator[Message]:
+    """Yield a QUIC conversation: handshake, then requests and responses, whose datagrams are acknowledged (RFC 9000).
+
+    `byte_s` is the time of a byte on the line.
+    """
+    yield Message(CLIENT, Bulk(_QUIC_BYTES, _QUIC_INITIAL))  # 14.1: padded to at least 1200 bytes
+    for at in range(rng.randrange(2, 5)):
+        yield Message(SERVER, Bulk(_QUIC_BYTES, _QUIC_INITIAL), 0.0002 if at else _service_time(rng) / 4)
+    yield Message(CLIENT, Bulk(rng.choice((80, 120, _QUIC_BYTES))), 0.001)
+    for request, response, pause_s in exchanges:
+        yield Message(CLIENT, Bulk(min(request, _QUIC_BYTES)), pause_s)
+        pause_s = _service_time(rng)
+        for at, left in enumerate(range(response, 0, -_QUIC_BYTES)):
+            yield Message(SERVER, Bulk(min(left, _QUIC_BYTES) + 30), pause_s)
+            pause_s = _QUIC_BYTES * byte_s
+            if at % 10 == 9:
+                yield Message(CLIENT, Bulk(rng.randrange(32, 46)), 0.0001)
 
 
 def http_script(name: str, exchanges: Iterable[Exchange], rng: Random) -> Iterator[Message]:
