@@ -134,14 +134,14 @@ class HostContext:
         known = (src.is_not_null() & dst.is_not_null()).to_numpy()
         out = np.full((flows.height, 2 * self._kernel.N_OUT), np.nan)
         inputs = {
-            "ends_us": _ends_us(flows).fill_null(0).to_numpy(),
+            "ends_us": ends_us(flows).fill_null(0).to_numpy(),
             # Names are 64-bit hashes: two of 10^4 hosts collide with a probability below 10^-11, and memory stays
             # fixed.
             "src": src.hash().to_numpy(),
             "dst": dst.hash().to_numpy(),
             "known": known,
             "ports": flows["dst_port"].cast(pl.Int32).fill_null(-1).to_numpy(),
-            "failed": flows.select(_failed(flows).fill_null(False).cast(pl.UInt8)).to_series().to_numpy(),
+            "failed": flows.select(failed_flows(flows).fill_null(False).cast(pl.UInt8)).to_series().to_numpy(),
         }
         self._clock_us = self._kernel.add_flows(self._sources, self._targets, self._clock_us, *inputs.values(), out)
         if self._journal is not None and flows.height:
@@ -232,10 +232,10 @@ def _refuse_missing(flows: pl.DataFrame) -> None:
         )
 
 
-def _ends_us(flows: pl.DataFrame) -> pl.Series:
+def ends_us(flows: pl.DataFrame) -> pl.Series:
     """Return when flows ended, microseconds since 1970: their end, or start and duration."""
     if "end" in flows.columns:
-        return _moment_us(flows["end"])
+        return moments_us(flows["end"])
     start = next((name for name in ("start", "timestamp") if name in flows.columns), None)
     unit_us = next((name for name in ("duration_us", "duration_s") if name in flows.columns), None)
     if start is None or unit_us is None:
@@ -243,10 +243,10 @@ def _ends_us(flows: pl.DataFrame) -> pl.Series:
             "cannot count host context: flows have neither an end nor a start and a duration; take flows with times"
         )
     lasted_us = flows[unit_us] * (1 if unit_us == "duration_us" else 1_000_000)
-    return _moment_us(flows[start]) + lasted_us.round().cast(pl.Int64).fill_null(0)
+    return moments_us(flows[start]) + lasted_us.round().cast(pl.Int64).fill_null(0)
 
 
-def _moment_us(moments: pl.Series) -> pl.Series:
+def moments_us(moments: pl.Series) -> pl.Series:
     if not isinstance(moments.dtype, pl.Datetime):
         raise SchemaError(
             f"cannot count host context: column {moments.name} holds {moments.dtype}, not times; read it as Datetime"
@@ -254,7 +254,7 @@ def _moment_us(moments: pl.Series) -> pl.Series:
     return moments.dt.timestamp("us")
 
 
-def _failed(flows: pl.DataFrame) -> pl.Expr:
+def failed_flows(flows: pl.DataFrame) -> pl.Expr:
     """Return which flows failed, see `HostContext`; `cicflow` counts payload and TCP headers apart, no IP header."""
     if "duration_us" in flows.columns:
         bare = (pl.col("bwd_bytes") + pl.col("bwd_header_bytes")) <= _BARE_BYTES - 20
@@ -290,5 +290,5 @@ def add_context(flows: pl.DataFrame, *, max_hosts: int = MAX_HOSTS) -> pl.DataFr
     """
     _refuse_missing(flows)
     # Ends, not starts: at its end a flow is known, live as in a table, so both get the same numbers.
-    order = np.argsort(_ends_us(flows).fill_null(0).to_numpy(), kind="stable")
+    order = np.argsort(ends_us(flows).fill_null(0).to_numpy(), kind="stable")
     return HostContext(max_hosts=max_hosts).add(flows[order])[np.argsort(order)]

@@ -26,8 +26,8 @@ NOT_IP, UNKNOWN_LINK, CUT_OFF, MALFORMED, FRAGMENT = range(1, len(OUTCOMES))
 
 # Indexes of the int64 fields of a dissected packet. An address is two fields of 64 bits; IPv4 is the lower 32 bits.
 SRC_HIGH, SRC_LOW, DST_HIGH, DST_LOW, SRC_PORT, DST_PORT, VERSION, PROTOCOL = range(8)
-PAYLOAD, HEADER, FLAGS, WINDOW, ICMP_TYPE, ICMP_CODE = range(8, 14)
-N_PARTS = 14
+PAYLOAD, HEADER, FLAGS, WINDOW, ICMP_TYPE, ICMP_CODE, MESSAGE = range(8, 15)
+N_PARTS = 15
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132
@@ -183,7 +183,7 @@ def _transport(
     parts[PROTOCOL] = protocol
     parts[SRC_PORT], parts[DST_PORT], parts[FLAGS], parts[WINDOW] = 0, 0, 0, 0
     parts[ICMP_TYPE], parts[ICMP_CODE] = -1, -1
-    parts[HEADER], parts[PAYLOAD] = 0, 0
+    parts[HEADER], parts[PAYLOAD], parts[MESSAGE] = 0, 0, packet_end - at
     if protocol == TCP:
         if at + 20 > end:
             return CUT_OFF

@@ -48,7 +48,8 @@ FWD_BULK, BWD_BULK = 74, 82
 B_START, B_LAST, B_PACKETS, B_BYTES, B_BULKS, B_ALL_PACKETS, B_ALL_BYTES, B_ALL_US = range(8)
 KIND, CODE = 90, 91  # of ICMP
 TOLD_N = 92  # packets as of the last snapshot
-N_INTS = 93
+FWD_MESSAGE, BWD_MESSAGE = 93, 94  # bytes behind the headers of IP
+N_INTS = 95
 
 # --- columns of a flow, float64: mean, and sum of squares around it --------------------------------------------------
 # A sample has two columns, its mean and the sum of squares; std follows from both when a row is read.
@@ -302,6 +303,7 @@ def _add(flow: Ints, moments: Floats, parts: Ints, forward: bool, time: int, idl
     n_side = flow[FWD_N + side]
     flow[FWD_BYTES + side] += payload
     flow[FWD_HEADER + side] += parts[d.HEADER]
+    flow[FWD_MESSAGE + side] += parts[d.MESSAGE]
     if n_side == 1 or payload > flow[FWD_MAX + side]:
         flow[FWD_MAX + side] = payload
     if n_side == 1 or payload < flow[FWD_MIN + side]:

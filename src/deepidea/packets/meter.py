@@ -302,6 +302,9 @@ def _identity(ints: Ints) -> dict[str, pl.Series]:
         "dst_port": ports["dst_port"],
         "protocol": pl.Series(protocol).cast(pl.String),
         "community_id": _icmp_ids(ints, src_ip, dst_ip),
+        "icmp_type": pl.Series(ints[:, t.KIND].astype(np.int16)),
+        "fwd_message_bytes": pl.Series(ints[:, t.FWD_MESSAGE]),
+        "bwd_message_bytes": pl.Series(ints[:, t.BWD_MESSAGE]),
         "ended_by": pl.Series([*t.WHYS], dtype=pl.String).gather(ints[:, t.WHY]),
     }
 
