@@ -24,7 +24,8 @@ import sqlalchemy as sa
 
 from benchmarks.result_files import RESULTS, write_result
 from benchmarks.shared_stream import write_inputs
-from deepidea.detection.engine import Engine, FlowAdapter
+from deepidea.detection.engine import Engine
+from deepidea.detection.flow_adapter import FlowAdapter
 from deepidea.detection.runner import open_source_for
 from deepidea.detection.sources.packets import _Replay
 from deepidea.flows.context import add_context

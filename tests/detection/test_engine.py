@@ -10,7 +10,8 @@ from polars.testing import assert_frame_equal
 from deepidea.detection import engine as engine_module
 from deepidea.detection.alerting import CARD_ENTRY, Thresholds, fit_thresholds, thresholds_of
 from deepidea.detection.calibrate import calibrate
-from deepidea.detection.engine import Engine, fingerprint, flow_adapter
+from deepidea.detection.engine import Engine, fingerprint
+from deepidea.detection.flow_adapter import flow_adapter
 from deepidea.detection.sources.source import FlowBatch
 from deepidea.detection.sources.tables import TableSource, naming_flows
 from deepidea.errors import DataError, SourceError, StoreError

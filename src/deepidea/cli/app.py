@@ -19,6 +19,7 @@ from deepidea.adapters.registration import register_adapters
 from deepidea.cli import (
     adapt,
     allow,
+    behaviours,
     benchmark,
     calibrate,
     data,
@@ -119,6 +120,7 @@ _add(
     "Detect",
     (detect.detect, "deepidea detect eth0 --model site.idea --sink file:///var/log/alerts.json"),
     (detect.sources, "deepidea sources"),
+    (behaviours.behaviours, "deepidea behaviours"),
     (calibrate.calibrate, "deepidea calibrate kdd.idea quiet.pcap -o site.idea"),
     (adapt.adapt, "deepidea adapt kdd.idea quiet.pcap -o site.idea"),
     (publish.publish, "deepidea publish conn.log 'redis://localhost/0?stream=flows' --follow"),

@@ -61,6 +61,21 @@ def detect(
         float | None, option("Alert at this false-alarm rate; needs `deepidea calibrate`.", panel=ALERTS)
     ] = None,
     allow: Annotated[Path | None, option("File of allow rules, TOML or CSV.", panel=ALERTS)] = None,
+    flow_alerts: Annotated[
+        bool,
+        option(
+            "Raise alerts of single flows, too; by default of behaviours alone, see `deepidea behaviours`.",
+            "--flow-alerts",
+            panel=ALERTS,
+        ),
+    ] = False,
+    thresholds: Annotated[
+        Path | None, option("File of your own thresholds of behaviours, TOML.", "--thresholds", panel=ALERTS)
+    ] = None,
+    home: Annotated[
+        list[str] | None,
+        option("A network that is inside, 192.0.2.0/24; repeatable; private ones by default.", panel=ALERTS),
+    ] = None,
     dead_letters: Annotated[Path | None, option("Folder for alerts that a sink refuses.", panel=ALERTS)] = None,
     follow: Follow = False,
     exporter: Exporters = None,
@@ -90,10 +105,19 @@ def detect(
         allow=allow,
         dead_letters=dead_letters,
         source_options=options_of_source(options, exporters=exporter, **of_packets),
+        home=tuple(home or ()),
+        thresholds=thresholds,
+        flow_alerts=flow_alerts,
     )
     with stopping(seconds) as stop, live_status(source) as on_batch:
-        result = run_detection(config, stop, on_start=show_thresholds, on_batch=on_batch, on_model=say)
+        on_start = show_thresholds if flow_alerts else _show_findings
+        result = run_detection(config, stop, on_start=on_start, on_batch=on_batch, on_model=say)
     raise typer.Exit(show_result(result))
+
+
+def _show_findings(_: Any) -> None:
+    """Print what raises an alert where single flows do not."""
+    say("alerts: what hosts do over time (`deepidea behaviours` lists it); single flows too with --flow-alerts")
 
 
 def show_thresholds(thresholds: Any) -> None:
@@ -185,6 +209,8 @@ def show_result(result: Any) -> int:
     if at.held is not None and at.held.n_refused:
         say(f"{at.held.n_refused:,} more flows were read here but stored and counted by another process")
     show_losses(at.skipped, at.dropped)
+    if at.n_forgotten:
+        say(f"{at.n_forgotten:,} hosts, pairs and services were forgotten for newer ones within the hour")
     for status in result.deliveries:
         say(str(status))
     waiting = sum(status.n_waiting for status in result.deliveries)

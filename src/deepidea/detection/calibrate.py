@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from deepidea.detection.alerting import CARD_ENTRY, MEASURES, Thresholds, conformal_quantile, fit_thresholds
-from deepidea.detection.engine import flow_adapter
+from deepidea.detection.flow_adapter import flow_adapter
 from deepidea.detection.flow_sample import Reservoir, site_reference
 from deepidea.detection.sources.source import Source
 from deepidea.errors import DataError

@@ -22,15 +22,16 @@ import polars as pl
 
 from deepidea.detection.alerting import DEFAULT_THRESHOLDS, Thresholds, name_attacks
 from deepidea.detection.alerts import make_alerts
+from deepidea.detection.behaviour.findings import BehaviourDetector
 from deepidea.detection.drift import DriftMonitor
+from deepidea.detection.flow_adapter import FlowAdapter, flow_adapter
 from deepidea.detection.health import Heartbeat, json_bounds
 from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.sources.partitions import HeldPartitions, PartitionedSource
 from deepidea.detection.sources.source import FlowBatch, Partition, Position, RememberingSource, Source
-from deepidea.errors import DataError, StalePositionError, StoreError
-from deepidea.flows.context import CONTEXT_COLUMNS, HostContext
+from deepidea.errors import StalePositionError, StoreError
+from deepidea.flows.context import CONTEXT_COLUMNS
 from deepidea.flows.flow_lines import has_context
-from deepidea.flows.sensors.projection import to_conn
 from deepidea.model.detector import Detector
 from deepidea.store import batches, engines, sources
 from deepidea.store.batches import Committed
@@ -42,7 +43,6 @@ from deepidea.store.store import Store
 log = logging.getLogger("deepidea.detection")
 
 QUEUED_BATCHES = 4
-HOSTS = "hosts"  # part of a source's memory: what its hosts did
 STORE_PATIENCE_S = 300.0  # how long a store may be away before detection gives up
 _FIRST_PAUSE_S = 0.1
 _LATENCIES = 100_000  # of the newest flows
@@ -65,6 +65,7 @@ class Progress:
     dropped: Counter[str] = field(default_factory=Counter)
     n_queued: int = 0
     n_store_retries: int = 0
+    n_forgotten: int = 0
     began_s: float = field(default_factory=time.monotonic)
     latencies_s: list[float] = field(default_factory=list)
     batch_flows: list[int] = field(default_factory=list)
@@ -123,6 +124,11 @@ class Engine:
     newest : callable, optional
         Called before each batch; returns a detector of the same schema that is to take over, with its thresholds, or
         None where the present one goes on.
+    behaviours : callable, optional
+        Makes what finds behaviours in flows; without it, alerts come from single flows alone.
+    flow_alerts : bool
+        Whether single flows above the thresholds raise alerts beside findings. Flows without addresses or times, in
+        which no behaviour can be found, always do.
 
     Raises
     ------
@@ -141,12 +147,15 @@ class Engine:
         name: str = "",
         sink_errors: Callable[[], Mapping[str, str]] = dict,
         newest: Callable[[], tuple[Detector, Thresholds | None] | None] | None = None,
+        behaviours: Callable[[], BehaviourDetector] | None = None,
+        flow_alerts: bool = True,
     ) -> None:
         self.source, self.detector, self.store, self.thresholds = source, detector, store, thresholds
         self.progress = Progress()
+        self._behaviours, self._flow_alerts = behaviours, flow_alerts
         self._on_batch = on_batch or (lambda _: None)
         self._newest = newest or (lambda: None)
-        self._prepare = flow_adapter(source.schema, detector)
+        self._prepare = self._new_adapter()
         self._model = fingerprint(detector)
         self._drift = DriftMonitor(detector, self._model)
         self._sink_errors = sink_errors
@@ -155,6 +164,12 @@ class Engine:
         self._adapters: dict[str, tuple[int, FlowAdapter]] = {}  # by partition: its generation, and the adapter
         if isinstance(source, PartitionedSource):
             self.progress.held = HeldPartitions(source.name, lambda name: self._resume(name)[0])
+
+    def _new_adapter(self) -> FlowAdapter:
+        """Return a way from the source's flows to the detector's, without memory."""
+        made = flow_adapter(self.source.schema, self.detector)
+        made.behaviours = self._behaviours() if self._behaviours is not None else None
+        return made
 
     def _about(self, name: str) -> dict[str, Any]:
         """Return the part of the engine's state that describes its detector."""
@@ -233,9 +248,10 @@ class Engine:
 
     def _restore(self, adapter: FlowAdapter, after: Position | None, memory: Mapping[str, list[bytes]]) -> None:
         """Give an adapter back what it knew at a position."""
-        reason = adapter.restore(memory.get(HOSTS, [])) if after is not None else None
-        if reason:
-            log.warning("cannot restore host context of %s: %s; it starts empty", self.source.name, reason)
+        if after is None:
+            return
+        for what, reason in adapter.restore(memory).items():
+            log.warning("cannot restore %s of %s: %s; it starts empty", what, self.source.name, reason)
 
     def _take_newest(self) -> None:
         """Let another detector take over where one is to: between batches, so that each flow is scored by one alone."""
@@ -276,8 +292,8 @@ class Engine:
         partition = batch.partition
         if partition is None or not held.is_current(partition):
             return None
-        adapter = None if has_context(batch.flows) else self._adapter_of(partition, held)
-        scored = self._score(batch.flows if adapter is None else adapter(batch.flows))
+        adapter = self._adapter_of(partition, held)
+        scored = self._score(batch.flows if has_context(batch.flows) else adapter(batch.flows))
         try:
             done = self._persist(batch, batch.flows.drop(_CONTEXT, strict=False), scored, adapter, stop)
         except StalePositionError:
@@ -292,7 +308,7 @@ class Engine:
         if generation != partition.generation:
             names = set(map(held.name_of, held.numbers))
             self._adapters = {name: known for name, known in self._adapters.items() if name in names}
-            adapter = flow_adapter(self.source.schema, self.detector)
+            adapter = self._new_adapter()
             self._adapters[partition.name] = (partition.generation, adapter)
             position, memory = self._resume(partition.name)
             if position == partition.after:  # else another process has stored this batch, and ours is refused
@@ -301,21 +317,22 @@ class Engine:
 
     def alerts_of(self, flows: pl.DataFrame) -> pl.DataFrame:
         """Return the alerts that a table of flows gives rise to."""
-        return self._alerts(flows, self._score(self._prepare(flows)))
+        return self._alerts(flows, self._score(self._prepare(flows)), self._prepare.find(flows))
 
     def _persist(
         self,
         batch: FlowBatch,
         flows: pl.DataFrame,
         scored: _ScoredBatch,
-        adapter: FlowAdapter | None,
+        adapter: FlowAdapter,
         stop: threading.Event,
     ) -> Committed:
         binned = self._drift.count(scored.conformed, scored.verdicts["score"], flows)
-        saved = adapter.save() if adapter is not None and batch.position is not None else ()
-        return self._commit(
-            batch, self._alerts(flows, scored), binned, tuple(map(self._bounded, (*batch.memory, *saved))), stop
-        )
+        found = adapter.find(flows)  # before its memory is saved
+        self.progress.n_forgotten = adapter.n_forgotten
+        saved = adapter.save() if batch.position is not None else ()
+        alerts = self._alerts(flows, scored, found)
+        return self._commit(batch, alerts, binned, tuple(map(self._bounded, (*batch.memory, *saved))), stop)
 
     def _bounded(self, change: MemoryChange) -> MemoryChange:
         """Return a change, or where it is too large for the store, one that empties its part."""
@@ -333,13 +350,17 @@ class Engine:
         conformed = self.detector.schema.conform(prepared)
         return _ScoredBatch(prepared, conformed, self.detector.score_conformed(conformed))
 
-    def _alerts(self, flows: pl.DataFrame, scored: _ScoredBatch) -> pl.DataFrame:
+    def _alerts(self, flows: pl.DataFrame, scored: _ScoredBatch, found: pl.DataFrame | None) -> pl.DataFrame:
+        """Return the alerts of findings, and of single flows where they are wanted or all that can be had."""
         prepared, _, verdicts = scored
-        chosen = (self.thresholds or DEFAULT_THRESHOLDS).above_threshold(verdicts)
         # a projection and the context of hosts are not to be had again from the flow alone
         seen = prepared.select(self.detector.schema.features) if self._prepare.changes else None
         named = name_attacks(verdicts, self.detector.benign)
-        return make_alerts(flows, named, chosen, model=self._model, features=seen)
+        made = [] if found is None else [_finding_alerts(flows, named, found, self._model, seen)]
+        if found is None or self._flow_alerts:
+            chosen = (self.thresholds or DEFAULT_THRESHOLDS).above_threshold(verdicts)
+            made.append(make_alerts(flows, named, chosen, model=self._model, features=seen))
+        return pl.concat(made)
 
     def _commit(
         self,
@@ -417,67 +438,23 @@ class _Either(threading.Event):
         return self.is_set()
 
 
+def _finding_alerts(
+    flows: pl.DataFrame, verdicts: pl.DataFrame, found: pl.DataFrame, model: str, features: pl.DataFrame | None
+) -> pl.DataFrame:
+    """Return an alert for each finding, with the flow that completed its evidence; one flow may complete several."""
+    rows = found["row"]
+    return make_alerts(
+        flows[rows],
+        verdicts[rows],
+        pl.repeat(True, found.height, eager=True),
+        model=model,
+        features=None if features is None else features[rows],
+        findings=found.drop("row"),
+    )
+
+
 def _drop_one(queued: queue.Queue[FlowBatch | BaseException | None]) -> None:
     try:
         queued.get_nowait()
     except queue.Empty:
         return
-
-
-class FlowAdapter:
-    """Makes of a source's flows what a detector reads: projected to ``conn``, with context of hosts, or as they are."""
-
-    def __init__(self, *, project: bool, context: HostContext | None) -> None:
-        self.project, self.context = project, context
-        self._leftover = False  # host context in the store that a detector without it makes out of date
-
-    @property
-    def changes(self) -> bool:
-        """Whether the detector sees other columns than the source gives."""
-        return self.project or self.context is not None
-
-    def __call__(self, flows: pl.DataFrame) -> pl.DataFrame:
-        """Return a table that the detector's schema conforms."""
-        table = to_conn(flows) if self.project and "duration_us" in flows.columns else flows
-        return table if self.context is None else self.context.add(table)
-
-    def save(self) -> tuple[MemoryChange, ...]:
-        """Return the changes of host context since the last call."""
-        if self.context is None:
-            changes = (MemoryChange(HOSTS, None),) if self._leftover else ()
-            self._leftover = False
-            return changes
-        saved = self.context.save()
-        return () if saved is None else (MemoryChange(HOSTS, saved[0], append=saved[1]),)
-
-    def restore(self, entries: Sequence[bytes]) -> str | None:
-        """Take back the host context that was saved; return why it cannot be, None where it is."""
-        self._leftover = self.context is None and bool(entries)
-        if self.context is None:
-            return None
-        if not entries:
-            return "none is stored"
-        try:
-            self.context = HostContext.restore(entries)
-        except ValueError as error:
-            return str(error)
-        return None
-
-
-def flow_adapter(source_schema: str, detector: Detector) -> FlowAdapter:
-    """Return the way from a source's flows to a detector's; :class:`DataError` where there is none.
-
-    Raises
-    ------
-    DataError
-        Such as flows of Zeek for a detector that was trained on CICFlowMeter's features.
-    """
-    name = detector.schema.name
-    wanted, _, extra = name.partition("+")
-    project = wanted == "conn" and source_schema == "cicflow"
-    if source_schema not in ("any", wanted) and not project:
-        raise DataError(
-            f"cannot score flows of schema {source_schema} with a detector of {name}; train one with --schema conn to "
-            "read every sensor"
-        )
-    return FlowAdapter(project=project, context=HostContext() if extra == "context" else None)

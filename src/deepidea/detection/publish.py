@@ -22,7 +22,7 @@ from typing import cast
 
 import polars as pl
 
-from deepidea.detection.engine import HOSTS, FlowAdapter
+from deepidea.detection.flow_adapter import FlowAdapter
 from deepidea.detection.publishers import Publisher
 from deepidea.detection.sources.partitions import PartitionedSource
 from deepidea.detection.sources.source import FlowBatch, Position, RememberingSource, Source
@@ -145,11 +145,10 @@ class _Work:
         self.before = left
         if left is None:
             return None
-        # Windows of another position would count flows that are published again, or miss some: better to begin empty,
-        # and say so.
-        reason = self.adapter.restore(memory.get(HOSTS, [])) if kept == left else "it is of another position"
-        if reason and self.adapter.context is not None:
-            log.warning("cannot restore host context of %s: %s; it starts empty", self.source.name, reason)
+        # Memory of another position would count flows that are published again, or miss some: better begin empty.
+        failed = self.adapter.restore(memory) if kept == left else self.adapter.start_empty("it is of another position")
+        for what, reason in failed.items():
+            log.warning("cannot restore %s of %s: %s; it starts empty", what, self.source.name, reason)
         if isinstance(self.source, RememberingSource):
             self.source.restore(memory if kept == left else {})
         return cast("Position", left["at"])

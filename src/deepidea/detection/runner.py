@@ -12,6 +12,9 @@ from typing import Any
 
 from deepidea.detection.alerting import Thresholds, thresholds_of
 from deepidea.detection.allow import read_rules
+from deepidea.detection.behaviour.findings import BehaviourDetector
+from deepidea.detection.behaviour.registry import BEHAVIOURS, read_thresholds, with_thresholds
+from deepidea.detection.behaviour.sites import HomeNetworks
 from deepidea.detection.engine import Engine, Progress
 from deepidea.detection.health import errors_of
 from deepidea.detection.models import CHECK_S, ActiveDetector
@@ -67,6 +70,13 @@ class DetectionConfig:
         Folder for alerts that a sink refuses; in the user's data folder where absent.
     source_options : mapping
         For the source's constructor.
+    home : sequence of str
+        Networks that are inside, in CIDR notation; private ones where empty, see
+        :class:`deepidea.detection.behaviour.windows.BehaviourWindows`.
+    thresholds : path, optional
+        File of a site's thresholds of behaviours, see :func:`deepidea.detection.behaviour.registry.read_thresholds`.
+    flow_alerts : bool
+        Whether single flows raise alerts, too, and not findings of behaviours alone.
     """
 
     source: str
@@ -79,10 +89,19 @@ class DetectionConfig:
     allow: Path | None = None
     dead_letters: Path | None = None
     source_options: Mapping[str, Any] = field(default_factory=dict)
+    home: Sequence[str] = ()
+    thresholds: Path | None = None
+    flow_alerts: bool = False
 
     def open_source(self, detector: Detector) -> Source:
         """Return the source, as :func:`open_source_for` opens it."""
         return open_source_for(detector, self.source, follow=self.follow, **self.source_options)
+
+    def find_behaviours(self) -> Callable[[], BehaviourDetector]:
+        """Return what makes a detector of behaviours, with this site's networks and thresholds."""
+        own = read_thresholds(self.thresholds) if self.thresholds is not None else {}
+        home = HomeNetworks(tuple(self.home)) if self.home else None
+        return partial(BehaviourDetector, with_thresholds(BEHAVIOURS, own), home)
 
     def open_deliveries(self, store: Store) -> list[Delivery]:
         """Return a delivery for each sink, not yet started."""
@@ -210,6 +229,7 @@ def _run(
 ) -> DetectionResult:
     thresholds = thresholds_of(detector, config.fpr)
     source = config.open_source(detector)
+    behaviours = config.find_behaviours()
     open_sinks(config.sinks, format=config.format)  # an address that is wrong raises before there is a store
     with open_store(config.store or default_store()) as store:
         _take_rules(store, config.allow)
@@ -223,6 +243,8 @@ def _run(
             name=config.model.name if config.model else "",
             sink_errors=lambda: errors_of([delivery.status() for delivery in deliveries]),
             newest=newest,
+            behaviours=behaviours,
+            flow_alerts=config.flow_alerts,
         )
         store.execute(rename_source, config.source, source.name)  # of an earlier release, or spelt differently
         # Asked before the run, whose first batch stores a position of its own.

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from deepidea.detection.engine import Progress, flow_adapter
+from deepidea.detection.engine import Progress
+from deepidea.detection.flow_adapter import flow_adapter
 from deepidea.detection.runner import DRAIN_S, DetectionConfig, run_detection
 from deepidea.detection.sinks.delivery import Delivery
 from deepidea.errors import DataError, DeepIDEAError

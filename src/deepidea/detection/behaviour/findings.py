@@ -1,8 +1,8 @@
 """Findings: the flows at which a behaviour showed, with the evidence in words and numbers.
 
-A finding is raised when its evidence is complete, again when the evidence has doubled, and again after some minutes
-while it goes on. So what is stored of a scan of a million ports are some twenty findings, and the last of them tells
-how large it was.
+A finding is raised when its evidence is complete, again when the evidence has grown by a quarter, and again after some
+minutes while it goes on. So a scan of a million ports is stored as some fifty findings, of which the last tells how
+large it was to within a quarter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ FINDING_COLUMNS: Mapping[str, pl.DataType] = {
 """Columns of findings: ``row`` of the flow at which the evidence was complete, what was found, whose incident it makes
 (the ``source`` or the ``target`` of the flow), how sure and how urgent it is, and the evidence in words and as JSON."""
 
-AGAIN_S = 300  # a behaviour that goes on is told again so often
+AGAIN_S = 300  # a behaviour that goes on is raised again so often
+_GROWN = 1.25  # and where its evidence has grown so many times
 MAX_RAISED = 65_536  # behaviours of keys that are remembered as raised
 SURE_SCORE = 0.9
 _FORMAT = 1
@@ -86,7 +87,7 @@ class BehaviourDetector:
     ...     "dst_ip": "10.0.0.9", "dst_port": range(1, 41), "duration_s": 0.0, "fwd_packets": 1, "bwd_packets": 1,
     ...     "fwd_bytes": 44, "bwd_bytes": 40})
     >>> BehaviourDetector().find(scan).select("row", "behaviour", "sentence").rows()[-1]
-    (23, 'vertical_scan', '24 ports of one host, 100 % of the attempts failed (10 min)')
+    (34, 'vertical_scan', '35 ports of one host, 100 % of the attempts failed (10 min)')
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class BehaviourDetector:
 
     def _is_due(self, name: str, key: int, now_us: int, margin: float) -> bool:
         last = self._raised.get((name, key))
-        if last is not None and now_us - last[0] < AGAIN_S * 1_000_000 and margin < 2 * last[1]:
+        if last is not None and now_us - last[0] < AGAIN_S * 1_000_000 and margin < _GROWN * last[1]:
             return False
         self._raised[name, key] = (now_us, margin)
         self._raised.move_to_end((name, key))
@@ -163,7 +164,7 @@ class BehaviourDetector:
     # --- state -------------------------------------------------------------------------------------------------------
 
     def save(self) -> tuple[bytes, bool] | None:
-        """Return what has changed since the last call, to be kept for :meth:`restore`; None where nothing has.
+        """Return what has changed since the last call, to be kept for :meth:`restored`; None where nothing has.
 
         Returns
         -------
@@ -187,29 +188,37 @@ class BehaviourDetector:
         self._journal, self._journal_bytes, self._snapshot_bytes = [], 0, len(data)
         return data, False
 
-    def restore(self, entries: Sequence[bytes]) -> None:
-        """Take back what :meth:`save` returned since its last snapshot.
+    def restored(self, entries: Sequence[bytes]) -> BehaviourDetector:
+        """Return one that knows what :meth:`save` returned since its last snapshot.
 
         Raises
         ------
         ValueError
             The data are damaged, of another format, or of windows of another size.
         """
+        made = BehaviourDetector(self.behaviours, self.windows.home, max_keys=self.windows.max_keys)
         for number, data in enumerate(entries):
             about, arrays = unpack_arrays(data)
             wanted = {"format": _FORMAT, "kind": "flows" if number else "windows"}
+            wanted |= {} if number else {"max_keys": self.windows.max_keys}
             if any(about.get(name) != value for name, value in wanted.items()):
-                raise ValueError(f"behaviour windows of another release: {about}")
-            if number:
+                raise ValueError(f"behaviour windows of another release or size: {about}")
+            made._take(about, arrays, len(data))
+        made._journal = []
+        return made
+
+    def _take(self, about: Mapping[str, Any], arrays: dict[str, NDArray[Any]], n_bytes: int) -> None:
+        """Take one entry of what was saved: a snapshot, or flows since."""
+        try:
+            if about["kind"] == "flows":
                 self._find(arrays)
-                self._journal_bytes += len(data)
-                continue
-            if about.get("max_keys") != self.windows.max_keys:
-                raise ValueError(f"behaviour windows of {about.get('max_keys')} keys, not of {self.windows.max_keys}")
+                self._journal_bytes += n_bytes
+                return
             self.windows.load(arrays)
             self._raised = OrderedDict(((name, key), (when, margin)) for name, key, when, margin in about["raised"])
-            self._snapshot_bytes = len(data)
-        self._journal = []
+            self._snapshot_bytes = n_bytes
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"behaviour windows are damaged: {error!r}") from error
 
 
 def _keys(one: Behaviour, rows: NDArray[Any], inputs: Mapping[str, NDArray[Any]]) -> list[int]:
@@ -218,7 +227,7 @@ def _keys(one: Behaviour, rows: NDArray[Any], inputs: Mapping[str, NDArray[Any]]
     for part in _KEY_PARTS[one.key]:
         key = (key ^ inputs[part][rows].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
-    return key.tolist()  # type: ignore[no-any-return]
+    return key.tolist()
 
 
 def _finding(
@@ -228,7 +237,6 @@ def _finding(
     known = one.attack_class
     from_outside = direction == "outside to inside" and known.behaviour in ("scan", "login")
     severity = min(known.severity + (score < SURE_SCORE), 4)
-    technique = one.technique or known.technique
     numbers = {name: None if value is None else round(value, 4) for name, value in counts.items()}
     evidence = {
         "window_s": WINDOWS[one.window],
@@ -236,7 +244,7 @@ def _finding(
         "counts": numbers,
         "thresholds": one.thresholds,
         "margin": round(margin, 3),
-        "technique": technique.uid if technique else None,
+        "technique": one.technique_uid,
         "direction": direction,
     }
     return {

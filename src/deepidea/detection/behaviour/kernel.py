@@ -189,7 +189,9 @@ def load_state(saved: Mapping[str, npt.NDArray[Any]], n_keys: int) -> State:
 
 def _tables(state: State) -> list[tuple[str, Keys, list[npt.NDArray[Any]]]]:
     """Return name, keys and arrays by place of each table."""
-    of_keys = {"keys": [state.buckets, state.cells], "members": [], "ring_keys": list(state.rings)}
+    of_keys: dict[str, list[npt.NDArray[Any]]] = {
+        "keys": [state.buckets, state.cells], "members": [], "ring_keys": list(state.rings)
+    }  # fmt: skip
     tables = [(name, getattr(state, name), more) for name, more in of_keys.items()]
     return [(name, keys, [keys.names, keys.seen_us, *more]) for name, keys, more in tables]
 
@@ -299,7 +301,7 @@ def _put(state: State, name: np.uint64, flow: Flow) -> int:
 
 @njit(cache=True)
 def _n_alike(rings: Rings, place: int, now_us: int, window_us: int, out: npt.NDArray[np.float32]) -> None:
-    """Write how many short flows with payload both ways a window holds, and how many are about as large as the median."""
+    """Write how many short flows with payload both ways a window holds, and how many are of about the median size."""
     n_flows = rings.n_flows[place]
     fwd, bwd = np.empty(RING_FLOWS, np.float32), np.empty(RING_FLOWS, np.float32)
     n = 0
@@ -439,16 +441,14 @@ def _count_pair(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> None:
 
 
 @njit(cache=True)
-def _count_service(
-    state: State, flow: Flow, out: npt.NDArray[np.float32], of_ring: npt.NDArray[np.float32]
-) -> None:
+def _count_service(state: State, flow: Flow, out: npt.NDArray[np.float32], of_ring: npt.NDArray[np.float32]) -> None:
     """Sums: sockets, failed, small packets, bytes sent, bytes answered, packets sent; different: idle sockets.
 
     A socket is **idle** where it stayed open for ten seconds, and next to nothing came in that time.
     """
     name = _mixed(_mixed(flow.src, flow.dst), flow.port << np.uint64(4) | np.uint64(SERVICE))
     place = _enter(state, name)
-    # A socket goes on in several flows where a meter cuts long ones, or one socket asks again and again: it counts once.
+    # A socket goes on in several flows where a meter cuts long ones, or one asks again and again: it counts once.
     last_us = _place_of(state.members, _mixed(flow.src_port, name), state.now_us[0])[1]
     is_new = last_us < 0 or state.now_us[0] - last_us > _SOCKET_US
     cells = state.cells[place]
@@ -491,8 +491,8 @@ def _count_target_port(state: State, flow: Flow, out: npt.NDArray[np.float32]) -
     _write(state.cells[place], out)
 
 
-# A sensor sees flows of the hosts that it watches. Where both ends are public, the end that takes part in a good part of
-# such flows is one of them. The frequent addresses are kept by Misra and Gries (1982): none that has more than a
+# A sensor sees flows of the hosts that it watches. Where both ends are public, the end that takes part in many of such
+# flows is one of them. The frequent addresses are kept by Misra and Gries (1982): none that has more than a
 # seventeenth of the flows is missed, and memory does not grow.
 @njit(cache=True)
 def _count_own(state: State, host: np.uint64) -> bool:

@@ -1,8 +1,8 @@
-"""The behaviours that are found: what is counted of each, from which counts on, what it is called and how it is told.
+"""The behaviours that are found: what is counted of each, from which counts on, its name and its sentence.
 
-A behaviour is one entry here; its counts are columns of :mod:`deepidea.detection.behaviour.windows`. `Least` counts must
-be reached, `most` not be exceeded. Thresholds were set on the field captures that `docs/behaviours.md` names, above
-what benign ones reach (``benign``), and a site can set others (:func:`read_thresholds`).
+A behaviour is one entry here; its counts are columns of :mod:`deepidea.detection.behaviour.windows`. Thresholds were
+set on the field captures that `docs/behaviours.md` names, above what benign ones reach (``benign``), and a site can set
+others (:func:`read_thresholds`).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Behaviour:
     window
         Their length.
     counts
-        What is counted: name to an expression of window columns, ``src_side``, ``dst_side``, ``dst_port``, ``protocol``.
-        The first is the one whose ratio to its threshold is the margin.
+        What is counted: name to an expression of the columns of windows. The first is the one whose ratio to its
+        threshold is the margin.
     least, most
         Thresholds by name of count: at least so much, at most so much.
     where
@@ -85,6 +85,12 @@ class Behaviour:
     def attack_class(self) -> AttackClass:
         """What is known about its class."""
         return attack_class_of(self.class_name)
+
+    @property
+    def technique_uid(self) -> str | None:
+        """Id of its technique of MITRE ATT&CK, None where no single one fits."""
+        technique = self.technique or self.attack_class.technique
+        return None if technique is None else technique.uid
 
     @property
     def shown(self) -> pl.Expr:
@@ -138,7 +144,8 @@ def _guessing(name: str, title: str, window: str, logins: float, where: pl.Expr,
     }
     return Behaviour(
         name, title, "brute_force", "service", window, counts, {"logins": logins, "alike_share": 0.5},
-        (_PROTOCOL == TCP) & where, "{logins} short conversations with one service, {alike_share} of them alike in size",
+        (_PROTOCOL == TCP) & where,
+        "{logins} short conversations with one service, {alike_share} of them alike in size",
         benign=benign,
     )  # fmt: skip
 
@@ -147,7 +154,8 @@ def _beacon(name: str, title: str, beats: float, spread: float, same_size: float
     columns = ("beats", "gap_s", "gap_spread", "same_size")
     return Behaviour(
         name, title, "botnet", "service", "1h", {column: pl.col(f"service_{column}") for column in columns},
-        {"beats": beats, "same_size": same_size, "gap_s": 2.0}, _FROM_INSIDE & _TO_OUTSIDE & ~_PORT.is_in(_CHATTY_PORTS),
+        {"beats": beats, "same_size": same_size, "gap_s": 2.0},
+        _FROM_INSIDE & _TO_OUTSIDE & ~_PORT.is_in(_CHATTY_PORTS),
         "{beats} beats, one each {gap_s} s (spread {gap_spread}), {same_size} of one size",
         most={"gap_spread": spread}, benign=benign,
     )  # fmt: skip
@@ -207,8 +215,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "{connections} connections to one service within 10 s, {empty_share} of them empty, from {sources} hosts",
         benign=7,
     ),
-    _flood("packet_flood", "packet flood of one host by one", "service", 5000, 357, "{packets} small packets in 10 s from one host"),
-    _flood("unanswered_flood", "packet flood of one host", "target", 10_000, 357, "{packets} small packets in 10 s without an answer in kind"),
+    _flood("packet_flood", "packet flood by one host", "service", 5000, 357, "{packets} small packets from one host"),
+    _flood(
+        "unanswered_flood", "packet flood of one host", "target", 10_000, 357,
+        "{packets} small packets without an answer in kind",
+    ),
     Behaviour(
         "slow_http", "slow HTTP", "dos", "service", "10min",
         {"sockets": pl.col("service_idle_sockets_10min")}, {"sockets": 20}, (_PROTOCOL == TCP) & _IS_WEB,
@@ -300,5 +311,7 @@ def read_thresholds(path: str | Path) -> dict[str, dict[str, float]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"cannot read thresholds from {path}: {error}") from error
     if not all(isinstance(values, dict) for values in found.values()):
-        raise DataError(f"cannot read thresholds from {path}: write a table for each behaviour, such as [vertical_scan]")
+        raise DataError(
+            f"cannot read thresholds from {path}: write a table for each behaviour, such as [vertical_scan]"
+        )
     return found

@@ -81,8 +81,8 @@ class BehaviourWindows:
     Notes
     -----
     A window of length W covers between W/2 and W: it is counted in two buckets of W/2 that are aligned with the clock.
-    Memory is bounded by ``max_keys``: about 500 bytes a key, taken as keys come (`benchmarks/behaviour_speed.py`). Keys and
-    values are told apart by 64-bit hashes.
+    Memory is bounded by ``max_keys``: about 500 bytes a key, taken as keys come (`benchmarks/behaviour_speed.py`). Keys
+    and values are told apart by 64-bit hashes.
     """
 
     def __init__(self, home: HomeNetworks | None = None, *, max_keys: int = MAX_KEYS) -> None:
@@ -218,7 +218,9 @@ def failed_attempts(flows: pl.DataFrame, protocols: pl.Series, dst_sides: pl.Ser
     if "syn_flag_count" in flows.columns:
         opened |= pl.col("syn_flag_count") > 0
     elif "state" in flows.columns:
-        opened = pl.when(pl.col("state").is_null()).then(opened).otherwise(~pl.col("state").is_in(["OTH", "SHR", "RSTRH"]))
+        opened = (
+            pl.when(pl.col("state").is_null()).then(opened).otherwise(~pl.col("state").is_in(["OTH", "SHR", "RSTRH"]))
+        )
     failed = failed_flows(flows) & pl.lit(dst_sides != GROUP) & (~tcp | opened) & ~_is_icmp_notice(flows, protocols)
     return flows.select(failed.fill_null(False).cast(pl.UInt8)).to_series()
 
