@@ -42,6 +42,6 @@ def behaviours(
 
 
 def _in_words(thresholds: dict[str, float]) -> str:
-    least = (f"{name} ≥ {value:,g}" for name, value in thresholds.items() if not name.startswith("most_"))
-    most = (f"{name[5:]} ≤ {value:,g}" for name, value in thresholds.items() if name.startswith("most_"))
+    least = (f"{name} ≥ {value:,.15g}" for name, value in thresholds.items() if not name.startswith("most_"))
+    most = (f"{name[5:]} ≤ {value:,.15g}" for name, value in thresholds.items() if name.startswith("most_"))
     return ", ".join([*least, *most])

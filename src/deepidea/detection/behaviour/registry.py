@@ -30,7 +30,9 @@ _NAME_PORTS = (53, 853, 5353, 5355, 137)
 _CHATTY_PORTS = (*_NAME_PORTS, 67, 68, 123, 138, 161, 514, 546, 547, 1900, 3478, 3479, 3702, 5349)
 
 _PORT, _PROTOCOL = pl.col("dst_port"), pl.col("protocol")
-_FROM_INSIDE, _TO_OUTSIDE = pl.col("src_side") == INSIDE, pl.col("dst_side") == OUTSIDE
+_TO_OUTSIDE = pl.col("dst_side") == OUTSIDE
+# between two public addresses of which none is known to be the site's own, the one that opened the flow is taken for it
+_OUTWARDS = _TO_OUTSIDE & pl.col("src_side").is_in([INSIDE, OUTSIDE])
 _TO_ONE = pl.col("dst_side") != GROUP
 
 _DNS_TUNNEL = Technique("T1071", "Application Layer Protocol", "TA0011", "Command and Control")
@@ -155,7 +157,7 @@ def _beacon(name: str, title: str, beats: float, spread: float, same_size: float
     return Behaviour(
         name, title, "botnet", "service", "1h", {column: pl.col(f"service_{column}") for column in columns},
         {"beats": beats, "same_size": same_size, "gap_s": 2.0},
-        _FROM_INSIDE & _TO_OUTSIDE & ~_PORT.is_in(_CHATTY_PORTS),
+        _OUTWARDS & ~_PORT.is_in(_CHATTY_PORTS),
         "{beats} beats, one each {gap_s} s (spread {gap_spread}), {same_size} of one size",
         most={"gap_spread": spread}, benign=benign,
     )  # fmt: skip
@@ -200,7 +202,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "attempts": pl.col("service_failed_1h"), "failed_share": _share("service_failed_1h", "service_flows_1h"),
             "attempts_10min": pl.col("service_failed_10min"), "attempts_10s": pl.col("service_failed_10s"),
         },
-        {"attempts": 50, "failed_share": 0.9}, (_PROTOCOL == TCP) & _FROM_INSIDE & _TO_OUTSIDE,
+        {"attempts": 50, "failed_share": 0.9}, (_PROTOCOL == TCP) & _OUTWARDS,
         "{attempts} attempts to reach one service, {failed_share} of them without success",
         most={"attempts_10s": 33, "attempts_10min": 1500}, benign=15, technique=_FALLBACK,
     ),
@@ -250,7 +252,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "bytes_out": pl.col("pair_bytes_out_1h"),
             "out_per_back": pl.col("pair_bytes_out_1h") / pl.max_horizontal("pair_bytes_back_1h", pl.lit(1.0)),
         },
-        {"bytes_out": 2_000_000, "out_per_back": 10}, _FROM_INSIDE & _TO_OUTSIDE,
+        {"bytes_out": 2_000_000, "out_per_back": 10}, _OUTWARDS,
         "{bytes_out} bytes sent out, {out_per_back} times as much as came back", benign=228_781,
     ),
 )  # fmt: skip
