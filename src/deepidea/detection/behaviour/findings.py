@@ -98,7 +98,8 @@ class BehaviourDetector:
         max_keys: int = MAX_KEYS,
     ) -> None:
         self.behaviours = tuple(behaviours)
-        self.windows = BehaviourWindows(home, max_keys=max_keys)
+        needed = {name for one in self.behaviours for value in one.counts.values() for name in value.meta.root_names()}
+        self.windows = BehaviourWindows(home, columns=needed, max_keys=max_keys)
         self._raised: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
         self._journal: list[dict[str, NDArray[Any]]] | None = None
         self._snapshot_bytes = self._journal_bytes = 0

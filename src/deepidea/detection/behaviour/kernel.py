@@ -24,12 +24,10 @@ N_WINDOWS = len(WINDOWS_S)
 N_SUMS = 6  # counters that add up
 N_DISTINCT = 2  # counters of different values
 N_COUNTS = N_SUMS + N_DISTINCT
-N_OUT_OF_KEY = N_WINDOWS * N_COUNTS
 _N_CELLS = 2 * N_COUNTS + N_DISTINCT
 SOURCE, SOURCE_PORT, PAIR, SERVICE, TARGET, TARGET_PORT = range(6)  # kinds of keys
 RING_FLOWS = 64
 N_RING_OUT = 8
-N_OUT = 6 * N_OUT_OF_KEY + N_RING_OUT
 
 _HALF_US = np.array([500_000 * seconds for seconds in WINDOWS_S], np.int64)
 _KEPT_US = 3_600_000_000  # a key that was not seen for so long begins anew
@@ -101,6 +99,14 @@ class Flows(NamedTuple):
     bwd_packets: npt.NDArray[np.float32]
     fwd_bytes: npt.NDArray[np.float32]
     bwd_bytes: npt.NDArray[np.float32]
+
+
+class Wanted(NamedTuple):
+    """Counts that are to be written, by kind of key: of which window, and which."""
+
+    ends: npt.NDArray[np.int64]  # n_kinds + 1: the counts of a kind are those from its number up to the next
+    windows: npt.NDArray[np.int64]  # n_wanted
+    counts: npt.NDArray[np.int64]  # n_wanted
 
 
 class Flow(NamedTuple):
@@ -269,14 +275,15 @@ def _count_once(state: State, place: int, which: int, member: np.uint64) -> None
 
 
 @njit(cache=True)
-def _write(cells: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
-    """Write the windows of a key: sums, then distinct values, of each window."""
-    for window in range(N_WINDOWS):
-        at = window * N_COUNTS
-        for which in range(N_COUNTS):
-            out[at + which] = cells[window, which] + cells[window, N_COUNTS + which]
-        for which in range(N_DISTINCT):
-            out[at + N_SUMS + which] -= cells[window, 2 * N_COUNTS + which]
+def _write(state: State, place: int, kind: int, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
+    """Write those counts of a key that are wanted: the present bucket and the one before, shared values once."""
+    cells = state.cells[place]
+    for at in range(wanted.ends[kind], wanted.ends[kind + 1]):
+        window, which = wanted.windows[at], wanted.counts[at]
+        value = cells[window, which] + cells[window, N_COUNTS + which]
+        if which >= N_SUMS:
+            value -= cells[window, N_COUNTS + N_DISTINCT + which]
+        out[at] = value
 
 
 # --- regularity and likeness of a service's flows --------------------------------------------------------------------
@@ -403,7 +410,7 @@ def _small_packets(flow: Flow) -> float:
 
 
 @njit(cache=True)
-def _count_source(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> None:
+def _count_source(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed; different: failing (host, port), failing hosts."""
     place = _enter(state, _mixed(flow.src, np.uint64(SOURCE)))
     _count(state.cells[place], 0, 1.0)
@@ -411,11 +418,11 @@ def _count_source(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> Non
         _count(state.cells[place], 1, 1.0)
         _count_once(state, place, 0, _mixed(flow.dst, flow.port))
         _count_once(state, place, 1, flow.dst)
-    _write(state.cells[place], out)
+    _write(state, place, SOURCE, wanted, out)
 
 
 @njit(cache=True)
-def _count_source_port(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> None:
+def _count_source_port(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed, packets of failed ones; different: failing hosts."""
     place = _enter(state, _mixed(flow.src, flow.port << np.uint64(4) | np.uint64(SOURCE_PORT)))
     _count(state.cells[place], 0, 1.0)
@@ -423,11 +430,11 @@ def _count_source_port(state: State, flow: Flow, out: npt.NDArray[np.float32]) -
         _count(state.cells[place], 1, 1.0)
         _count(state.cells[place], 2, flow.fwd_packets)
         _count_once(state, place, 0, flow.dst)
-    _write(state.cells[place], out)
+    _write(state, place, SOURCE_PORT, wanted, out)
 
 
 @njit(cache=True)
-def _count_pair(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> None:
+def _count_pair(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed, -, bytes sent, bytes answered; different: failing ports."""
     place = _enter(state, _mixed(_mixed(flow.src, flow.dst), np.uint64(PAIR)))
     _count(state.cells[place], 0, 1.0)
@@ -437,11 +444,11 @@ def _count_pair(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> None:
         _count(state.cells[place], 1, 1.0)
         if flow.has_port:
             _count_once(state, place, 0, flow.port)
-    _write(state.cells[place], out)
+    _write(state, place, PAIR, wanted, out)
 
 
 @njit(cache=True)
-def _count_service(state: State, flow: Flow, out: npt.NDArray[np.float32], of_ring: npt.NDArray[np.float32]) -> None:
+def _count_service(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: sockets, failed, small packets, bytes sent, bytes answered, packets sent; different: idle sockets.
 
     A socket is **idle** where it stayed open for ten seconds, and next to nothing came in that time.
@@ -460,13 +467,13 @@ def _count_service(state: State, flow: Flow, out: npt.NDArray[np.float32], of_ri
     _count(cells, 5, flow.fwd_packets)
     if flow.lasted_s >= 10 and flow.fwd_bytes <= 100 * flow.lasted_s and flow.bwd_bytes <= 1000:
         _count_once(state, place, 0, flow.src_port)
-    _write(cells, out)
-    if is_new and out[(N_WINDOWS - 1) * N_COUNTS] >= _RING_FROM:
-        _write_ring(state.rings, _put(state, name, flow), state.now_us[0], of_ring)
+    _write(state, place, SERVICE, wanted, out)
+    if is_new and cells[N_WINDOWS - 1, 0] + cells[N_WINDOWS - 1, N_COUNTS] >= _RING_FROM:
+        _write_ring(state.rings, _put(state, name, flow), state.now_us[0], out[wanted.ends[-1] :])
 
 
 @njit(cache=True)
-def _count_target(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> None:
+def _count_target(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed, unanswered small packets; different: outside sources that failed."""
     host = flow.src if _is_reversed(flow) else flow.dst
     place = _enter(state, _mixed(host, np.uint64(TARGET)))
@@ -477,18 +484,18 @@ def _count_target(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> Non
         _count(state.cells[place], 1, 1.0)
         if flow.from_outside:
             _count_once(state, place, 0, flow.src)
-    _write(state.cells[place], out)
+    _write(state, place, TARGET, wanted, out)
 
 
 @njit(cache=True)
-def _count_target_port(state: State, flow: Flow, out: npt.NDArray[np.float32]) -> None:
+def _count_target_port(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, empty ones; different: sources of empty ones. A flow is **empty** without payload either way."""
     place = _enter(state, _mixed(flow.dst, flow.port << np.uint64(4) | np.uint64(TARGET_PORT)))
     _count(state.cells[place], 0, 1.0)
     if flow.failed or flow.fwd_bytes + flow.bwd_bytes == 0:
         _count(state.cells[place], 1, 1.0)
         _count_once(state, place, 0, flow.src)
-    _write(state.cells[place], out)
+    _write(state, place, TARGET_PORT, wanted, out)
 
 
 # A sensor sees flows of the hosts that it watches. Where both ends are public, the end that takes part in many of such
@@ -536,7 +543,12 @@ def _move_clock(state: State, time_us: int) -> None:
 
 @njit(cache=True)
 def add_flows(
-    state: State, flows: Flows, find_own: bool, clocks_us: npt.NDArray[np.int64], out: npt.NDArray[np.float32]
+    state: State,
+    flows: Flows,
+    find_own: bool,
+    wanted: Wanted,
+    clocks_us: npt.NDArray[np.int64],
+    out: npt.NDArray[np.float32],
 ) -> None:
     """Take flows in the order in which they ended, and write what the windows of their keys hold with each of them.
 
@@ -548,12 +560,14 @@ def add_flows(
         ``(n_flows,)``; nothing is counted of one whose source is unknown. Sides are changed in place.
     find_own
         Whether public addresses that take part in many flows count as inside.
+    wanted
+        Counts to be written.
     clocks_us
         ``(n_flows,)``, written: when each flow counts as ended.
     out
-        ``(n_flows, N_OUT)``, filled with NaN before: windows by kind of key, then what the ring of the service says.
+        ``(n_flows, n_wanted + N_RING_OUT)``, filled with NaN before: the wanted counts, then what the ring of the
+        service says.
     """
-    n = N_OUT_OF_KEY
     for row in range(len(flows.ends_us)):
         _move_clock(state, flows.ends_us[row])
         clocks_us[row], cells = state.now_us[0], out[row]
@@ -562,9 +576,9 @@ def add_flows(
         if find_own:
             _find_own(state, flows, row)
         flow = _flow_at(flows, row)
-        _count_source(state, flow, cells[:n])
-        _count_source_port(state, flow, cells[n : 2 * n])
-        _count_pair(state, flow, cells[2 * n : 3 * n])
-        _count_service(state, flow, cells[3 * n : 4 * n], cells[6 * n :])
-        _count_target(state, flow, cells[4 * n : 5 * n])
-        _count_target_port(state, flow, cells[5 * n : 6 * n])
+        _count_source(state, flow, wanted, cells)
+        _count_source_port(state, flow, wanted, cells)
+        _count_pair(state, flow, wanted, cells)
+        _count_service(state, flow, wanted, cells)
+        _count_target(state, flow, wanted, cells)
+        _count_target_port(state, flow, wanted, cells)

@@ -7,7 +7,7 @@ sensor gives, so packets, Zeek, Suricata and NetFlow share one path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,16 +34,15 @@ COUNTS: dict[str, tuple[str, ...]] = {
 """What is counted by kind of key, in the order of the kernel; the last two of each are counts of different values."""
 
 _OF_RING = ("short_1min", "alike_1min", "short_10min", "alike_10min", "beats", "gap_s", "gap_spread", "same_size")
-_PER_KEY = len(COUNTS["source"])
-_KEPT = {
-    f"{kind}_{name}_{window}": (kind_at * len(WINDOWS) + window_at) * _PER_KEY + name_at
+_COUNTED = {
+    f"{kind}_{name}_{window}": (kind_at, window_at, name_at)
     for kind_at, (kind, names) in enumerate(COUNTS.items())
     for window_at, window in enumerate(WINDOWS)
     for name_at, name in enumerate(names)
     if name
-} | {f"service_{name}": len(COUNTS) * len(WINDOWS) * _PER_KEY + at for at, name in enumerate(_OF_RING)}
+}
 
-WINDOW_COLUMNS = tuple(_KEPT)
+WINDOW_COLUMNS = (*_COUNTED, *(f"service_{name}" for name in _OF_RING))
 """Columns that :meth:`BehaviourWindows.add` returns: ``pair_failing_ports_10min`` and the like."""
 
 MAX_KEYS = 1 << 19
@@ -74,6 +73,8 @@ class BehaviourWindows:
     home
         Networks that are inside. Unless they are named, private ones are, and public addresses that take part in three
         in ten of the flows between public addresses: a sensor sees the flows of the hosts that it watches.
+    columns
+        Of :data:`WINDOW_COLUMNS`: those that are wanted. All is counted, whatever is wanted.
     max_keys
         Keys of all kinds that are remembered, a power of two. Where more are active, the one of its set of eight that
         was not seen for longest is forgotten and counted.
@@ -85,7 +86,13 @@ class BehaviourWindows:
     and values are told apart by 64-bit hashes.
     """
 
-    def __init__(self, home: HomeNetworks | None = None, *, max_keys: int = MAX_KEYS) -> None:
+    def __init__(
+        self,
+        home: HomeNetworks | None = None,
+        *,
+        columns: Collection[str] = WINDOW_COLUMNS,
+        max_keys: int = MAX_KEYS,
+    ) -> None:
         if max_keys < 64 or max_keys & (max_keys - 1):
             raise ValueError(f"max_keys must be a power of two from 64 on, got {max_keys}")
         from deepidea.detection.behaviour import kernel  # numba takes a second to load
@@ -93,6 +100,11 @@ class BehaviourWindows:
         self.home, self.max_keys = home, max_keys
         self._networks = home or HomeNetworks()
         self._kernel, self._state = kernel, kernel.make_state(max_keys)
+        self._columns = [name for name in WINDOW_COLUMNS if name in columns]
+        of_keys = [_COUNTED[name] for name in self._columns if name in _COUNTED]
+        kinds, windows, counts = np.array(of_keys, np.int64).reshape(-1, 3).T
+        ends = np.searchsorted(kinds, np.arange(len(COUNTS) + 1))
+        self._wanted = kernel.Wanted(ends, windows.copy(), counts.copy())
 
     @property
     def evicted(self) -> int:
@@ -119,13 +131,16 @@ class BehaviourWindows:
 
     def count(self, inputs: dict[str, NDArray[Any]]) -> pl.DataFrame:
         """Return what :meth:`add` returns, of flows as :meth:`inputs` gives them."""
-        n_flows = len(inputs["ends_us"])
-        out, clocks = np.full((n_flows, self._kernel.N_OUT), np.nan, np.float32), np.zeros(n_flows, np.int64)
+        n_flows, n_counts = len(inputs["ends_us"]), len(self._wanted.counts)
+        out = np.full((n_flows, n_counts + self._kernel.N_RING_OUT), np.nan, np.float32)
+        clocks = np.zeros(n_flows, np.int64)
         # copies: sides are changed, and numba would compile a second time for arrays that are read-only
         flows = self._kernel.Flows(**{name: np.array(values) for name, values in inputs.items()})
-        self._kernel.add_flows(self._state, flows, self.home is None, clocks, out)
+        self._kernel.add_flows(self._state, flows, self.home is None, self._wanted, clocks, out)
+        places = {f"service_{name}": n_counts + at for at, name in enumerate(_OF_RING)}
+        places |= {name: at for at, name in enumerate(self._columns[:n_counts])}
         about = {name: getattr(flows, f"{name}s") for name in ("src_side", "dst_side", "dst_port", "protocol")}
-        windows = {name: out[:, at] for name, at in _KEPT.items()}
+        windows = {name: out[:, places[name]] for name in self._columns}
         return pl.DataFrame({**windows, **about, "clock_us": clocks}).fill_nan(None)
 
     def inputs(self, flows: pl.DataFrame) -> dict[str, NDArray[Any]]:
