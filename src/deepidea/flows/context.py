@@ -243,7 +243,7 @@ def ends_us(flows: pl.DataFrame) -> pl.Series:
             "cannot count host context: flows have neither an end nor a start and a duration; take flows with times"
         )
     lasted_us = flows[unit_us] * (1 if unit_us == "duration_us" else 1_000_000)
-    return moments_us(flows[start]) + lasted_us.round().cast(pl.Int64).fill_null(0)
+    return moments_us(flows[start]) + lasted_us.round().cast(pl.Int64, strict=False).fill_null(0)
 
 
 def moments_us(moments: pl.Series) -> pl.Series:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 __all__ = ["pack_arrays", "unpack_arrays"]
 
-_DTYPES = ("int8", "uint8", "bool", "int16", "int32", "uint32", "int64", "uint64", "float64")
+_DTYPES = ("int8", "uint8", "bool", "int16", "int32", "uint32", "int64", "uint64", "float32", "float64")
 
 
 def pack_arrays(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -154,7 +154,7 @@ class BehaviourDetector:
 
     def _is_due(self, name: str, key: int, now_us: int, margin: float) -> bool:
         last = self._raised.get((name, key))
-        if last is not None and now_us - last[0] < AGAIN_S * 1_000_000 and margin < _GROWN * last[1]:
+        if last is not None and 0 <= now_us - last[0] < AGAIN_S * 1_000_000 and margin < _GROWN * last[1]:
             return False
         self._raised[name, key] = (now_us, margin)
         self._raised.move_to_end((name, key))
@@ -212,6 +212,7 @@ class BehaviourDetector:
         """Take one entry of what was saved: a snapshot, or flows since."""
         try:
             if about["kind"] == "flows":
+                self.windows.check(arrays)
                 self._find(arrays)
                 self._journal_bytes += n_bytes
                 return

@@ -31,6 +31,7 @@ N_RING_OUT = 8
 
 _HALF_US = np.array([500_000 * seconds for seconds in WINDOWS_S], np.int64)
 _KEPT_US = 3_600_000_000  # a key that was not seen for so long begins anew
+_LATE_FLOWS = 100  # so many flows in a row that ended an hour before the clock: it was wrong, and goes back
 _RING = RING_FLOWS - 1  # a power of two: the place of a flow is its number, masked
 _RING_FROM = 4  # sockets of a service in an hour, before a ring is taken for it
 _SOCKET_US = 600_000_000  # a socket that was quiet for so long is another one
@@ -76,8 +77,9 @@ class State(NamedTuple):
     members: Keys  # values of keys that count once
     ring_keys: Keys
     rings: Rings
-    now_us: npt.NDArray[np.int64]  # 1: the latest time so far
+    now_us: npt.NDArray[np.int64]  # 1: the clock, the latest time so far
     now: npt.NDArray[np.int64]  # n_windows: the bucket of each window that it falls into
+    n_late: npt.NDArray[np.int64]  # 1: flows in a row that ended an hour before it
     own_hosts: npt.NDArray[np.uint64]  # n_own: public addresses that take part in many flows
     own_flows: npt.NDArray[np.int64]  # n_own + 1: flows of each, and last, of all of them
 
@@ -145,6 +147,7 @@ def make_state(n_keys: int) -> State:
         Rings(np.zeros(n_rings, np.int64), *rings),
         np.zeros(1, np.int64),
         np.zeros(N_WINDOWS, np.int64),
+        np.zeros(1, np.int64),
         np.zeros(_N_OWN, np.uint64),
         np.zeros(_N_OWN + 1, np.int64),
     )
@@ -159,7 +162,7 @@ def evicted(state: State) -> int:
     return sum(int(keys.evicted[0]) for keys in (state.keys, state.members, state.ring_keys))
 
 
-_WHOLE = ("now_us", "now", "own_hosts", "own_flows")
+_WHOLE = ("now_us", "now", "n_late", "own_hosts", "own_flows")
 
 
 def save_state(state: State) -> dict[str, npt.NDArray[Any]]:
@@ -182,15 +185,22 @@ def load_state(saved: Mapping[str, npt.NDArray[Any]], n_keys: int) -> State:
     """
     state = make_state(n_keys)
     for name in _WHOLE:
-        getattr(state, name)[:] = saved[name]
+        _fill(getattr(state, name), slice(None), saved[name])
     for name, keys, arrays in _tables(state):
         places = saved[f"{name}.places"]
         if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(keys.names):
             raise ValueError(f"places of {name} do not fit into {len(keys.names)}")
-        keys.evicted[:] = saved[f"{name}.evicted"]
+        _fill(keys.evicted, slice(None), saved[f"{name}.evicted"])
         for at, array in enumerate(arrays):
-            array[places] = saved[f"{name}.{at}"]
+            _fill(array, places, saved[f"{name}.{at}"])
     return state
+
+
+def _fill(array: npt.NDArray[Any], places: Any, saved: npt.NDArray[Any]) -> None:
+    """Write saved values to their places; numpy alone would stretch and round what does not fit."""
+    if saved.dtype != array.dtype or saved.shape != array[places].shape:
+        raise ValueError(f"saved {saved.dtype} {saved.shape} does not fit {array.dtype} {array[places].shape}")
+    array[places] = saved
 
 
 def _tables(state: State) -> list[tuple[str, Keys, list[npt.NDArray[Any]]]]:
@@ -218,15 +228,17 @@ def _place_of(keys: Keys, name: np.uint64, now_us: int) -> tuple[int, int]:
     first = int((name * _MIX_2) >> np.uint64(33)) & (len(keys.names) - WAYS)
     place, oldest_us = first, keys.seen_us[first]
     for at in range(first, first + WAYS):
+        last_us = keys.seen_us[at]
+        if last_us > now_us:  # of a clock that was wrong
+            last_us = np.int64(-_KEPT_US - 1)
         if keys.names[at] == name:
-            last_us = keys.seen_us[at]
             keys.seen_us[at] = now_us
             return at, (last_us if now_us - last_us <= _KEPT_US else -1)
         if keys.names[at] == 0:  # places of a set fill from the first on: the key is in none behind
             place, oldest_us = at, np.int64(-_KEPT_US - 1)
             break
-        if keys.seen_us[at] < oldest_us:
-            place, oldest_us = at, keys.seen_us[at]
+        if last_us < oldest_us:
+            place, oldest_us = at, last_us
     if keys.names[place] != 0 and now_us - oldest_us <= _KEPT_US:
         keys.evicted[0] += 1
     keys.names[place] = name
@@ -534,9 +546,15 @@ def _find_own(state: State, flows: Flows, row: int) -> None:
 
 @njit(cache=True)
 def _move_clock(state: State, time_us: int) -> None:
-    """Let the clock stand at the latest time so far."""
-    if time_us > state.now_us[0]:
-        state.now_us[0] = time_us
+    """Let the clock stand at the latest time so far; back again after one time far ahead, or where an older file follows.
+
+    0 is an unknown time.
+    """
+    if time_us == 0:
+        return
+    state.n_late[0] = state.n_late[0] + 1 if time_us < state.now_us[0] - _KEPT_US else 0
+    if time_us > state.now_us[0] or state.n_late[0] >= _LATE_FLOWS:
+        state.now_us[0], state.n_late[0] = time_us, 0
         for window in range(N_WINDOWS):
             state.now[window] = time_us // _HALF_US[window]
 

@@ -114,7 +114,8 @@ class Behaviour:
 
 
 def _share(part: str, whole: str) -> pl.Expr:
-    return pl.col(part) / pl.col(whole)
+    """Return a ratio that stays a number where the whole is 0."""
+    return pl.col(part) / pl.max_horizontal(whole, pl.lit(1.0))
 
 
 def _vertical(name: str, title: str, window: str, ports: float, benign: float) -> Behaviour:
@@ -199,7 +200,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour(
         "dead_c2", "retries to a server that does not answer", "botnet", "service", "1h",
         {
-            "attempts": pl.col("service_failed_1h"), "failed_share": _share("service_failed_1h", "service_flows_1h"),
+            "attempts": pl.col("service_failed_1h"),  # each of a socket, which counts once among the flows
+            "failed_share": pl.min_horizontal(_share("service_failed_1h", "service_flows_1h"), pl.lit(1.0)),
             "attempts_10min": pl.col("service_failed_10min"), "attempts_10s": pl.col("service_failed_10s"),
         },
         {"attempts": 50, "failed_share": 0.9}, (_PROTOCOL == TCP) & _OUTWARDS,

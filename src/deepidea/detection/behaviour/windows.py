@@ -48,6 +48,13 @@ WINDOW_COLUMNS = (*_COUNTED, *(f"service_{name}" for name in _OF_RING))
 MAX_KEYS = 1 << 19
 _UDP_HEADERS, _ICMP_HEADERS, _TCP_HEADERS = 8, 8, 20
 _ICMP_REQUESTS = [8, 13, 15, 17, 128]  # echo, timestamp, information, address mask; echo of ICMPv6
+_INPUTS = (
+    dict.fromkeys(("starts_us", "ends_us"), "int64") | dict.fromkeys(("src", "dst"), "uint64")
+    | dict.fromkeys(("src_ports", "dst_ports"), "int32")
+    | dict.fromkeys(("protocols", "src_sides", "dst_sides", "failed"), "uint8")
+    | dict.fromkeys(("fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes"), "float32")
+)  # fmt: skip
+_MOST = 1e15  # of packets and bytes of a flow
 _NEEDED = ("src_ip", "dst_ip", "dst_port", "protocol", "fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes")
 
 
@@ -59,8 +66,11 @@ def has_identity(flows: pl.DataFrame) -> bool:
     >>> has_identity(pl.DataFrame({"src_ip": ["192.0.2.1"]}))
     False
     """
-    timed = {"duration_s", "duration_us"} & set(flows.columns) and {"start", "timestamp"} & set(flows.columns)
-    return bool(timed) and set(_NEEDED) <= set(flows.columns) and flows["src_ip"].null_count() < flows.height
+    times = {"start", "timestamp"} & set(flows.columns) if {"duration_s", "duration_us"} & set(flows.columns) else set()
+    if not times or not set(_NEEDED) <= set(flows.columns):
+        return False
+    known = flows.select(pl.any_horizontal(pl.col(*times).is_not_null()) & pl.col("src_ip").is_not_null()).to_series()
+    return all(isinstance(flows[name].dtype, pl.Datetime) for name in times) and bool(known.any())
 
 
 class BehaviourWindows:
@@ -151,7 +161,7 @@ class BehaviourWindows:
         sizes = flows.select(
             *(pl.col(f"{way}_packets").cast(pl.Float32).fill_null(0) for way in ("fwd", "bwd")),
             *(payload_bytes(flows, way, protocols) for way in ("fwd", "bwd")),
-        )
+        ).select(pl.all().fill_nan(0).clip(0, _MOST))  # one NaN would stay in every sum
         ends = ends_us(flows).fill_null(0)
         unknown = (src_sides == UNKNOWN) | (dst_sides == UNKNOWN)
         return {
@@ -167,6 +177,13 @@ class BehaviourWindows:
             "failed": failed_attempts(flows, protocols, dst_sides).to_numpy(),
             **{name: sizes[name].to_numpy() for name in sizes.columns},
         }
+
+    def check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Raise ValueError where arrays are not what :meth:`inputs` returns: the kernel does not look."""
+        found = {name: (values.dtype.name, values.shape) for name, values in inputs.items()}
+        shape = (len(inputs["ends_us"]),)
+        if found != {name: (dtype, shape) for name, dtype in _INPUTS.items()}:
+            raise ValueError(f"flows of behaviour windows are damaged: {found}")
 
     def save(self) -> dict[str, NDArray[Any]]:
         """Return what :meth:`load` needs to count on as if nothing had happened."""
@@ -190,7 +207,7 @@ def _starts_us(flows: pl.DataFrame, ends: pl.Series) -> pl.Series:
 
 
 def _protocols(protocols: pl.Series) -> pl.Series:
-    texts = protocols.cast(pl.String)
+    texts = protocols.cast(pl.String).str.strip_suffix(".0")
     known = {text: transport_number(text) or 0 for text in texts.unique().drop_nulls().to_list()}
     numbers = {text: 1 if number == 58 else number for text, number in known.items()}  # ICMPv6 counts as ICMP
     return texts.replace_strict(numbers, default=0, return_dtype=pl.UInt8).fill_null(0)
