@@ -44,6 +44,7 @@ _SAME_BYTES = 16.0
 _SMALL_BYTES = 72.0  # of payload: packets below 100 bytes
 _MIX_1 = np.uint64(0x9E3779B97F4A7C15)
 _MIX_2 = np.uint64(0xD6E8FEB86659FD93)
+_IDLE = np.uint64(7)
 _TCP = 6
 _N_OWN = 16
 _OWN_FLOWS, _OWN_SHARE = 30, 0.3  # flows, and share of all flows between public addresses, that make one of them ours
@@ -478,7 +479,7 @@ def _count_service(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np
     _count(cells, 4, flow.bwd_bytes)
     _count(cells, 5, flow.fwd_packets)
     if flow.lasted_s >= 10 and flow.fwd_bytes <= 100 * flow.lasted_s and flow.bwd_bytes <= 1000:
-        _count_once(state, place, 0, flow.src_port)
+        _count_once(state, place, 0, _mixed(flow.src_port, _IDLE))  # the port alone names the socket above
     _write(state, place, SERVICE, wanted, out)
     if is_new and cells[N_WINDOWS - 1, 0] + cells[N_WINDOWS - 1, N_COUNTS] >= _RING_FROM:
         _write_ring(state.rings, _put(state, name, flow), state.now_us[0], out[wanted.ends[-1] :])

@@ -7,6 +7,7 @@ others (:func:`read_thresholds`).
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -292,14 +293,18 @@ def _changed(behaviour: Behaviour, values: Mapping[str, float]) -> Behaviour:
     for name, value in values.items():
         if name == "enabled" and isinstance(value, bool):
             continue
-        if name not in behaviour.thresholds or isinstance(value, bool) or not isinstance(value, int | float):
+        if name not in behaviour.thresholds or not _is_positive(value):
             raise DataError(
-                f"{behaviour.name} has no threshold {name} = {value!r}; set numbers for: "
+                f"{behaviour.name} has no threshold {name} = {value!r}; set numbers above 0 for: "
                 f"{', '.join(behaviour.thresholds)}, or enabled = false"
             )
         side, key = (most, name.removeprefix("most_")) if name.startswith("most_") else (least, name)
         side[key] = value
     return replace(behaviour, least=least, most=most)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def read_thresholds(path: str | Path) -> dict[str, dict[str, float]]:

@@ -159,7 +159,7 @@ class BehaviourWindows:
         src_sides, dst_sides = self._networks.sides(src), self._networks.sides(dst)
         protocols = _protocols(flows["protocol"])
         sizes = flows.select(
-            *(pl.col(f"{way}_packets").cast(pl.Float32).fill_null(0) for way in ("fwd", "bwd")),
+            *(pl.col(f"{way}_packets").cast(pl.Float32, strict=False).fill_null(0) for way in ("fwd", "bwd")),
             *(payload_bytes(flows, way, protocols) for way in ("fwd", "bwd")),
         ).select(pl.all().fill_nan(0).clip(0, _MOST))  # one NaN would stay in every sum
         ends = ends_us(flows).fill_null(0)
@@ -223,12 +223,12 @@ def _ports(flows: pl.DataFrame, name: str, known: pl.Series | None = None) -> ND
 
 def payload_bytes(flows: pl.DataFrame, way: str, protocols: pl.Series) -> pl.Expr:
     """Return payload bytes one way: `cicflow` counts them, `conn` counts IP's, of which bare headers are taken off."""
-    packets, counted = (pl.col(f"{way}_{what}").cast(pl.Float32).fill_null(0) for what in ("packets", "bytes"))
+    packets, counted = (pl.col(f"{way}_{what}").cast(pl.Float32, strict=False).fill_null(0) for what in ("packets", "bytes"))
     icmp = pl.lit(protocols == 1)
     if "duration_us" in flows.columns:
         if f"{way}_message_bytes" not in flows.columns:
             return counted.alias(f"{way}_bytes")
-        message = pl.col(f"{way}_message_bytes").cast(pl.Float32).fill_null(0)
+        message = pl.col(f"{way}_message_bytes").cast(pl.Float32, strict=False).fill_null(0)
         return pl.when(icmp).then(message - _ICMP_HEADERS * packets).otherwise(counted).alias(f"{way}_bytes")
     v6 = pl.col("src_ip").cast(pl.String).str.contains(":", literal=True).fill_null(False)
     transport = pl.lit(protocols.replace_strict({6: _TCP_HEADERS, 17: _UDP_HEADERS, 1: _ICMP_HEADERS}, default=0,
@@ -262,4 +262,4 @@ def _is_icmp_notice(flows: pl.DataFrame, protocols: pl.Series) -> pl.Expr:
     kind = pl.col("icmp_type") if "icmp_type" in flows.columns else pl.col("src_port")
     if kind.meta.output_name() not in flows.columns:
         return pl.lit(False)
-    return pl.lit(protocols == 1) & ~kind.is_in(_ICMP_REQUESTS).fill_null(True)
+    return pl.lit(protocols == 1) & ~kind.cast(pl.Int64, strict=False).is_in(_ICMP_REQUESTS).fill_null(True)
