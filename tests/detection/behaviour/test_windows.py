@@ -112,7 +112,11 @@ def test_a_flow_without_an_address_has_no_windows_and_counts_nowhere() -> None:
 
 
 def test_a_source_port_that_is_absent_does_no_harm() -> None:
-    assert BehaviourWindows(max_keys=ROOMY).add(scan(3).drop("src_port"))["pair_failing_ports_1h"].to_list() == [1, 2, 3]
+    assert BehaviourWindows(max_keys=ROOMY).add(scan(3).drop("src_port"))["pair_failing_ports_1h"].to_list() == [
+        1,
+        2,
+        3,
+    ]
 
 
 # --- clocks that are wrong --------------------------------------------------------------------------------------------
@@ -131,7 +135,10 @@ def test_one_wrong_time_spoils_no_more_than_a_hundred_flows(year: int) -> None:
 
 
 def test_an_older_file_after_a_newer_one_has_windows_of_its_own() -> None:
-    windows, older = BehaviourWindows(max_keys=ROOMY), conn_flows([{"at_s": 10.0 * n, "dst_port": n} for n in range(900)])
+    windows, older = (
+        BehaviourWindows(max_keys=ROOMY),
+        conn_flows([{"at_s": 10.0 * n, "dst_port": n} for n in range(900)]),
+    )
     windows.add(conn_flows([{"at_s": 90_000.0 + n, "dst_port": 2_000 + n} for n in range(50)]))
     found = windows.add(older)
     truth = BehaviourWindows(max_keys=ROOMY).add(older)
@@ -198,7 +205,9 @@ def test_what_is_no_network_is_refused(cidr: str) -> None:
 
 def public(n: int, **same: object) -> pl.DataFrame:
     """Return flows of one public host with many others."""
-    return conn_flows([{"at_s": n, "dst_ip": f"198.51.{n % 7}.{n % 250}"} for n in range(n)], src_ip="192.0.2.7", **same)
+    return conn_flows(
+        [{"at_s": n, "dst_ip": f"198.51.{n % 7}.{n % 250}"} for n in range(n)], src_ip="192.0.2.7", **same
+    )
 
 
 def test_a_public_address_that_takes_part_in_most_flows_is_inside() -> None:

@@ -16,9 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from deepidea.detection.behaviour.following import RecentPairs, following_columns, pair_names
 from deepidea.detection.behaviour.registry import BEHAVIOURS, Behaviour
 from deepidea.detection.behaviour.sites import INSIDE, OUTSIDE, HomeNetworks
 from deepidea.detection.behaviour.windows import MAX_KEYS, WINDOWS, BehaviourWindows
+from deepidea.flows.attack_classes import attack_class_of
 from deepidea.flows.packed_arrays import pack_arrays, unpack_arrays
 
 __all__ = ["FINDING_COLUMNS", "BehaviourDetector", "score_of"]
@@ -98,7 +100,10 @@ class BehaviourDetector:
         max_keys: int = MAX_KEYS,
     ) -> None:
         self.behaviours = tuple(behaviours)
-        needed = {name for one in self.behaviours for value in one.counts.values() for name in value.meta.root_names()}
+        self._of_windows = [one for one in self.behaviours if not one.follows]
+        self._following = [one for one in self.behaviours if one.follows]
+        self._scans, self._guesses = RecentPairs(), RecentPairs()
+        needed = {name for one in self._of_windows for value in one.counts.values() for name in value.meta.root_names()}
         self.windows = BehaviourWindows(home, columns=needed, max_keys=max_keys)
         self._raised: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
         self._journal: list[dict[str, NDArray[Any]]] | None = None
@@ -124,13 +129,32 @@ class BehaviourDetector:
 
     def _find(self, inputs: dict[str, NDArray[Any]]) -> pl.DataFrame:
         windows = self.windows.count(inputs)
-        shown = windows.select(one.shown.alias(one.name) for one in self.behaviours)
+        found = self._shown(self._of_windows, windows, inputs)
+        self._remember(found, windows["clock_us"], inputs)
+        if self._following and (self._scans or self._guesses):
+            more = following_columns(self._scans, self._guesses, inputs, windows["clock_us"].to_numpy())
+            found += self._shown(self._following, pl.concat([windows, more], how="horizontal"), inputs)
+        return pl.DataFrame(found, schema=pl.Schema(FINDING_COLUMNS), orient="row").sort("row", maintain_order=True)
+
+    def _shown(
+        self, behaviours: Sequence[Behaviour], windows: pl.DataFrame, inputs: dict[str, NDArray[Any]]
+    ) -> list[dict[str, Any]]:
+        """Return findings of some behaviours at the flows that show them."""
+        shown = windows.select(one.shown.alias(one.name) for one in behaviours)
         found: list[dict[str, Any]] = []
-        for one in self.behaviours:
+        for one in behaviours:
             rows = shown[one.name].arg_true()
             if len(rows):
                 found += self._raise(one, rows, windows[rows], inputs)
-        return pl.DataFrame(found, schema=pl.Schema(FINDING_COLUMNS), orient="row").sort("row", maintain_order=True)
+        return found
+
+    def _remember(self, found: list[dict[str, Any]], clocks: pl.Series, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Keep the pairs of hosts that were found scanning or guessing."""
+        pairs = pair_names(inputs) if found else None
+        for finding in sorted(found, key=lambda one: one["row"]):
+            kind, row = attack_class_of(finding["class"]).behaviour, finding["row"]
+            if pairs is not None and kind in ("scan", "login"):
+                (self._scans if kind == "scan" else self._guesses).note(int(pairs[row]), clocks[row])
 
     def _raise(
         self, one: Behaviour, rows: pl.Series, windows: pl.DataFrame, inputs: dict[str, NDArray[Any]]
@@ -185,6 +209,7 @@ class BehaviourDetector:
     def _snapshot(self) -> tuple[bytes, bool]:
         raised = [[name, key, *last] for (name, key), last in self._raised.items()]
         about = {"format": _FORMAT, "kind": "windows", "max_keys": self.windows.max_keys, "raised": raised}
+        about |= {"scans": self._scans.save(), "guesses": self._guesses.save()}
         data = pack_arrays(about, self.windows.save())
         self._journal, self._journal_bytes, self._snapshot_bytes = [], 0, len(data)
         return data, False
@@ -218,6 +243,8 @@ class BehaviourDetector:
                 return
             self.windows.load(arrays)
             self._raised = OrderedDict(((name, key), (when, margin)) for name, key, when, margin in about["raised"])
+            self._scans.load(about["scans"])
+            self._guesses.load(about["guesses"])
             self._snapshot_bytes = n_bytes
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"behaviour windows are damaged: {error!r}") from error
@@ -237,7 +264,8 @@ def _finding(
 ) -> dict[str, Any]:
     direction, score = _direction(src_side, dst_side), score_of(margin)
     known = one.attack_class
-    from_outside = direction == "outside to inside" and known.behaviour in ("scan", "login")
+    # what follows a scan or a guess is the urgent part of it
+    from_outside = direction == "outside to inside" and known.behaviour in ("scan", "login") and not one.follows
     severity = min(known.severity + (score < SURE_SCORE), 4)
     numbers = {name: None if value is None else round(value, 4) for name, value in counts.items()}
     evidence = {

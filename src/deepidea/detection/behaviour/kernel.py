@@ -547,7 +547,7 @@ def _find_own(state: State, flows: Flows, row: int) -> None:
 
 @njit(cache=True)
 def _move_clock(state: State, time_us: int) -> None:
-    """Let the clock stand at the latest time so far; back again after one time far ahead, or where an older file follows.
+    """Let the clock stand at the latest time so far; back again after one far ahead, or where an older file follows.
 
     0 is an unknown time.
     """

@@ -39,6 +39,7 @@ _TO_ONE = pl.col("dst_side") != GROUP
 _DNS_TUNNEL = Technique("T1071", "Application Layer Protocol", "TA0011", "Command and Control")
 _ICMP_TUNNEL = Technique("T1095", "Non-Application Layer Protocol", "TA0011", "Command and Control")
 _SWEEP = Technique("T1018", "Remote System Discovery", "TA0007", "Discovery")
+_VALID_ACCOUNTS = Technique("T1078", "Valid Accounts", "TA0001", "Initial Access")
 _FALLBACK = Technique("T1008", "Fallback Channels", "TA0011", "Command and Control")
 
 
@@ -69,6 +70,9 @@ class Behaviour:
         Highest value of the first count in benign field captures, where all else held; None where none came near.
     technique
         Of MITRE ATT&CK; the class's where absent.
+    follows
+        Whether it is looked for in flows between hosts that were found scanning or guessing, by the columns of
+        :mod:`deepidea.detection.behaviour.following` as well.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Behaviour:
     most: Mapping[str, float] = field(default_factory=dict)
     benign: float | None = None
     technique: Technique | None = None
+    follows: bool = False
 
     @property
     def attack_class(self) -> AttackClass:
@@ -98,7 +103,8 @@ class Behaviour:
     @property
     def shown(self) -> pl.Expr:
         """Whether a flow's windows show it."""
-        reached = [self.counts[name] >= value for name, value in self.least.items()]
+        reached = [value.is_not_null() for value in self.counts.values()] if self.follows else []
+        reached += [self.counts[name] >= value for name, value in self.least.items()]
         within = [self.counts[name] <= value for name, value in self.most.items()]
         return pl.all_horizontal(self.where, *reached, *within).fill_null(False)
 
@@ -257,6 +263,28 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         },
         {"bytes_out": 2_000_000, "out_per_back": 10}, _OUTWARDS,
         "{bytes_out} bytes sent out, {out_per_back} times as much as came back", benign=228_781,
+    ),
+    Behaviour(
+        "background_scan", "background scanning", "port_scan", "target", "1h",
+        {"sources": pl.col("target_outside_sources_1h")}, {"sources": 30},
+        (pl.col("src_side") == OUTSIDE) & (pl.col("dst_side") == INSIDE),
+        "{sources} hosts from outside that got no answer", benign=4,
+    ),
+    Behaviour(
+        "contact_after_scan", "contact to a scanner", "infiltration", "pair", "1h",
+        {"bytes_back": pl.col("flow_bytes_back"), "seconds": pl.col("after_scan_s")}, {"bytes_back": 100}, _OUTWARDS,
+        "opened a conversation to a host that had scanned it {seconds} s before, {bytes_back} bytes came back",
+        follows=True,
+    ),
+    Behaviour(
+        "login_after_guessing", "login after password guessing", "brute_force", "service", "1h",
+        {
+            "bytes_back": pl.col("flow_bytes_back"), "bytes_out": pl.col("flow_bytes_out"),
+            "lasted_s": pl.col("flow_lasted_s"), "seconds": pl.col("after_guessing_s"),
+        },
+        {"bytes_back": 3000, "bytes_out": 1000, "lasted_s": 30}, (_PROTOCOL == TCP) & ~_IS_WEB,
+        "a conversation of {lasted_s} s, {bytes_back} bytes came back, {seconds} s after passwords were guessed",
+        follows=True, technique=_VALID_ACCOUNTS,
     ),
 )  # fmt: skip
 """All behaviours that are looked for, in the order in which they are listed."""

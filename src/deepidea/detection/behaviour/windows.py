@@ -221,15 +221,23 @@ def _ports(flows: pl.DataFrame, name: str, known: pl.Series | None = None) -> ND
     return (ports if known is None else ports.set(~known, -1)).to_numpy()
 
 
+def _size(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.Float32, strict=False).fill_null(0)
+
+
 def payload_bytes(flows: pl.DataFrame, way: str, protocols: pl.Series) -> pl.Expr:
     """Return payload bytes one way: `cicflow` counts them, `conn` counts IP's, of which bare headers are taken off."""
-    packets, counted = (pl.col(f"{way}_{what}").cast(pl.Float32, strict=False).fill_null(0) for what in ("packets", "bytes"))
+    packets, counted = (_size(f"{way}_{what}") for what in ("packets", "bytes"))
     icmp = pl.lit(protocols == 1)
     if "duration_us" in flows.columns:
         if f"{way}_message_bytes" not in flows.columns:
             return counted.alias(f"{way}_bytes")
-        message = pl.col(f"{way}_message_bytes").cast(pl.Float32, strict=False).fill_null(0)
-        return pl.when(icmp).then(message - _ICMP_HEADERS * packets).otherwise(counted).alias(f"{way}_bytes")
+        return (
+            pl.when(icmp)
+            .then(_size(f"{way}_message_bytes") - _ICMP_HEADERS * packets)
+            .otherwise(counted)
+            .alias(f"{way}_bytes")
+        )
     v6 = pl.col("src_ip").cast(pl.String).str.contains(":", literal=True).fill_null(False)
     transport = pl.lit(protocols.replace_strict({6: _TCP_HEADERS, 17: _UDP_HEADERS, 1: _ICMP_HEADERS}, default=0,
                                                 return_dtype=pl.Float32))  # fmt: skip
