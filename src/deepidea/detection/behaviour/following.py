@@ -23,13 +23,11 @@ FOLLOWING_COLUMNS = ("after_scan_s", "after_guessing_s", "flow_bytes_out", "flow
 destination (null where neither was found within the hour), payload bytes, and seconds that it lasted."""
 
 
-def pair_names(
-    inputs: Mapping[str, NDArray[Any]], rows: Any = slice(None), *, reverse: bool = False
-) -> NDArray[np.uint64]:
-    """Return a number that names source and destination of flows, in this order or in the reverse one."""
-    src, dst = inputs["src"][rows], inputs["dst"][rows]
-    first, second = (dst, src) if reverse else (src, dst)
-    return (first * np.uint64(0x9E3779B97F4A7C15)) ^ second
+def pair_names(inputs: Mapping[str, NDArray[Any]], *, reverse: bool = False) -> NDArray[np.uint64]:
+    """Return a number that names source and destination of each flow, in this order or in the reverse one."""
+    first, second = ("dst", "src") if reverse else ("src", "dst")
+    named: NDArray[np.uint64] = inputs[first] * np.uint64(0x9E3779B97F4A7C15) ^ inputs[second]
+    return named
 
 
 class RecentPairs:
