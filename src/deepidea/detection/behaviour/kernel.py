@@ -33,7 +33,7 @@ _HALF_US = np.array([500_000 * seconds for seconds in WINDOWS_S], np.int64)
 _KEPT_US = 3_600_000_000  # a key that was not seen for so long begins anew
 _LATE_FLOWS = 100  # so many flows in a row that ended an hour before the clock: it was wrong, and goes back
 _RING = RING_FLOWS - 1  # a power of two: the place of a flow is its number, masked
-_RING_FROM = 4  # sockets of a service in an hour, before a ring is taken for it
+_RING_FROM = 2  # sockets of a service in an hour, before a ring is taken for it
 _SOCKET_US = 600_000_000  # a socket that was quiet for so long is another one
 _BEAT_US = 1_000_000  # flows that begin closer together are one beat
 _LEAST_BEATS = 6
@@ -45,7 +45,7 @@ _SMALL_BYTES = 72.0  # of payload: packets below 100 bytes
 _MIX_1 = np.uint64(0x9E3779B97F4A7C15)
 _MIX_2 = np.uint64(0xD6E8FEB86659FD93)
 _IDLE = np.uint64(7)
-_TCP = 6
+_TCP, _ICMP = 6, 1
 _N_OWN = 16
 _OWN_FLOWS, _OWN_SHARE = 30, 0.3  # flows, and share of all flows between public addresses, that make one of them ours
 
@@ -122,6 +122,7 @@ class Flow(NamedTuple):
     src_port: np.uint64
     port: np.uint64  # destination port and protocol as one number
     is_tcp: bool
+    is_icmp: bool
     has_port: bool
     from_outside: bool
     failed: bool
@@ -395,6 +396,7 @@ def _flow_at(flows: Flows, row: int) -> Flow:
         np.uint64(flows.src_ports[row] + 2),
         port,
         flows.protocols[row] == _TCP,
+        flows.protocols[row] == _ICMP,
         flows.dst_ports[row] >= 0,
         flows.src_sides[row] == OUTSIDE,
         flows.failed[row] != 0,
@@ -419,7 +421,8 @@ def _small_packets(flow: Flow) -> float:
         packets, size = flow.bwd_packets, flow.bwd_bytes
     elif flow.is_tcp and (2 * flow.bwd_packets >= packets or size > 0):
         return 0.0  # a download is acknowledged by small packets, too
-    return packets * min(1.0, 10.0 / max(flow.lasted_s, 1e-6)) if size <= _SMALL_BYTES * packets else 0.0
+    in_window = packets * min(1.0, 10.0 / max(flow.lasted_s, 1e-6))
+    return in_window if flow.is_icmp or size <= _SMALL_BYTES * packets else 0.0  # no size of ping is a lot of data
 
 
 @njit(cache=True)
@@ -491,7 +494,8 @@ def _count_target(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.
     host = flow.src if _is_reversed(flow) else flow.dst
     place = _enter(state, _mixed(host, np.uint64(TARGET)))
     _count(state.cells[place], 0, 1.0)
-    if 2 * min(flow.fwd_packets, flow.bwd_packets) < max(flow.fwd_packets, flow.bwd_packets):
+    unanswered = 2 * min(flow.fwd_packets, flow.bwd_packets) < max(flow.fwd_packets, flow.bwd_packets)
+    if unanswered or flow.is_icmp:
         _count(state.cells[place], 2, _small_packets(flow))
     if flow.failed:
         _count(state.cells[place], 1, 1.0)

@@ -34,6 +34,7 @@ _PORT, _PROTOCOL = pl.col("dst_port"), pl.col("protocol")
 _TO_OUTSIDE = pl.col("dst_side") == OUTSIDE
 # between two public addresses of which none is known to be the site's own, the one that opened the flow is taken for it
 _OUTWARDS = _TO_OUTSIDE & pl.col("src_side").is_in([INSIDE, OUTSIDE])
+_INWARDS = (pl.col("src_side") == OUTSIDE) & (pl.col("dst_side") == INSIDE)
 _TO_ONE = pl.col("dst_side") != GROUP
 
 _DNS_TUNNEL = Technique("T1071", "Application Layer Protocol", "TA0011", "Command and Control")
@@ -147,13 +148,15 @@ def _horizontal(name: str, title: str, window: str, hosts: float, where: pl.Expr
     )  # fmt: skip
 
 
-def _guessing(name: str, title: str, window: str, logins: float, where: pl.Expr, benign: float) -> Behaviour:
+def _guessing(
+    name: str, title: str, window: str, logins: float, alike: float, where: pl.Expr, benign: float
+) -> Behaviour:
     counts = {
         "logins": pl.col(f"service_short_{window}"),
         "alike_share": _share(f"service_alike_{window}", f"service_short_{window}"),
     }
     return Behaviour(
-        name, title, "brute_force", "service", window, counts, {"logins": logins, "alike_share": 0.5},
+        name, title, "brute_force", "service", window, counts, {"logins": logins, "alike_share": alike},
         (_PROTOCOL == TCP) & where,
         "{logins} short conversations with one service, {alike_share} of them alike in size",
         benign=benign,
@@ -167,7 +170,7 @@ def _beacon(name: str, title: str, beats: float, spread: float, same_size: float
         {"beats": beats, "same_size": same_size, "gap_s": 2.0},
         _OUTWARDS & ~_PORT.is_in(_CHATTY_PORTS),
         "{beats} beats, one each {gap_s} s (spread {gap_spread}), {same_size} of one size",
-        most={"gap_spread": spread}, benign=benign,
+        most={"gap_spread": spread, "gap_s": 900}, benign=benign,
     )  # fmt: skip
 
 
@@ -184,9 +187,9 @@ _OTHER_TCP = (_PROTOCOL == TCP) & ~(_IS_WEB & _TO_OUTSIDE)
 BEHAVIOURS: tuple[Behaviour, ...] = (
     _vertical("vertical_scan", "port scan of one host", "10min", 6, 4),
     _vertical("slow_vertical_scan", "slow port scan of one host", "1h", 10, 4),
-    _horizontal("horizontal_scan", "scan of many hosts for one port", "1min", 20, _OTHER_TCP, 6),
-    _horizontal("slow_horizontal_scan", "slow scan of many hosts for one port", "1h", 40, _OTHER_TCP, 6),
-    _horizontal("web_scan", "scan of many hosts for web servers", "1min", 60, (_PROTOCOL == TCP) & _IS_WEB, 16),
+    _horizontal("horizontal_scan", "scan of many hosts for one port", "1min", 15, _OTHER_TCP, 6),
+    _horizontal("slow_horizontal_scan", "slow scan of many hosts for one port", "10min", 25, _OTHER_TCP, 6),
+    _horizontal("web_scan", "scan of many hosts for web servers", "1min", 40, (_PROTOCOL == TCP) & _IS_WEB, 16),
     _horizontal("udp_scan", "scan of many hosts for one UDP port", "1min", 60, (_PROTOCOL == UDP) & ~_IS_NAME, 21),
     Behaviour(
         "icmp_sweep", "ICMP sweep", "probe", "source_port", "1min",
@@ -199,11 +202,13 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "{hosts} hosts pinged without an answer, {failed_share} of all that were pinged",
         most={"packets_per_host": 4}, benign=2, technique=_SWEEP,
     ),
-    _guessing("password_guessing", "password guessing", "1min", 10, _IS_LOGIN, 4),
-    _guessing("slow_password_guessing", "slow password guessing", "10min", 20, _IS_LOGIN, 4),
-    _guessing("service_guessing", "guessing at a service", "1min", 25, ~(_IS_LOGIN | _IS_WEB | _IS_NAME), 9),
-    _beacon("beacon", "beacon", 12, 0.15, 0.5, 5),
-    _beacon("jittered_beacon", "beacon with jitter", 20, 0.4, 0.95, 5),
+    _guessing("password_guessing", "password guessing", "1min", 8, 0.5, _IS_LOGIN, 4),
+    _guessing("slow_password_guessing", "slow password guessing", "10min", 12, 0.6, _IS_LOGIN, 4),
+    _guessing("service_guessing", "guessing at a service", "1min", 25, 0.5, ~(_IS_LOGIN | _IS_WEB | _IS_NAME), 9),
+    _guessing("web_guessing", "guessing at a web server", "1min", 40, 0.9, _IS_WEB & _INWARDS, 4),
+    _beacon("beacon", "beacon", 8, 0.1, 0.85, 5),
+    _beacon("irregular_beacon", "beacon of differing sizes", 12, 0.15, 0.5, 5),
+    _beacon("jittered_beacon", "beacon with jitter", 16, 0.4, 0.95, 5),
     Behaviour(
         "dead_c2", "retries to a server that does not answer", "botnet", "service", "1h",
         {
@@ -222,7 +227,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "empty_share": _share("target_port_empty_10s", "target_port_flows_10s"),
             "sources": pl.col("target_port_sources_10s"),
         },
-        {"connections": 200, "empty_share": 0.7}, _TO_ONE & (_PROTOCOL == TCP),
+        {"connections": 120, "empty_share": 0.7}, _TO_ONE & (_PROTOCOL == TCP),
         "{connections} connections to one service within 10 s, {empty_share} of them empty, from {sources} hosts",
         benign=7,
     ),
@@ -232,8 +237,12 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "{packets} small packets without an answer in kind",
     ),
     Behaviour(
+        "icmp_flood", "ICMP flood", "dos", "target", "10s", {"packets": pl.col("target_small_packets_10s")},
+        {"packets": 3000}, _PROTOCOL == ICMP, "{packets} ICMP messages", benign=357,
+    ),
+    Behaviour(
         "slow_http", "slow HTTP", "dos", "service", "10min",
-        {"sockets": pl.col("service_idle_sockets_10min")}, {"sockets": 20}, (_PROTOCOL == TCP) & _IS_WEB,
+        {"sockets": pl.col("service_idle_sockets_10min")}, {"sockets": 12}, (_PROTOCOL == TCP) & _IS_WEB,
         "{sockets} connections to one web server held open with next to no data", benign=4,
     ),
     Behaviour(
@@ -250,10 +259,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         {
             "bytes_out": pl.col("service_bytes_out_1h"), "bytes_back": pl.col("service_bytes_back_1h"),
             "bytes_per_packet": _share("service_bytes_out_1h", "service_packets_1h"),
+            "packets_10s": pl.col("service_small_packets_10s"),
         },
         {"bytes_out": 2000, "bytes_back": 500, "bytes_per_packet": 100}, (_PROTOCOL == ICMP) & _TO_ONE,
         "{bytes_out} bytes in ICMP messages and {bytes_back} back, {bytes_per_packet} bytes each on average",
-        benign=None, technique=_ICMP_TUNNEL,
+        most={"packets_10s": 1000}, technique=_ICMP_TUNNEL,
     ),
     Behaviour(
         "upload", "large upload", "exfiltration", "pair", "1h",
@@ -267,7 +277,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour(
         "background_scan", "background scanning", "port_scan", "target", "1h",
         {"sources": pl.col("target_outside_sources_1h")}, {"sources": 30},
-        (pl.col("src_side") == OUTSIDE) & (pl.col("dst_side") == INSIDE),
+        _INWARDS,
         "{sources} hosts from outside that got no answer", benign=4,
     ),
     Behaviour(
