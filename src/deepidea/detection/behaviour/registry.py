@@ -259,14 +259,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         {
             "bytes_out": pl.col("service_bytes_out_1h"), "bytes_back": pl.col("service_bytes_back_1h"),
             "bytes_per_packet": _share("service_bytes_out_1h", "service_packets_1h"),
-            "packets_10s": pl.col("service_small_packets_10s"),
-            # an answer to a ping repeats it to the byte
-            "difference_share": 1 - pl.min_horizontal("service_bytes_out_1h", "service_bytes_back_1h")
-            / pl.max_horizontal("service_bytes_out_1h", "service_bytes_back_1h", pl.lit(1.0)),
+            "packets_10s": pl.col("target_small_packets_10s"),  # a flood of large pings is none
         },
-        {"bytes_out": 2000, "bytes_back": 500, "bytes_per_packet": 100, "difference_share": 0.005}, (_PROTOCOL == ICMP) & _TO_ONE,
+        {"bytes_out": 2000, "bytes_back": 500, "bytes_per_packet": 100}, (_PROTOCOL == ICMP) & _TO_ONE,
         "{bytes_out} bytes in ICMP messages and {bytes_back} back, {bytes_per_packet} bytes each on average",
-        most={"packets_10s": 1000}, technique=_ICMP_TUNNEL,
+        most={"packets_10s": 1500}, technique=_ICMP_TUNNEL,
     ),
     Behaviour(
         "upload", "large upload", "exfiltration", "pair", "1h",
