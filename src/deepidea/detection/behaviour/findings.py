@@ -269,6 +269,7 @@ def _finding(
     severity = min(known.severity + (score < SURE_SCORE), 4)
     numbers = {name: None if value is None else round(value, 4) for name, value in counts.items()}
     evidence = {
+        "title": one.title,
         "window_s": WINDOWS[one.window],
         "key": one.key,
         "counts": numbers,
