@@ -46,7 +46,7 @@ def write_inputs(folder: Path, n_flows: int) -> None:
 
 def command(folder: Path, store: str) -> list[str]:
     """Return the command line of a detection."""
-    given = ["--model", str(folder / "model.idea"), "--store", f"sqlite:///{folder / store}"]
+    given = ["--model", str(folder / "model.idea"), "--store", f"sqlite:///{folder / store}", "--flow-alerts"]
     return [sys.executable, "-m", "deepidea.cli.app", "detect", str(folder / "flows.parquet"), *given]
 
 

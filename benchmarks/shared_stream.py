@@ -107,7 +107,7 @@ def write_inputs(folder: Path, n_flows: int, *, context: bool = True) -> None:
 
 def detection(folder: Path, address: str, store: str) -> list[str]:
     """Return the command line of a detection."""
-    given = ["--model", str(folder / "model.idea"), "--store", store]
+    given = ["--model", str(folder / "model.idea"), "--store", store, "--flow-alerts"]
     return [sys.executable, "-m", "deepidea.cli.app", "detect", address, *given]
 
 

@@ -13,7 +13,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy_tables, code_figures, recipe_tables, scale_tables, simulation_distances, speed_tables
+from benchmarks import (
+    accuracy_tables,
+    behaviour_tables,
+    code_figures,
+    recipe_tables,
+    scale_tables,
+    simulation_distances,
+    speed_tables,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results:\2 -->)", re.DOTALL)
@@ -24,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **scale_tables.TABLES,
     **code_figures.TABLES,
     **simulation_distances.TABLES,
+    **behaviour_tables.TABLES,
 }
 
 

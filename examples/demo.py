@@ -84,6 +84,7 @@ def main() -> None:
         model=output / "site.idea",
         store=f"sqlite:///{database}",
         dead_letters=output / "dead-letters",
+        flow_alerts=True,
     )
     at = run_detection(config, threading.Event()).progress
     print(f"   {at.n_flows:,} flows, {at.n_alerts:,} alerts; skipped: {dict(at.skipped)}")

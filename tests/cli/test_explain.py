@@ -21,7 +21,7 @@ from tests.stores import open_store
 def store(command: Command, model_file: Path, flow_file: Path, tmp_path: Path) -> str:
     """URL of a store with the alerts of `flow_file`."""
     url = f"sqlite:///{tmp_path / 'alerts.db'}"
-    ran = command("detect", flow_file, "--model", model_file, "--store", url)
+    ran = command("detect", flow_file, "--model", model_file, "--store", url, "--flow-alerts")
     assert ran.code == 0, ran.err
     return url
 

@@ -233,7 +233,7 @@ def test_watching_follows_what_is_activated(files: list[Path], tmp_path: Path) -
                 store.activate(ids[1], analyst="ann", force=True)
 
         result = run_detection(
-            DetectionConfig(str(tmp_path), store=url),
+            DetectionConfig(str(tmp_path), store=url, flow_alerts=True),
             threading.Event(),
             on_model=told.append,
             on_batch=after_a_batch,
@@ -269,7 +269,7 @@ def test_a_verdict_becomes_training_data_and_the_new_model_detects(
     run("models", "activate", old.model_id[:6], *at)
     flows = tmp_path / "new.csv"
     simulate_flows(n_flows=600, seed=50).drop("label").write_csv(flows)
-    assert f"detecting with the active model of {store}" in run("detect", flows, *at).err
+    assert f"detecting with the active model of {store}" in run("detect", flows, *at, "--flow-alerts").err
     with open_store(store) as opened:
         incident = opened.incidents().rows["incident_id"][0]
     run("feedback", "add", incident[:20], "--verdict", "false_positive", "--note", "backup", *at)

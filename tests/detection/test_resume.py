@@ -7,6 +7,7 @@ change meanwhile. Redis and Kafka are in tests/adapters.
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ import polars as pl
 import pytest
 
 from deepidea.detection.alerting import Thresholds
+from deepidea.detection.behaviour.findings import BehaviourDetector
 from deepidea.detection.engine import Engine, Progress
 from deepidea.detection.runner import open_source_for
 from deepidea.flows.context import add_context
@@ -33,7 +35,7 @@ from deepidea.model.detector import Detector
 from deepidea.model.estimators import DeepIDEAClassifier
 from deepidea.packets.meter import meter_capture
 from tests.detection.servers import eventually
-from tests.flows.sensor_lines import eve_flow, zeek_json
+from tests.flows.sensor_lines import eve_flow, zeek_record
 from tests.packets.forging import A, conversation, pcap, udp
 from tests.stores import Store, open_store
 
@@ -61,20 +63,48 @@ def capture(first: int, last: int) -> bytes:
     return pcap(FRAMES[len(FRAMES) * first // N : len(FRAMES) * last // N])
 
 
+def _is_scan(n: int) -> bool:
+    """Every third record is an attempt of a scan that goes on from the first record to the last."""
+    return n % 3 == 1
+
+
+SCAN = {"src": "10.0.0.66", "dst": "10.1.0.99"}
+
+
 def zeek(first: int, last: int) -> bytes:
-    return b"".join(zeek_json(n) for n in range(first, last)) + b"broken record\n"
+    attempt = {
+        "id.orig_h": SCAN["src"],
+        "id.resp_h": SCAN["dst"],
+        "conn_state": "S0",
+        "resp_pkts": 0,
+        "resp_ip_bytes": 0,
+    }
+    records = (
+        zeek_record(n) | ({**attempt, "id.resp_p": n, "orig_pkts": 1} if _is_scan(n) else {})
+        for n in range(first, last)
+    )
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records) + b"broken record\n"
+
+
+def _eve_record(n: int) -> bytes:
+    event = json.loads(eve_flow(n))
+    if _is_scan(n):
+        event |= {"src_ip": SCAN["src"], "dest_ip": SCAN["dst"], "dest_port": n}
+        event["flow"] |= {"pkts_toserver": 1, "pkts_toclient": 0, "bytes_toclient": 0}
+    return json.dumps(event).encode() + b"\n"
 
 
 def eve(first: int, last: int) -> bytes:
-    return b"".join(eve_flow(n) for n in range(first, last)) + b"broken record\n"
+    return b"".join(_eve_record(n) for n in range(first, last)) + b"broken record\n"
 
 
 def table(first: int, last: int, *, header: bool = True) -> bytes:
     rows = [
-        f"2026-01-01 00:{n // 60:02}:{n % 60:02},10.0.{n % 9}.1,{2000 + n},10.1.0.{n % 5},{n % 90},udp,0.5,"
-        f"{n % 4},1,40,40"
+        f"2026-01-01 00:{n // 60:02}:{n % 60:02},"
+        + (f"{SCAN['src']},{2000 + n},{SCAN['dst']},{n},udp,0.5,1,0,40,0" if _is_scan(n) else
+           f"10.0.{n % 9}.1,{2000 + n},10.1.0.{n % 5},{n % 90},udp,0.5,{n % 4},1,40,40")
         for n in range(first, last)
-    ]
+    ]  # fmt: skip
     names = "start,src_ip,src_port,dst_ip,dst_port,protocol,duration_s,fwd_packets,bwd_packets,fwd_bytes,bwd_bytes"
     bad = rows[-1].replace(",udp,0.5,", ",udp,fast,")
     return "\n".join([*([names] if header else []), *rows, bad, ""]).encode()
@@ -158,7 +188,9 @@ class Site:
                 stop.set()
 
         source = open_source_for(self.detector, str(where), follow=follow, **self.kind.options)
-        engine = Engine(source, self.detector, self.store, thresholds=ALERT_ABOVE, on_batch=watch)
+        engine = Engine(
+            source, self.detector, self.store, thresholds=ALERT_ABOVE, on_batch=watch, behaviours=BehaviourDetector
+        )
         try:
             return engine.run(stop)
         except Killed:
@@ -170,12 +202,13 @@ class Site:
         return [record.getMessage() for record in self.log.records if record.name == "deepidea.detection"]
 
     def contents(self) -> dict[str, Any]:
-        """What was stored of all runs: flows, alerts with their scores, losses."""
+        """What was stored of all runs: flows, alerts with their scores, findings with their evidence, losses."""
         counters = self.store.counters()
         alerts = self.store.alerts(limit=10_000, suppressed=None).rows.sort("alert_id")
         return {
             "flows": sum(one.n_flows for one in counters),
-            "alerts": alerts.select("alert_id", "class", "score").rows(),
+            "alerts": alerts.filter(pl.col("behaviour").is_null()).select("alert_id", "class", "score").rows(),
+            "findings": alerts.drop_nulls("behaviour").select("alert_id", "behaviour", "score", "finding").rows(),
             "skipped": sum((Counter(one.skipped) for one in counters), Counter()),
             "dropped": sum((Counter(one.dropped) for one in counters), Counter()),
             "duplicates": sum(one.n_duplicates for one in counters),
@@ -221,6 +254,7 @@ def whole(site: Site, tmp_path: Path, *parts: tuple[int, int]) -> dict[str, Any]
     contents = site.contents()
     assert contents["flows"] > 0
     assert contents["alerts"]
+    assert len(contents["findings"]) > 5  # on either side of every restart
     return contents
 
 
@@ -368,11 +402,14 @@ def test_state_that_cannot_be_restored_is_reported_and_no_flow_is_lost(
     KINDS[kind].write(path, 0, N)
     site.run(path, stop_at=30)
     with sa.create_engine(site.store.url).begin() as connection:
-        connection.execute(sa.text("UPDATE source_memory SET data = x'00' WHERE part IN ('hosts', 'meter')"))
+        connection.execute(
+            sa.text("UPDATE source_memory SET data = x'00' WHERE part IN ('behaviours', 'hosts', 'meter')")
+        )
     site.run(path)
     undisturbed = whole(make_site(kind), tmp_path, (0, N))
     assert site.contents()["flows"] == undisturbed["flows"]
     assert sorted(notice.partition(" of ")[0] for notice in site.notices) == [
+        "cannot restore behaviour windows",
         *(["cannot restore host context"] if context else []),
         *(["cannot restore the flows under way"] if kind == "capture" else []),
     ]
@@ -382,8 +419,6 @@ def test_positions_of_an_earlier_release_lose_no_flow(
     kind: str, make_site: Callable[[str], Site], tmp_path: Path
 ) -> None:
     """Those of captures and tables counted flows and rows of any content; those of logs are the same as today."""
-    import json
-
     import sqlalchemy as sa
 
     site, path = make_site(kind), tmp_path / KINDS[kind].name
@@ -424,7 +459,8 @@ def test_a_process_that_is_killed_goes_on(kind: str, make_site: Callable[[str], 
     KINDS[kind].write(path, 0, N - 20)
     site.detector.save(model)
     url = f"sqlite:///{tmp_path}/killed.db"
-    line = [sys.executable, "-m", "deepidea.cli.app", "detect", str(path), "--model", str(model), "--store", url]
+    line = [sys.executable, "-m", "deepidea.cli.app", "detect", str(path), "--flow-alerts", "--model", str(model)]
+    line += ["--store", url]
     process = subprocess.Popen([*line, "--follow"], stderr=subprocess.PIPE)
     with open_store(url) as store:
         eventually(lambda: sum(one.n_flows for one in store.counters()) > 20)

@@ -132,7 +132,8 @@ def test_calibrate_writes_a_detector_that_detect_goes_by(lab, tmp_path, command)
     ran = command("calibrate", lab / "lab.idea", quiet, "--fpr", 0.02, "-o", site)
     assert ran.code == 0, ran.err
     assert "at most 20 per 1,000 benign flows" in ran.err
-    printed = command("detect", quiet, "--model", site, "--store", store_of(tmp_path)).err
+    assert "--flow-alerts" in ran.err
+    printed = command("detect", quiet, "--model", site, "--store", store_of(tmp_path), "--flow-alerts").err
     assert "alerts: score above" in printed
     too_fine = command("calibrate", lab / "lab.idea", quiet, "--fpr", 1e-6, "-o", site)
     assert (too_fine.code, "at least 1,999,999 benign flows" in too_fine.err) == (3, True)
@@ -168,6 +169,9 @@ def test_sources_are_listed(command):
         (("netflow://:0", "--exporter", "router"), 3, "an exporter must be an IP address, got 'router'"),
         (("netflow://:0", "--option", "timeout=3"), 3, "timeout"),
         (("netflow://:0", "--option", "timeout"), 2, "NAME=VALUE"),
+        (("lab.pcap", "--home", "10.0.0.0/40"), 3, "'10.0.0.0/40' is not a network"),
+        (("lab.pcap", "--home", "192.0.2.0/24", "--home", "office"), 3, "'office' is not a network"),
+        (("lab.pcap", "--thresholds", "none.toml"), 3, "cannot read thresholds from none.toml"),
     ],
 )
 def test_a_wrong_address_or_option_is_refused_before_anything_is_read(
@@ -228,7 +232,7 @@ def test_metered_tables_and_captures_are_read_alike(lab, tmp_path, command, sche
     alert_ids = []
     for n, source in enumerate((table, lab / "lab.pcap")):
         store = f"sqlite:///{tmp_path}/{n}.db"
-        assert command("detect", source, "--model", model, "--store", store).code == 0
+        assert command("detect", source, "--model", model, "--store", store, "--flow-alerts").code == 0
         with open_store(store) as opened:
             alert_ids.append(opened.alerts(limit=100_000).rows["alert_id"].sort().to_list())
     assert alert_ids[0] == alert_ids[1]

@@ -28,7 +28,7 @@ def calibrate(
     options: SourceOptions = None,
     seconds: Seconds = None,
 ) -> None:
-    """Set alert thresholds from benign flows of your own network, with a bound on false alarms."""
+    """Set thresholds of single flows from benign flows of your own network, with a bound on false alarms."""
     from deepidea.detection.calibrate import calibrate as set_thresholds
     from deepidea.detection.runner import open_source_for
     from deepidea.model.detector import Detector
@@ -41,7 +41,7 @@ def calibrate(
     done.detector.save(output)
     show_calibration(done)
     show_losses(done.skipped, {})
-    say(f"wrote {output}; next: deepidea detect SOURCE --model {output}")
+    say(f"wrote {output}; alerts of single flows go by it: deepidea detect SOURCE --model {output} --flow-alerts")
 
 
 def show_calibration(done: Any) -> None:

@@ -58,7 +58,10 @@ def detect(
         AlertFormat | None, option("Format of sent alerts; by default CEF for syslog, else EVE.", panel=ALERTS)
     ] = None,
     fpr: Annotated[
-        float | None, option("Alert at this false-alarm rate; needs `deepidea calibrate`.", panel=ALERTS)
+        float | None,
+        option(
+            "Single flows: alert at this false-alarm rate; needs `deepidea calibrate`, --flow-alerts.", panel=ALERTS
+        ),
     ] = None,
     allow: Annotated[Path | None, option("File of allow rules, TOML or CSV.", panel=ALERTS)] = None,
     flow_alerts: Annotated[

@@ -194,5 +194,5 @@ def test_a_file_of_thresholds_that_means_nothing_is_refused(tmp_path: Path, text
 
 
 def test_a_file_of_thresholds_that_is_absent_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.toml"):
+    with pytest.raises(DataError, match=r"none\.toml"):
         read_thresholds(tmp_path / "none.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +30,7 @@ def test_windows_do_not_depend_on_how_flows_are_cut(seed: int, cuts: list[int], 
     flows = random_flows(seed, sum(cuts) + 1)
     whole, parted = BehaviourWindows(max_keys=max_keys), BehaviourWindows(max_keys=max_keys)
     bounds = [0, *np.cumsum(cuts).tolist(), flows.height]
-    parts = [parted.add(flows[first:last]) for first, last in zip(bounds, bounds[1:], strict=False)]
+    parts = [parted.add(flows[first:last]) for first, last in itertools.pairwise(bounds)]
     assert_frame_equal(pl.concat(parts), whole.add(flows), check_exact=True)
     assert parted.evicted == whole.evicted
 
@@ -181,7 +182,8 @@ def test_flows_need_addresses_times_and_counts(change: Callable[[pl.DataFrame], 
     [
         ("10.255.255.255", INSIDE), ("172.16.0.1", INSIDE), ("172.32.0.1", OUTSIDE), ("192.168.3.4", INSIDE),
         ("169.254.1.1", INSIDE), ("127.0.0.1", INSIDE), ("100.64.0.1", INSIDE), ("100.128.0.1", OUTSIDE),
-        ("203.0.113.9", OUTSIDE), ("8.8.8.8", OUTSIDE), ("fd00::1", INSIDE), ("fe80::1", INSIDE), ("fe80::1%eth0", INSIDE),
+        ("203.0.113.9", OUTSIDE), ("8.8.8.8", OUTSIDE), ("fd00::1", INSIDE), ("fe80::1", INSIDE),
+        ("fe80::1%eth0", INSIDE),
         ("::1", INSIDE), ("2001:db8::1", OUTSIDE), ("::ffff:10.0.0.1", INSIDE), ("::ffff:8.8.8.8", OUTSIDE),
         ("224.0.0.251", GROUP), ("239.255.255.250", GROUP), ("ff02::fb", GROUP), ("255.255.255.255", GROUP),
         ("::ffff:224.0.0.1", GROUP), ("10.0.0", UNKNOWN), ("", UNKNOWN), ("host.example", UNKNOWN), (None, UNKNOWN),
@@ -235,7 +237,8 @@ _HOSTILE = st.fixed_dictionaries(
     | dict.fromkeys(("fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes"), _NUMBER)
 )
 _TYPES = {
-    **dict.fromkeys(("start", "end"), pl.Datetime("us", "UTC")), **dict.fromkeys(("src_ip", "dst_ip", "protocol"), pl.String),
+    **dict.fromkeys(("start", "end"), pl.Datetime("us", "UTC")),
+    **dict.fromkeys(("src_ip", "dst_ip", "protocol"), pl.String),
     **dict.fromkeys(("src_port", "dst_port"), pl.Int64),
 }  # fmt: skip
 

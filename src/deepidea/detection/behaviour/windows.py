@@ -54,6 +54,10 @@ _INPUTS = (
     | dict.fromkeys(("protocols", "src_sides", "dst_sides", "failed"), "uint8")
     | dict.fromkeys(("fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes"), "float32")
 )  # fmt: skip
+_NUMBERS = (
+    *(f"{way}_{what}" for way in ("fwd", "bwd") for what in ("packets", "bytes", "header_bytes", "message_bytes")),
+    "duration_s", "duration_us", "src_port", "dst_port", "icmp_type", "syn_flag_count",
+)  # fmt: skip
 _MOST = 1e15  # of packets and bytes of a flow
 _NEEDED = ("src_ip", "dst_ip", "dst_port", "protocol", "fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes")
 
@@ -155,11 +159,12 @@ class BehaviourWindows:
 
     def inputs(self, flows: pl.DataFrame) -> dict[str, NDArray[Any]]:
         """Return what the kernel takes, see `kernel.Flows`."""
+        flows = _with_numbers(flows)
         src, dst = flows["src_ip"].cast(pl.String), flows["dst_ip"].cast(pl.String)
         src_sides, dst_sides = self._networks.sides(src), self._networks.sides(dst)
         protocols = _protocols(flows["protocol"])
         sizes = flows.select(
-            *(pl.col(f"{way}_packets").cast(pl.Float32, strict=False).fill_null(0) for way in ("fwd", "bwd")),
+            *(pl.col(f"{way}_packets").cast(pl.Float32).fill_null(0) for way in ("fwd", "bwd")),
             *(payload_bytes(flows, way, protocols) for way in ("fwd", "bwd")),
         ).select(pl.all().fill_nan(0).clip(0, _MOST))  # one NaN would stay in every sum
         ends = ends_us(flows).fill_null(0)
@@ -198,6 +203,12 @@ class BehaviourWindows:
             It does not fit ``max_keys``.
         """
         self._state = self._kernel.load_state(saved, self.max_keys)
+
+
+def _with_numbers(flows: pl.DataFrame) -> pl.DataFrame:
+    """Return flows with numbers where a reader left text, as it does in columns that no detector needs."""
+    texts = [name for name in _NUMBERS if name in flows.columns and not flows[name].dtype.is_numeric()]
+    return flows.with_columns(pl.col(texts).cast(pl.Float64, strict=False)) if texts else flows
 
 
 def _starts_us(flows: pl.DataFrame, ends: pl.Series) -> pl.Series:
