@@ -18,6 +18,7 @@ from deepidea.flows.attack_classes import ATTACK_CLASSES
 from tests.detection.behaviour.flow_tables import LOGIN, OUTSIDE, UNANSWERED, conn_flows
 
 BY_NAME = {one.name: one for one in BEHAVIOURS}
+FOLLOWING = ("after_guessing_s", "after_scan_s", "flow_lasted_s", "flow_bytes_back", "flow_bytes_out")  # test_following
 _RING = 3  # sockets of a service before its flows are compared with each other
 
 
@@ -91,13 +92,13 @@ def found(flows: pl.DataFrame) -> set[str]:
     return set(BehaviourDetector(max_keys=1 << 12).find(flows)["behaviour"])
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", MADE)
 def test_a_behaviour_is_found_from_its_threshold_on(name: str) -> None:
     made, behaviour = MADE[name], BY_NAME[name]
     assert name in found(made.flows(made.least(behaviour)))
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", MADE)
 def test_a_behaviour_is_not_found_below_its_threshold(name: str) -> None:
     made, behaviour = MADE[name], BY_NAME[name]
     assert name not in found(made.flows(made.least(behaviour) - 1))
@@ -143,7 +144,11 @@ def test_an_entry_is_complete(behaviour: Behaviour) -> None:
     assert behaviour.sentence.format_map(dict.fromkeys(behaviour.counts, "1"))
     assert behaviour.benign is None or behaviour.benign < next(iter(behaviour.least.values()))
     used = {name for one in behaviour.counts.values() for name in one.meta.root_names()}
-    assert used <= set(WINDOW_COLUMNS)
+    assert used <= {*WINDOW_COLUMNS, *FOLLOWING}
+
+
+def test_every_behaviour_is_made_here_or_follows_another() -> None:
+    assert set(BY_NAME) - set(MADE) == {"background_scan", "contact_after_scan", "login_after_guessing"}
 
 
 def test_names_are_unique() -> None:
