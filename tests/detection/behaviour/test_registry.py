@@ -19,7 +19,7 @@ from tests.detection.behaviour.flow_tables import LOGIN, OUTSIDE, UNANSWERED, co
 
 BY_NAME = {one.name: one for one in BEHAVIOURS}
 FOLLOWING = ("after_guessing_s", "after_scan_s", "flow_lasted_s", "flow_bytes_back", "flow_bytes_out")  # test_following
-_RING = 3  # sockets of a service before its flows are compared with each other
+_RING = 1  # sockets of a service before its flows are compared with each other
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ MADE = {
     "vertical_scan": Made(_ports(1)),
     "slow_vertical_scan": Made(_ports(180)),
     "horizontal_scan": Made(_hosts(1)),
-    "slow_horizontal_scan": Made(_hosts(40)),
+    "slow_horizontal_scan": Made(_hosts(12)),
     "web_scan": Made(_hosts(0.4), {"dst_port": 80}),
     "udp_scan": Made(_hosts(0.4), {"protocol": "udp", "dst_port": 161, **UNANSWERED}),
     "icmp_sweep": Made(_hosts(1), {**_PING, **UNANSWERED}),
@@ -83,6 +83,7 @@ MADE = {
     "slow_http": Made(_sockets(5), {**_IDLE, "dst_port": 80}),
     "dns_tunnel": Made(_sockets(5), _QUERY, per_flow=100),
     "icmp_tunnel": Made(lambda n: {"at_s": 5.0 * n}, {**_PING, "fwd_bytes": 228, "bwd_bytes": 228}, per_flow=200),
+    "icmp_flood": Made(_sockets(0.1), {**_PACKETS, "protocol": "icmp", "src_port": 8, "dst_port": 0}, per_flow=500),
     "upload": Made(_sockets(60), {**_SENT, "dst_ip": OUTSIDE, "dst_port": 443}, per_flow=500_000),
 }
 
@@ -147,8 +148,11 @@ def test_an_entry_is_complete(behaviour: Behaviour) -> None:
     assert used <= {*WINDOW_COLUMNS, *FOLLOWING}
 
 
-def test_every_behaviour_is_made_here_or_follows_another() -> None:
-    assert set(BY_NAME) - set(MADE) == {"background_scan", "contact_after_scan", "login_after_guessing"}
+def test_what_is_not_made_here_is_known() -> None:
+    assert set(BY_NAME) - set(MADE) == {
+        *("background_scan", "contact_after_scan", "login_after_guessing"),  # test_following
+        *("irregular_beacon", "web_guessing"),  # not made yet
+    }
 
 
 def test_names_are_unique() -> None:
@@ -163,7 +167,7 @@ def test_a_site_sets_thresholds_and_leaves_behaviours_out(tmp_path: Path) -> Non
     path.write_text("[vertical_scan]\nports = 50\n[beacon]\nmost_gap_spread = 0.05\n[upload]\nenabled = false\n")
     site = {one.name: one for one in with_thresholds(BEHAVIOURS, read_thresholds(path))}
     assert site["vertical_scan"].least == {**BY_NAME["vertical_scan"].least, "ports": 50}
-    assert site["beacon"].most == {"gap_spread": 0.05}
+    assert site["beacon"].most == {**BY_NAME["beacon"].most, "gap_spread": 0.05}
     assert set(BY_NAME) - set(site) == {"upload"}
     scanned = BehaviourDetector(tuple(site.values()), max_keys=1 << 12).find(MADE["vertical_scan"].flows(49))
     assert "vertical_scan" not in set(scanned["behaviour"])
