@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from deepidea.detection.alerting import Thresholds, check_rate, fit_thresholds, flows_needed
 from deepidea.detection.calibrate import SITE_ROWS, with_thresholds
-from deepidea.detection.engine import flow_adapter
+from deepidea.detection.flow_adapter import flow_adapter
 from deepidea.detection.flow_sample import Reservoir, site_reference
 from deepidea.detection.sources.source import Source
 from deepidea.errors import ArtifactError, DataError, MissingExtraError
