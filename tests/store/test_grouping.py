@@ -153,12 +153,14 @@ def test_a_finding_names_whose_incident_it_makes() -> None:
     assert group_alerts(findings_of(rows, role="source"), NONE).incidents.height == 9
 
 
-def test_scans_of_a_target_are_one_incident_a_day() -> None:
+def test_scans_and_guessing_by_target_are_one_incident_a_day() -> None:
     rows = [{"src_ip": f"192.0.2.{k}", "at_s": 3_600.0 * k} for k in range(-12, 36)]  # noon is 0
     found = group_alerts(findings_of(rows, role="target"), NONE).incidents
     assert found["n_alerts"].to_list() == [24, 24]
     guessing = {"class": "brute_force", "behaviour": "password_guessing"}
-    assert group_alerts(findings_of(rows, role="target", **guessing), NONE).incidents.height == 48
+    assert group_alerts(findings_of(rows, role="target", **guessing), NONE).incidents.height == 2
+    flood = {"class": "dos", "behaviour": "packet_flood"}
+    assert group_alerts(findings_of(rows, role="target", **flood), NONE).incidents.height == 48
 
 
 def test_an_incident_shows_the_finding_with_the_highest_score_the_latest_of_several() -> None:

@@ -4,8 +4,8 @@ No two neighbouring alerts of an incident are more than a gap apart. Incidents t
 alone, not on their order or batches, and a late alert may merge two incidents. The size of an incident is bounded
 (:data:`MOST_LISTED`): a scan of a million ports is one incident of a few kilobytes.
 
-Hosts that face the Internet are scanned without a pause. Findings of scans with role ``target`` are therefore grouped
-by UTC day, which is part of the key: one incident a target, class and day.
+Hosts that face the Internet are scanned, and their passwords guessed, without a pause. Findings of either with role
+``target`` are therefore grouped by UTC day, which is part of the key: one incident a target, class and day.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def _daily(classes: pl.Series, role: pl.Expr) -> pl.Expr:
 
 
 def is_daily(role: str | None, class_name: str) -> bool:
-    """Return whether incidents of a role and class are one a day: scans by target, which only findings can make."""
-    return role == "target" and attack_class_of(class_name).behaviour == "scan"
+    """Return whether incidents of a role and class are one a day: scans and logins by target, of findings alone."""
+    return role == "target" and attack_class_of(class_name).behaviour in ("scan", "login")
 
 
 def group_alerts(alerts: pl.DataFrame, known: pl.DataFrame, *, gap_s: float = GAP_S) -> GroupedAlerts:
