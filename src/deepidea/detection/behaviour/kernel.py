@@ -248,7 +248,7 @@ def _place_of(keys: Keys, name: np.uint64, now_us: int) -> tuple[int, int]:
     return place, -1
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _enter(state: State, name: np.uint64) -> int:
     """Return the place of a key, with its buckets moved on to now."""
     place, last_us = _place_of(state.keys, name, state.now_us[0])
@@ -265,7 +265,7 @@ def _enter(state: State, name: np.uint64) -> int:
     return place
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count(cells: npt.NDArray[np.float32], which: int, amount: float) -> None:
     """Add to a counter of a key in all its windows."""
     for window in range(N_WINDOWS):
@@ -288,7 +288,7 @@ def _count_once(state: State, place: int, which: int, member: np.uint64) -> None
                 cells[window, 2 * N_COUNTS + which] += 1
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _write(state: State, place: int, kind: int, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Write those counts of a key that are wanted: the present bucket and the one before, shared values once."""
     cells = state.cells[place]
@@ -373,9 +373,9 @@ def _regularity(rings: Rings, place: int, out: npt.NDArray[np.float32]) -> None:
 
 @njit(cache=True)
 def _write_ring(rings: Rings, place: int, now_us: int, out: npt.NDArray[np.float32]) -> None:
-    """Write what a service's flows have in common; at every flow of few, and at every eighth of many."""
+    """Write what a service's flows have in common; at every flow of few, and at every sixteenth of many."""
     n_flows = rings.n_flows[place]
-    if n_flows < _LEAST_BEATS or (n_flows > RING_FLOWS and n_flows % 8):
+    if n_flows < _LEAST_BEATS or (n_flows > RING_FLOWS and n_flows % 16):
         return
     _n_alike(rings, place, now_us, 60_000_000, out[:2])
     _n_alike(rings, place, now_us, 600_000_000, out[2:4])
@@ -425,7 +425,7 @@ def _small_packets(flow: Flow) -> float:
     return in_window if flow.is_icmp or size <= _SMALL_BYTES * packets else 0.0  # no size of ping is a lot of data
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_source(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed; different: failing (host, port), failing hosts."""
     place = _enter(state, _mixed(flow.src, np.uint64(SOURCE)))
@@ -437,7 +437,7 @@ def _count_source(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.
     _write(state, place, SOURCE, wanted, out)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_source_port(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed, packets of failed ones; different: failing hosts."""
     place = _enter(state, _mixed(flow.src, flow.port << np.uint64(4) | np.uint64(SOURCE_PORT)))
@@ -449,7 +449,7 @@ def _count_source_port(state: State, flow: Flow, wanted: Wanted, out: npt.NDArra
     _write(state, place, SOURCE_PORT, wanted, out)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_pair(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed, -, bytes sent, bytes answered; different: failing ports."""
     place = _enter(state, _mixed(_mixed(flow.src, flow.dst), np.uint64(PAIR)))
@@ -463,7 +463,7 @@ def _count_pair(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.fl
     _write(state, place, PAIR, wanted, out)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_service(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: sockets, failed, small packets, bytes sent, bytes answered, packets sent; different: idle sockets.
 
@@ -488,7 +488,7 @@ def _count_service(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np
         _write_ring(state.rings, _put(state, name, flow), state.now_us[0], out[wanted.ends[-1] :])
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_target(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, failed, unanswered small packets; different: outside sources that failed."""
     host = flow.src if _is_reversed(flow) else flow.dst
@@ -504,7 +504,7 @@ def _count_target(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.
     _write(state, place, TARGET, wanted, out)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_target_port(state: State, flow: Flow, wanted: Wanted, out: npt.NDArray[np.float32]) -> None:
     """Sums: flows, empty ones; different: sources of empty ones. A flow is **empty** without payload either way."""
     place = _enter(state, _mixed(flow.dst, flow.port << np.uint64(4) | np.uint64(TARGET_PORT)))
@@ -599,7 +599,8 @@ def add_flows(
         if find_own:
             _find_own(state, flows, row)
         flow = _flow_at(flows, row)
-        _count_source(state, flow, wanted, cells)
+        if wanted.ends[SOURCE + 1]:
+            _count_source(state, flow, wanted, cells)
         _count_source_port(state, flow, wanted, cells)
         _count_pair(state, flow, wanted, cells)
         _count_service(state, flow, wanted, cells)

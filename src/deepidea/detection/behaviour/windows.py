@@ -88,7 +88,7 @@ class BehaviourWindows:
         Networks that are inside. Unless they are named, private ones are, and public addresses that take part in three
         in ten of the flows between public addresses: a sensor sees the flows of the hosts that it watches.
     columns
-        Of :data:`WINDOW_COLUMNS`: those that are wanted. All is counted, whatever is wanted.
+        Of :data:`WINDOW_COLUMNS`: those that are wanted. Sources are counted where one of theirs is.
     max_keys
         Keys of all kinds that are remembered, a power of two. Where more are active, the one of its set of eight that
         was not seen for longest is forgotten and counted.
