@@ -9,6 +9,7 @@ from polars.testing import assert_frame_equal
 
 from deepidea.detection import engine as engine_module
 from deepidea.detection.alerting import CARD_ENTRY, Thresholds, fit_thresholds, thresholds_of
+from deepidea.detection.behaviour.findings import BehaviourDetector
 from deepidea.detection.calibrate import calibrate
 from deepidea.detection.engine import Engine, fingerprint
 from deepidea.detection.flow_adapter import flow_adapter
@@ -86,6 +87,37 @@ def test_batches_do_not_matter(detector, flows, store, size, tmp_path):
     with open_store(f"sqlite:///{tmp_path}/other.db") as other:
         Engine(Tables(flows.head(150), size), detector, other).run(threading.Event())
         assert_frame_equal(stored(store), stored(other))
+
+
+def scanning(flows):
+    """The flows as a scan, of which each seventh lacks its source, its target or its times, by turns."""
+    lacks = pl.Series([n % 21 // 7 if n % 7 == 3 else -1 for n in range(flows.height)])
+    return flows.with_columns(
+        pl.when(lacks != 0).then("src_ip"),
+        pl.when(lacks != 1).then("dst_ip"),
+        *(pl.when(lacks != 2).then(name) for name in ("start", "end")),
+        dst_port=pl.int_range(flows.height, dtype=pl.Int32),
+        protocol=pl.lit("tcp"),
+        duration_s=0.0,
+        fwd_packets=1,
+        bwd_packets=0,
+        fwd_bytes=40,
+        bwd_bytes=0,
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 210])
+def test_a_flow_without_address_or_time_raises_its_own_alert_whatever_its_batch(detector, flows, store, size):
+    flows = scanning(flows.head(210))
+    every = Thresholds({"score": -1.0}, 0.01, 100, "test")
+    options = {"thresholds": every, "behaviours": BehaviourDetector, "flow_alerts": False}
+    Engine(Tables(flows, size), detector, store, **options).run(threading.Event())
+    findings = BehaviourDetector().find(flows.drop_nulls(["src_ip", "dst_ip", "start"]))
+    of_flows = stored(store).filter(pl.col("behaviour").is_null())
+    assert of_flows["dst_port"].sort().to_list() == [n for n in range(210) if n % 7 == 3]
+    raised = stored(store).drop_nulls("behaviour")["behaviour"]
+    assert sorted(raised) == sorted(findings["behaviour"])
+    assert len(raised) > 1
 
 
 def test_a_source_that_fails_loses_nothing_that_was_read(detector, flows, store):

@@ -24,7 +24,7 @@ from deepidea.detection.alerting import DEFAULT_THRESHOLDS, Thresholds, name_att
 from deepidea.detection.alerts import make_alerts
 from deepidea.detection.behaviour.findings import BehaviourDetector
 from deepidea.detection.drift import DriftMonitor
-from deepidea.detection.flow_adapter import FlowAdapter, flow_adapter
+from deepidea.detection.flow_adapter import FlowAdapter, FoundBehaviours, flow_adapter
 from deepidea.detection.health import Heartbeat, json_bounds
 from deepidea.detection.rates import flows_by_minute
 from deepidea.detection.sources.partitions import HeldPartitions, PartitionedSource
@@ -127,8 +127,8 @@ class Engine:
     behaviours : callable, optional
         Makes what finds behaviours in flows; without it, alerts come from single flows alone.
     flow_alerts : bool
-        Whether single flows above the thresholds raise alerts beside findings. Flows without addresses or times, in
-        which no behaviour can be found, always do.
+        Whether single flows above the thresholds raise alerts beside findings. Each flow without an address or a time,
+        in which no behaviour can be found, does in any case.
 
     Raises
     ------
@@ -350,17 +350,15 @@ class Engine:
         conformed = self.detector.schema.conform(prepared)
         return _ScoredBatch(prepared, conformed, self.detector.score_conformed(conformed))
 
-    def _alerts(self, flows: pl.DataFrame, scored: _ScoredBatch, found: pl.DataFrame | None) -> pl.DataFrame:
+    def _alerts(self, flows: pl.DataFrame, scored: _ScoredBatch, found: FoundBehaviours) -> pl.DataFrame:
         """Return the alerts of findings, and of single flows where they are wanted or all that can be had."""
         prepared, _, verdicts = scored
         # a projection and the context of hosts are not to be had again from the flow alone
         seen = prepared.select(self.detector.schema.features) if self._prepare.changes else None
         named = name_attacks(verdicts, self.detector.benign)
-        made = [] if found is None else [_finding_alerts(flows, named, found, self._model, seen)]
-        if found is None or self._flow_alerts:
-            chosen = (self.thresholds or DEFAULT_THRESHOLDS).above_threshold(verdicts)
-            made.append(make_alerts(flows, named, chosen, model=self._model, features=seen))
-        return pl.concat(made)
+        chosen = (self.thresholds or DEFAULT_THRESHOLDS).above_threshold(verdicts) & (self._flow_alerts | found.unseen)
+        of_flows = make_alerts(flows, named, chosen, model=self._model, features=seen)
+        return pl.concat([_finding_alerts(flows, named, found.findings, self._model, seen), of_flows])
 
     def _commit(
         self,

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import polars as pl
 
-from deepidea.detection.behaviour.findings import BehaviourDetector
-from deepidea.detection.behaviour.windows import has_identity
+from deepidea.detection.behaviour.findings import FINDING_COLUMNS, BehaviourDetector
+from deepidea.detection.behaviour.windows import with_identity
 from deepidea.errors import DataError
 from deepidea.flows.context import HostContext
 from deepidea.flows.sensors.projection import to_conn
 from deepidea.model.detector import Detector
 from deepidea.store.memory import MemoryChange
 
-__all__ = ["BEHAVIOURS", "HOSTS", "FlowAdapter", "flow_adapter"]
+__all__ = ["BEHAVIOURS", "HOSTS", "FlowAdapter", "FoundBehaviours", "flow_adapter"]
 
 HOSTS, BEHAVIOURS = "hosts", "behaviours"  # parts of a source's memory: host context, behaviour windows
+_NO_FINDINGS = pl.DataFrame(schema=pl.Schema(FINDING_COLUMNS))
 _PART_TITLES = {HOSTS: "host context", BEHAVIOURS: "behaviour windows"}
+
+
+class FoundBehaviours(NamedTuple):
+    """What behaviours were found in flows.
+
+    Parameters
+    ----------
+    findings
+        :data:`~deepidea.detection.behaviour.findings.FINDING_COLUMNS`.
+    unseen
+        Boolean ``(n_flows,)``: flows that are not looked at, such as those without an address or a time.
+    """
+
+    findings: pl.DataFrame
+    unseen: pl.Series
 
 
 class FlowAdapter:
@@ -47,9 +64,16 @@ class FlowAdapter:
         table = to_conn(flows) if self.project and "duration_us" in flows.columns else flows
         return table if self.context is None else self.context.add(table)
 
-    def find(self, flows: pl.DataFrame) -> pl.DataFrame | None:
-        """Return the behaviours that flows complete; None where they are not looked for, or flows have no addresses."""
-        return self.behaviours.find(flows) if self.behaviours is not None and has_identity(flows) else None
+    def find(self, flows: pl.DataFrame) -> FoundBehaviours:
+        """Return the behaviours that flows complete, and the flows in which none can be found."""
+        if self.behaviours is None:
+            return FoundBehaviours(_NO_FINDINGS, pl.repeat(True, flows.height, eager=True))
+        known = with_identity(flows)
+        if not known.any():
+            return FoundBehaviours(_NO_FINDINGS, ~known)
+        found = self.behaviours.find(flows.filter(known))  # without the others, which would move its clock
+        rows = known.arg_true().gather(found["row"])
+        return FoundBehaviours(found.with_columns(rows.cast(pl.UInt32).alias("row")), ~known)
 
     def save(self) -> tuple[MemoryChange, ...]:
         """Return the changes of what is remembered since the last call."""

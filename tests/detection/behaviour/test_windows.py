@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from deepidea.detection.behaviour.sites import GROUP, INSIDE, OUTSIDE, UNKNOWN, HomeNetworks
-from deepidea.detection.behaviour.windows import WINDOW_COLUMNS, WINDOWS, BehaviourWindows, has_identity
+from deepidea.detection.behaviour.windows import WINDOW_COLUMNS, WINDOWS, BehaviourWindows, with_identity
 from deepidea.errors import DataError
 from tests.detection.behaviour.flow_tables import REFUSED, UNANSWERED, conn_flows, random_flows, scan
 
@@ -165,13 +165,22 @@ def test_a_time_that_is_not_known_moves_no_clock() -> None:
         (lambda flows: flows.drop("start"), False),
         (lambda flows: flows.drop("bwd_bytes"), False),
         (lambda flows: flows.with_columns(src_ip=pl.lit(None, pl.String)), False),
-        (lambda flows: flows.with_columns(start=pl.lit(None, pl.Datetime("us"))), False),
+        (lambda flows: flows.with_columns(dst_ip=pl.lit(None, pl.String)), False),
+        (lambda flows: flows.with_columns(dst_ip=pl.lit("host.example")), False),
+        (lambda flows: flows.with_columns(start=pl.lit(None, pl.Datetime("us"))), True),  # they have an end
+        (lambda flows: flows.with_columns(end=pl.lit(None, pl.Datetime("us"))), True),
+        (
+            lambda flows: flows.with_columns(pl.lit(None, pl.Datetime("us")).alias(name) for name in ("start", "end")),
+            False,
+        ),
+        (lambda flows: flows.with_columns(end=pl.lit("2026-05-04 12:00")), False),
         (lambda flows: flows.with_columns(start=pl.lit("2026-05-04 12:00")), False),
         (lambda flows: flows.clear(), False),
     ],
 )
 def test_flows_need_addresses_times_and_counts(change: Callable[[pl.DataFrame], pl.DataFrame], expected: bool) -> None:
-    assert has_identity(change(scan(3))) == expected
+    flows = change(scan(3))
+    assert with_identity(flows).to_list() == [expected] * flows.height
 
 
 # --- sides of a site --------------------------------------------------------------------------------------------------

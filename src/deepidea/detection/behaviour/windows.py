@@ -18,7 +18,7 @@ from deepidea.detection.behaviour.sites import GROUP, UNKNOWN, HomeNetworks
 from deepidea.flows.context import ends_us, failed_flows, moments_us
 from deepidea.flows.identity import transport_number
 
-__all__ = ["COUNTS", "WINDOWS", "WINDOW_COLUMNS", "BehaviourWindows", "has_identity"]
+__all__ = ["COUNTS", "WINDOWS", "WINDOW_COLUMNS", "BehaviourWindows", "with_identity"]
 
 WINDOWS = {"10s": 10, "1min": 60, "10min": 600, "1h": 3600}
 """Lengths of windows in seconds."""
@@ -60,21 +60,28 @@ _NUMBERS = (
 )  # fmt: skip
 _MOST = 1e15  # of packets and bytes of a flow
 _NEEDED = ("src_ip", "dst_ip", "dst_port", "protocol", "fwd_packets", "bwd_packets", "fwd_bytes", "bwd_bytes")
+_SIDES = HomeNetworks()  # which text is no address does not depend on what is inside
 
 
-def has_identity(flows: pl.DataFrame) -> bool:
-    """Return whether flows have the addresses, times and counts that windows are made of.
+def with_identity(flows: pl.DataFrame) -> pl.Series:
+    """Return which flows have the addresses, times and counts that windows are made of, Boolean ``(n_flows,)``.
+
+    Of each flow by itself, whatever the others have: how flows are cut into tables does not matter.
 
     Examples
     --------
-    >>> has_identity(pl.DataFrame({"src_ip": ["192.0.2.1"]}))
-    False
+    >>> with_identity(pl.DataFrame({"src_ip": ["192.0.2.1"]})).to_list()
+    [False]
     """
-    times = {"start", "timestamp"} & set(flows.columns) if {"duration_s", "duration_us"} & set(flows.columns) else set()
-    if not times or not set(_NEEDED) <= set(flows.columns):
-        return False
-    known = flows.select(pl.any_horizontal(pl.col(*times).is_not_null()) & pl.col("src_ip").is_not_null()).to_series()
-    return all(isinstance(flows[name].dtype, pl.Datetime) for name in times) and bool(known.any())
+    begins, lasts = ({*names} & set(flows.columns) for names in (("start", "timestamp"), ("duration_s", "duration_us")))
+    times = [*begins, *({"end"} & set(flows.columns))]
+    if not begins or not lasts or not set(_NEEDED) <= set(flows.columns):
+        return pl.repeat(False, flows.height, eager=True)
+    if not all(isinstance(flows[name].dtype, pl.Datetime) for name in times):
+        return pl.repeat(False, flows.height, eager=True)
+    timed = flows.select(pl.any_horizontal(pl.col(times).is_not_null())).to_series()
+    src, dst = (_SIDES.sides(flows[name].cast(pl.String)) for name in ("src_ip", "dst_ip"))
+    return timed & (src != UNKNOWN) & (dst != UNKNOWN)
 
 
 class BehaviourWindows:
