@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 import typer
@@ -10,6 +11,7 @@ import typer
 from deepidea.cli.app import app
 from deepidea.cli.options import options_of_source
 from deepidea.detection.runner import DetectionConfig
+from deepidea.web.engines import Engines
 from tests.conftest import Command
 
 
@@ -39,6 +41,25 @@ def test_options_of_detect_reach_its_configuration(command: Command, monkeypatch
     (config,) = seen
     assert config.source_options == {"exporters": ["10.0.0.1", "10.0.0.2"], "timeout_s": 60}
     assert (config.source, config.sinks, config.model) == ("netflow://:2055", ("stdout",), None)
+
+
+def test_options_of_serve_reach_the_detection_of_each_source(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_file: Path
+) -> None:
+    seen: list[DetectionConfig] = []
+
+    def note(_: Engines, configs: list[DetectionConfig], *__: object) -> None:
+        seen.extend(configs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engines, "start", note)
+    site, url = tmp_path / "site.toml", f"sqlite:///{tmp_path}/page.db"
+    line = ("--flow-alerts", "--home", "192.0.2.0/24", "--home", "2001:db8::/32", "--thresholds", str(site))
+    sources = ("--source", "netflow://:2055", "--source", "conn.log", "--model", str(model_file))
+    assert command("serve", "--port", "0", "--store", url, *sources, *line).code == 130
+    assert [one.source for one in seen] == ["netflow://:2055", "conn.log"]
+    for one in seen:
+        assert (one.flow_alerts, one.home, one.thresholds) == (True, ("192.0.2.0/24", "2001:db8::/32"), site)
 
 
 def examples() -> list[str]:

@@ -218,12 +218,15 @@ def test_a_certificate_that_is_none_is_told(plain: ServeConfig, certificate: tup
 
 
 def test_a_source_that_cannot_be_used_is_told_before_anything_is_served(
-    plain: ServeConfig, model_file: Path, flow_file: Path
+    plain: ServeConfig, model_file: Path, flow_file: Path, tmp_path: Path
 ) -> None:
     with_model = replace(plain, model=model_file)
     assert "give --model" in refused(replace(plain, sources=("eth0",)))
     assert "'nothing.here'" in refused(replace(with_model, sources=("nothing.here",)))
     assert "sources must differ" in refused(replace(with_model, sources=(str(flow_file), str(flow_file))))
+    with_source = replace(with_model, sources=(str(flow_file),))
+    assert "'10.0.0.0/40'" in refused(replace(with_source, home=("10.0.0.0/40",)))
+    assert "none.toml" in refused(replace(with_source, thresholds=tmp_path / "none.toml"))
     assert threading.active_count() == 1 + sum(t.daemon for t in threading.enumerate())
 
 

@@ -13,12 +13,16 @@ from rich.table import Column
 from rich.text import Text
 
 from deepidea.cli.options import (
+    ALERTS,
     SOURCE,
     AlertFormat,
     DialectName,
     Exporters,
+    FlowAlerts,
     Follow,
+    HomeNetwork,
     Seconds,
+    SiteThresholds,
     Source,
     SourceOptions,
     StoreUrl,
@@ -27,7 +31,6 @@ from deepidea.cli.options import (
 )
 from deepidea.cli.terminal import duration, err, say, show_losses, show_table, stopping
 
-ALERTS = "Alerts"
 _REPORT_EVERY_S = 10.0  # where there is no terminal to redraw
 
 
@@ -64,21 +67,9 @@ def detect(
         ),
     ] = None,
     allow: Annotated[Path | None, option("File of allow rules, TOML or CSV.", panel=ALERTS)] = None,
-    flow_alerts: Annotated[
-        bool,
-        option(
-            "Raise alerts of single flows, too; by default of behaviours alone, see `deepidea behaviours`.",
-            "--flow-alerts",
-            panel=ALERTS,
-        ),
-    ] = False,
-    thresholds: Annotated[
-        Path | None, option("File of your own thresholds of behaviours, TOML.", "--thresholds", panel=ALERTS)
-    ] = None,
-    home: Annotated[
-        list[str] | None,
-        option("A network that is inside, 192.0.2.0/24; repeatable; private ones by default.", panel=ALERTS),
-    ] = None,
+    flow_alerts: FlowAlerts = False,
+    thresholds: SiteThresholds = None,
+    home: HomeNetwork = None,
     dead_letters: Annotated[Path | None, option("Folder for alerts that a sink refuses.", panel=ALERTS)] = None,
     follow: Follow = False,
     exporter: Exporters = None,

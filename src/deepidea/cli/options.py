@@ -77,6 +77,23 @@ SourceOptions = Annotated[
     option("Further option NAME=VALUE of the source, such as timeout_s=60; repeatable.", "--option", panel=SOURCE),
 ]
 
+ALERTS = "Alerts"
+FlowAlerts = Annotated[
+    bool,
+    option(
+        "Raise alerts of single flows, too; by default of behaviours alone, see `deepidea behaviours`.",
+        "--flow-alerts",
+        panel=ALERTS,
+    ),
+]
+SiteThresholds = Annotated[
+    Path | None, option("File of your own thresholds of behaviours, TOML.", "--thresholds", panel=ALERTS)
+]
+HomeNetwork = Annotated[
+    list[str] | None,
+    option("A network that is inside, 192.0.2.0/24; repeatable; private ones by default.", "--home", panel=ALERTS),
+]
+
 
 def fields_as_options(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
     """Let a command take the fields of a dataclass as its arguments and options; its function gets one object."""

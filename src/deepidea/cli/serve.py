@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from deepidea.cli.options import Exporters, SourceOptions, StoreUrl, option, options_of_source
+from deepidea.cli.options import (
+    Exporters,
+    FlowAlerts,
+    HomeNetwork,
+    SiteThresholds,
+    SourceOptions,
+    StoreUrl,
+    option,
+    options_of_source,
+)
 from deepidea.cli.terminal import say, stopping
 
 DETECT = "Detect in the server's own process"
@@ -22,6 +31,9 @@ def serve(
     sink: Annotated[list[str] | None, option("Send alerts here, too; repeatable.", panel=DETECT)] = None,
     allow: Annotated[Path | None, option("File of allow rules.", panel=DETECT)] = None,
     follow: Annotated[bool, option("At the end of a file, wait for more.", panel=DETECT)] = False,
+    flow_alerts: FlowAlerts = False,
+    thresholds: SiteThresholds = None,
+    home: HomeNetwork = None,
     exporter: Exporters = None,
     options: SourceOptions = None,
     host_name: Annotated[
@@ -46,6 +58,9 @@ def serve(
         allow=allow,
         follow=follow,
         source_options=options_of_source(options, exporters=exporter),
+        home=tuple(home or ()),
+        thresholds=thresholds,
+        flow_alerts=flow_alerts,
         host=host,
         port=port,
         host_names=tuple(host_name or ()),

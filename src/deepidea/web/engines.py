@@ -71,7 +71,8 @@ class Engines:
         Raises
         ------
         DeepIDEAError
-            A source or a sink cannot be used, or two addresses are the same source; nothing has begun then.
+            A source, a sink, a threshold or a home network cannot be used, or two addresses are the same source;
+            nothing has begun then.
         """
         names = [_name_of(config, detector) for config in configs]
         if len(set(names)) < len(names):
@@ -123,7 +124,8 @@ class Engines:
 
 
 def _name_of(config: DetectionConfig, detector: Detector) -> str:
-    """Return a source's name; an error where its flows are not what the detector reads."""
+    """Return a source's name; an error where its flows are not what the detector reads, or its options mean nothing."""
+    config.find_behaviours()
     source = config.open_source(detector)
     flow_adapter(source.schema, detector)
     return source.name

@@ -80,14 +80,16 @@ def _require_extra() -> None:
         raise MissingExtraError(f"cannot serve: {error}; run: pip install 'deepidea[serve]'") from error
 
 
+_OF_DETECTION = ("model", "sinks", "allow", "follow", "source_options", "home", "thresholds", "flow_alerts")
+
+
 @contextlib.contextmanager
 def _detecting(config: ServeConfig, store: Store, detector: Detector | None) -> Iterator[Engines]:
     """Run the detections; at the end, stop them with all that they read stored."""
     engines = Engines()
     try:
         if detector is not None and config.sources:
-            names = ("model", "sinks", "allow", "follow", "source_options")
-            shared = {name: getattr(config, name) for name in names}
+            shared = {name: getattr(config, name) for name in _OF_DETECTION}
             url = config.store or default_store()
             engines.start([DetectionConfig(source, store=url, **shared) for source in config.sources], detector, store)
         yield engines

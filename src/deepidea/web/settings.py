@@ -23,7 +23,7 @@ class ServeConfig:
         URL of the store; :func:`~deepidea.detection.runner.default_store` where empty. Made where there is none.
     model
         Detector file: for the detections on ``sources``, and to explain alerts.
-    sources, sinks, allow, follow, source_options
+    sources, sinks, allow, follow, source_options, home, thresholds, flow_alerts
         Detections of this process, see :class:`~deepidea.detection.runner.DetectionConfig`.
     host, port, host_names
         Where to listen, and further names that requests may use as their host, without wildcards.
@@ -42,6 +42,9 @@ class ServeConfig:
     allow: Path | None = None
     follow: bool = False
     source_options: Mapping[str, Any] = field(default_factory=dict)
+    home: tuple[str, ...] = ()
+    thresholds: Path | None = None
+    flow_alerts: bool = False
     host: str = "127.0.0.1"
     port: int = 8350
     host_names: tuple[str, ...] = ()
