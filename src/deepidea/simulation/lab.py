@@ -85,7 +85,7 @@ class Lab:
     def at(self, number: int) -> Host:
         """Return the host at an address of the site, or what is absent there."""
         address = self.plan.inside4(number)
-        return next((host for host in self.inside if host.ipv4 == address), None) or self.absent(number)
+        return next((host for host in (self.gateway, *self.inside) if host.ipv4 == address), self.absent(number))
 
     def route(self, src: Host, dst: Host, rng: Random, *, v6: bool | None = None) -> Route:
         """Return a route between two hosts; some are IPv6, or all or none as asked for, where both have it."""
@@ -126,27 +126,40 @@ def build_lab(*, seed: int, hosts: int, duration_s: float, vlan: int | None = No
     rng = Random(f"lab {seed}")
     plan = draw_plan(rng)
     gateway = Host("gateway", _mac(rng), plan.inside4(1), None, STACKS[6])
-    numbers = rng.sample(range(2, 254), hosts)
+    servers, devices, clients = _draw_inside(plan, hosts, rng)
+    sites, visitors = _draw_outside(gateway, rng)
+    tag = rng.randrange(1, 4095) if rng.random() < 0.2 else 0
+    return Lab(
+        duration_s, plan, clients, servers, devices, sites, visitors, gateway, (tag if vlan is None else vlan) or None,
+        hour=hour, busy=_busy(hour), v6_share=rng.choice((0.02, 0.05, 0.15, 0.3)),
+        v6_broken=rng.random() < 0.2, quic=rng.choice((0.0, 0.1, 0.4)), losses=lognormal(rng, 1.0, 0.8),
+    )  # fmt: skip
+
+
+def _draw_inside(
+    plan: AddressPlan, n_hosts: int, rng: Random
+) -> tuple[dict[str, Host], tuple[Host, ...], tuple[Host, ...]]:
+    """Return servers, devices and clients of the site; in a quarter of the sites some clients share an address."""
+    numbers = rng.sample(range(2, 254), n_hosts)
     servers = {name: _server(name, plan, numbers.pop(), rng) for name in _SERVERS}
     n_devices = rng.randrange(len(numbers) // 3 + 1) if len(numbers) > 4 else 0
     devices = tuple(_device(plan, numbers.pop(), rng) for _ in range(n_devices))
     clients = [_inside(f"pc{at}", plan, number, rng, ()) for at, number in enumerate(numbers, 1)]
     if rng.random() < 0.25:
         _share_address(clients[: len(clients) // 3])
-    outside = rng.sample(range(_N_OUTSIDE), rng.randrange(100, 220))
-    n_sites, uplink_loss = rng.randrange(45, 90), rng.choice((0, 0, 0, 8, 40))
-    if vlan is None and rng.random() < 0.2:
-        vlan = rng.randrange(1, 4095)
-    sites = tuple(_outside(_name(at), number, gateway, rng) for at, number in enumerate(outside[:n_sites]))
-    visitors = [stranger(number, gateway, rng, slow=True) for number in outside[n_sites:]]
+    return servers, devices, tuple(clients)
+
+
+def _draw_outside(gateway: Host, rng: Random) -> tuple[tuple[Host, ...], tuple[Host, ...]]:
+    """Return the servers outside, and the hosts that visit the site; the site's uplink may take bytes of segments."""
+    numbers, n_sites = rng.sample(range(_N_OUTSIDE), rng.randrange(100, 220)), rng.randrange(45, 90)
+    sites = tuple(_outside(_name(at), number, gateway, rng) for at, number in enumerate(numbers[:n_sites]))
+    visitors = tuple(stranger(number, gateway, rng, slow=True) for number in numbers[n_sites:])
     _share_address(visitors[: rng.randrange(8)])
+    uplink_loss = rng.choice((0, 0, 0, 8, 40))
     for host in (*sites, *visitors):
         host.mtu_loss = max(host.mtu_loss, uplink_loss)
-    return Lab(
-        duration_s, plan, tuple(clients), servers, devices, sites, tuple(visitors), gateway, vlan or None,
-        hour=hour, busy=_busy(hour), v6_share=rng.choice((0.02, 0.05, 0.15, 0.3)),
-        v6_broken=rng.random() < 0.2, quic=rng.choice((0.0, 0.1, 0.4)), losses=lognormal(rng, 1.0, 0.8),
-    )  # fmt: skip
+    return sites, visitors
 
 
 def _busy(hour: float) -> float:
@@ -154,7 +167,7 @@ def _busy(hour: float) -> float:
     return 1.0 if 8 <= hour < 18 else 0.5 if 6 <= hour < 23 else 0.25
 
 
-def _share_address(hosts: list[Host]) -> None:
+def _share_address(hosts: Sequence[Host]) -> None:
     """Put hosts behind a router that translates their addresses to its own (NAT)."""
     if len(hosts) > 1:
         router = hosts[0]

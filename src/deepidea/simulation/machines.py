@@ -33,7 +33,7 @@ from deepidea.simulation.scripts import Exchange, any_ending, dns_script, http_s
 Talk = Callable[[Random], Iterator[Message]]
 
 _KNOWN_PORTS = (21, 22, 23, 25, 80, 135, 139, 443, 445, 3389, 5900, 8080)
-_SNMP, _MQTT, _SYSLOG = 161, 8883, 514
+_SNMP, _MQTT, _COAP, _SYSLOG = 161, 8883, 5683, 514
 
 
 def timed(
@@ -82,31 +82,40 @@ def sensors(lab: Lab, rng: Random) -> Iterator[Activity]:
     def report(name: str, shape: Random) -> Iterator[Message]:
         return tls_script(name, [Exchange(shape.randrange(90, 600), shape.choice((31, 60, 180)))], shape)
 
-    def stay(name: str, every_s: float, own: Random) -> Iterator[Message]:
-        yield from tls_script(name, [Exchange(160, 60)], own)
-        while True:  # keep-alive of MQTT
-            yield Message(CLIENT, Bulk(31), every_s)
-            yield Message(SERVER, Bulk(31), 0.02)
-
-    def datagrams(size: int, every_s: float) -> Iterator[Message]:
-        while True:
-            yield Message(CLIENT, Bulk(size), every_s)
-            yield Message(SERVER, Bulk(24), 0.02)
-
     clouds = rng.sample(lab.sites, 3)
     for host in (*lab.devices, *lab.clients[::5]):
         own, cloud = spawn(rng), rng.choice(clouds)
         every_s, kind = own.choice((10, 30, 30, 60, 60, 300)), own.randrange(4)
-        route, at_s = lab.route(host, cloud, own), every_s * own.random()
-        if kind == 0:
-            script, ending = stay(cloud.name, every_s, own), Ending("open")
-            talk = tcp_conversation(at_s, route, _MQTT, script, label=BENIGN, rng=own, ending=ending)
-            yield iter([(at_s, talk)])
-        elif kind == 1:
-            script = datagrams(own.randrange(40, 300), every_s)
-            yield iter([(at_s, udp_conversation(at_s, route, 5683, script, label=BENIGN, rng=own))])
+        if kind < 2:
+            talk = (_stay_connected, _send_readings)[kind](lab, host, cloud, every_s, own)
+            yield iter([(0.0, talk)])
         else:
             yield timed(lab, host, cloud, 443, partial(report, cloud.name), every_s, own, jitter=0.01)
+
+
+def _stay_connected(lab: Lab, host: Host, cloud: Host, every_s: float, rng: Random) -> Conversation:
+    """Keep one connection alive, as MQTT does."""
+
+    def script() -> Iterator[Message]:
+        yield from tls_script(cloud.name, [Exchange(160, 60, every_s * rng.random())], rng)
+        while True:
+            yield Message(CLIENT, Bulk(31), every_s)
+            yield Message(SERVER, Bulk(31), 0.02)
+
+    route, ending = lab.route(host, cloud, rng), Ending("open")
+    return tcp_conversation(0.0, route, _MQTT, script(), label=BENIGN, rng=rng, ending=ending)
+
+
+def _send_readings(lab: Lab, host: Host, cloud: Host, every_s: float, rng: Random) -> Conversation:
+    """Send readings of one size, each of which is acknowledged (CoAP)."""
+    size = rng.randrange(40, 300)
+
+    def script() -> Iterator[Message]:
+        while True:
+            yield Message(CLIENT, Bulk(size), every_s)
+            yield Message(SERVER, Bulk(24), 0.02)
+
+    return udp_conversation(0.0, lab.route(host, cloud, rng), _COAP, script(), label=BENIGN, rng=rng)
 
 
 def jobs(lab: Lab, rng: Random) -> Iterator[Activity]:
@@ -152,32 +161,33 @@ def updates(lab: Lab, rng: Random) -> Iterator[Activity]:
 def checks(lab: Lab, rng: Random) -> Iterator[Activity]:
     """The monitor polls hosts by ping, SNMP and connections, some of them down, and sometimes takes an inventory."""
     monitor, every_s = lab.servers["monitor"], rng.choice((10.0, 30.0, 30.0, 60.0))
-    watched = [host for host in lab.inside if host is not monitor]
-    down = [lab.absent(number) for number in lab.address_numbers(rng, 40) if lab.at(number).name.startswith("absent")]
-
-    def check(host: Host, answers: bool, rng: Random) -> Activity:
-        snmp = host.open_ports and rng.random() < 0.5
-        for at_s in periodic(rng, every_s, lab.duration_s, jitter=0.01):
-            route = lab.route(monitor, host, rng, v6=False)
-            yield at_s, ping_conversation(at_s, route, label=BENIGN, rng=spawn(rng), count=1, answered=answers)
-            if snmp:
-                yield at_s, _read_counters(lab, monitor, host, at_s, spawn(rng))
-            for port in sorted(host.open_ports):
-                yield at_s, probe_port(lab, monitor, host, port, at_s, BENIGN, spawn(rng))
+    everybody = [host for host in lab.inside if host is not monitor]
+    watched = [host for host in (everybody if rng.random() < 0.5 else lab.servers.values()) if host is not monitor]
+    absent = [host for host in map(lab.at, lab.address_numbers(rng, 40)) if host.name.startswith("absent")]
+    down = absent[: rng.randrange(1 + len(everybody) // 4)]
+    for host in (*watched, *down):
+        yield _check(lab, monitor, host, every_s, spawn(rng), answers=host not in down)
 
     def take_inventory(at_s: float, rng: Random) -> Activity:
-        for host in rng.sample(watched, min(6, len(watched))):
+        for host in rng.sample(everybody, min(6, len(everybody))):
             for port in rng.sample(_KNOWN_PORTS, 6):
                 yield at_s, probe_port(lab, monitor, host, port, at_s, BENIGN, spawn(rng))
                 at_s += lognormal(rng, 0.08, 0.8, most=2.0)
 
-    for host in watched if rng.random() < 0.5 else lab.servers.values():
-        if host is not monitor:
-            yield check(host, True, spawn(rng))
-    for host in down[: rng.randrange(1 + len(watched) // 4)]:
-        yield check(host, False, spawn(rng))
     own = spawn(rng)
     yield recurring(arrivals(own, 240.0, lab.duration_s), own, take_inventory)
+
+
+def _check(lab: Lab, monitor: Host, host: Host, every_s: float, rng: Random, *, answers: bool) -> Activity:
+    """Ping a host, read its counters if it has some, and open each of its ports, by the clock."""
+    has_counters = host.open_ports and rng.random() < 0.5
+    for at_s in periodic(rng, every_s, lab.duration_s, jitter=0.01):
+        route = lab.route(monitor, host, rng, v6=False)
+        yield at_s, ping_conversation(at_s, route, label=BENIGN, rng=spawn(rng), count=1, answered=answers)
+        if has_counters:
+            yield at_s, _read_counters(lab, monitor, host, at_s, spawn(rng))
+        for port in sorted(host.open_ports):
+            yield at_s, probe_port(lab, monitor, host, port, at_s, BENIGN, spawn(rng))
 
 
 def _read_counters(lab: Lab, src: Host, dst: Host, at_s: float, rng: Random) -> Conversation:
