@@ -71,7 +71,7 @@ def agents(lab: Lab, rng: Random) -> Iterator[Activity]:
         for _ in range(rng.choice((0, 1, 1, 2, 4))):
             vendor, own = lab.site(rng), spawn(rng)
             talk = partial(call, vendor.name, lognormal(own, 350, 0.6))
-            jitter, varied = own.choice((0.001, 0.005, 0.02, 0.1, 0.3)), own.choice((0.0, 0.1, 1.0))
+            jitter, varied = own.choice((0.002, 0.02, 0.1, 0.3)), own.choice((0.0, 0.1, 0.5, 1.0))
             every_s = own.choice((12, 20, 30, 60, 60, 120, 300))
             yield timed(lab, host, vendor, 443, talk, every_s, own, jitter=jitter, varied=varied)
 
@@ -159,7 +159,7 @@ def updates(lab: Lab, rng: Random) -> Iterator[Activity]:
 
 
 def checks(lab: Lab, rng: Random) -> Iterator[Activity]:
-    """The monitor polls hosts by ping, SNMP and connections, some of them down, and sometimes takes an inventory."""
+    """The monitor polls hosts by ping, SNMP and connections, some of them down; in some sites it takes inventories."""
     monitor, every_s = lab.servers["monitor"], rng.choice((10.0, 30.0, 30.0, 60.0))
     everybody = [host for host in lab.inside if host is not monitor]
     watched = [host for host in (everybody if rng.random() < 0.5 else lab.servers.values()) if host is not monitor]
@@ -174,8 +174,9 @@ def checks(lab: Lab, rng: Random) -> Iterator[Activity]:
                 yield at_s, probe_port(lab, monitor, host, port, at_s, BENIGN, spawn(rng))
                 at_s += lognormal(rng, 0.08, 0.8, most=2.0)
 
-    own = spawn(rng)
-    yield recurring(arrivals(own, 240.0, lab.duration_s), own, take_inventory)
+    if rng.random() < 0.3:
+        own = spawn(rng)
+        yield recurring(arrivals(own, 600.0, lab.duration_s), own, take_inventory)
 
 
 def _check(lab: Lab, monitor: Host, host: Host, every_s: float, rng: Random, *, answers: bool) -> Activity:
