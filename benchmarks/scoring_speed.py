@@ -5,7 +5,7 @@ network, decision and writing included, median of several runs. Memory: the peak
 for tables of growing size. The flows are random numbers of the kinds that flow tables hold; their values do not change
 the cost.
 
-Usage: python -m benchmarks.scoring_speed [--flows 4000000] [--runs 5]
+Usage: python -m benchmarks.scoring_speed [--flows 4000000] [--runs 5] [--only-encodings]
 """
 
 from __future__ import annotations
@@ -80,12 +80,43 @@ def rates(detector: Detector, table: Path, output: Path, runs: int) -> list[floa
     return per_second[1:]
 
 
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "scaled": {},
+    "thermometer:4": {"number_encoding": "thermometer", "n_quantiles": 4},
+    "thermometer:8": {"number_encoding": "thermometer", "n_quantiles": 8},
+    "scaled+thermometer:8": {"number_encoding": "scaled+thermometer", "n_quantiles": 8},
+    "piecewise-linear:16": {"number_encoding": "piecewise-linear", "n_quantiles": 16},
+}
+
+
+def encoding_costs(n_flows: int = 100_000, runs: int = 7) -> dict[str, float]:
+    """Return the scoring cost of each encoding of numbers over that of scaled numbers, on one thread.
+
+    Encodings take turns in one process, and the least processor time of each counts: other processes only add.
+    """
+    flows = random_flows(n_flows)
+    detectors = {name: small_detector(**options).with_options(n_threads=1) for name, options in ENCODINGS.items()}
+    seconds = dict.fromkeys(detectors, float("inf"))
+    for _ in range(runs):
+        for name, detector in detectors.items():
+            started = time.process_time()
+            detector.score(flows)
+            seconds[name] = min(seconds[name], time.process_time() - started)
+    return {name: round(took / seconds["scaled"], 2) for name, took in seconds.items()}
+
+
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flows", type=int, default=4_000_000)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only-encodings", action="store_true", help="compare the encodings of numbers alone")
     options = parser.parse_args()
+    costs = encoding_costs()
+    write_result(RESULTS / "encoding_costs.json", {"features": N_FEATURES, "cost_over_scaled": costs})
+    print(costs)
+    if options.only_encodings:
+        return
     with tempfile.TemporaryDirectory() as folder:
         table, output, model = (Path(folder) / name for name in ("flows.parquet", "verdicts.parquet", "model.idea"))
         detector = small_detector()
@@ -101,8 +132,10 @@ def main() -> None:
     figures = {"features": N_FEATURES, "flows": options.flows, "flows_per_second": measured}
     medians = {"median_flows_per_second": float(np.median(measured)), "one_scoring_thread": float(np.median(single))}
     medians["without_anomaly"] = float(np.median(without))
-    write_result(RESULTS / "scoring_speed.json", {**figures, **medians, "peak_memory_mib": memory})
-    print(medians, memory)
+    write_result(
+        RESULTS / "scoring_speed.json", {**figures, **medians, "encoding_costs": costs, "peak_memory_mib": memory}
+    )
+    print(medians, costs, memory)
 
 
 if __name__ == "__main__":
