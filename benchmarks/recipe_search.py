@@ -8,6 +8,7 @@ over classes of the recall on known types and, where there are any, of the mean 
 are never read.
 
 Usage: python -m benchmarks.recipe_search [--data kdd99 nsl-kdd cicids17] [--candidates default ...] [--repeats 3]
+       [--results recipe_search]
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 TEMPERATURES = (0.75, 1.0, 1.5, 2.0, 2.5, 3.0)  # with tau = 1; where outputs are classes only the product decides
 RATES = (0.0, 0.01, 0.02, 0.03, 0.05)  # of benign flows that may be lost to being unlike benign flows
 PLAIN = "plain"
+ENCODINGS: dict[str, dict[str, Any]] = {  # of numbers; compared with the default in a folder of their own
+    "thermometer 4": {"number_encoding": "thermometer", "n_quantiles": 4},
+    "thermometer 8": {"number_encoding": "thermometer", "n_quantiles": 8},
+    "scaled and thermometer 8": {"number_encoding": "scaled+thermometer", "n_quantiles": 8},
+    "piecewise-linear 16": {"number_encoding": "piecewise-linear", "n_quantiles": 16},
+}
 Codes = NDArray[np.int64]
 
 
@@ -104,14 +111,15 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["kdd99", "nsl-kdd", "cicids17"])
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--results", default="recipe_search", help="folder of the result files")
     options = parser.parse_args()
     for name in options.candidates:
         for data in options.data:
-            path = RESULTS / "recipe_search" / data / f"{file_name(name)}.json"
+            path = RESULTS / options.results / data / f"{file_name(name)}.json"
             if not path.exists():
                 flows = training_flows(data)
                 folds = [
-                    predict(fold, CANDIDATES[name], seed)
+                    predict(fold, {**CANDIDATES, **ENCODINGS}[name], seed)
                     for seed in range(options.repeats)
                     for fold in iter_type_folds(flows, seed=seed)
                 ]

@@ -41,6 +41,7 @@ more flows are halved: one half is fitted, the other ranks."""
 MOST_SET_ASIDE = 0.01
 _NEARER = 0.5  # a suspect is at most this times as far from an attack of training as from the site's flows
 _SUSPECTED = 0.03  # share of the flows, the most anomalous ones, that are compared with attacks of training
+_LEAST_ODDS = 0.0  # log-odds of attack of a suspect
 _COMPARED = 5000  # flows of the site that a suspect is compared with
 _EXAMPLES = 20
 CARD_ENTRY = "adapted"  # of a detector file
@@ -376,7 +377,7 @@ def _find_suspects(site: _Site, flows: pl.DataFrame) -> tuple[NDArray[np.int64],
     anomaly = ranks.anomaly(log_odds, distances[:, None])
     asked = np.argsort(-anomaly, kind="stable")[: max(1, round(_SUSPECTED * len(flows)))]
     near, place = _nearness(hidden, attacks, asked)
-    chosen = np.flatnonzero((near < _NEARER) & (log_odds[asked] > 0))
+    chosen = np.flatnonzero((near < _NEARER) & (log_odds[asked] > _LEAST_ODDS))
     chosen = chosen[np.argsort(near[chosen], kind="stable")][: int(MOST_SET_ASIDE * len(flows))]
     classes = np.array(site.former.classes)[np.array(site.former.decision.class_of)[known.outputs[place[chosen]]]]
     return asked[chosen], pl.Series(classes.tolist(), dtype=pl.String)
