@@ -42,7 +42,10 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _summary(operation: dict[str, Any]) -> str:
-    fields = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+    named = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+    explained = {"limit", "after"} if "limit" in named else set()
+    explained |= {"since", "until"} if "window" in named else set()  # the page explains these once
+    fields = [name for name in named if name not in explained]
     query = f" Query: {', '.join(f'`{name}`' for name in fields)}." if fields else ""
     return operation["description"].split("\n\n")[0].replace("\n", " ") + query
 

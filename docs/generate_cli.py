@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -24,6 +24,7 @@ _HEAD = """# Command line
 Generated from the program by `make docs`; do not edit. `deepidea COMMAND --help` prints the same.
 """
 _COMMON = 3  # an option that so many commands have, in the same words, is explained once
+_MOST_CHOICES = 10  # of an option; longer lists are left to --help
 
 Row = tuple[str, str]  # spelling, meaning
 
@@ -55,10 +56,13 @@ def _registered(group: typer.Typer, prefix: str) -> Iterator[tuple[str, CommandI
 
 
 def _introduction(common: list[Row]) -> str:
-    links = ", ".join(f"[{name.removeprefix('deepidea ')}](#{_anchor(name)})" for name, _ in commands(app, "deepidea"))
+    first: dict[str, str] = {}  # of each group, or the command itself
+    for name, _ in commands(app, "deepidea"):
+        first.setdefault(name.split()[1], name)
+    links = ", ".join(f"[{word}](#{_anchor(name)})" for word, name in first.items())
     return (
-        f"{app.info.help}\n\n{links}.\n\n{str(app.info.epilog).strip()}\n\n"
-        f"## Common options\n\n`--version` and, of every command, `--help`, `-h`.\n\n{_listed(common)}"
+        f"{app.info.help}\n\n{links}.\n\nArguments in brackets may be left out. [Exit codes](errors.md).\n\n"
+        f"## Common\n\n`--version` and, of every command, `--help`, `-h`.\n\n{_listed(common)}"
     )
 
 
@@ -70,7 +74,7 @@ def _section(name: str, call: Callable[..., Any], rows: list[Row], common: list[
     summary = (inspect.getdoc(call) or "").split("\n\n")[0].replace("\n", " ")
     own = [row for row in rows if row not in common]
     shared = ", ".join(_coded(spelling) for spelling, meaning in rows if (spelling, meaning) in common)
-    more = f"- [common options](#common-options): {shared}\n" if shared else ""
+    more = f"- [common](#common): {shared}\n" if shared else ""
     example = "" if _EXAMPLES[name] == name else f"\n{_coded(_EXAMPLES[name])}\n"
     return f"## {name}\n\n{summary}\n{example}" + (f"\n{_listed(own)}{more}" if rows else "")
 
@@ -91,12 +95,17 @@ def _parameters(call: Callable[..., Any]) -> Iterator[Row]:
         if info.hidden:
             continue
         many, choices = _value(kind)
+        facts = [choices, _default(parameter.default)]
         if isinstance(info, type(typer.Argument())):
-            spelt = name.upper() + ("..." if many else "")
+            spelt = _argument(name.upper() + ("..." if many else ""), required=facts.pop() == "required")
         else:
             spelt = ", ".join(_declared(info) or _option(name, kind))
-        more = "; ".join(fact for fact in (choices, _default(parameter.default)) if fact)
+        more = "; ".join(fact for fact in facts if fact)
         yield spelt, (info.help or "") + (f" ({more})" if more else "")
+
+
+def _argument(name: str, *, required: bool) -> str:
+    return name if required else f"[{name}]"
 
 
 def _declared(info: Any) -> tuple[str, ...]:
@@ -119,9 +128,15 @@ def _value(kind: Any) -> tuple[bool, str]:
     if many:
         kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
-        return many, ", ".join(f"`{choice}`" for choice in get_args(kind))
+        return many, _choices(get_args(kind))
     choices = isinstance(kind, type) and issubclass(kind, Enum)
-    return many, ", ".join(f"`{choice.value}`" for choice in kind) if choices else ""
+    return many, _choices([choice.value for choice in kind]) if choices else ""
+
+
+def _choices(values: Sequence[str]) -> str:
+    if len(values) > _MOST_CHOICES:
+        return f"{len(values)} choices, listed by `--help`"
+    return ", ".join(f"`{value}`" for value in values)
 
 
 def _default(value: Any) -> str:

@@ -70,7 +70,7 @@ def test_the_page_of_the_command_line_is_what_its_generator_writes() -> None:
 @pytest.mark.parametrize("name", [name for name, _ in GENERATOR["commands"](app, "deepidea")])
 def test_every_option_of_the_printed_help_is_on_the_page_and_the_other_way_round(name: str) -> None:
     section = read("docs/cli.md").split(f"\n## {name}\n")[1].split("\n## ")[0]
-    shown = re.findall(r"^- (?:((?:`-[\w-]+`(?:, )?)+):|\[common options\]\S+ (.*))", section, re.M)
+    shown = re.findall(r"^- (?:((?:`-[\w-]+`(?:, )?)+):|\[common\]\S+ (.*))", section, re.M)
     written = {option for cells in shown for option in re.findall(r"`(--?[a-z][a-z-]*)`", " ".join(cells))}
     assert written == options_of(helps()[name])
 
