@@ -86,16 +86,19 @@ def _cell(records: list[Record]) -> str:
 
 
 def decisions_table() -> str:
-    """Return the first system and DeepIDEA's place on each data set, under each decision."""
-    rows = []
-    for data, title in DATA.items():
-        for decision, name in DECISIONS.items():
-            found = {system: _score(records, "cba", decision) for system, records in _paper_split(data).items()}
-            ranked = sorted((s for s in found if found[s]), key=lambda s: -statistics.fmean(found[s]))
-            first = _paper_split(data)[ranked[0]][0]["title"]
-            place = f"{ranked.index(_BOLD) + 1} of {len(ranked)}"
-            rows.append([title, name, spread(found[_BOLD]), place, f"{first}, {spread(found[ranked[0]])}"])
-    return table(["data set", "decision", "DeepIDEA", "place", "first"], rows)
+    """Return DeepIDEA's place and the first system on each data set, under each decision."""
+    rows = [[title, *(_place(data, decision) for decision in DECISIONS)] for data, title in DATA.items()]
+    return table(["data set", *DECISIONS.values()], rows)
+
+
+def _place(data: str, decision: str) -> str:
+    """Return DeepIDEA's class-balanced accuracy and place, then the first system's."""
+    split = _paper_split(data)
+    scores = {system: _score(records, "cba", decision) for system, records in split.items()}
+    means = {system: statistics.fmean(found) for system, found in scores.items() if found}
+    ranked = sorted(means, key=lambda system: -means[system])
+    first = f"{split[ranked[0]][0]['title']} {_percent(means[ranked[0]])}"
+    return f"{_percent(means[_BOLD])}, {ranked.index(_BOLD) + 1} of {len(ranked)}; {first}"
 
 
 # --- by protocol -----------------------------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ def recall() -> str:
     missed = ", ".join(f"`{kind}` {n} of {of}" for kind, (n, of) in kinds.items() if n < of)
     false = sum(found["false_incidents"].values())
     return (
-        f"Of {len(kinds)} kinds of [simulated attacks](simulate.md#traffic), weak ones too, all are found but for: {missed}. "
-        f"Their {found['benign_flows']:,} benign flows raised {false} false incidents (`benchmarks/behaviour_recall.py`). "
-        "Thresholds were set with the same simulator: real networks differ."
+        f"Of {len(kinds)} kinds of [simulated attacks](simulate.md#traffic), weak ones too, all are found but for: "
+        f"{missed}. {found['benign_flows']:,} benign flows of the same sites raised {false} false incidents "
+        "(`benchmarks/behaviour_recall.py`). Thresholds were set with the same simulator: real networks differ."
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 128
 MOST_LINES = 24  # of a command; "..." stands for the rest
+_FEWER = {"deepidea train nsl-kdd -o nsl.idea --seed 0": 7}  # the rest is the card that `deepidea inspect` prints
 HIDDEN = [
     "deepidea data add cicids17-improved ~/CNS2022",
     "deepidea train cicids17-improved --schema conn -o conn.idea",
@@ -61,7 +62,8 @@ def _run(command: str, home: str) -> str:
         sys.exit(f"{command}: exit code {done.returncode}\n{done.stdout}")
     printed = without_most_epochs([line.rstrip() for line in done.stdout.splitlines() if line.strip()])
     wrapped = [part for line in printed for part in _wrapped(line)]
-    return "\n".join([f"$ {command}", *wrapped[:MOST_LINES], *(["..."] if len(wrapped) > MOST_LINES else [])])
+    most = _FEWER.get(command, MOST_LINES)
+    return "\n".join([f"$ {command}", *wrapped[:most], *(["..."] if len(wrapped) > most else [])])
 
 
 def without_most_epochs(lines: list[str]) -> list[str]:
