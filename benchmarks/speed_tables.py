@@ -52,13 +52,14 @@ def shared_table() -> str:
         *([f"{name}, flows/s of each run", ", ".join(map("{:,}".format, speed[name]))] for name in ("one", "two")),
         ["two against one, by medians", f"{speed['median_ratio']:.2f}x"],
         [f"parts of the store that {taken['kills']} kills of one of two processes changed", _changed(taken["equal"])],
-        *(
-            [
-                f"context counted per partition, keyed by {key}: alerts lost, added (of {context['alerts']:,})",
-                f"{context[key]['alerts_lost']:,}, {context[key]['alerts_more']:,}",
-            ]
-            for key in ("pair", "source", "destination")
-        ),
+        [
+            f"context counted per partition, keyed by pair; source; destination: alerts lost, added (of "
+            f"{context['alerts']:,})",
+            "; ".join(
+                f"{context[key]['alerts_lost']:,}, {context[key]['alerts_more']:,}"
+                for key in ("pair", "source", "destination")
+            ),
+        ],
     ]
     return f"{table(['processes', 'measured'], rows)}\n\n{about(run)}"
 

@@ -1,7 +1,7 @@
 """Run the commands of the documents' tours and write their output there: ``python docs/generate_tour.py DIR``.
 
 ``DIR`` holds the folders ``nsl-kdd`` and ``cicids17-improved``, and ``zeek/port-scan-vertical/conn.log``. Commands run
-in a temporary home folder. Long lines are wrapped; most epochs and the end of long
+in a temporary home folder. Long lines of text are wrapped; most epochs and the end of long
 output are left out; the rest is what a command printed.
 """
 
@@ -75,7 +75,8 @@ def without_most_epochs(lines: list[str]) -> list[str]:
 
 
 def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", drop_whitespace=True) if len(line) > WIDTH else [line]
+    is_table = "  " in line.strip()
+    return [line] if is_table or len(line) <= WIDTH else textwrap.wrap(line, WIDTH, subsequent_indent="  ")
 
 
 def filled(text: str, blocks: dict[str, str]) -> str:
