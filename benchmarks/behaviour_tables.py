@@ -25,7 +25,7 @@ def recall() -> str:
     """Return which simulated attacks are found, and what benign look-alikes raise, in words."""
     found = read_result("behaviour_recall")
     kinds = found["instances"]
-    missed = ", ".join(f"`{kind}` {n} of {of}" for kind, (n, of) in kinds.items() if n < of)
+    missed = ", ".join(f"`{kind}` {n}/{of}" for kind, (n, of) in kinds.items() if n < of)
     false = sum(found["false_incidents"].values())
     return (
         f"Of {len(kinds)} kinds of [simulated attacks](simulate.md#traffic), weak ones too, all are found but for: "
