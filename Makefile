@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup servers demo check test test-fast bench bench-accuracy bench-report bench-protocols docs clean help
+.PHONY: setup servers demo starter check test test-fast bench bench-accuracy bench-report bench-protocols docs clean help
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,6 +22,9 @@ servers:         ## what some tests talk to, from Debian's packages, where it ca
 
 demo: setup      ## the whole chain on invented traffic: simulate, meter, train, calibrate, watch
 	$(BIN)/python examples/demo.py
+
+starter: setup   ## train the starter detector on simulated sites, into the package (minutes)
+	$(BIN)/python -m benchmarks.starter
 
 check: setup     ## format, lint, types, import directions
 	$(BIN)/ruff format --check .

@@ -9,7 +9,6 @@ import typer
 
 from deepidea.cli.options import (
     Exporters,
-    ModelFile,
     Seconds,
     SourceOptions,
     option,
@@ -27,9 +26,11 @@ _TRAIN: dict[Training, bool | None] = {"auto": None, "yes": True, "no": False}
 
 
 def adapt(
-    model: ModelFile,
-    source: Annotated[str, typer.Argument(help="Benign flows of the network to monitor; any kind of source.")],
+    model: Annotated[str, typer.Argument(help="Detector file; leave it out for the starter detector.", metavar="MODEL")],
     output: Annotated[Path, option("Detector file to write, adapted to the network.", "--output", "-o")],
+    source: Annotated[
+        str, typer.Argument(help="Benign flows of the network to monitor; any kind of source.", metavar="SOURCE")
+    ] = "",
     fpr: Annotated[float, option("Share of benign flows that may raise an alert.")] = 1e-3,
     train: Annotated[
         Training,
@@ -42,11 +43,12 @@ def adapt(
     """Refit a detector to 50 or more benign flows of your own network."""
     from deepidea.detection.adapt import adapt as adapt_detector
     from deepidea.detection.runner import open_source_for
+    from deepidea.detection.starter import load_starter
     from deepidea.model.detector import Detector
 
     require_writable(output)
-    detector = Detector.load(model)
-    flows = open_source_for(detector, source, **options_of_source(options, exporters=exporter))
+    detector = Detector.load(model) if source else load_starter()
+    flows = open_source_for(detector, source or model, **options_of_source(options, exporters=exporter))
     with stopping(seconds) as stop, flow_progress("reading") as progress:
         done = adapt_detector(detector, flows, fpr, train=_TRAIN[train], stop=stop, progress=progress)
     done.detector.save(output)

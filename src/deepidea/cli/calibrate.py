@@ -9,7 +9,6 @@ import typer
 
 from deepidea.cli.options import (
     Exporters,
-    ModelFile,
     Seconds,
     SourceOptions,
     option,
@@ -20,9 +19,11 @@ from deepidea.cli.terminal import flow_progress, say, show_losses, stopping
 
 
 def calibrate(
-    model: ModelFile,
-    source: Annotated[str, typer.Argument(help="Benign flows of the network to monitor; any kind of source.")],
+    model: Annotated[str, typer.Argument(help="Detector file; leave it out for the starter detector.", metavar="MODEL")],
     output: Annotated[Path, option("Detector file to write, with thresholds.", "--output", "-o")],
+    source: Annotated[
+        str, typer.Argument(help="Benign flows of the network to monitor; any kind of source.", metavar="SOURCE")
+    ] = "",
     fpr: Annotated[float, option("Share of benign flows that may raise an alert.")] = 1e-4,
     exporter: Exporters = None,
     options: SourceOptions = None,
@@ -31,11 +32,12 @@ def calibrate(
     """Set thresholds of single flows from benign flows of your own network, with a bound on false alarms."""
     from deepidea.detection.calibrate import calibrate as set_thresholds
     from deepidea.detection.runner import open_source_for
+    from deepidea.detection.starter import load_starter
     from deepidea.model.detector import Detector
 
     require_writable(output)
-    detector = Detector.load(model)
-    flows = open_source_for(detector, source, **options_of_source(options, exporters=exporter))
+    detector = Detector.load(model) if source else load_starter()
+    flows = open_source_for(detector, source or model, **options_of_source(options, exporters=exporter))
     with stopping(seconds) as stop, flow_progress("scoring") as progress:
         done = set_thresholds(detector, flows, fpr, stop=stop, progress=progress)
     done.detector.save(output)

@@ -45,7 +45,7 @@ def sources() -> None:
 def detect(
     source: Source,
     model: Annotated[
-        Path | None, option("Detector file; by default the active model of the store.", "--model", "-m")
+        Path | None, option("Detector file; by default the store's active model, else the starter.", "--model", "-m")
     ] = None,
     store: StoreUrl = "",
     seconds: Seconds = None,

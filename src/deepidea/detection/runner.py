@@ -22,13 +22,14 @@ from deepidea.detection.sinks.delivery import Delivery, DeliveryStatus
 from deepidea.detection.sinks.registry import open_sinks
 from deepidea.detection.sources.registry import open_source, source_of
 from deepidea.detection.sources.source import Source
+from deepidea.detection.starter import load_starter
 from deepidea.errors import DataError, SchemaError, StoreError
 from deepidea.flows.datasets.installed import data_home
 from deepidea.flows.schema import Schema, get_schema
 from deepidea.flows.tables import check_inputs
 from deepidea.model.detector import Detector
 from deepidea.packets.meter import DIALECTS
-from deepidea.store import rules, sources
+from deepidea.store import models, rules, sources
 from deepidea.store.memory import rename_source
 from deepidea.store.store import Store, open_store
 
@@ -53,7 +54,8 @@ class DetectionConfig:
     source : str
         Address of the source.
     model : path, optional
-        Detector file; the active model of the store where absent, and the next one once it is activated.
+        Detector file; the active model of the store where absent, and the next one once it is activated. The starter
+        detector where there is none.
     store : str
         URL of the store; :func:`default_store` where empty.
     sinks : sequence of str
@@ -181,8 +183,8 @@ def run_detection(
     """Detect until the source ends or ``stop`` is set, and deliver what was found.
 
     Without a detector or a model, the active model of the store detects, and the next one between two batches after it
-    is activated, if it reads flows as the one before did: one schema, and of packets one dialect. Each alert names the
-    model that made it.
+    is activated, if it reads flows as the one before did: one schema, and of packets one dialect. Where no model is
+    active, the starter detector does. Each alert names the model that made it.
 
     Parameters
     ----------
@@ -202,21 +204,31 @@ def run_detection(
 
     Raises
     ------
-    DataError
-        There is no detector, and the store has no active model.
     DeepIDEAError
         Source, store or sinks that cannot be used; before anything is read, where that can be known.
     """
+    report = on_model or (lambda _: None)
     if detector is None and config.model is not None:
         detector = Detector.load(config.model)
+    elif detector is None and not _has_active_model(config.store):
+        detector = load_starter()
+        report("detecting with the starter detector; adapt it to your network: deepidea adapt BENIGN -o site.idea")
     if detector is not None:
         return _run(config, stop, detector, None, on_start, on_batch)
-    report = on_model or (lambda _: None)
     with open_known_store(config.store) as store:
         fits = partial(refuse_other_reading, source_of(config.source, follow=config.follow).schema)
         active = ActiveDetector(store, fpr=config.fpr, fits=fits, report=report, every_s=check_s)
         report(f"detecting with the active model of {store.url}: {active.model.name} (detector {active.model.model})")
         return _run(config, stop, active.detector, active.newest, on_start, on_batch)
+
+
+def _has_active_model(url: str) -> bool:
+    """Return whether there is a store with an active model."""
+    path = (url or default_store()).removeprefix("sqlite:///")
+    if path != (url or default_store()) and not Path(path).exists():
+        return False
+    with open_known_store(url) as store:
+        return store.query(models.active) is not None
 
 
 def _run(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from deepidea.detection.models import detector_of
 from deepidea.detection.runner import DetectionConfig, default_store
+from deepidea.detection.starter import load_starter
 from deepidea.errors import DataError, MissingExtraError, SourceError
 from deepidea.model.detector import Detector
 from deepidea.store import models
@@ -62,14 +63,9 @@ def serve_until(stop: threading.Event, config: ServeConfig, *, on_start: Callabl
 
 
 def _active(store: Store) -> Detector:
-    """Return the active model of a store, for sources without a detector file."""
+    """Return the active model of a store, for sources without a detector file; the starter where none is."""
     active = store.query(models.active)
-    if active is None:
-        raise DataError(
-            "no detector for --source: the store has no active model; give --model, or run deepidea models add FILE "
-            "and deepidea models activate ID"
-        )
-    return detector_of(store, active.model_id)
+    return load_starter() if active is None else detector_of(store, active.model_id)
 
 
 def _require_extra() -> None:
