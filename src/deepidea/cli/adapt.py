@@ -26,7 +26,9 @@ _TRAIN: dict[Training, bool | None] = {"auto": None, "yes": True, "no": False}
 
 
 def adapt(
-    model: Annotated[str, typer.Argument(help="Detector file; leave it out for the starter detector.", metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(help="Detector file; leave it out for the starter detector.", metavar="MODEL")
+    ],
     output: Annotated[Path, option("Detector file to write, adapted to the network.", "--output", "-o")],
     source: Annotated[
         str, typer.Argument(help="Benign flows of the network to monitor; any kind of source.", metavar="SOURCE")

@@ -19,7 +19,9 @@ from deepidea.cli.terminal import flow_progress, say, show_losses, stopping
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="Detector file; leave it out for the starter detector.", metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(help="Detector file; leave it out for the starter detector.", metavar="MODEL")
+    ],
     output: Annotated[Path, option("Detector file to write, with thresholds.", "--output", "-o")],
     source: Annotated[
         str, typer.Argument(help="Benign flows of the network to monitor; any kind of source.", metavar="SOURCE")

@@ -58,7 +58,7 @@ def tunnel_by_ping(episode: Episode) -> Activity:
     rng = episode.rng
     size = rng.choice((128, 256, 500, 1000, 1300))
     count = max(2, round(episode.strength["bytes"] / size))
-    pause_s, back = episode.strength["seconds"] / count, rng.choice((0.2, 1.0))  # how much comes back
+    pause_s, back = episode.strength["seconds"] / count, rng.uniform(0.2, 0.95)  # how much comes back
 
     def echoes() -> Iterator[Echo]:
         for _ in range(count):

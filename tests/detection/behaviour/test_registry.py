@@ -82,7 +82,7 @@ MADE = {
     "unanswered_flood": Made(lambda n: {"at_s": 0.1 * n, "src_ip": f"198.51.100.{n}"}, _PACKETS, per_flow=500),
     "slow_http": Made(_sockets(5), {**_IDLE, "dst_port": 80}),
     "dns_tunnel": Made(_sockets(5), _QUERY, per_flow=100),
-    "icmp_tunnel": Made(lambda n: {"at_s": 5.0 * n}, {**_PING, "fwd_bytes": 228, "bwd_bytes": 228}, per_flow=200),
+    "icmp_tunnel": Made(lambda n: {"at_s": 5.0 * n}, {**_PING, "fwd_bytes": 228, "bwd_bytes": 208}, per_flow=200),
     "icmp_flood": Made(_sockets(0.1), {**_PACKETS, "protocol": "icmp", "src_port": 8, "dst_port": 0}, per_flow=500),
     "upload": Made(_sockets(60), {**_SENT, "dst_ip": OUTSIDE, "dst_port": 443}, per_flow=500_000),
 }
@@ -128,6 +128,7 @@ def _answered(_: int) -> dict[str, Any]:
         ("slow_http", {"bwd_bytes": 90_000, "bwd_packets": 70}),
         ("dns_tunnel", {"fwd_bytes": 70}),
         ("icmp_tunnel", {"fwd_bytes": 92, "bwd_bytes": 92}),
+        ("icmp_tunnel", {"bwd_bytes": 228}),
         ("upload", {"dst_ip": "10.0.0.9"}),
         ("upload", {"bwd_bytes": 500_000}),
     ],

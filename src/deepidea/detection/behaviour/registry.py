@@ -260,8 +260,12 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "bytes_out": pl.col("service_bytes_out_1h"), "bytes_back": pl.col("service_bytes_back_1h"),
             "bytes_per_packet": _share("service_bytes_out_1h", "service_packets_1h"),
             "packets_10s": pl.col("target_small_packets_10s"),  # a flood of large pings is none
+            # nor is a ping, whose answers repeat it: what differs must be more than the few that are lost
+            "difference_share": 1 - pl.min_horizontal("service_bytes_out_1h", "service_bytes_back_1h")
+            / pl.max_horizontal("service_bytes_out_1h", "service_bytes_back_1h", pl.lit(1.0)),
         },
-        {"bytes_out": 2000, "bytes_back": 500, "bytes_per_packet": 100}, (_PROTOCOL == ICMP) & _TO_ONE,
+        {"bytes_out": 2000, "bytes_back": 500, "bytes_per_packet": 100, "difference_share": 0.005},
+        (_PROTOCOL == ICMP) & _TO_ONE,
         "{bytes_out} bytes in ICMP messages and {bytes_back} back, {bytes_per_packet} bytes each on average",
         most={"packets_10s": 1500}, technique=_ICMP_TUNNEL,
     ),
