@@ -275,3 +275,10 @@ def test_times_far_apart_do_not_hang() -> None:
     times = [datetime(2026, 5, 4, tzinfo=UTC) + timedelta(days=365 * n * (-1) ** n) for n in range(300)]
     flows = scan(300).with_columns(start=pl.Series(times), end=pl.Series(times))
     assert BehaviourWindows(max_keys=64).add(flows).height == 300
+
+
+@pytest.mark.parametrize(("protocol", "src_port", "failing"), [("udp", 1900, 0), ("udp", 50_000, 9), ("tcp", 1900, 9)])
+def test_lone_answers_of_discovery_are_no_attempts(protocol: str, src_port: int, failing: int) -> None:
+    flows = conn_flows([{"at_s": n, "dst_port": 40_000 + n} for n in range(9)], src_port=src_port, protocol=protocol,
+                       fwd_packets=1, bwd_packets=0, bwd_bytes=0, state=None)  # fmt: skip
+    assert BehaviourWindows(max_keys=ROOMY).add(flows)["pair_failing_ports_1h"].max() == failing

@@ -47,6 +47,7 @@ WINDOW_COLUMNS = (*_COUNTED, *(f"service_{name}" for name in _OF_RING))
 
 MAX_KEYS = 1 << 19
 _UDP_HEADERS, _ICMP_HEADERS, _TCP_HEADERS = 8, 8, 20
+_UDP_SERVICES = [1812, 1813, 1900, 3478, 3702, 4500, 5060, 5353, 5355]  # beside those below 1024
 _ICMP_REQUESTS = [8, 13, 15, 17, 128]  # echo, timestamp, information, address mask; echo of ICMPv6
 _INPUTS = (
     dict.fromkeys(("starts_us", "ends_us"), "int64") | dict.fromkeys(("src", "dst"), "uint64")
@@ -269,7 +270,8 @@ def failed_attempts(flows: pl.DataFrame, protocols: pl.Series, dst_sides: pl.Ser
     """Return which flows are attempts that got nowhere, UInt8 ``(n_flows,)``.
 
     Nothing came back, or a lone refusal (:class:`deepidea.flows.context.HostContext`). What goes to a group is never
-    answered and does not count; nor does a piece of a TCP conversation whose beginning was not seen.
+    answered and does not count; nor does a piece of a TCP conversation whose beginning was not seen, or a lone answer
+    of UDP: from the port of a service to one of no service, as of discovery.
     """
     tcp = pl.lit(protocols == 6)
     opened = pl.col("fwd_packets") <= 3
@@ -279,7 +281,8 @@ def failed_attempts(flows: pl.DataFrame, protocols: pl.Series, dst_sides: pl.Ser
         opened = (
             pl.when(pl.col("state").is_null()).then(opened).otherwise(~pl.col("state").is_in(["OTH", "SHR", "RSTRH"]))
         )
-    failed = failed_flows(flows) & pl.lit(dst_sides != GROUP) & (~tcp | opened) & ~_is_icmp_notice(flows, protocols)
+    asked = pl.lit(dst_sides != GROUP) & ~_is_icmp_notice(flows, protocols) & ~_is_udp_answer(flows, protocols)
+    failed = failed_flows(flows) & asked & (~tcp | opened)
     return flows.select(failed.fill_null(False).cast(pl.UInt8)).to_series()
 
 
@@ -289,3 +292,11 @@ def _is_icmp_notice(flows: pl.DataFrame, protocols: pl.Series) -> pl.Expr:
     if kind.meta.output_name() not in flows.columns:
         return pl.lit(False)
     return pl.lit(protocols == 1) & ~kind.cast(pl.Int64, strict=False).is_in(_ICMP_REQUESTS).fill_null(True)
+
+
+def _is_udp_answer(flows: pl.DataFrame, protocols: pl.Series) -> pl.Expr:
+    if "src_port" not in flows.columns:
+        return pl.lit(False)
+    ports = [pl.col(name).cast(pl.Int64, strict=False) for name in ("src_port", "dst_port")]
+    from_service, to_service = ((port < 1024) | port.is_in(_UDP_SERVICES) for port in ports)
+    return pl.lit(protocols == 17) & (from_service & ~to_service).fill_null(False)
