@@ -96,7 +96,7 @@ SCORED = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_cannot_be_scored_is_told_and_leaves_the_old_verdicts(
+def test_what_cannot_be_scored_is_reported_and_leaves_the_old_verdicts(
     command: Command, model_file: Path, broken: Callable[[str], Path], tmp_path: Path, what: str
 ):
     verdicts = tmp_path / "verdicts.parquet"
@@ -121,7 +121,7 @@ TRAINED = {
 
 
 @pytest.mark.parametrize("what", TRAINED)
-def test_what_cannot_train_is_told(command: Command, broken: Callable[[str], Path], tmp_path: Path, what: str):
+def test_what_cannot_train_is_reported(command: Command, broken: Callable[[str], Path], tmp_path: Path, what: str):
     check_error(command("train", broken(what), *TABLE, "-o", tmp_path / "m.idea"), 3, TRAINED[what])
     assert not (tmp_path / "m.idea").exists()
 
@@ -136,7 +136,9 @@ EVALUATED = {
 
 
 @pytest.mark.parametrize("what", EVALUATED)
-def test_what_cannot_be_evaluated_is_told(command: Command, model_file: Path, broken: Callable[[str], Path], what: str):
+def test_what_cannot_be_evaluated_is_reported(
+    command: Command, model_file: Path, broken: Callable[[str], Path], what: str
+):
     check_error(command("evaluate", model_file, broken(what)), 3, EVALUATED[what])
 
 
@@ -200,31 +202,31 @@ LABELS = {
 
 
 @pytest.mark.parametrize("what", LABELS)
-def test_labels_that_cannot_train_are_told(command: Command, tmp_path: Path, what: str):
+def test_labels_that_cannot_train_are_reported(command: Command, tmp_path: Path, what: str):
     labels, message = LABELS[what]
     path = relabelled(tmp_path / "t.csv", **labels)
     check_error(command("train", path, *TABLE, "-o", tmp_path / "m.idea"), 3, message)
     assert not (tmp_path / "m.idea").exists()
 
 
-def test_a_label_column_that_is_not_there_is_told(command: Command, tmp_path: Path):
+def test_a_label_column_that_is_not_there_is_reported(command: Command, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv")
     ran = command("train", path, "--label", "lable", "--benign", "benign", "-o", tmp_path / "m.idea")
     check_error(ran, 3, "no label column 'lable'; nearest: label; its columns: dst_port")
 
 
-def test_a_table_without_label_options_is_told(command: Command, tmp_path: Path):
+def test_a_table_without_label_options_is_reported(command: Command, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv")
     check_error(command("train", path, "-o", tmp_path / "m.idea"), 3, "give --label COLUMN and --benign VALUE")
 
 
-def test_an_unknown_class_at_evaluation_is_told(command: Command, model_file: Path, tmp_path: Path):
+def test_an_unknown_class_at_evaluation_is_reported(command: Command, model_file: Path, tmp_path: Path):
     path = relabelled(tmp_path / "t.csv", **LABELS["one row of a class"][0])
     message = r"was not trained on 'worm' \(1 rows\), only on benign, beacon, .*; choose its taxonomy"
     check_error(command("evaluate", model_file, path), 3, message)
 
 
-def test_an_official_split_of_a_table_is_told(command: Command, tmp_path: Path):
+def test_an_official_split_of_a_table_is_reported(command: Command, tmp_path: Path):
     ran = command("train", relabelled(tmp_path / "t.csv"), *TABLE, "--split", "official", "-o", tmp_path / "m.idea")
     check_error(ran, 3, "cannot split a table official: only data sets can; use stratified")
 
@@ -232,12 +234,12 @@ def test_an_official_split_of_a_table_is_told(command: Command, tmp_path: Path):
 @pytest.mark.parametrize(
     "argv", [("train", "kdd9", "-o", "m.idea"), ("data", "describe", "kdd9"), ("data", "get", "kdd9")]
 )
-def test_an_unknown_data_set_is_told(command: Command, argv: tuple[str, ...], tmp_path: Path, monkeypatch):
+def test_an_unknown_data_set_is_reported(command: Command, argv: tuple[str, ...], tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_error(command(*argv), 3, "unknown data set 'kdd9'; nearest: kdd99; choose one of: kdd99, ")
 
 
-def test_an_unregistered_data_set_is_told(command: Command, tmp_path: Path, monkeypatch):
+def test_an_unregistered_data_set_is_reported(command: Command, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path))
     monkeypatch.delenv("DEEPIDEA_DATA", raising=False)
     check_error(command("train", "kdd99", "-o", tmp_path / "m.idea"), 3, "run 'deepidea data add kdd99 DIR'")
@@ -291,7 +293,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_detector_file_is_told(
+def test_a_damaged_detector_file_is_reported(
     command: Command, model_file: Path, flow_file: Path, tmp_path: Path, what: str
 ):
     damage, message = DAMAGE[what]
@@ -302,7 +304,7 @@ def test_a_damaged_detector_file_is_told(
     assert {entry.name for entry in tmp_path.iterdir()} <= {"m.idea"}
 
 
-def test_a_detector_of_another_schema_is_told(command: Command, model_file: Path, tmp_path: Path):
+def test_a_detector_of_another_schema_is_reported(command: Command, model_file: Path, tmp_path: Path):
     from tests.model.conftest import simulated_flows
 
     simulated_flows(50)[0].write_csv(tmp_path / "t.csv")
@@ -373,20 +375,22 @@ def test_a_disk_that_fills_up_leaves_no_half_registered_data_set(tmp_path: Path,
     ("output", "fault"),
     [("absent/x.idea", "there is no folder .*absent"), (".", "it is a folder"), ("f/x", "there is no folder .*f")],
 )
-def test_an_output_that_cannot_be_is_told_before_training(command: Command, tmp_path: Path, output: str, fault: str):
+def test_an_output_that_cannot_be_is_reported_before_training(
+    command: Command, tmp_path: Path, output: str, fault: str
+):
     (tmp_path / "f").write_text("a file")
     ran = command("train", tmp_path / "never-read.csv", *TABLE, "-o", tmp_path / output)
     check_error(ran, 5, f"cannot write /.*: {fault}; choose another place")
 
 
-def test_a_folder_that_may_not_be_written_to_is_told_before_training(command: Command, tmp_path: Path, monkeypatch):
+def test_a_folder_that_may_not_be_written_to_is_reported_before_training(command: Command, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     ran = command("train", tmp_path / "never-read.csv", *TABLE, "-o", tmp_path / "m.idea")
     check_error(ran, 5, "folder .* is not writable; choose another place")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_may_not_be_written_to_is_told(
+def test_a_folder_that_may_not_be_written_to_is_reported(
     command: Command, flow_file: Path, model_file: Path, tmp_path: Path
 ):
     tmp_path.chmod(0o500)
@@ -395,7 +399,7 @@ def test_a_folder_that_may_not_be_written_to_is_told(
     check_error(command("score", model_file, flow_file, "-o", tmp_path / "v.csv"), 5, "Permission denied")
 
 
-def test_an_output_of_no_known_format_is_told(command: Command, model_file: Path, flow_file: Path, tmp_path: Path):
+def test_an_output_of_no_known_format_is_reported(command: Command, model_file: Path, flow_file: Path, tmp_path: Path):
     ran = command("score", model_file, flow_file, "-o", tmp_path / "v.xlsx")
     check_error(ran, 3, r"cannot write '.*v\.xlsx': the format is none of parquet, csv, jsonl; choose another suffix")
     assert not list(tmp_path.iterdir())
@@ -437,7 +441,7 @@ def test_an_interrupted_download_is_kept_and_resumed(
     assert (tmp_path / "files" / first).read_bytes() == body
 
 
-def test_a_publisher_that_is_not_there_is_told(command: Command, tmp_path: Path, monkeypatch):
+def test_a_publisher_that_is_not_there_is_reported(command: Command, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("deepidea.flows.datasets.download._is_passing", lambda _: False)
     ran = command("data", "get", "cicids18", "--folder", tmp_path, "--base", "http://127.0.0.1:9")
     check_error(ran, 5, "cannot download .*; check the address and the network")

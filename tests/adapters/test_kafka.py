@@ -162,7 +162,7 @@ def test_an_alert_that_is_too_large_is_refused_and_the_next_is_taken(topic: str)
     sink.close()
 
 
-def test_brokers_that_are_not_there_are_told_without_a_password() -> None:
+def test_brokers_that_are_not_there_are_reported_without_a_password() -> None:
     nowhere = f"kafka://me:secret@127.0.0.1:{free_port()}/flows"
     with pytest.raises(SinkError) as refused:
         KafkaSink(f"{nowhere}?timeout_s=0.5").send(["{}"])
@@ -172,19 +172,19 @@ def test_brokers_that_are_not_there_are_told_without_a_password() -> None:
     assert "secret" not in source.name + str(told.value) + str(refused.value)
 
 
-def test_a_topic_that_is_not_there_is_told(brokers: str) -> None:
+def test_a_topic_that_is_not_there_is_reported(brokers: str) -> None:
     source = KafkaSource(f"kafka://{brokers}/absent?group=g")
     with pytest.raises(SourceError, match=r"absent.*kafka-topics\.sh"):
         list(source.batches_of_partitions(HeldPartitions("x", {}.get), threading.Event()))
 
 
 @pytest.mark.parametrize("address", ["kafka://h:1/t", "kafka://h:1/?group=g", "kafka://h:1/t?group=g&session_s=0"])
-def test_an_address_that_cannot_be_is_told(address: str) -> None:
+def test_an_address_that_cannot_be_is_reported(address: str) -> None:
     with pytest.raises(DataError, match=r"address|option"):
         KafkaSource(address)
 
 
-def test_properties_come_from_a_file_and_their_values_are_not_told(tmp_path: Path, topic: str) -> None:
+def test_properties_come_from_a_file_and_their_values_are_not_shown(tmp_path: Path, topic: str) -> None:
     path = tmp_path / "kafka.properties"
     path.write_text("# ours\nsasl.password = hush\nno.such.property=hush\n")
     with pytest.raises(DataError, match=r"no\.such\.property") as told:

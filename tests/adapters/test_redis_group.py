@@ -155,7 +155,7 @@ def test_a_stream_made_anew_is_read_from_its_beginning(address: str, server: Any
     assert (first.n_flows, second.n_flows) == (N, N)
 
 
-def test_what_was_trimmed_unread_is_told(address: str, server: Any, log: Path) -> None:
+def test_what_was_trimmed_unread_is_reported(address: str, server: Any, log: Path) -> None:
     put(log, address)
     stored: dict[str, Position] = {}
     with Reading(sharing(address), stored) as first:
@@ -210,7 +210,7 @@ def test_a_server_that_goes_and_comes_is_waited_for(tmp_path: Path, log: Path) -
         assert reading.held.n_retries > 0
 
 
-def test_a_server_that_is_not_there_or_lets_nobody_in_is_told(tmp_path: Path, address: str, server: Any) -> None:
+def test_a_server_that_is_not_there_or_lets_nobody_in_is_reported(tmp_path: Path, address: str, server: Any) -> None:
     with Reading(sharing(f"redis://:secret@127.0.0.1:{free_port()}", "patience_s=0.3"), {}) as away:
         away.thread.join(60)
     server.acl_setuser("default", passwords="+right", enabled=True, keys="*", commands=["+@all"], reset_passwords=True)
@@ -226,12 +226,12 @@ def test_a_server_that_is_not_there_or_lets_nobody_in_is_told(tmp_path: Path, ad
 
 
 @pytest.mark.parametrize("query", ["stream=a", "group=g", "stream=a&group=g&partitions=0", "stream=a&group=g&x=1"])
-def test_an_address_that_cannot_be_is_told(address: str, query: str) -> None:
+def test_an_address_that_cannot_be_is_reported(address: str, query: str) -> None:
     with pytest.raises(DataError, match=r"option \w+.* of redis://"):
         RedisGroupSource(f"{address}?{query}")
 
 
-def test_addresses_are_told_apart() -> None:
+def test_addresses_are_distinguished() -> None:
     assert source_of("redis://h/0?stream=a&group=g").name == "redis-group"
     assert source_of("redis://h/0?stream=a").name == "redis"
     with pytest.raises(DataError, match=r"'http://h/'; .* kafka://"):

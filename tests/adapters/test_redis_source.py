@@ -89,7 +89,7 @@ def test_from_every_position_of_a_stream_exactly_the_rest_comes(address: str, se
         assert_frame_equal(flows(all_of(source, batch.position)), expected(min(3 * n + 3, N), N))
 
 
-def test_what_was_trimmed_from_a_stream_is_told(address: str, server: Any) -> None:
+def test_what_was_trimmed_from_a_stream_is_reported(address: str, server: Any) -> None:
     source = RedisSource(f"{address}?stream=eve", batch_flows=5)
     for event in EVENTS[:10]:
         server.xadd("eve", {"eve": event})
@@ -117,7 +117,7 @@ def test_what_comes_later_comes(address: str, server: Any) -> None:
         assert seen == 2
 
 
-def test_no_password_is_told() -> None:
+def test_no_password_is_reported() -> None:
     source = RedisSource("redis://me:secret@127.0.0.1:1/0?list=a")
     assert source.name == "redis://127.0.0.1:1/0?list=a"
     with pytest.raises(SourceError, match="cannot reach Redis") as told:
@@ -125,7 +125,7 @@ def test_no_password_is_told() -> None:
     assert "secret" not in str(told.value)
 
 
-def test_what_cannot_be_is_told(address: str, server: Any) -> None:
+def test_what_cannot_be_is_reported(address: str, server: Any) -> None:
     for query in ("list=a&stream=b", "lists=a", "push=up"):
         with pytest.raises(DataError, match="a Redis address must end in"):
             RedisSource(f"{address}?{query}")

@@ -227,7 +227,7 @@ def test_weighted_rows_make_the_extra_trees_of_all_flows() -> None:
     np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
-def test_svm_is_that_of_all_flows_and_tells_whether_it_converged() -> None:
+def test_svm_is_that_of_all_flows_and_reports_whether_it_converged() -> None:
     train = repeated(TRAIN)
     x, y, x_test = plain(train)
     expected = LinearSVC(max_iter=100, dual=False).fit(x, y).predict(x_test)

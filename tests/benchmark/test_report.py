@@ -224,12 +224,12 @@ def test_a_doubtful_lead_is_called_doubtful():
     assert "undecided at 5 %" in told[0].text
 
 
-def test_without_deepidea_the_best_is_told():
+def test_without_deepidea_the_best_is_reported():
     (answer,) = summarise_tasks(compare([record("tree", 0.5)]))
     assert answer.text == "DeepIDEA was not measured here. The best of 1 systems is decision tree with 50.0 %."
 
 
-def test_where_the_first_is_no_baseline_the_best_baseline_is_told(comparison):
+def test_where_the_first_is_no_baseline_the_best_baseline_is_reported(comparison):
     (task,) = comparison.tasks
     assert [s.row.system for s in baselines_ahead(task, "corrected")] == ["random-forest"]
     told = [*seeds("deepidea", (0.6,)), *seeds("deepidea-forests", (0.9,)), *seeds("tree", (0.7,))]
@@ -298,7 +298,7 @@ def test_every_baseline_above_deepidea_by_the_same_decision_is_listed(comparison
     assert benchmark_tables.ahead_table(without) is None
 
 
-def test_new_labels_are_told_apart():
+def test_new_labels_are_distinguished():
     labels = {"old": {"rows": 5, "right": 5, "alarms": 5, "in_training": True}}
     labels |= {f"new {at}": {"rows": at, "right": 0, "alarms": 1, "in_training": False} for at in range(1, 24)}
     (task,) = compare([record("deepidea", 0.7, labels=labels)]).tasks

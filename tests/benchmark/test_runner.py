@@ -123,7 +123,7 @@ def test_without_probabilities_there_is_nothing_to_correct():
     assert {name: codes.tolist() for name, codes in verdicts.items()} == {"own": [1, 0], "plain": [1, 0]}
 
 
-def test_a_record_tells_scores_of_every_decision(in_process):
+def test_a_record_has_scores_of_every_decision(in_process):
     record = measure(Cell("kdd99", "auto", "tree", 3))
     assert list(record["decisions"]) == ["own", "plain", "corrected"]
     own = record["decisions"]["own"]
@@ -191,7 +191,7 @@ def test_a_system_that_leaves_flows_out_is_refused(in_process, monkeypatch):
         ('{"format": 2, "status": "cut", "data": "a"}', "format"),
     ],
 )
-def test_a_damaged_record_is_told(tmp_path, text, fault):
+def test_a_damaged_record_is_reported(tmp_path, text, fault):
     path = tmp_path / "seed-0.json"
     path.write_text(text)
     with pytest.raises(FileFormatError, match=f"seed-0.json: .*{fault}"):
@@ -201,7 +201,7 @@ def test_a_damaged_record_is_told(tmp_path, text, fault):
 # --- runs --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_measures_what_works_and_tells_what_does_not(tmp_path):
+def test_a_run_measures_what_works_and_reports_what_does_not(tmp_path):
     seen: list[benchmark.Progress] = []
     outcomes = run(tmp_path, cells("tree", "knn", "cnn"), jobs=2, progress=seen.append)
     told = {outcome.cell.system: outcome for outcome in outcomes}
@@ -235,7 +235,7 @@ def test_what_is_done_is_kept_and_what_failed_is_tried_again_when_asked(tmp_path
     assert grid[0].path(tmp_path).stat().st_mtime_ns == stamp
 
 
-def test_damaged_and_misplaced_records_are_told_and_made_again(tmp_path, in_process):
+def test_damaged_and_misplaced_records_are_reported_and_made_again(tmp_path, in_process):
     grid = cells("tree", "svm", seeds=2)
     first, second, stranger, _ = put(tmp_path, *grid)
     first.write_text(first.read_text()[:200])
@@ -290,7 +290,7 @@ def test_time_left_is_reckoned_from_the_same_system(tmp_path):
     assert (told.n_cells, told.n_done, told.left_s) == (5, 2, (10 + 30 + 20) / 2)
 
 
-def test_all_records_of_a_folder_are_read_and_faults_told(tmp_path, in_process):
+def test_all_records_of_a_folder_are_read_and_faults_reported(tmp_path, in_process):
     with pytest.raises(DataError, match="holds no records of a benchmark"):
         read_records(tmp_path)
     put(tmp_path, *cells("svm", "tree"), Cell("kdd99", "auto", "tree", 1))
@@ -353,7 +353,7 @@ def kdd99_here(monkeypatch):
     monkeypatch.setattr(benchmark, "WORKER", WORKER)
 
 
-def test_the_command_measures_tells_and_exits_with_1_where_figures_are_missing(command, kdd99_here, tmp_path):
+def test_the_command_measures_reports_and_exits_with_1_where_figures_are_missing(command, kdd99_here, tmp_path):
     line = ("benchmark", "run", "--models", "tree", "--seeds", 1, "--out", tmp_path)
     first = command(*line, "--models", "knn")
     assert first.code == 1

@@ -102,7 +102,7 @@ def test_a_day_left_out_is_asked_for_attack_or_benign():
     assert set(experiment.test.labels) == {"BENIGN", "PortScan", "Botnet"}
 
 
-def test_days_are_told_by_file_names_where_there_are_no_times():
+def test_days_are_taken_from_file_names_where_there_are_no_times():
     experiment = load_experiment("cicids17", "by-day-wednesday")
     assert set(experiment.test.labels) == {"BENIGN", *DAYS["wednesday"]}
     assert experiment.facts["test_rows"] == capture_table("wednesday").height
@@ -165,19 +165,19 @@ def test_auto_is_the_publishers_split_where_there_is_one():
         ("kdd99", "to-nsl-kdd", "from kdd99: none"),
     ],
 )
-def test_what_a_data_set_cannot_give_is_told(data, protocol, message):
+def test_what_a_data_set_cannot_give_is_reported(data, protocol, message):
     with pytest.raises(DataError, match=message):
         load_experiment(data, protocol)
 
 
-def test_unknown_and_absent_data_sets_are_told():
+def test_unknown_and_absent_data_sets_are_reported():
     with pytest.raises(DatasetError, match="unknown data set 'cicids19'"):
         load_experiment("cicids19")
     with pytest.raises(DatasetError, match="data set cicids18 is not installed"):
         load_experiment(IMPROVED, "to-cicids18")
 
 
-def test_a_taxonomy_that_leaves_no_attack_is_told(tmp_path, monkeypatch):
+def test_a_taxonomy_that_leaves_no_attack_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPIDEA_HOME", str(tmp_path / "home"))
     add_improved(tmp_path / "one", {"friday": capture_table("friday").filter(pl.col("Label") != "PortScan")})
     with pytest.raises(LabelError, match=r"under taxonomy paper, .*; name another, as in cicids17-improved@native"):

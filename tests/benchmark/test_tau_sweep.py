@@ -104,7 +104,7 @@ def test_systems_that_tau_does_not_change_are_refused(invented, tmp_path, monkey
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"format": 2}', '{"format": 1, "by_tau": {}}', '{"format": 1, "by_tau": {"0": {"known": [1]}}}']
 )
-def test_a_damaged_sweep_is_told(tmp_path, text):
+def test_a_damaged_sweep_is_reported(tmp_path, text):
     path = sweep_path(tmp_path, "kdd99", "tree")
     path.parent.mkdir(parents=True)
     path.write_text(text)

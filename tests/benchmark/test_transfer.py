@@ -95,7 +95,7 @@ def test_a_line_says_which_classes_its_test_has(comparison):
     assert asked[1:4] == ["3 classes", "2 of 3 classes", "attack or benign"]
 
 
-def test_a_left_out_label_is_judged_by_its_own_flows(comparison):
+def test_a_left_out_label_is_scored_by_its_own_flows(comparison):
     (transfer,) = transfers(comparison)
     told, tree, ours = cells(transfer_table(transfer))[5]
     assert told[1] == "attack or benign; 200 + 100 flows"
@@ -108,7 +108,7 @@ def test_a_left_out_label_is_judged_by_its_own_flows(comparison):
     ]
 
 
-def test_rankings_are_by_score_and_where_it_is_told_by_anomaly():
+def test_rankings_are_by_score_and_where_it_is_reported_by_anomaly():
     ranked = {"roc_auc": 0.9, "recall_at_fpr": {"0.01": 0.5}}
     records = [dealt(way, "deepidea", 0.9) | {"anomaly": ranked} for way in ("by-time", "by-day-friday")]
     records += [dealt(way, "tree", 0.9) for way in ("by-time", "by-day-friday")]
@@ -129,13 +129,13 @@ def test_a_left_out_label_is_ranked_by_its_own_flows(comparison):
     assert cells(table)[1][1:] == [("0.700", ""), ("0.850", "")]
 
 
-def test_it_is_told_in_words(comparison):
+def test_it_is_reported_in_words(comparison):
     told = describe_transfer(transfers(comparison)[0])
     assert told.startswith("DeepIDEA finds 99.5 % of attacks at 1.0 % false alarms in the first line (at random")
     assert "lowest, 40.0 %, for “an attack label left out, mean of 2” (area under " in told
 
 
-def test_a_page_tells_in_full_what_is_dealt_as_papers_do(comparison):
+def test_a_page_shows_in_full_what_is_dealt_as_papers_do(comparison):
     in_full = [(task.data, task.split_name) for task in comparison.main_tasks]
     assert in_full == [(DATA, "stratified"), ("kdd99", "official")]
     assert [answer.heading.rpartition(", ")[2] for answer in summarise_tasks(comparison)] == [

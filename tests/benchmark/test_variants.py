@@ -195,7 +195,7 @@ def test_the_stack_is_the_mean_of_what_each_says_after_its_correction(typed):
     assert np.array_equal(stack.decision.classify(np.log(predictions.probabilities + 1e-9)), predictions.predicted)
 
 
-def test_the_forests_tell_labels_apart_and_know_one_benign(typed):
+def test_the_forests_separate_labels_and_know_one_benign(typed):
     kinds = pl.Series("label", np.where(np.arange(len(typed)) % 2, "normal", "usual"))
     mixed = replace(
         typed, labels=pl.select(pl.when(typed.classes == "benign").then(kinds).otherwise(typed.labels)).to_series()

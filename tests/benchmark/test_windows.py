@@ -49,7 +49,7 @@ def test_the_cnn_learns_what_two_features_say_together() -> None:
     assert (network.predict(flows.features).predicted == (label == "burst")).mean() > 0.9
 
 
-def test_a_flow_is_judged_by_the_window_it_stands_in() -> None:
+def test_a_flow_is_scored_by_the_window_it_stands_in() -> None:
     flows = flows_in_turn(250, 0)
     system = WindowLSTM(d_hidden=4, n_epochs=1).fit(flows, 0)
     whole = system.predict(flows.features).probabilities

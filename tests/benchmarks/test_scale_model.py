@@ -137,7 +137,7 @@ def test_the_tail_of_the_pairs_is_what_a_sum_would_give():
     assert pair_weights(n, zipf)[0][0] == pytest.approx(1 / every.sum(), rel=1e-4)
 
 
-def test_a_day_has_the_flows_that_it_is_said_to_have():
+def test_a_day_has_the_flows_that_it_is_reported_to_have():
     day = simulate(Load(1e9, jitter=0.0, zipf=0.0, n_pairs=10**6), Fleet(2), QUICK)
     assert day.arrived.sum() == pytest.approx(1e9)
     assert day.arrived.max() / day.arrived.mean() == pytest.approx(2, rel=1e-4)

@@ -48,7 +48,7 @@ def test_a_finding_is_shown_before_the_flow_that_completed_it(command: Command, 
         opened.commit_batch("eth0", None, raised.select(*ALERT_COLUMNS), n_flows=1)
     first, second, headline, *_ = command("explain", model_file, "ffff", "--store", store).out.splitlines()
     assert first == f"Port scan vertical: {FINDING['sentence']}, 5.25 times the threshold"
-    assert "judged by itself" in second
+    assert "scored by itself" in second
     assert headline.startswith("Looks like ")
     written = json.loads(command("explain", model_file, "ffff", "--store", store, "--json").out)
     assert (written["behaviour"], written["sentence"]) == (FINDING["behaviour"], FINDING["sentence"])
@@ -89,7 +89,7 @@ def test_a_store_that_is_not_there_and_an_alert_that_is_not(
     assert "none does; see deepidea alerts" in ran.err
 
 
-def test_what_is_not_known_is_said(model_file: Path, flow_file: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_is_not_known_is_reported(model_file: Path, flow_file: Path, capsys: pytest.CaptureFixture[str]):
     old = Detector.load(model_file).with_options(reference=None)
     [found] = Explainer(old).explain(pl.read_csv(flow_file).head(1))
     show_explanation(found, "row 1")

@@ -46,3 +46,10 @@ def test_json_has_the_finding(command: Command, store: str) -> None:
     assert (flow["behaviours"], flow["sentence"], flow["finding"]) == ([], None, None)
     events = command("alerts", "--store", store, "--format", "eve").out.splitlines()
     assert json.loads(events[0])["deepidea"]["sentence"] == FINDING["sentence"]
+
+
+@pytest.mark.parametrize("option", ["--suppressed", "--quiet"])  # the latter is of an earlier release
+def test_suppressed_alerts_are_listed_alone(command: Command, store: str, option: str) -> None:
+    assert command("allow", "add", "--src", "192.0.2.8", "--store", store).code == 0
+    (_, shown), (_, hidden) = (command("alerts", *more, "--store", store).out.splitlines() for more in ((), (option,)))
+    assert ("192.0.2.8" in shown, "192.0.2.8" in hidden) == (False, True)

@@ -142,7 +142,7 @@ def test_an_unexpected_error_ends_the_engine_as_failed(detector, flows, store, m
     assert (state.status, state.error) == ("failed", "division by zero")
 
 
-def test_it_stops_when_told_and_goes_on_from_there(detector, flows, store, tmp_path):
+def test_it_stops_when_asked_and_goes_on_from_there(detector, flows, store, tmp_path):
     stop = threading.Event()
     Engine(Tables(flows, 10), detector, store, on_batch=lambda at: at.n_flows >= 100 and stop.set()).run(stop)
     assert store.position("tables")["rows"] < 600
@@ -191,7 +191,7 @@ def test_thresholds_choose_and_what_they_choose_is_an_attack(detector, flows, st
     assert "benign" not in told["class"].to_list()
 
 
-def test_a_schema_that_does_not_fit_is_told(detector):
+def test_a_schema_that_does_not_fit_is_reported(detector):
     with pytest.raises(DataError, match=r"schema conn .*custom"):
         flow_adapter("conn", detector)
 
@@ -240,7 +240,7 @@ def test_calibration_says_how_many_flows_a_rate_needs(detector, benign):
         calibrate(detector, Tables(benign.head(100)), 1e-3)
 
 
-def test_calibration_tells_what_training_saw(detector):
+def test_calibration_shows_what_training_saw(detector):
     seen = simulate_flows(n_flows=1500)
     done = calibrate(detector, Tables(seen), 0.1)
     assert done.n_in_training == 1500

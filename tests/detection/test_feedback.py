@@ -86,7 +86,7 @@ def test_a_verdict_follows_incidents_that_merge(store: Store) -> None:
         ({"subject": "host"}, "subject must be alert or incident, got 'host'"),
     ],
 )
-def test_what_cannot_be_said_is_refused_and_leaves_nothing(sqlite_store: Store, said: Any, told: str) -> None:
+def test_an_invalid_verdict_is_refused_and_leaves_nothing(sqlite_store: Store, said: Any, told: str) -> None:
     put(sqlite_store, sweep(1))
     (incident,) = incident_ids(sqlite_store)
     whole = {"subject": "incident", "subject_id": incident, "verdict": "true_positive", "analyst": "ann", **said}
@@ -99,7 +99,7 @@ def test_what_cannot_be_said_is_refused_and_leaves_nothing(sqlite_store: Store, 
 # --- export ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_export_holds_identity_features_and_what_was_said(store: Store, tmp_path: Path) -> None:
+def test_an_export_holds_identity_features_and_the_labels(store: Store, tmp_path: Path) -> None:
     put(store, pl.concat([sweep(3), sweep(2, src_ip="192.0.2.8"), sweep(2, src_ip="192.0.2.9")]))
     of = {row["host"]: row["incident_id"] for row in store.incidents().rows.iter_rows(named=True)}
     store.judge("incident", of["192.0.2.7"], "false_positive", analyst="ann", note="backup")
@@ -116,7 +116,7 @@ def test_an_export_holds_identity_features_and_what_was_said(store: Store, tmp_p
     assert rows["incident_id"].unique().sort().to_list() == sorted([of["192.0.2.7"], of["192.0.2.8"]])
 
 
-def test_alerts_that_an_allow_rule_keeps_quiet_are_exported_all_the_same(store: Store, tmp_path: Path) -> None:
+def test_alerts_that_an_allow_rule_suppresses_are_exported_all_the_same(store: Store, tmp_path: Path) -> None:
     put(store, sweep(40))
     (incident,) = incident_ids(store)
     store.judge("incident", incident, "false_positive", analyst="ann")
@@ -186,7 +186,7 @@ def test_a_share_of_an_incident_is_the_same_every_time_and_the_rest_is_counted(s
     assert exported(store, tmp_path, per_incident=30).equals(pl.read_parquet(tmp_path / "a.parquet"))
 
 
-def test_what_retention_took_of_judged_incidents_is_counted(store: Store, tmp_path: Path) -> None:
+def test_what_retention_took_of_labelled_incidents_is_counted(store: Store, tmp_path: Path) -> None:
     put(store, alerts_of([{"at_s": 300.0 * k} for k in range(4)]))
     put(store, alerts_of([{"at_s": 0.0, "src_ip": "192.0.2.8"}]))
     for incident in incident_ids(store):

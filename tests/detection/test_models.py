@@ -195,7 +195,7 @@ def test_flows_before_and_after_carry_their_detector_and_none_is_lost(store: Sto
     assert [line.startswith("detecting with m") for line in told] == [True, True]
 
 
-def test_a_model_that_reads_other_flows_is_told_of_and_left(store: Store, ids: list[str]) -> None:
+def test_a_model_that_reads_other_flows_is_reported_and_left(store: Store, ids: list[str]) -> None:
     store.activate(ids[0], analyst="ann")
     left_out = detector_of(store, ids[0]).schema.numbers[0]
     narrow, _ = labelled_flows_from_table(simulate_flows(n_flows=800).drop(left_out), "label", "benign")

@@ -72,13 +72,13 @@ def test_series_keep_to_their_window_and_source(filled: Store) -> None:
         filled.alert_series(step_s=90)
 
 
-def test_alerts_kept_quiet_are_in_flows_and_not_in_the_series(filled: Store) -> None:
+def test_alerts_suppressed_are_in_flows_and_not_in_the_series(filled: Store) -> None:
     filled.add_rule(AllowRule(class_name="botnet"))
     assert set(filled.alert_series()["class"]) == {"port_scan", "web_attack"}
     assert filled.flow_series()["n_alerts"].sum() == 200
 
 
-def test_a_batch_told_twice_counts_its_alerts_once(store: Store) -> None:
+def test_a_batch_sent_twice_counts_its_alerts_once(store: Store) -> None:
     for _ in range(2):
         put(store, sweep(30))
     assert store.flow_series().select("n_flows", "n_alerts").row(0) == (60, 30)
@@ -177,7 +177,7 @@ def test_filters_and_counts_agree(filled: Store) -> None:
 # --- engines ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_engine_tells_how_it_stands(detector: Any, flows: Any, store: Store) -> None:  # noqa: F811
+def test_an_engine_reports_its_state(detector: Any, flows: Any, store: Store) -> None:  # noqa: F811
     seen: list[EngineState] = []
     engine = Engine(
         Tables(flows), detector, store, name="m.idea", sink_errors=lambda: {"syslog": "refused"},

@@ -74,7 +74,7 @@ def test_each_day_is_cut_by_time_alone(drawn, seed):
     assert sorted(order[again.train]) == split.train.tolist()
 
 
-def test_what_is_left_out_by_time_is_told():
+def test_what_is_left_out_by_time_is_reported():
     times = pl.Series([datetime(2017, 7, 3, 9) + timedelta(minutes=j) for j in range(10)])
     classes = ["benign", "dos"] * 4 + ["scan", "benign"]
     with pytest.raises(LabelError, match=r"by_time .*test needs .* would have 1 and 0"):
@@ -104,7 +104,7 @@ def test_a_day_is_wholly_tested(rows):
     assert "mon" not in set(days[split.train])
 
 
-def test_days_are_named_by_the_week_where_that_tells_them_apart():
+def test_days_are_named_by_the_week_where_that_distinguishes_them():
     week = pl.DataFrame({"timestamp": [datetime(2017, 7, 3), datetime(2017, 7, 7, 23)], "file": ["x.csv"] * 2})
     assert captures.capture_days(week).to_list() == ["monday", "friday"]
     fortnight = [datetime(2018, 2, 14), datetime(2018, 2, 28)]

@@ -92,7 +92,7 @@ def test_labels_finer_than_classes_go_on_too() -> None:
         train_detector(labelled(), start=old, random_state=0, n_epochs=1)
 
 
-def test_extra_flows_are_never_held_out_and_weigh_what_they_are_told(detector: Detector) -> None:
+def test_extra_flows_are_never_held_out_and_weigh_what_they_are_given(detector: Detector) -> None:
     flows = labelled()
     wrong = flows.take((flows.classes != "benign").to_numpy()).take(np.arange(20))
     extra = LabelledFlows(

@@ -99,12 +99,12 @@ def test_unknown_classes_are_named_with_what_to_do():
         evaluate_detector(FakeDetector(), odd)
 
 
-def test_no_flows_is_told():
+def test_no_flows_is_reported():
     with pytest.raises(DataError, match="fake/test: it has no flows"):
         evaluate_detector(FakeDetector(), draw_flows(10).take(np.array([], int)))
 
 
-def test_a_detector_that_loses_a_flow_is_told():
+def test_a_detector_that_loses_a_flow_is_reported():
     class Lossy(FakeDetector):
         def score(self, table):
             return super().score(table)[1:]

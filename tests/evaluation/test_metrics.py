@@ -121,7 +121,7 @@ def test_recall_at_a_rate_keeps_the_budget_and_is_the_best_that_does(drawn):
     assert at.false_positive_rate <= 0.01
 
 
-def test_a_saturated_score_leaves_no_threshold_and_says_so():
+def test_a_saturated_score_leaves_no_threshold_and_reports_it():
     truth = np.repeat([0, 1], [1000, 50])
     at = metrics.evaluate(truth, truth, None, np.repeat([0.0, 1.0, 1.0], [988, 12, 50]), CLASSES[:2]).recall_at_fpr[
         "0.01"
@@ -216,7 +216,7 @@ def test_one_kind_of_rows_leaves_what_needs_both_undefined(truth):
         ({"class_order": ["benign", "benign", "u2r"]}, LabelError),
     ],
 )
-def test_bad_input_is_told(change, error):
+def test_bad_input_is_reported(change, error):
     sound = {
         "truth": [0, 1],
         "predicted": [0, 1],

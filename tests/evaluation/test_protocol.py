@@ -213,7 +213,7 @@ def test_a_damaged_record_of_such_a_split_is_refused(home):
             flows_to_test("cicids17-improved", part.flows.schema, {**part.contract, "split": {**recorded, **change}})
 
 
-def test_a_split_that_data_cannot_give_is_told(home, flow_file):
+def test_a_split_that_data_cannot_give_is_reported(home, flow_file):
     add_original(home / "days")
     for split, message in (
         ("by-time", "the files of cicids17 have no timestamps"),
@@ -225,7 +225,7 @@ def test_a_split_that_data_cannot_give_is_told(home, flow_file):
             flows_to_train(str(flow_file), split=split, **TABLE)
 
 
-def test_a_data_set_that_changed_since_is_told(home):
+def test_a_data_set_that_changed_since_is_reported(home):
     _write_cic(home / "cic" / "a.csv", cic_rows(60))
     add_dataset("cicids17", home / "cic")
     part = flows_to_train("cicids17")
@@ -264,7 +264,7 @@ def test_options_of_tables_are_refused_for_data_sets(home):
         flows_to_train("kdd99", label="label", benign="normal")
 
 
-def test_an_official_split_that_is_not_there_is_told(home):
+def test_an_official_split_that_is_not_there_is_reported(home):
     _write_cic(home / "cic" / "a.csv", cic_rows(60))
     add_dataset("cicids17", home / "cic")
     with pytest.raises(DataError, match="CICIDS2017 has no official split; use --split stratified"):
@@ -282,7 +282,7 @@ def test_a_bare_word_was_meant_to_be_a_data_set(name):
         flows_to_train(name, **TABLE)
 
 
-def test_files_of_different_columns_are_told(tmp_path):
+def test_files_of_different_columns_are_reported(tmp_path):
     table = simulate_flows(n_flows=60)
     paths = [write(tmp_path / "1.csv", table), write(tmp_path / "2.csv", table.drop("state"))]
     with pytest.raises(
@@ -291,7 +291,7 @@ def test_files_of_different_columns_are_told(tmp_path):
         flows_to_train(paths, **TABLE)
 
 
-def test_a_word_among_numbers_is_told_with_its_place(tmp_path):
+def test_a_word_among_numbers_is_reported_with_its_place(tmp_path):
     table = simulate_flows(n_flows=100).with_columns(pl.col("fwd_bytes").cast(pl.String))
     table[41, "fwd_bytes"] = "many"
     path = write(tmp_path / "t.csv", table)
@@ -310,7 +310,7 @@ def test_words_and_identities_with_odd_cells_are_no_fault(tmp_path):
     assert "src_port" in part.refused
 
 
-def test_columns_that_a_detector_lacks_are_told_with_the_file(detector, tmp_path):
+def test_columns_that_a_detector_lacks_are_reported_with_the_file(detector, tmp_path):
     path = write(tmp_path / "t.csv", simulate_flows(n_flows=60).drop("fwd_bytes"))
     with pytest.raises(SchemaError, match=r"^t.csv: .*1 missing: fwd_bytes"):
         rows_for(path, detector)
@@ -328,7 +328,7 @@ def test_training_needs_an_attack_and_a_benign_class(home):
 
 
 @pytest.mark.data
-def test_a_sample_of_real_flows_is_learnt_and_judged_on_held_out_rows(data_root, home):
+def test_a_sample_of_real_flows_is_learnt_and_tested_on_held_out_rows(data_root, home):
     (home / "days").mkdir()
     for path in sorted((data_root / "cicids17").rglob("*.csv")):
         lines = path.read_bytes().splitlines(keepends=True)

@@ -162,7 +162,7 @@ def test_writing_is_whole_or_not_at_all(evaluation, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_without_jinja2_the_pip_line_is_told(evaluation, tmp_path, monkeypatch):
+def test_without_jinja2_the_pip_line_is_reported(evaluation, tmp_path, monkeypatch):
     for package in ("jinja2", "markupsafe"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deepidea\[train\]'"):
@@ -170,7 +170,7 @@ def test_without_jinja2_the_pip_line_is_told(evaluation, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_base_rate_is_told_in_alerts():
+def test_the_base_rate_is_reported_in_alerts():
     truth = np.repeat([0, 1], [100_000, 1000])
     predicted = np.repeat([0, 1, 0, 1], [97_900, 2100, 20, 980])
     told = notes_of(evaluation_of(truth, predicted))["In use"]
@@ -179,21 +179,21 @@ def test_the_base_rate_is_told_in_alerts():
     assert "a million benign flows cost about 21,000 false alarms" in told
 
 
-def test_no_false_alarm_is_not_told_as_certainty():
+def test_no_false_alarm_is_not_shown_as_certainty():
     truth = np.repeat([0, 1], [1000, 10])
     told = notes_of(evaluation_of(truth, truth))["In use"]
     assert "the true rate may still be 0.38 %" in told
     assert "as few as 1 alert in 54 may then be true" in told
 
 
-def test_no_alarm_at_all_and_no_attack_at_all_are_told():
+def test_no_alarm_at_all_and_no_attack_at_all_are_reported():
     quiet = notes_of(evaluation_of(np.repeat([0, 1], [100, 10]), np.zeros(110, int)))["In use"]
     assert "It would raise no true alert" in quiet
     peaceful = notes_of(evaluation_of(np.zeros(50, int), np.zeros(50, int)))["In use"]
     assert "is unknown" in peaceful
 
 
-def test_memory_is_told(evaluation):
+def test_memory_is_reported(evaluation):
     data, unseen = evaluation.data, evaluation.subsets["unseen"]
     told = notes_of(evaluation)["Memory"]
     assert page_parts.percent(data["twins_in_training"] / data["rows"]) in told
@@ -219,7 +219,7 @@ def test_an_easy_test_set_is_called_easy(evaluation):
     assert "No reference was given" in notes_of(replace(evaluation, baselines={}))["A single rule"]
 
 
-def test_unresolved_rates_are_told():
+def test_unresolved_rates_are_reported():
     told = notes_of(evaluation_of(np.repeat([0, 1], [500, 60]), np.repeat([0, 1], [500, 60])))
     assert told["Low false-positive rates"].startswith("500 benign rows cannot resolve a rate of 0.001, 0.0001.")
     saturated = notes_of(evaluation_of(np.repeat([0, 1], [500, 60]), np.repeat([0, 1, 1], [480, 20, 60])))

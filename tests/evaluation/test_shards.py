@@ -44,7 +44,7 @@ def test_schema_and_refused_columns_are_those_of_a_table_in_memory(tmp_path: Pat
     assert set(found.refused) >= {"number", "src_ip", "leak"}
 
 
-def test_the_contract_tells_what_was_read(tmp_path: Path) -> None:
+def test_the_contract_has_what_was_read(tmp_path: Path) -> None:
     rows = table()
     told: list[int] = []
     found = dealt([rows[:1000], rows[1000:]], tmp_path, progress=told.append)
@@ -94,7 +94,7 @@ def test_files_of_different_columns_are_refused(tmp_path: Path) -> None:
         dealt([table(), table(note=["x"] * N)], tmp_path)
 
 
-def test_a_word_among_numbers_is_told_with_its_line(tmp_path: Path, monkeypatch) -> None:
+def test_a_word_among_numbers_is_reported_with_its_line(tmp_path: Path, monkeypatch) -> None:
     cells = table()["duration_s"].cast(pl.String).to_list()
     cells[2900] = "many"
     for j, drawn in enumerate((100, 100_000)):  # few rows, which do not show it, and all of them
@@ -138,7 +138,7 @@ def test_odd_columns_come_out_as_in_memory(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "benign"), [([0, 2, 1], "0"), ([0.0, 1.0, 1.0], "0.0"), (["False", "True", "True"], "false")]
 )
-def test_labels_are_told_as_in_memory(tmp_path: Path, suffix: str, labels: list[Any], benign: str) -> None:
+def test_labels_are_reported_as_in_memory(tmp_path: Path, suffix: str, labels: list[Any], benign: str) -> None:
     if suffix == "parquet" and isinstance(labels[0], str):
         labels = [cell == "True" for cell in labels]
     found = dealt(table(label=labels * (N // 3)), tmp_path, suffix, benign=benign)

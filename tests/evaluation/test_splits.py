@@ -77,7 +77,7 @@ def test_shuffled_order_is_uniform():
     assert np.corrcoef(first_tenth[:-1], first_tenth[1:])[0, 1] == pytest.approx(0, abs=0.02)
 
 
-def test_a_class_too_small_is_told():
+def test_a_class_too_small_is_reported():
     with pytest.raises(LabelError, match=r"'u2r' \(1\)"):
         splits.stratified_split(["benign", "benign", "u2r"], np.arange(3, dtype=np.uint64))
     with pytest.raises(LabelError, match=r"'dos' \(1 rows\): every test row repeats"):
@@ -87,12 +87,12 @@ def test_a_class_too_small_is_told():
 @pytest.mark.parametrize(
     "change", [{"test_fraction": 0.0}, {"test_fraction": 1.0}, {"seed": -1}, {"duplicates": "some"}]
 )
-def test_bad_arguments_are_told(change):
+def test_bad_arguments_are_reported(change):
     with pytest.raises(DataError, match=next(iter(change))):
         splits.stratified_split(["a"] * 4, np.arange(4, dtype=np.uint64), **change)
 
 
-def test_rows_without_class_or_fingerprint_are_told():
+def test_rows_without_class_or_fingerprint_are_reported():
     with pytest.raises(LabelError, match="1 of 2 rows"):
         splits.stratified_split(pl.Series(["a", None]), np.arange(2, dtype=np.uint64))
     with pytest.raises(DataError, match="2 classes but 3 fingerprints"):

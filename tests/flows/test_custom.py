@@ -27,7 +27,7 @@ def _table(**more: object) -> pl.DataFrame:
     return pl.DataFrame({**GOOD, **more, "verdict": LABELS})
 
 
-def test_kinds_are_told_by_content() -> None:
+def test_kinds_are_recognised_by_content() -> None:
     schema, refused = infer_schema(_table(), label="verdict")
     assert [column.kind for column in schema.columns] == ["number", "number", "number", "flag", "category", "category"]
     assert schema.name == "custom"

@@ -66,7 +66,7 @@ def _with(labels: list[str | None]) -> pl.DataFrame:
         (_with(["normal"] * 15 + ["benign"] * 15), "verdict", "normal", "rename one"),
     ],
 )
-def test_labels_that_cannot_train_are_told(table: pl.DataFrame, label: str, benign: str, message: str) -> None:
+def test_labels_that_cannot_train_are_reported(table: pl.DataFrame, label: str, benign: str, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         labelled_flows_from_table(table, label, benign)
 

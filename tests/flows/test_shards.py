@@ -87,7 +87,7 @@ def test_no_flow_at_all_is_refused(tmp_path: Path) -> None:
         ShardWriter(tmp_path, SCHEMA, 2).finish(("benign",), "")
 
 
-def test_a_disk_that_refuses_is_told_of(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_is_reported(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path / "gone", SCHEMA, 2)
     writer.add(*flows(50))
     with pytest.raises(StorageError, match="cannot write shards"):

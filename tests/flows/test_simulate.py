@@ -38,7 +38,7 @@ def test_most_flows_are_benign_and_every_attack_is_there():
     assert min(counts.values()) > 50
 
 
-def test_classes_can_be_learned_and_not_told_apart_for_certain():
+def test_classes_can_be_learned_and_not_distinguished_for_certain():
     flows = simulate_flows(n_flows=30_000)
     numbers = flows.drop("label", "dst_port").to_dummies(["protocol", "service", "state"]).to_numpy()
     labels = flows["label"].to_numpy()

@@ -207,7 +207,7 @@ def test_inputs_are_checked_without_being_read(tmp_path):
         check_inputs([tmp_path], PACKETS)
 
 
-def test_missing_columns_are_told_before_any_chunk(tmp_path):
+def test_missing_columns_are_reported_before_any_chunk(tmp_path):
     good, poor = written(tmp_path, GOOD), written(tmp_path, GOOD.replace("rate", "pace"), "poor.csv")
     with pytest.raises(SchemaError, match=r"poor\.csv.*rate"):
         next(iter_flows([good, poor], SCHEMA))
@@ -220,7 +220,7 @@ def test_two_columns_of_one_name_are_a_schema_error(tmp_path):
             flows_of(path)
 
 
-def test_a_file_without_header_is_told_and_can_be_read(tmp_path):
+def test_a_file_without_header_is_reported_and_can_be_read(tmp_path):
     header, data = GOOD.split("\n", 1)
     bare = written(tmp_path, data.replace("10.0.0.", ""))
     with pytest.raises(FileFormatError, match="mostly numbers"):
@@ -240,7 +240,7 @@ def test_a_file_without_header_is_told_and_can_be_read(tmp_path):
         ('x,1,2,3,a"b', r"a quote that neither begins nor ends a cell"),
     ],
 )
-def test_a_bad_row_is_told_with_file_line_and_value(tmp_path, row, message):
+def test_a_bad_row_is_reported_with_file_line_and_value(tmp_path, row, message):
     path = written(tmp_path, GOOD + row + "\n")
     with pytest.raises(CellError, match=message):
         flows_of(path)
@@ -250,7 +250,7 @@ def test_a_bad_row_is_told_with_file_line_and_value(tmp_path, row, message):
     assert len(skipped.examples) == 1
 
 
-def test_a_bad_cell_of_parquet_is_told_with_its_row(tmp_path):
+def test_a_bad_cell_of_parquet_is_reported_with_its_row(tmp_path):
     table = pl.read_csv(GOOD.encode(), schema_overrides={"packets": pl.String}).with_columns(
         packets=pl.Series(["3", "x"])
     )

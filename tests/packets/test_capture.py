@@ -94,7 +94,7 @@ def test_what_is_no_capture_is_refused(data):
         packets(data)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(SourceError, match="No such file"):
         next(iter_capture(tmp_path / "none.pcap"))
 

@@ -249,7 +249,7 @@ def test_icmp_of_another_kind_is_another_flow():
     assert flows["community_id"].null_count() == 0
 
 
-def test_snapshots_tell_of_a_flow_before_it_ends():
+def test_snapshots_report_a_flow_before_it_ends():
     frames = [(1000 + t, tcp(*THERE, ACK, b"x")) for t in range(0, 100, 10)]
     flows, _ = meter(frames, snapshot_s=30)
     assert flows["ended_by"].to_list() == ["snapshot", "snapshot", "stopped"]
@@ -261,7 +261,7 @@ def test_a_flow_in_which_nothing_happened_is_no_snapshot():
     assert flows["ended_by"].to_list() == ["snapshot", "stopped", "stopped"]
 
 
-def test_a_full_table_tells_the_oldest_and_counts_it():
+def test_a_full_table_returns_the_oldest_and_counts_it():
     frames = [(1000 + j / 1000, udp(A, 1000 + j, B, 53, b"q")) for j in range(10)]
     flows, made = meter(frames, max_flows=4)
     assert flows.height == 10
@@ -485,7 +485,7 @@ def test_bad_options_are_refused(options, match):
         FlowMeter(**options)
 
 
-def test_skipped_records_of_a_damaged_capture_are_told():
+def test_skipped_records_of_a_damaged_capture_are_reported():
     skipped = Counter()
     flows = pl.concat(meter_capture(io.BytesIO(pcap(conversation())[:-5]), FlowMeter(max_flows=10), skipped))
     assert flows.height == 1

@@ -67,7 +67,7 @@ def both_ways(packets, route):
 
 @settings(max_examples=60)
 @given(routes(), MESSAGES, ENDINGS, st.integers(0, 2**32))
-def test_what_is_said_passes_in_order_and_whole(route, script, ending, seed):
+def test_what_is_reported_passes_in_order_and_whole(route, script, ending, seed):
     talk = tcp_conversation(1.0, route, 80, script, label="x", rng=Random(seed), ending=ending)
     packets = list(talk.packets)
     assert all(one.time_s <= other.time_s for one, other in pairwise(packets))

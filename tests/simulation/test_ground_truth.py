@@ -163,7 +163,7 @@ def test_a_row_that_cannot_be_read_is_an_error_or_counted(tmp_path, line, column
     assert skipped.reasons == {f"{column} cannot be read": 1}
 
 
-def test_a_file_that_is_none_is_told(tmp_path):
+def test_a_file_that_is_none_is_reported(tmp_path):
     (tmp_path / "t.csv").write_text("start,label\n1,2\n")
     with pytest.raises(SchemaError, match="lacks the column end"):
         read_labels(tmp_path / "t.csv")

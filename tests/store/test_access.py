@@ -63,7 +63,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return move
 
 
-def test_a_token_ends_when_it_was_told_to(store: Store, later: Callable[[float], None]) -> None:
+def test_a_token_ends_when_it_was_set_to(store: Store, later: Callable[[float], None]) -> None:
     soon = datetime.now(UTC) + timedelta(minutes=4)
     token, secret = store.add_token("ann", "viewer", expires=soon)
     cookie = store.open_session(token)[1]
@@ -97,7 +97,7 @@ def test_requests_write_the_end_of_a_session_seldom(sqlite_store: Store) -> None
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a" * (MOST_NAME + 1), "a\nb", "\x1b[31m"])
-def test_names_of_tokens_can_be_told_and_printed(sqlite_store: Store, name: str) -> None:
+def test_names_of_tokens_can_be_printed(sqlite_store: Store, name: str) -> None:
     with pytest.raises(DataError, match="printable characters"):
         sqlite_store.add_token(name, "viewer")
     assert not sqlite_store.has_tokens()

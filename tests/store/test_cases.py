@@ -75,7 +75,7 @@ def test_pages_of_hosts_hold_each_once(store):
         store.hosts(after="bm8")
 
 
-def test_changes_are_told_once_each(store):
+def test_changes_are_reported_once_each(store):
     marks = store.marks()
     fill(store)
     told = store.changes(marks)
@@ -94,7 +94,7 @@ def test_changes_are_told_once_each(store):
     assert ([entry.subject for entry in after.audit], after.rules_changed, after.new) == ([one], True, frozenset())
 
 
-def test_more_changes_than_are_told_one_by_one_say_so(store):
+def test_more_changes_than_are_sent_one_by_one_are_reported(store):
     marks = store.marks()
     hosts = [{"at_s": k, "src_ip": f"10.0.{k // 250}.{k % 250}"} for k in range(MOST_CHANGED + 50)]
     store.commit_batch("eth0", None, alerts_of(hosts), n_flows=len(hosts))
@@ -102,7 +102,7 @@ def test_more_changes_than_are_told_one_by_one_say_so(store):
     assert (told.too_many, len(told.incidents)) == (True, MOST_CHANGED)
 
 
-def test_what_a_rule_keeps_quiet_is_counted(store):
+def test_what_a_rule_suppresses_is_counted(store):
     fill(store)
     rule = AllowRule(src="192.0.2.7")
     like = {"src_ip": "192.0.2.7"}, {"src_ip": "192.0.2.7", "class": "botnet"}

@@ -273,7 +273,7 @@ def everything(store: Store) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("rule_first", [True, False])
-def test_a_rule_keeps_alerts_quiet_before_and_after_and_lets_them_go(store: Store, rule_first: bool) -> None:
+def test_a_rule_suppresses_alerts_before_and_after_and_lets_them_go(store: Store, rule_first: bool) -> None:
     alerts = alerts_of([{"src_ip": f"192.0.2.{k % 10}", "src_port": k, "at_s": float(k)} for k in range(40)])
     if rule_first:
         store.add_rule(SCANNER)
@@ -348,7 +348,7 @@ def test_each_sink_is_owed_what_was_stored_since_it_is_known(store: Store) -> No
         store.undelivered("none")
 
 
-def test_retention_takes_what_is_old_and_counts_what_was_not_told(store: Store) -> None:
+def test_retention_takes_what_is_old_and_counts_what_was_not_delivered(store: Store) -> None:
     store.register_sink("sink")
     put(store, alerts_of([{"at_s": 3600.0 * k} for k in range(10)]))
     store.mark_delivered("sink", store.undelivered("sink", limit=2)["seq"][-1], n_delivered=2)
@@ -379,7 +379,7 @@ def test_many_may_open_a_new_store_at_once(store_url: str) -> None:
     assert failures == []
 
 
-def test_minutes_count_what_is_told_whatever_becomes_of_it(store: Store) -> None:
+def test_minutes_count_what_is_reported_whatever_becomes_of_it(store: Store) -> None:
     def counted() -> dict[tuple[int, str, int], int]:
         with store._engine.connect() as connection:
             return {tuple(row)[:3]: row[3] for row in connection.execute(sa.select(ALERT_COUNTS)) if row[3]}

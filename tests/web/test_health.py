@@ -84,7 +84,9 @@ def test_reasons_without_end_make_no_series_without_end(stocked: Store) -> None:
     assert sum(told.values()) == sum(range(500)) + 2
 
 
-def test_figures_take_a_token_unless_the_server_is_told(stocked: Store, client_of: Callable[..., httpx.Client]) -> None:
+def test_figures_take_a_token_unless_the_server_is_opened(
+    stocked: Store, client_of: Callable[..., httpx.Client]
+) -> None:
     client = client_of("viewer")
     assert client.get("/metrics").status_code == 200
     assert httpx.get(client.base_url.join("/metrics")).status_code == 401
@@ -93,7 +95,7 @@ def test_figures_take_a_token_unless_the_server_is_told(stocked: Store, client_o
         assert httpx.get(f"{server.url}/api/v1/me").status_code == 401
 
 
-def test_whether_it_is_ready_is_told_to_everyone_and_why_not_without_names(stocked: Store) -> None:
+def test_whether_it_is_ready_is_reported_to_everyone_and_why_not_without_names(stocked: Store) -> None:
     stocked.add_token("ann", "admin")
     engines = Engines([Running("eth0")])
     with running(stocked, engines=engines) as server:
@@ -107,7 +109,7 @@ def test_whether_it_is_ready_is_told_to_everyone_and_why_not_without_names(stock
         assert httpx.get(f"{server.url}/healthz").text == "ok\n"
 
 
-def test_a_store_that_is_away_is_told_in_the_figures(stocked: Store, tmp_path: Path) -> None:
+def test_a_store_that_is_away_is_reported_in_the_figures(stocked: Store, tmp_path: Path) -> None:
     engines = Engines([Running("eth0")])
     with running(stocked, engines=engines, settings=ServeConfig(open_metrics=True)) as server:
         stocked.close()
@@ -121,7 +123,7 @@ def test_a_store_that_is_away_is_told_in_the_figures(stocked: Store, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["grafana-dashboard.json", "deepidea-alerts.yml"])
-def test_each_figure_that_the_examples_ask_for_is_told(stocked: Store, name: str) -> None:
+def test_each_figure_that_the_examples_ask_for_is_reported(stocked: Store, name: str) -> None:
     stocked.register_sink("file:alerts.json")
     progress = Progress(latencies_s=[0.1], batch_flows=[10])
     with running(stocked, engines=Engines([Running("eth0", progress)])) as server:

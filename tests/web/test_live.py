@@ -23,7 +23,7 @@ from tests.web.listening import listening
 from tests.web.running import running
 
 
-def test_a_new_alert_is_told(filled, server):
+def test_a_new_alert_is_reported(filled, server):
     with listening(server) as reader:
         time.sleep(0.4)  # the poller is at its pace
         filled.commit_batch("eth0", None, sweep(5, src_ip="192.0.2.200"), n_flows=5)
@@ -32,7 +32,7 @@ def test_a_new_alert_is_told(filled, server):
         assert (told["incident"]["host"], told["new"], told["replaces"]) == ("192.0.2.200", True, [])
 
 
-def test_a_status_that_one_sets_is_told_to_another(service, server, client, ann):
+def test_a_status_that_one_sets_is_reported_to_another(service, server, client, ann):
     row = service.incidents(limit=1).items[0]
     with listening(server) as reader:
         service.set_status([row.incident_id], "closed", actor=ann, note=XSS)
@@ -43,7 +43,7 @@ def test_a_status_that_one_sets_is_told_to_another(service, server, client, ann)
         assert "address" not in change
 
 
-def test_verdicts_rules_and_engines_are_told(service, filled, server, ann):
+def test_verdicts_rules_and_engines_are_reported(service, filled, server, ann):
     row = service.incidents(limit=1).items[0]
     with listening(server) as reader:
         service.add_verdict("incident", row.incident_id, "true_positive", actor=ann)
@@ -109,7 +109,7 @@ def test_a_server_ends_though_somebody_listens(filled, monkeypatch):
             reader.until("never")
 
 
-def test_a_hundred_listeners_are_told(filled):
+def test_a_hundred_listeners_are_reported(filled):
     told: list[str] = []
 
     async def listen(address: str, ready: asyncio.Barrier) -> None:
@@ -220,7 +220,7 @@ def test_silence_is_broken_by_a_heartbeat_that_looks_at_rights(service):
     run(scene())
 
 
-def test_a_store_that_is_away_is_told_and_followed_again(service, filled, monkeypatch):
+def test_a_store_that_is_away_is_reported_and_followed_again(service, filled, monkeypatch):
     away = threading.Event()
     real = changes.since
 

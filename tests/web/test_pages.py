@@ -94,7 +94,7 @@ def test_every_page_of_an_empty_store_says_what_it_is_for(empty: Served, path: s
 
 
 @pytest.mark.parametrize("path", ["/", "/incidents", "/hosts", "/model", "/sources", "/rules", "/tokens"])
-def test_an_empty_page_tells_the_command_that_fills_it(empty: Served, path: str) -> None:
+def test_an_empty_page_shows_the_command_that_fills_it(empty: Served, path: str) -> None:
     assert any("deepidea " in element.text for element in page_at(empty, path).all("code"))
 
 
@@ -241,7 +241,7 @@ def test_several_incidents_are_acknowledged_at_once(at_work: tuple[Served, httpx
     assert server.store.count_incidents(status="acknowledged") == 3
 
 
-def test_what_cannot_be_done_is_told_on_the_page(at_work: tuple[Served, httpx.Client]) -> None:
+def test_what_cannot_be_done_is_reported_on_the_page(at_work: tuple[Served, httpx.Client]) -> None:
     server, client = at_work
     page = page_at(server, "/incidents", client)
     sent = {**form_of(page, "/incidents"), "status": "closed"}
@@ -249,7 +249,7 @@ def test_what_cannot_be_done_is_told_on_the_page(at_work: tuple[Served, httpx.Cl
     assert "tick some first" in read_page(str(answer.url), answer.text).text
 
 
-def test_an_incident_is_judged_noted_and_closed(at_work: tuple[Served, httpx.Client]) -> None:
+def test_an_incident_is_labelled_noted_and_closed(at_work: tuple[Served, httpx.Client]) -> None:
     server, client = at_work
     [row] = AnalystService(server.store).incidents(class_name="brute_force").items
     base = f"/incidents/{row.incident_id}"
@@ -291,7 +291,7 @@ def test_a_change_of_what_somebody_else_has_changed_is_refused(at_work: tuple[Se
     assert AnalystService(server.store).incidents(class_name="DDoS").items[0].note == "theirs"
 
 
-def test_a_rule_tells_what_it_silences_before_it_is_added(at_work: tuple[Served, httpx.Client]) -> None:
+def test_a_rule_shows_what_it_suppresses_before_it_is_added(at_work: tuple[Served, httpx.Client]) -> None:
     server, client = at_work
     page = page_at(server, "/rules/new?dst=198.51.100.0/24&class=DDoS&note=drill", client)
     assert "Suppresses 250 stored alerts at once" in page.text
@@ -347,7 +347,7 @@ def test_an_incident_that_is_no_more_is_not_found(empty: Served) -> None:
     assert "Page not found" in answer.text
 
 
-def test_a_store_that_is_away_is_told(stocked: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_is_reported(stocked: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise StoreError("the store must answer, however: it does not")
 
@@ -359,7 +359,7 @@ def test_a_store_that_is_away_is_told(stocked: Store, monkeypatch: pytest.Monkey
     assert "The store is unavailable" in answer.text
 
 
-def test_a_replay_is_told_to_be_old(tmp_path: Path) -> None:
+def test_a_replay_is_shown_as_old(tmp_path: Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/a.db") as store, running(store) as server:
         store.commit_batch("old.pcap", None, sweep(20), n_flows=20)
         assert "Old data" in page_at(server, "/?window=1h").text

@@ -157,7 +157,7 @@ def test_addresses_and_heads_have_bounds(shared: Served) -> None:
     assert ask(shared, head, *[b"a" * 65536] * 20).split()[1] == b"400"
 
 
-def test_whoever_sends_a_body_too_slowly_is_told_so(shared: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_sends_a_body_too_slowly_is_reported_so(shared: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "BODY_WITHIN_S", 0.3)
     head = "POST /api/odd/size HTTP/1.1\nHost: localhost\nContent-Length: 100\n\n"
     assert ask(shared, head, *[b"x"] * 8, pause_s=0.1).split()[1] == b"408"
@@ -184,7 +184,7 @@ def test_a_slow_answer_is_waited_for(shared: Served, monkeypatch: pytest.MonkeyP
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_is_told_by_a_number_that_the_log_has_and_nothing_else(
+def test_a_fault_is_reported_by_a_number_that_the_log_has_and_nothing_else(
     shared: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = httpx.get(f"{shared.url}/api/odd/fault")

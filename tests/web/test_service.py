@@ -84,7 +84,7 @@ def test_an_incident_is_understood_at_a_glance(service):
     assert [one.n_alerts for one in view.suggestions] == [300, 300]
 
 
-def test_a_suggested_rule_keeps_quiet_what_it_promised(service, ann):
+def test_a_suggested_rule_suppresses_what_it_promised(service, ann):
     for row in service.incidents(limit=4, order="alerts").items:
         view = service.incident(row.incident_id)
         for suggestion in view.suggestions:
@@ -97,7 +97,7 @@ def test_a_suggested_rule_keeps_quiet_what_it_promised(service, ann):
         assert service.store.incident(row.incident_id)["n_alerts"] == row.n_alerts
 
 
-def test_a_host_is_told_from_both_ends(service):
+def test_a_host_is_shown_from_both_ends(service):
     target = service.host("198.51.100.1")
     assert (target.n_as_source, target.n_as_target) == (0, 621)
     assert sum(target.series.lines["alerts"]) == target.n_alerts
@@ -176,7 +176,7 @@ def test_models_are_activated_and_gone_back_from(filled, detector, ann, tmp_path
 
 
 @pytest.mark.parametrize("entry", [{"src": "192.0.2.0/27"}, {"host": "198.51.100.1", "port": "20-80"}, {"dst": "::/0"}])
-def test_a_preview_tells_what_a_rule_will_do(service, ann, entry):
+def test_a_preview_shows_what_a_rule_will_do(service, ann, entry):
     seen = service.preview_rule({**entry, "expires": "2000-01-01"})
     assert service.add_rule(entry, actor=ann)[1] == seen.n_alerts
     assert service.preview_rule(entry).n_alerts == 0
@@ -330,7 +330,7 @@ def test_a_headline_is_one_sentence_of_any_incident(name, role, n_alerts, n_host
     assert len(text) < 200
 
 
-def test_what_changed_is_told_once(tmp_path, ann):
+def test_what_changed_is_reported_once(tmp_path, ann):
     with open_store(f"sqlite:///{tmp_path / 'one.db'}") as store:
         before = store.marks()
         store.commit_batch("eth0", None, sweep(10), n_flows=10)

@@ -181,14 +181,14 @@ def refused(what: ServeConfig) -> str:
     return f"{type(error.value).__name__}: {error.value}"
 
 
-def test_a_port_that_is_taken_is_told(plain: ServeConfig) -> None:
+def test_a_port_that_is_taken_is_reported(plain: ServeConfig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         told = refused(replace(plain, port=other.getsockname()[1]))
     assert told.startswith(SourceError.__name__)
     assert "Address already in use; choose another --port" in told
 
 
-def test_an_address_of_no_interface_is_told(plain: ServeConfig) -> None:
+def test_an_address_of_no_interface_is_reported(plain: ServeConfig) -> None:
     assert "choose another --port or --host" in refused(replace(plain, host="192.0.2.1"))
 
 
@@ -208,7 +208,9 @@ def test_without_a_token_it_lets_nobody_else_in(plain: ServeConfig) -> None:
         assert httpx.get(f"{url}/").status_code == 303
 
 
-def test_a_certificate_that_is_none_is_told(plain: ServeConfig, certificate: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_certificate_that_is_none_is_reported(
+    plain: ServeConfig, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
     cert, key = certificate
     locked = tmp_path / "locked.pem"
     subprocess.run(["openssl", "ec", "-in", key, "-aes256", "-passout", "pass:secret", "-out", locked],
@@ -217,7 +219,7 @@ def test_a_certificate_that_is_none_is_told(plain: ServeConfig, certificate: tup
         assert refused(replace(plain, tls_cert=pair[0], tls_key=pair[1])).startswith(DataError.__name__)
 
 
-def test_a_source_that_cannot_be_used_is_told_before_anything_is_served(
+def test_a_source_that_cannot_be_used_is_reported_before_anything_is_served(
     plain: ServeConfig, model_file: Path, flow_file: Path, tmp_path: Path
 ) -> None:
     with_model = replace(plain, model=model_file)
@@ -229,13 +231,13 @@ def test_a_source_that_cannot_be_used_is_told_before_anything_is_served(
     assert threading.active_count() == 1 + sum(t.daemon for t in threading.enumerate())
 
 
-def test_a_store_that_cannot_be_opened_is_told(plain: ServeConfig, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_opened_is_reported(plain: ServeConfig, tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database" * 1000)
     for url in (f"sqlite:///{tmp_path}/none/page.db", f"sqlite:///{tmp_path}/text.db", "http://localhost"):
         assert refused(replace(plain, store=url)).startswith(StoreError.__name__)
 
 
-def test_an_extra_that_is_not_installed_is_told(plain: ServeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extra_that_is_not_installed_is_reported(plain: ServeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert refused(plain).startswith(MissingExtraError.__name__)
     assert "pip install 'deepidea[serve]'" in refused(plain)

@@ -86,7 +86,7 @@ def _show_finding(alert: Mapping[str, Any]) -> None:
         out.print(
             Text(f"{finding.title}: {alert['sentence'] or 'no evidence is stored'}{margin}", "bold"), soft_wrap=True
         )
-        out.print("The finding raised this alert. The flow that completed it, judged by itself:", soft_wrap=True)
+        out.print("The finding raised this alert. The flow that completed it, scored by itself:", soft_wrap=True)
 
 
 def _facts(alert: Mapping[str, Any]) -> list[str]:

@@ -84,8 +84,9 @@ def alerts(
     ] = None,
     store: StoreUrl = "",
     limit: Limit = 50,
-    quiet: Annotated[bool, option("List the alerts that allow rules suppress.")] = False,
+    suppressed: Annotated[bool, option("List the alerts that allow rules suppress.", "--suppressed")] = False,
     format: Annotated[AlertFormat | None, option("Print lines of this format instead of a table.")] = None,
+    quiet: Annotated[bool, option("Former name of --suppressed.", "--quiet", hidden=True)] = False,
 ) -> None:
     """List alerts, latest first."""
     from deepidea.detection.sinks.formats.rendering import render
@@ -94,7 +95,7 @@ def alerts(
 
     with known_store(store) as opened, opened.read() as connection:
         wanted = None if incident is None else stored.find_id(connection, incident)
-        rows = find_table(connection, incident=wanted, suppressed=quiet, limit=limit)
+        rows = find_table(connection, incident=wanted, suppressed=suppressed or quiet, limit=limit)
     if format is not None:
         sys.stdout.writelines(line + "\n" for line in render(rows, format))
         return

@@ -236,7 +236,7 @@ def test_half_a_line_that_a_crash_left_comes_at_last(log: Path) -> None:
     assert sorted(reader.read(3).split()) == sorted(numbers(0, 12).split() + [b"half"])
 
 
-def test_a_packed_file_is_read_when_it_is_whole_and_damage_is_told(tmp_path: Path, log: Path) -> None:
+def test_a_packed_file_is_read_when_it_is_whole_and_damage_is_reported(tmp_path: Path, log: Path) -> None:
     reader = Reader(tmp_path)
     reader.read()
     packed = gzip.compress(numbers(20_000, 60_000))

@@ -224,7 +224,7 @@ def test_it_listens_on_every_kind_of_address(address: str) -> None:
     assert dict(heard.flows().schema) == BIFLOW_COLUMNS
 
 
-def test_it_tells_of_lost_and_skipped_once_and_hands_over_what_waits() -> None:
+def test_it_reports_lost_and_skipped_once_and_hands_over_what_waits() -> None:
     with listening() as heard:
         send(heard, forged.v5([{}]), forged.v5([{"dport": 80}], number=9), b"\0\x08")
         heard.until(lambda: heard.told("skipped"))
@@ -247,7 +247,7 @@ def test_strangers_are_not_listened_to_where_exporters_are_named() -> None:
     assert heard.flows().height == 0
 
 
-def test_what_the_kernel_drops_is_told() -> None:
+def test_what_the_kernel_drops_is_reported() -> None:
     source = NetFlowSource("netflow://127.0.0.1:0", receive_buffer_bytes=1)
     stop = threading.Event()
     batches = source.batches(None, stop)

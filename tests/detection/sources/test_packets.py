@@ -65,12 +65,12 @@ def test_a_folder_is_read_in_order_of_names(tmp_path):
     assert flows.height == 6
 
 
-def test_an_empty_folder_is_told(tmp_path):
+def test_an_empty_folder_is_reported(tmp_path):
     with pytest.raises(DataError, match="holds none"):
         read(PacketSource(str(tmp_path)))
 
 
-def test_a_growing_capture_is_followed_until_told_to_stop(tmp_path):
+def test_a_growing_capture_is_followed_until_stopped(tmp_path):
     path, stop, told = tmp_path / "grows.pcap", threading.Event(), []
     data = pcap(many(400))
     path.write_bytes(data[:5000])
@@ -85,7 +85,7 @@ def test_a_growing_capture_is_followed_until_told_to_stop(tmp_path):
     assert sum(batch.flows.height for batch in told) >= 200  # those older than the time-out; the rest is under way
 
 
-def test_what_is_skipped_is_told_once(tmp_path):
+def test_what_is_skipped_is_reported_once(tmp_path):
     path = tmp_path / "cut.pcap"
     path.write_bytes(pcap([(1, bytes(60)), *many(3)])[:-3])
     told = [batch.skipped for batch in read(PacketSource(str(path)))]
@@ -95,12 +95,12 @@ def test_what_is_skipped_is_told_once(tmp_path):
     }
 
 
-def test_an_interface_that_is_not_there_is_told():
+def test_an_interface_that_is_not_there_is_reported():
     with pytest.raises(SourceError, match="cannot capture from none0"):
         read(PacketSource("interface:none0"))
 
 
-def test_bad_options_are_told_before_anything_is_opened():
+def test_bad_options_are_reported_before_anything_is_opened():
     with pytest.raises(ValueError, match="dialect"):
         PacketSource("none.pcap", dialect="other")
 
@@ -160,7 +160,7 @@ def test_a_ring_is_drained_of_what_came_before_and_of_no_more(loopback, sender):
     assert n + sum(map(len, blocks)) >= 200
 
 
-def test_a_quiet_pipe_tells_flows_whose_time_has_come(monkeypatch):
+def test_a_quiet_pipe_returns_flows_whose_time_has_come(monkeypatch):
     reading, writing = os.pipe()
     stop, told = threading.Event(), []
     with open(reading, "rb") as stdin, open(writing, "wb", buffering=0) as pipe:
@@ -191,7 +191,7 @@ def tap():
     subprocess.run(["ip", "link", "del", name], capture_output=True)
 
 
-def test_an_interface_that_goes_away_is_told_after_what_it_carried(tap):
+def test_an_interface_that_goes_away_is_reported_after_what_it_carried(tap):
     batches = PacketSource(f"interface:{tap}").batches(None, threading.Event())
     next(batches)  # the ring is open
     with open("/dev/net/tun", "r+b", buffering=0) as line:
@@ -205,7 +205,7 @@ def test_an_interface_that_goes_away_is_told_after_what_it_carried(tap):
     assert pl.concat(told).filter(pl.col("dst_port") == 53).height == 1
 
 
-def test_without_the_right_to_capture_it_is_told_how_to_get_it():
+def test_without_the_right_to_capture_it_is_explained_how_to_get_it():
     code = "import os; from deepidea.packets.live import LiveCapture; os.setuid(65534); LiveCapture('lo')"
     if os.getuid():
         pytest.skip("only the superuser can give up rights")

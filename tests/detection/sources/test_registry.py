@@ -212,17 +212,17 @@ def test_every_source_is_on_its_page() -> None:
         ("lo", "interface"),
     ],
 )
-def test_addresses_are_told_by_how_they_begin(address: str, name: str) -> None:
+def test_addresses_are_recognised_by_how_they_begin(address: str, name: str) -> None:
     assert source_of(address).name == name
 
 
-def test_captures_are_told_by_their_content(tmp_path: Path) -> None:
+def test_captures_are_recognised_by_content(tmp_path: Path) -> None:
     for n, mark in enumerate((b"\xd4\xc3\xb2\xa1", b"\x0a\x0d\x0d\x0a")):
         (tmp_path / f"{n}.bin").write_bytes(mark + bytes(20))
         assert source_of(str(tmp_path / f"{n}.bin")).name == "pcap"
 
 
-def test_a_log_that_is_not_there_yet_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_log_that_is_not_there_yet_is_recognised_by_name(tmp_path: Path) -> None:
     assert source_of(str(tmp_path / "conn.log"), follow=True).name == "zeek"
     assert source_of(str(tmp_path / "eve.json"), follow=True).name == "eve"
     with pytest.raises(DataError, match="there is no file"):
@@ -237,7 +237,7 @@ def test_a_log_that_is_not_there_yet_is_told_by_its_name(tmp_path: Path) -> None
         ("empty", "folder .*/empty' holds no flows"),
     ],
 )
-def test_what_is_of_no_kind_is_told_with_what_comes_near(tmp_path: Path, address: str, fact: str) -> None:
+def test_what_is_of_no_kind_is_reported_with_what_comes_near(tmp_path: Path, address: str, fact: str) -> None:
     zeek_text(tmp_path)
     (tmp_path / "notes.txt").write_text("hello\n")
     (tmp_path / "empty").mkdir()
@@ -250,7 +250,7 @@ def test_an_unknown_url_names_those_near_it() -> None:
         source_of("netfow://:2055")
 
 
-def test_what_a_source_cannot_do_is_told(tmp_path: Path) -> None:
+def test_what_a_source_cannot_do_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot follow .*flows.csv: it is a table"):
         open_source(str(csv_table(tmp_path)), follow=True)
     with pytest.raises(ValueError, match=r"conn.log, Zeek's conn.log: .*speed"):
@@ -258,7 +258,7 @@ def test_what_a_source_cannot_do_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_files_are_told_by_their_content(data_root: Path) -> None:
+def test_real_files_are_recognised_by_content(data_root: Path) -> None:
     real = {"zeek/mixed": "zeek", "zeek/port-scan-vertical/conn.log": "zeek", "zeek/labeled/conn.log.labeled": "zeek"}
     real |= {"suricata/eve.json": "eve", "cicids17-improved": "table", "pcap": "pcap"}
     assert {name: source_of(str(data_root / name)).name for name in real} == real
@@ -269,7 +269,7 @@ SHARED = ("redis://me:secret@127.0.0.1:1/0?stream=flows&group=site", "kafka://me
 
 
 @pytest.mark.parametrize("address", SHARED)
-def test_a_shared_source_can_be_gone_on_with_and_tells_no_password(address: str) -> None:
+def test_a_shared_source_can_be_gone_on_with_and_shows_no_password(address: str) -> None:
     source, info = open_source(address), source_of(address)
     assert isinstance(source, PartitionedSource)
     assert (source.schema, source.replayable) == (info.schema, info.replayable) == ("conn", True)
@@ -300,7 +300,7 @@ def test_times_of_tables_are_read(tmp_path: Path, told: str, start: str | None) 
     assert start is None or lengths.to_list() == (flows["duration_s"] * 1e6).round().to_list()
 
 
-def test_a_table_of_no_registered_schema_needs_to_be_told_its_own(tmp_path: Path) -> None:
+def test_a_table_of_no_registered_schema_needs_to_be_given_its_own(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"no registered schema .*conn"):
         batches(str(tmp_path / "own.csv"))

@@ -71,7 +71,7 @@ def test_kdd99_facts(data_root: Path) -> None:
 
 
 @pytest.mark.data
-def test_cicids17_odd_cells_are_told_by_column(data_root: Path) -> None:
+def test_cicids17_odd_cells_are_reported_by_column(data_root: Path) -> None:
     add_dataset("cicids17", data_root / "cicids17")
     d = describe(load_dataset("cicids17"))
     assert d.train.missing_cells == {"bytes_per_s": 18}

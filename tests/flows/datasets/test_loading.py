@@ -161,7 +161,7 @@ def test_lines_are_counted_from_the_file_not_from_the_batch(tmp_path: Path) -> N
         add_dataset("kdd99", _write_kdd(tmp_path / "kdd", lines))
 
 
-def test_damaged_files_are_told(tmp_path: Path) -> None:
+def test_damaged_files_are_reported(tmp_path: Path) -> None:
     folder = _write_kdd(tmp_path / "kdd", kdd_lines(*["normal."] * 1000))
     train = folder / "kddcup.data_10_percent.gz"
     whole = train.read_bytes()
@@ -179,14 +179,14 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
         ("Fwd Header Length.1", "Attempted Category", "attempted_category of the corrected data set"),
     ],
 )
-def test_wrong_headers_are_told(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_wrong_headers_are_reported(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = _write_cic(tmp_path / "cic" / "a.csv", [{}])
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(SchemaError, match=message):
         add_dataset("cicids17", path.parent)
 
 
-def test_absent_folders_and_files_are_told(tmp_path: Path) -> None:
+def test_absent_folders_and_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="is no folder; the publisher's page: http"):
         add_dataset("kdd99", tmp_path / "absent")
     with pytest.raises(DatasetError, match=r"lacks kddcup.data_10_percent, corrected"):
@@ -238,7 +238,7 @@ def _raise_format(home: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_damage_part, _remove_part, _cut_record, _raise_format])
-def test_a_damaged_copy_is_told_and_mended_by_adding(
+def test_a_damaged_copy_is_reported_and_mended_by_adding(
     tmp_path: Path, own_home: Path, damage: Callable[[Path], None]
 ) -> None:
     folder = _write_kdd(tmp_path / "kdd", kdd_lines("normal.", "smurf."))

@@ -127,7 +127,7 @@ def test_both_directions_of_one_record() -> None:
     assert (other.src, other.src_port, other.fwd_bytes, other.bwd_bytes) == (one.dst, 443, 9000, 180)
 
 
-def test_options_tell_of_sampling_and_start_up_and_make_no_flows() -> None:
+def test_options_report_sampling_and_start_up_and_make_no_flows() -> None:
     decoder = NetFlowDecoder()
     fields = (*IPFIX_FIELDS[:4], (22, 4), (21, 4), *IPFIX_FIELDS[6:])
     options = a_set(3, b"\x01\x01\0\x03\0\x01", *(forged._field(n, size) for n, size in ((143, 4), (160, 8), (305, 4))))
