@@ -11,6 +11,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +102,7 @@ class Behaviour:
         technique = self.technique or self.attack_class.technique
         return None if technique is None else technique.uid
 
-    @property
+    @cached_property
     def shown(self) -> pl.Expr:
         """Whether a flow's windows show it."""
         reached = [value.is_not_null() for value in self.counts.values()] if self.follows else []
@@ -109,7 +110,7 @@ class Behaviour:
         within = [self.counts[name] <= value for name, value in self.most.items()]
         return pl.all_horizontal(self.where, *reached, *within).fill_null(False)
 
-    @property
+    @cached_property
     def margin(self) -> pl.Expr:
         """How many times the threshold the first count is."""
         name = next(iter(self.least))

@@ -48,10 +48,12 @@ class HomeNetworks:
     """
 
     cidrs: Sequence[str] = PRIVATE_NETWORKS
-    _networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
+    _networks: tuple[tuple[int, int, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_networks", tuple(map(_network, self.cidrs)))
+        networks = map(_network, self.cidrs)
+        masked = tuple((one.version, int(one.network_address), int(one.netmask)) for one in networks)
+        object.__setattr__(self, "_networks", masked)
         object.__setattr__(self, "side", lru_cache(maxsize=65_536)(self._side))
 
     def _side(self, address: str) -> int:
@@ -63,7 +65,9 @@ class HomeNetworks:
             found = found.ipv4_mapped
         if found.is_multicast or address == "255.255.255.255":
             return GROUP
-        return INSIDE if any(found in network for network in self._networks) else OUTSIDE
+        number, version = int(found), found.version
+        inside = any(version == of and number & mask == network for of, network, mask in self._networks)
+        return INSIDE if inside else OUTSIDE
 
     def sides(self, addresses: pl.Series) -> pl.Series:
         """Return the side of each address, UInt8 ``(n,)``."""
