@@ -224,7 +224,7 @@ def _mixed(a: np.uint64, b: np.uint64) -> np.uint64:
     return x | np.uint64(1)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _place_of(keys: Keys, name: np.uint64, now_us: int) -> tuple[int, int]:
     """Return the place of a key and when it was seen last, -1 where it begins here; it counts as seen now."""
     first = int((name * _MIX_2) >> np.uint64(33)) & (len(keys.names) - WAYS)
@@ -274,7 +274,7 @@ def _count(cells: npt.NDArray[np.float32], which: int, amount: float) -> None:
 
 # Distinct values without a set for each key: one table remembers when each (key, value) was last seen. In every window
 # that time says whether the present bucket has counted the value already, or the one before, or neither.
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_once(state: State, place: int, which: int, member: np.uint64) -> None:
     """Count a value of a key once in each bucket."""
     name = _mixed(member, state.keys.names[place] + np.uint64(which))
@@ -385,7 +385,7 @@ def _write_ring(rings: Rings, place: int, now_us: int, out: npt.NDArray[np.float
 # --- a flow ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _flow_at(flows: Flows, row: int) -> Flow:
     port = np.uint64(flows.dst_ports[row] + 2) | (np.uint64(flows.protocols[row]) << np.uint64(32))
     return Flow(
@@ -518,7 +518,7 @@ def _count_target_port(state: State, flow: Flow, wanted: Wanted, out: npt.NDArra
 # A sensor sees flows of the hosts that it watches. Where both ends are public, the end that takes part in many of such
 # flows is one of them. The frequent addresses are kept by Misra and Gries (1982): none that has more than a
 # seventeenth of the flows is missed, and memory does not grow.
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _count_own(state: State, host: np.uint64) -> bool:
     """Count a public address, and return whether it is taken for one of the site's own."""
     hosts, flows = state.own_hosts, state.own_flows
@@ -536,7 +536,7 @@ def _count_own(state: State, host: np.uint64) -> bool:
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _find_own(state: State, flows: Flows, row: int) -> None:
     """Mark an end of a flow between public addresses as inside, where the site's own hosts can be told."""
     if flows.src_sides[row] != OUTSIDE or flows.dst_sides[row] != OUTSIDE:
@@ -549,7 +549,7 @@ def _find_own(state: State, flows: Flows, row: int) -> None:
         flows.dst_sides[row] = INSIDE
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _move_clock(state: State, time_us: int) -> None:
     """Let the clock stand at the latest time so far; back again after one far ahead, or where an older file follows.
 
