@@ -46,11 +46,20 @@ ALERT_ABOVE = Thresholds({"score": 0.0}, 0.01, 100, "test")  # every flow is an 
 # --- what is read: N records in parts, and files that hold them -------------------------------------------------------
 
 
+def _is_scan(n: int) -> bool:
+    """Every third record is an attempt of a scan that goes on from the first record to the last."""
+    return n % 3 == 1
+
+
+SCAN = {"src": "10.0.0.66", "dst": "10.1.0.99"}
+
+
 def _frames() -> list[tuple[float, bytes]]:
     """Packets of flows that overlap: each lasts 21 s, and none is answered."""
+    ends = [(SCAN["src"], SCAN["dst"], n) if _is_scan(n) else (A, f"10.0.1.{n % 5}", 53 + n % 7) for n in range(N)]
     made = [
-        (1000.0 + n + gap, udp(A, 2000 + n, f"10.0.1.{n % 5}", 53 + n % 7, b"q" * (1 + n % 50)))
-        for n in range(N)
+        (1000.0 + n + gap, udp(src, 2000 + n, dst, port, b"q" * (1 + n % 50)))
+        for n, (src, dst, port) in enumerate(ends)
         for gap in (0.0, 8.0, 21.0)
     ]
     return sorted([*made, *conversation(start=1100.0), (1150.5, bytes(60))], key=lambda one: one[0])
@@ -61,14 +70,6 @@ FRAMES = _frames()
 
 def capture(first: int, last: int) -> bytes:
     return pcap(FRAMES[len(FRAMES) * first // N : len(FRAMES) * last // N])
-
-
-def _is_scan(n: int) -> bool:
-    """Every third record is an attempt of a scan that goes on from the first record to the last."""
-    return n % 3 == 1
-
-
-SCAN = {"src": "10.0.0.66", "dst": "10.1.0.99"}
 
 
 def zeek(first: int, last: int) -> bytes:
