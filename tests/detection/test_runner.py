@@ -147,7 +147,8 @@ def test_adapt_writes_a_detector_that_detect_goes_by(lab, tmp_path, command):
     assert ran.code == 0, ran.err
     assert "anomaly above 0.98 raises an alert" in ran.err
     assert "found by adapt" in ran.out
-    printed = command("detect", quiet, "--model", site, "--store", store_of(tmp_path)).err
+    assert "--flow-alerts" in ran.err
+    printed = command("detect", quiet, "--model", site, "--store", store_of(tmp_path), "--flow-alerts").err
     assert "alerts: anomaly above 0.98" in printed
     assert "adapted" in command("inspect", site, "--json").out
 

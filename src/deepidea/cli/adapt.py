@@ -56,7 +56,7 @@ def adapt(
     done.detector.save(output)
     show_adaptation(done)
     show_losses(done.skipped, {})
-    say(f"wrote {output}; next: deepidea detect SOURCE --model {output}")
+    say(f"wrote {output}; alerts of single flows go by it: deepidea detect SOURCE --model {output} --flow-alerts")
 
 
 def show_adaptation(done: Any) -> None:
