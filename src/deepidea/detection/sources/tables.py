@@ -184,7 +184,7 @@ def naming_flows(schema: Schema) -> Schema:
     """
     of_features = {key for column in schema.columns if schema.is_feature(column) for key in column.keys}
     names = {column.name: column for column in schema.columns}
-    for column in (*(c for c in get_schema("conn").columns if c.kind in ("identity", "port")), _END):
+    for column in (*(c for c in get_schema("conn").columns if c.kind in ("identity", "port")), _END, *_MESSAGE_BYTES):
         known = names.get(column.name)
         aliases = (*(known.aliases if known else ()), *column.aliases)
         if known is None or not schema.is_feature(known):
@@ -201,6 +201,10 @@ def naming_flows(schema: Schema) -> Schema:
 
 
 _END = Column("end", "identity", "", ("flow.end",), "when the flow ended")
+# Behaviours count these of ICMP, of which CICFlowMeter's features have no payload; a meter's own table has them.
+_MESSAGE_BYTES = tuple(
+    Column(f"{way}_message_bytes", "identity", "", (), "payload of IP packets") for way in ("fwd", "bwd")
+)
 
 
 def with_identity(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
@@ -217,9 +221,11 @@ def with_identity(flows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     end = _start(flows["end"]) if "end" in flows.columns else pl.col("start") + _length(flows)
     flows = flows.with_columns(end=end, community_id=_community_id(flows))
     absent = [pl.lit(None, dtype).alias(name) for name, dtype in IDENTITY.items() if name not in flows.columns]
+    metered = {column.name for column in _MESSAGE_BYTES} & set(flows.columns).difference(schema.features)
     return flows.with_columns(absent).select(
         *(pl.col(name).cast(dtype, strict=False) for name, dtype in IDENTITY.items()),
         *(name for name in schema.features if name in flows.columns and name not in IDENTITY),
+        *(pl.col(name).cast(pl.Float64, strict=False) for name in sorted(metered)),
     )
 
 
