@@ -8,7 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from deepidea.detection.behaviour.findings import FINDING_COLUMNS, BehaviourDetector
-from deepidea.detection.behaviour.windows import with_identity
+from deepidea.detection.behaviour.windows import identified
 from deepidea.errors import DataError
 from deepidea.flows.context import HostContext
 from deepidea.flows.sensors.projection import to_conn
@@ -68,7 +68,7 @@ class FlowAdapter:
         """Return the behaviours that flows complete, and the flows in which none can be found."""
         if self.behaviours is None:
             return FoundBehaviours(_NO_FINDINGS, pl.repeat(True, flows.height, eager=True))
-        known = with_identity(flows)
+        known = identified(flows)
         if not known.any():
             return FoundBehaviours(_NO_FINDINGS, ~known)
         found = self.behaviours.find(flows.filter(known))  # without the others, which would move its clock

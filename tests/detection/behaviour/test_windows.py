@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from deepidea.detection.behaviour.sites import GROUP, INSIDE, OUTSIDE, UNKNOWN, HomeNetworks
-from deepidea.detection.behaviour.windows import WINDOW_COLUMNS, WINDOWS, BehaviourWindows, with_identity
+from deepidea.detection.behaviour.windows import WINDOW_COLUMNS, WINDOWS, BehaviourWindows, identified
 from deepidea.errors import DataError
 from tests.detection.behaviour.flow_tables import REFUSED, UNANSWERED, conn_flows, random_flows, scan
 
@@ -180,7 +180,7 @@ def test_a_time_that_is_not_known_moves_no_clock() -> None:
 )
 def test_flows_need_addresses_times_and_counts(change: Callable[[pl.DataFrame], pl.DataFrame], expected: bool) -> None:
     flows = change(scan(3))
-    assert with_identity(flows).to_list() == [expected] * flows.height
+    assert identified(flows).to_list() == [expected] * flows.height
 
 
 # --- sides of a site --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from deepidea.detection.behaviour.sites import GROUP, UNKNOWN, HomeNetworks
 from deepidea.flows.context import ends_us, failed_flows, moments_us
 from deepidea.flows.identity import transport_number
 
-__all__ = ["COUNTS", "WINDOWS", "WINDOW_COLUMNS", "BehaviourWindows", "with_identity"]
+__all__ = ["COUNTS", "WINDOWS", "WINDOW_COLUMNS", "BehaviourWindows", "identified"]
 
 WINDOWS = {"10s": 10, "1min": 60, "10min": 600, "1h": 3600}
 """Lengths of windows in seconds."""
@@ -64,14 +64,14 @@ _NEEDED = ("src_ip", "dst_ip", "dst_port", "protocol", "fwd_packets", "bwd_packe
 _SIDES = HomeNetworks()  # which text is no address does not depend on what is inside
 
 
-def with_identity(flows: pl.DataFrame) -> pl.Series:
+def identified(flows: pl.DataFrame) -> pl.Series:
     """Return which flows have the addresses, times and counts that windows are made of, Boolean ``(n_flows,)``.
 
     Of each flow by itself, whatever the others have: how flows are cut into tables does not matter.
 
     Examples
     --------
-    >>> with_identity(pl.DataFrame({"src_ip": ["192.0.2.1"]})).to_list()
+    >>> identified(pl.DataFrame({"src_ip": ["192.0.2.1"]})).to_list()
     [False]
     """
     begins, lasts = ({*names} & set(flows.columns) for names in (("start", "timestamp"), ("duration_s", "duration_us")))
