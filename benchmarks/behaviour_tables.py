@@ -34,4 +34,17 @@ def recall() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"behaviours": behaviours, "behaviour-recall": recall}
+def field() -> str:
+    """Return what is found in captures and logs of real networks, in words."""
+    found = read_result("field_captures")
+    benign, edge = found["benign"], found["edge_day"]
+    missed = ", ".join(f"`{cell['name']}`" for cell in found["cells"] if not cell["right"])
+    return (
+        f"In captures and logs of real networks, {found['found']} of {found['attacks']} attacks make an incident of a "
+        f"right class (missed: {missed}), {benign['flows']:,} benign flows make {benign['incidents']} incidents, and a "
+        f"day of one host on the open Internet, {edge['flows']:,} flows, {edge['incidents']}, {edge['critical']} of "
+        "them critical (`benchmarks/field_captures.py`). Thresholds stand above what these benign flows reach."
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {"behaviours": behaviours, "behaviour-recall": recall, "behaviour-field": field}

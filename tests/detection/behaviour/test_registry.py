@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,3 +215,9 @@ def test_a_file_of_thresholds_that_means_nothing_is_refused(tmp_path: Path, text
 def test_a_file_of_thresholds_that_is_absent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.toml"):
         read_thresholds(tmp_path / "none.toml")
+
+
+def test_benign_values_are_those_that_were_measured() -> None:
+    measured = json.loads((Path(__file__).parents[3] / "benchmarks/results/behaviour_margins.json").read_text())
+    assert {one.name: one.benign for one in BEHAVIOURS if not one.follows} == measured["benign"]
+    assert all(one.benign < next(iter(one.least.values())) for one in BEHAVIOURS if one.benign is not None)

@@ -69,7 +69,8 @@ class Behaviour:
     sentence
         The evidence in words; counts are filled in by name.
     benign
-        Highest value of the first count in benign field captures, where all else held; None where none came near.
+        Highest value of the first count in benign captures of the field where all else held: measured by
+        `benchmarks/behaviour_margins.py`. None of what follows another behaviour.
     technique
         Of MITRE ATT&CK; the class's where absent.
     follows
@@ -187,10 +188,10 @@ _OTHER_TCP = (_PROTOCOL == TCP) & ~(_IS_WEB & _TO_OUTSIDE)
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
     _vertical("vertical_scan", "port scan of one host", "10min", 6, 4),
-    _vertical("slow_vertical_scan", "slow port scan of one host", "1h", 10, 4),
-    _horizontal("horizontal_scan", "scan of many hosts for one port", "1min", 15, _OTHER_TCP, 6),
-    _horizontal("slow_horizontal_scan", "slow scan of many hosts for one port", "10min", 25, _OTHER_TCP, 6),
-    _horizontal("web_scan", "scan of many hosts for web servers", "1min", 40, (_PROTOCOL == TCP) & _IS_WEB, 16),
+    _vertical("slow_vertical_scan", "slow port scan of one host", "1h", 10, 3),
+    _horizontal("horizontal_scan", "scan of many hosts for one port", "1min", 15, _OTHER_TCP, 1),
+    _horizontal("slow_horizontal_scan", "slow scan of many hosts for one port", "10min", 25, _OTHER_TCP, 2),
+    _horizontal("web_scan", "scan of many hosts for web servers", "1min", 40, (_PROTOCOL == TCP) & _IS_WEB, 15),
     _horizontal("udp_scan", "scan of many hosts for one UDP port", "1min", 60, (_PROTOCOL == UDP) & ~_IS_NAME, 21),
     Behaviour(
         "icmp_sweep", "ICMP sweep", "probe", "source_port", "1min",
@@ -201,15 +202,15 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         },
         {"hosts": 15, "failed_share": 0.5}, (_PROTOCOL == ICMP) & _TO_ONE,
         "{hosts} hosts pinged without an answer, {failed_share} of all that were pinged",
-        most={"packets_per_host": 4}, benign=2, technique=_SWEEP,
+        most={"packets_per_host": 4}, benign=0, technique=_SWEEP,
     ),
-    _guessing("password_guessing", "password guessing", "1min", 8, 0.5, _IS_LOGIN, 4),
-    _guessing("slow_password_guessing", "slow password guessing", "10min", 12, 0.6, _IS_LOGIN, 4),
+    _guessing("password_guessing", "password guessing", "1min", 8, 0.5, _IS_LOGIN, 0),
+    _guessing("slow_password_guessing", "slow password guessing", "10min", 12, 0.6, _IS_LOGIN, 0),
     _guessing("service_guessing", "guessing at a service", "1min", 25, 0.5, ~(_IS_LOGIN | _IS_WEB | _IS_NAME), 9),
-    _guessing("web_guessing", "guessing at a web server", "1min", 40, 0.9, _IS_WEB & _INWARDS, 4),
-    _beacon("beacon", "beacon", 8, 0.1, 0.85, 5),
-    _beacon("irregular_beacon", "beacon of differing sizes", 12, 0.15, 0.5, 5),
-    _beacon("jittered_beacon", "beacon with jitter", 16, 0.4, 0.95, 5),
+    _guessing("web_guessing", "guessing at a web server", "1min", 40, 0.9, _IS_WEB & _INWARDS, 0),
+    _beacon("beacon", "beacon", 8, 0.1, 0.85, 0),
+    _beacon("irregular_beacon", "beacon of differing sizes", 12, 0.15, 0.5, 0),
+    _beacon("jittered_beacon", "beacon with jitter", 16, 0.4, 0.95, 9),
     Behaviour(
         "dead_c2", "retries to a server that does not answer", "botnet", "service", "1h",
         {
@@ -219,7 +220,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         },
         {"attempts": 50, "failed_share": 0.9}, (_PROTOCOL == TCP) & _OUTWARDS,
         "{attempts} attempts to reach one service, {failed_share} of them without success",
-        most={"attempts_10s": 33, "attempts_10min": 1500}, benign=15, technique=_FALLBACK,
+        most={"attempts_10s": 33, "attempts_10min": 1500}, benign=7, technique=_FALLBACK,
     ),
     Behaviour(
         "connection_flood", "connection flood", "dos", "target_port", "10s",
@@ -230,7 +231,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         },
         {"connections": 120, "empty_share": 0.7}, _TO_ONE & (_PROTOCOL == TCP),
         "{connections} connections to one service within 10 s, {empty_share} of them empty, from {sources} hosts",
-        benign=7,
+        benign=6,
     ),
     _flood("packet_flood", "packet flood by one host", "service", 5000, 357, "{packets} small packets from one host"),
     _flood(
@@ -239,12 +240,12 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     ),
     Behaviour(
         "icmp_flood", "ICMP flood", "dos", "target", "10s", {"packets": pl.col("target_small_packets_10s")},
-        {"packets": 3000}, _PROTOCOL == ICMP, "{packets} ICMP messages", benign=357,
+        {"packets": 3000}, _PROTOCOL == ICMP, "{packets} ICMP messages", benign=30,
     ),
     Behaviour(
         "slow_http", "slow HTTP", "dos", "service", "10min",
         {"sockets": pl.col("service_idle_sockets_10min")}, {"sockets": 12}, (_PROTOCOL == TCP) & _IS_WEB,
-        "{sockets} connections to one web server held open with next to no data", benign=4,
+        "{sockets} connections to one web server held open with next to no data", benign=3,
     ),
     Behaviour(
         "dns_tunnel", "DNS tunnel", "tunnel", "service", "1h",
@@ -268,7 +269,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         {"bytes_out": 2000, "bytes_back": 500, "bytes_per_packet": 100, "difference_share": 0.005},
         (_PROTOCOL == ICMP) & _TO_ONE,
         "{bytes_out} bytes in ICMP messages and {bytes_back} back, {bytes_per_packet} bytes each on average",
-        most={"packets_10s": 1500}, technique=_ICMP_TUNNEL,
+        most={"packets_10s": 1500}, benign=0, technique=_ICMP_TUNNEL,
     ),
     Behaviour(
         "upload", "large upload", "exfiltration", "pair", "1h",
@@ -277,7 +278,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
             "out_per_back": pl.col("pair_bytes_out_1h") / pl.max_horizontal("pair_bytes_back_1h", pl.lit(1.0)),
         },
         {"bytes_out": 2_000_000, "out_per_back": 10}, _OUTWARDS,
-        "{bytes_out} bytes sent out, {out_per_back} times as much as came back", benign=228_781,
+        "{bytes_out} bytes sent out, {out_per_back} times as much as came back", benign=97_408,
     ),
     Behaviour(
         "background_scan", "background scanning", "port_scan", "target", "1h",
