@@ -151,7 +151,7 @@ def seen(folder: Path) -> list[float] | None:
     with_thresholds(detector, site_thresholds(detector)).save(model)
     kind = simulate_flows(n_flows=2000, seed=2).filter(pl.col("label") == "brute_force").to_dicts()
     log.write_text(next(zeek_text([])))
-    options = ("--model", str(model), "--source", f"zeek:{log}", "--follow")
+    options = ("--model", str(model), "--source", f"zeek:{log}", "--follow", "--flow-alerts")
     waits = []
     with served(f"sqlite:///{folder}/seen.db", *options) as address, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
@@ -183,7 +183,7 @@ def live(folder: Path, n_browsers: int, rate: int, seconds: float) -> dict[str, 
     lines = zeek_text(site_flows(50_000))
     log.write_text(next(lines))
     store = f"sqlite:///{folder}/live.db"
-    with served(store, "--model", str(model), "--source", f"zeek:{log}", "--follow") as address:
+    with served(store, "--model", str(model), "--source", f"zeek:{log}", "--follow", "--flow-alerts") as address:
         writer = threading.Thread(target=_write, args=(log, itertools.cycle(list(lines)), rate, seconds))
         heard = asyncio.run(_listen(address, n_browsers, writer, seconds))
     with open_store(store) as opened, opened.read() as connection:

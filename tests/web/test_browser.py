@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     train_site_detector(site.model)
     site.network.begin()
     site.network.talk("benign", 400)
-    watching = ("--model", str(site.model), "--source", f"zeek:{site.network.log}", "--follow")
+    watching = ("--model", str(site.model), "--source", f"zeek:{site.network.log}", "--follow", "--flow-alerts")
     with served(site.store, *watching) as site.address:
         yield site
 

@@ -89,7 +89,7 @@ class BehaviourDetector:
     ...     "dst_ip": "10.0.0.9", "dst_port": range(1, 41), "duration_s": 0.0, "fwd_packets": 1, "bwd_packets": 1,
     ...     "fwd_bytes": 44, "bwd_bytes": 40})
     >>> BehaviourDetector().find(scan).select("row", "behaviour", "sentence").rows()[-1]
-    (34, 'vertical_scan', '35 ports of one host, 100 % of the attempts failed (10 min)')
+    (35, 'vertical_scan', '36 ports of one host, 100 % of the attempts failed (10 min)')
     """
 
     def __init__(
