@@ -31,7 +31,7 @@ BATCH_FLOWS = 4096
 ALIKE = {"host_sweep": "scan", "port_scan": "scan", "probe": "scan", "background": "scan", "tunnel": "theft"} | {
     "exfiltration": "theft"
 }  # classes that an analyst would take one for the other
-LOOK_ALIKE = "background_scan"  # no attack that anybody must be told of
+LOOK_ALIKE = "background_scan"  # no attack that anybody must see
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from benchmarks.memory_cost import capture_detector
 from benchmarks.result_files import RESULTS, write_result
 from benchmarks.shared_stream import write_inputs
 from deepidea.detection.behaviour.findings import BehaviourDetector
+from deepidea.detection.behaviour.kernel import _tables
 from deepidea.detection.engine import Engine
 from deepidea.detection.runner import open_source_for
 from deepidea.model.detector import Detector
@@ -85,7 +86,8 @@ def windows_memory() -> dict[str, Any]:
     before = _resident_mib()
     for first in range(0, MILLION, 8192):
         finder.find(_flows(np.arange(first, min(first + 8192, MILLION))))
-    figures = {"hosts": MILLION, "mib": _resident_mib() - before, "forgotten": finder.evicted}
+    tables = sum(array.nbytes for _, _, arrays in _tables(finder.windows._state) for array in arrays) / 2**20
+    figures = {"hosts": MILLION, "mib": _resident_mib() - before, "tables_mib": tables, "forgotten": finder.evicted}
     print("memory", figures)
     return figures
 

@@ -129,7 +129,7 @@ def adapted(detector: Detector, site: Site, train_on: bool) -> dict[str, dict[st
 
 
 def run_pair(detector: Detector, site: Site) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the figures of each way, at each rate; ``adapt`` is what the command does unless told otherwise."""
+    """Return the figures of each way, at each rate; ``adapt`` is what the command does by default."""
     ways = {
         "calibrate": {f"{rate:g}": calibrated(detector, site, rate) for rate in RATES},
         "adapt --train no": adapted(detector, site, False),

@@ -159,7 +159,7 @@ class BehaviourDetector:
     def _raise(
         self, one: Behaviour, rows: pl.Series, windows: pl.DataFrame, inputs: dict[str, NDArray[Any]]
     ) -> list[dict[str, Any]]:
-        """Return findings of one behaviour at those of some rows where it is to be told."""
+        """Return findings of one behaviour at those of some rows where it is due."""
         keys = _keys(one, rows.to_numpy(), inputs)
         margins = windows.select(one.margin.cast(pl.Float64)).to_series().to_list()
         times = windows["clock_us"].to_list()
@@ -172,8 +172,8 @@ class BehaviourDetector:
         )  # fmt: skip
         where = rows.gather(due).to_list()
         return [
-            {"row": row, **_finding(one, margins[at], *told)}
-            for row, at, told in zip(where, due, evidence.iter_rows(), strict=True)
+            {"row": row, **_finding(one, margins[at], *shown)}
+            for row, at, shown in zip(where, due, evidence.iter_rows(), strict=True)
         ]
 
     def _is_due(self, name: str, key: int, now_us: int, margin: float) -> bool:
